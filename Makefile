@@ -1,0 +1,54 @@
+# Everything runs in .venv, which these targets make and keep up to date by themselves.
+#   make textbook    the textbook experiment, into runs/textbook
+#   make test        every check: lint, types, imports, tests
+#   make test-peers  tests whose oracle is a large other library
+#   make lint        ruff, pyright, import-linter
+#   make docs        the documentation, its notebooks executed
+#   make bench       ours against others, in one run
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The main job's settings, say: make textbook ARGS="--lambda 0,3 --seeds 20"
+ARGS ?=
+
+.PHONY: textbook test test-peers lint docs bench clean
+
+textbook: .venv/.installed
+	$(BIN)/weightdecay textbook $(ARGS)
+
+test: lint
+	$(BIN)/pytest -m "not peer"
+
+test-peers: .venv/.installed-dev .venv/.installed-peers
+	$(BIN)/pytest -m peer tests
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/textbook.py
+
+clean:
+	rm -rf .venv docs/_build runs
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# One stamp for the package and one for each extra: a second run installs nothing.
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-%: .venv/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[$*]"
+	@touch $@

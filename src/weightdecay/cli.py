@@ -1,0 +1,241 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command runs."""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weightdecay import __version__
+from weightdecay.errors import InputError, Interrupted
+from weightdecay.files import read_json, writable_folder
+from weightdecay.units import grid
+
+if TYPE_CHECKING:
+    from weightdecay.textbook.record import Run
+    from weightdecay.textbook.settings import Experiment
+
+app = typer.Typer(
+    name="weightdecay",
+    help="Weight decay (L2 regularisation) for people who train models with PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# Settings of the synthetic design; they make no sense beside --data.
+_SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        code = _fail(_in_options(error))
+    except typer.TyperException as error:
+        code = _fail(f"{error.format_message()} (see --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe has gone, say `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _in_options(error: InputError) -> str:
+    """The message with settings spelled as options: n_train -> --n-train."""
+    message = str(error)
+    if re.fullmatch(r"[a-z_]+", error.where):
+        message = message.replace(f": {error.where}", f": --{error.where}", 1)
+    return re.sub(r"(?<![\w-])(--)?([a-z]+_[a-z_]+)\b", lambda m: "--" + m[2].replace("_", "-"), message)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"weightdecay {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def textbook(
+    lambdas: Annotated[
+        str | None,
+        typer.Option(
+            "--lambda", help="λ: 0,3 or first:last:count. [0,3; with --data 0 and the leave-one-out best]"
+        ),
+    ] = None,
+    versions: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            help="scratch, concise, concise-matched, two-optimizers, by commas, or all. [scratch,concise]",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="First seed: draws data, start and batches. [0]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds. [1]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A .csv or .parquet table instead of synthetic data.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="With --data: the column to predict.")] = None,
+    drop: Annotated[str | None, typer.Option(help="With --data: columns to leave out, by commas.")] = None,
+    n_train: Annotated[int | None, typer.Option(help="Training examples. [20]")] = None,
+    n_test: Annotated[int | None, typer.Option(help="Test examples. [100; with --data all others]")] = None,
+    n_inputs: Annotated[int | None, typer.Option(help="Inputs of an example. [200]")] = None,
+    true_weight: Annotated[float | None, typer.Option(help="Value of every true weight. [0.01]")] = None,
+    true_bias: Annotated[float | None, typer.Option(help="True bias. [0.05]")] = None,
+    noise: Annotated[float | None, typer.Option(help="Standard deviation of the noise. [0.01]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of a batch. [5]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Step size. [0.003]")] = None,
+    bias_lr: Annotated[float | None, typer.Option(help="Adam's step size in two-optimizers. [0.01]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often every example is seen. [100]")] = None,
+    every: Annotated[int | None, typer.Option(help="Take the losses every so many epochs. [5]")] = None,
+    init: Annotated[str | None, typer.Option(help="Start: normal, N(0,1), or zero. [normal]")] = None,
+    penalize_bias: Annotated[
+        bool | None, typer.Option("--penalize-bias", help="Count the bias into the penalty.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64. [float32]")] = None,
+    curve: Annotated[
+        str | None, typer.Option(help="λ of the figure over λ, a grid, or none. [1e-3:100:61]")
+    ] = None,
+    curve_seeds: Annotated[int | None, typer.Option(help="Seeds of that figure. [20]")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="Run again: all settings from the run.json of an earlier run.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/textbook"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the curves when done.")] = False,
+) -> None:
+    """See weight decay work: linear regression with too few examples, without decay and with it.
+
+    Trains from scratch and with torch.optim, prints one table, and writes curves, results and settings
+    into a folder. Every default is the textbook's.
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("settings", "out", "quiet", "as_json", "show"):
+        given.pop(key, None)
+    if settings and given:
+        raise InputError(
+            "settings from a file stand alone", "settings", settings, f"leave out --{min(given)}"
+        )
+    experiment = _again(settings) if settings else _experiment(given)
+    run, paths = _run(experiment, out, quiet or as_json)
+    if as_json:
+        print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}, ensure_ascii=False))
+    elif not quiet:
+        from weightdecay.reports.terminal import print_run
+
+        print_run(run, _console())
+        print(f"written: {', '.join(str(path) for path in paths)}")
+    if not run.complete:
+        raise KeyboardInterrupt
+    if show and not webbrowser.open((out / "curves.png").resolve().as_uri()) and not quiet:
+        print(f"no viewer was found; the curves are in {out / 'curves.png'}", file=sys.stderr)
+
+
+def _experiment(given: dict[str, Any]) -> "Experiment":
+    """The settings from the options that were given."""
+    from weightdecay.textbook.data import Synthetic, TableFile
+    from weightdecay.textbook.settings import VERSION_NAMES, Experiment
+
+    if "lambdas" in given:
+        given["lambdas"] = grid(given["lambdas"], "lambda")
+    if "curve" in given:
+        given["curve"] = () if given["curve"] == "none" else grid(given["curve"], "curve")
+    if "versions" in given:
+        names = given["versions"]
+        given["versions"] = (
+            VERSION_NAMES if names == "all" else tuple(name.strip() for name in names.split(","))
+        )
+    sizes = {key: given.pop(key) for key in ("n_train", "n_test") if key in given}
+    if "data" not in given:
+        for name in ("target", "drop"):
+            if name in given:
+                raise InputError(
+                    "an option of a table without a table", name, given[name], "give --data, too"
+                )
+        return Experiment(
+            data=Synthetic(**sizes, **{k: given.pop(k) for k in _SYNTHETIC if k in given}), **given
+        )
+    for name in _SYNTHETIC:
+        if name in given:
+            raise InputError(
+                "an option of the synthetic design beside a table", name, given[name], "leave it out"
+            )
+    if "target" not in given:
+        raise InputError(
+            "which column is to be predicted?", "target", "nothing", "name a column of the table"
+        )
+    drop = tuple(name.strip() for name in given.pop("drop", "").split(",") if name.strip())
+    return Experiment(data=TableFile(given.pop("data"), given.pop("target"), drop, **sizes), **given)
+
+
+def _again(path: Path) -> "Experiment":
+    from weightdecay.textbook.settings import Experiment
+
+    values = read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("settings"), dict):
+        raise InputError(
+            "not the settings of a run", "settings", path, "give a run.json that this program wrote"
+        )
+    return Experiment.from_dict(values["settings"])
+
+
+def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[Path]]":
+    """Run and write the folder; what an interrupted run computed is written, too."""
+    from weightdecay.reports import terminal
+    from weightdecay.reports.plot import save_figures
+    from weightdecay.textbook.experiment import run_experiment
+
+    experiment.checked()
+    fresh = not out.exists()
+    writable_folder(out)
+    console = _console()
+    if silent:
+        watcher: terminal.Watcher = terminal.Silent()
+    elif console.is_terminal:
+        watcher = terminal.GrowingCurves(
+            console, len(experiment.versions) * len(experiment.watched or (0, 1))
+        )
+    else:
+        watcher = terminal.PlainLines(console)
+    try:
+        with watcher:
+            run = run_experiment(
+                experiment, on_evaluation=watcher.on_evaluation, on_progress=watcher.on_progress
+            )
+    except Interrupted as interrupt:
+        run = interrupt.partial
+    except InputError:
+        if fresh:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+    return run, [*run.save(out), *save_figures(run, out)]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=110, color_system=None)

@@ -1,0 +1,42 @@
+"""Exceptions. One form of message: what is wrong, where, which value, what to do."""
+
+from typing import Any
+
+
+class WeightDecayError(Exception):
+    """Any error this package raises on purpose."""
+
+
+class InputError(WeightDecayError, ValueError):
+    """Something a user gave cannot be used.
+
+    The message reads "what: where = value; remedy", on one line.
+
+    Args:
+        what: what is wrong, in a few words.
+        where: the argument, file, row or column it is about.
+        value: what was found there; left out when there is nothing to show.
+        remedy: what to do.
+
+    >>> print(InputError("the batch is larger than the data", "batch_size", 50, "use 20 or less"))
+    the batch is larger than the data: batch_size = 50; use 20 or less
+    """
+
+    def __init__(self, what: str, where: str, value: Any = None, remedy: str = "") -> None:
+        self.what, self.where, self.value, self.remedy = what, where, value, remedy
+        shown = where if value is None else f"{where} = {value}"
+        super().__init__(" ".join(f"{what}: {shown}{'; ' if remedy else ''}{remedy}".split()))
+
+
+class DivergenceError(InputError):
+    """A training ran away; `largest_lr` is the largest step size of a halving grid that completes."""
+
+    largest_lr: float | None = None
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of long work; `partial` holds what was computed until then."""
+
+    def __init__(self, partial: Any = None) -> None:
+        super().__init__("interrupted")
+        self.partial = partial

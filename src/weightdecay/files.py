@@ -1,0 +1,73 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from weightdecay.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else remove it.
+
+    Raises:
+        InputError: the file cannot be written (no permission, no space, a folder of that name).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            "a file cannot be written", str(path), error.strerror, "choose another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all. NaN and infinity are refused, not written."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("a file cannot be read", str(path), error.strerror, "check the path") from error
+    except ValueError as error:
+        raise InputError("a file is not JSON", str(path), error, "give a file this program wrote") from error
+
+
+def writable_folder(path: Path) -> Path:
+    """Make the folder if need be and prove that a file can be written into it.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            "the output folder cannot be written", str(path), error.strerror, "choose another with --out"
+        ) from error
+    return path

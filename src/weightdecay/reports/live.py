@@ -1,0 +1,65 @@
+"""Curves that grow in a notebook while the training runs."""
+
+import time
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from weightdecay.errors import InputError
+from weightdecay.reports.plot import STYLE, TEST, TRAIN
+from weightdecay.textbook.record import Evaluation
+
+
+class LiveCurves:
+    """A callback that draws train and test loss in a notebook, growing: `on_evaluation=wd.LiveCurves()`.
+
+    Args:
+        seconds: redraw at most so often; the end of a training is always drawn.
+        display: what shows the figure, IPython's `display` by default; called as
+            display(figure, display_id=True), it returns a handle with `update(figure)`.
+
+    Raises:
+        InputError: IPython is not there.
+    """
+
+    def __init__(self, seconds: float = 0.2, display: Any = None) -> None:
+        if display is None:
+            try:
+                from IPython.display import display
+            except ImportError as error:
+                raise InputError(
+                    "live curves need a notebook", "IPython", "not installed", "pip install ipython"
+                ) from error
+        self._display, self._seconds, self._shown = display, seconds, 0.0
+        self._handle: Any = None
+        self._trainings: dict[tuple[str, float], list[Evaluation]] = {}
+
+    def __call__(self, seen: Evaluation) -> None:
+        """Take one look and redraw if it is time."""
+        self._trainings.setdefault((seen.version, seen.lam), []).append(seen)
+        if seen.epoch < seen.epochs and time.monotonic() - self._shown < self._seconds:
+            return
+        figure = self._draw()
+        if self._handle is None:
+            self._handle = self._display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._shown = time.monotonic()
+
+    def _draw(self) -> Figure:
+        with mpl.rc_context(STYLE):
+            figure = Figure(figsize=(3.2 * min(2, len(self._trainings)), 2.6 * -(-len(self._trainings) // 2)))
+            figure.set_layout_engine("constrained")
+            axes = figure.subplots(-(-len(self._trainings) // 2), min(2, len(self._trainings)), squeeze=False)
+            for ax, ((version, lam), looks) in zip(axes.flat, self._trainings.items(), strict=False):
+                epochs = [look.epoch for look in looks]
+                ax.plot(epochs, [look.train_loss for look in looks], color=TRAIN, label="train")
+                ax.plot(epochs, [look.test_loss for look in looks], color=TEST, ls="--", label="test")
+                ax.set(
+                    yscale="log", title=f"{version}, λ = {lam:.3g}", xlabel="epoch", xlim=(0, looks[0].epochs)
+                )
+            axes[0, 0].legend()
+        for ax in axes.flat[len(self._trainings) :]:
+            ax.remove()
+        return figure

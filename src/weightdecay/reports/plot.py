@@ -1,0 +1,146 @@
+"""Figures of a result, drawn with matplotlib. Nothing is computed here."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from weightdecay.files import replacing
+from weightdecay.textbook.record import LambdaCurve, Run
+
+# Okabe and Ito's colours: told apart by everyone, and in grey.
+TRAIN, TEST, THEORY, RIDGE = "#0072B2", "#D55E00", "#000000", "#009E73"
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.titlesize": 9,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "svg.hashsalt": "weightdecay",  # the same figure is the same file
+    "svg.fonttype": "none",
+}
+
+
+def plot(result: Run | LambdaCurve, ax: Any = None) -> Any:
+    """Draw a result and return the Axes.
+
+    Args:
+        result: a `Run` (its training curves: a row per version, a column per λ) or its `curve` (test loss
+            against λ).
+        ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ); None makes a new
+            pyplot figure.
+
+    Returns:
+        The Axes; for a `Run` the array of them.
+
+    Raises:
+        TypeError: the result is of another kind, or None because the run has no curve.
+    """
+    if not isinstance(result, Run | LambdaCurve):
+        raise TypeError(f"plot draws a Run or its curve, not {type(result).__name__}")
+    with mpl.rc_context(STYLE):
+        if ax is None:
+            from matplotlib import pyplot as plt  # only here: it looks for a display
+
+            figure = plt.figure(figsize=_size(result), layout="constrained")
+            ax = _axes(result, figure)
+        if isinstance(result, LambdaCurve):
+            _draw_lambda(result, ax)
+        else:
+            _draw_losses(result, np.atleast_2d(ax))
+    return ax
+
+
+def save_figures(run: Run, folder: Path) -> list[Path]:
+    """Write curves.svg, curves.png and, if the run has a curve over λ, lambda.svg and lambda.png."""
+    paths = []
+    for name, result in (("curves", run), ("lambda", run.curve)):
+        for kind in ("svg", "png"):
+            path = folder / f"{name}.{kind}"
+            if result is None:
+                path.unlink(missing_ok=True)
+                continue
+            with _figure(result) as figure, replacing(path) as temporary:
+                metadata = {"Date": None} if kind == "svg" else None
+                figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+            paths.append(path)
+    return paths
+
+
+@contextlib.contextmanager
+def _figure(result: Run | LambdaCurve) -> Iterator[Figure]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=_size(result), layout="constrained")
+        plot(result, _axes(result, figure))
+        yield figure
+
+
+def _size(result: Run | LambdaCurve) -> tuple[float, float]:
+    if isinstance(result, LambdaCurve):
+        return 6.4, 4.0
+    return 3.2 * max(2, len(result.experiment.watched)), 2.6 * len(result.experiment.versions)
+
+
+def _axes(result: Run | LambdaCurve, figure: Figure) -> Any:
+    if isinstance(result, LambdaCurve):
+        return figure.subplots()
+    shape = len(result.experiment.versions), len(result.experiment.watched)
+    return figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
+
+
+def _draw_losses(run: Run, axes: np.ndarray) -> None:
+    for row, version in zip(axes, run.experiment.versions, strict=True):
+        for ax, lam in zip(row, run.experiment.watched, strict=True):
+            losses = run.losses(version, lam)
+            ax.set_yscale("log")
+            ax.plot(losses["epoch"], losses["train_loss"], color=TRAIN, label="train")
+            ax.plot(losses["epoch"], losses["test_loss"], color=TEST, ls="--", label="test")
+            if run.experiment.seeds > 1:
+                ax.fill_between(
+                    losses["epoch"], losses["test_low"], losses["test_high"], color=TEST, alpha=0.2, lw=0
+                )
+            ax.set_title(f"{version}, λ = {lam:.3g}")
+            ax.set_xlim(min(run.experiment.every, run.experiment.epochs - 1), run.experiment.epochs)
+            if ax.get_subplotspec() is None or ax.get_subplotspec().is_last_row():
+                ax.set_xlabel("epoch")
+        row[0].set_ylabel("½ mean squared error")
+    axes[0, 0].legend()
+
+
+def _draw_lambda(curve: LambdaCurve, ax: Axes) -> None:
+    table = curve.table.filter(pl.col("test_loss").is_not_nan())
+    ax.set(xscale="log", yscale="log", xlabel="λ", ylabel="test loss, ½ mean squared error")
+    ax.fill_between(table["lam"], table["test_low"], table["test_high"], color=TEST, alpha=0.2, lw=0)
+    ax.plot(
+        table["lam"],
+        table["test_loss"],
+        color=TEST,
+        label=f"measured: median and quartiles, {curve.seeds} seeds",
+    )
+    if not bool(table["theory"].is_nan().all()):
+        ax.plot(
+            table["lam"],
+            table["theory"],
+            color=THEORY,
+            ls="--",
+            lw=1,
+            label="theory: expected after as many steps",
+        )
+    ax.plot(table["lam"], table["ridge"], color=RIDGE, ls=":", label="theory: trained to the end (ridge)")
+    ax.axvline(curve.best_lam, color=TEST, lw=0.8, label=f"least measured: λ = {curve.best_lam:.3g}")
+    if curve.best_lam_theory:
+        best = curve.best_lam_theory
+        ax.axvline(best, color=RIDGE, lw=0.8, ls=":", label=f"best trained to the end: λ = {best:.3g}")
+    ax.set_title(f"{curve.version}: test loss against the strength of the decay")
+    ax.legend(fontsize=8)

@@ -1,0 +1,201 @@
+"""What the command line shows: curves that grow in a terminal, plain lines in a pipe, one table."""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from weightdecay.textbook.record import Evaluation, Run
+
+TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
+
+
+class Watcher(Protocol):
+    """What `run_experiment` is given to report to, inside a with block."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def on_evaluation(self, seen: Evaluation) -> None:
+        """Take one look at one training."""
+        ...
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Take how far a batched stage has come."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def on_evaluation(self, seen: Evaluation) -> None:
+        """Nothing."""
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Nothing."""
+
+
+class PlainLines(Silent):
+    """One line when a training ends and one when a batched stage ends: for pipes and logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def on_evaluation(self, seen: Evaluation) -> None:
+        """Print the last look at a training."""
+        if seen.epoch == seen.epochs:
+            self._line(
+                f"{seen.version}, λ = {seen.lam:.3g}, seed {seen.seed}: epoch {seen.epoch}, train loss "
+                f"{seen.train_loss:.4g}, test loss {seen.test_loss:.4g}, ||w|| {seen.w_norm:.4g}"
+            )
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Print that a stage is done."""
+        if done == total:
+            self._line(stage)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+class GrowingCurves:
+    """Train and test loss of every watched training, growing on a log scale, over a progress bar."""
+
+    def __init__(self, console: Console, trainings: int) -> None:
+        self._console, self._trainings = console, trainings
+        self._looks: dict[tuple[str, float], list[Evaluation]] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stages: dict[str, TaskID] = {}
+        self._live = Live(console=console, refresh_per_second=12, get_renderable=self._render)
+
+    def __enter__(self) -> Self:
+        self._watching = self._progress.add_task("trainings to watch", total=self._trainings)
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def on_evaluation(self, seen: Evaluation) -> None:
+        """Add a point to both curves of a training."""
+        self._looks.setdefault((seen.version, seen.lam), []).append(seen)
+        if seen.epoch == seen.epochs:
+            self._progress.advance(self._watching)
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Move a stage's bar."""
+        if stage not in self._stages:
+            self._stages[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._stages[stage], completed=done)
+
+    def _render(self) -> Group:
+        rows = -(-max(1, self._trainings) // 2)
+        width = max(24, self._console.width // 2 - 1)
+        height = min(12, max(4, (self._console.height - 4) // rows - 2))
+        fitting = max(1, (self._console.height - 4) // (height + 2)) * 2
+        values = [
+            v for looks in self._looks.values() for look in looks for v in (look.train_loss, look.test_loss)
+        ]
+        panels = [
+            Panel(
+                chart(looks, values, width - 4, height),
+                title=f"{version}, λ = {lam:.3g}",
+                subtitle=Text.assemble(("train ", TRAIN_STYLE), ("test", TEST_STYLE)),
+                width=width,
+            )
+            for (version, lam), looks in list(self._looks.items())[-fitting:]
+        ]
+        return Group(Columns(panels, padding=0), self._progress)
+
+
+def chart(looks: Sequence[Evaluation], values: Sequence[float], width: int, height: int) -> Text:
+    """Train and test loss over the epochs in braille dots, log scale; `values` sets the scale's ends.
+
+    Args:
+        looks: one training's looks.
+        values: all losses that share the vertical scale.
+        width: of the chart in characters, the axis' labels included.
+        height: in lines.
+    """
+    logs = [math.log10(value) for value in values if 0 < value < math.inf]
+    if not logs:
+        return Text("\n" * (height - 1))
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
+    high = max(high, low + 1)
+    columns = width - 7
+    cells = [[0] * columns for _ in range(height)]
+    styles = [[""] * columns for _ in range(height)]
+    dots = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+    for name, style in (("train_loss", TRAIN_STYLE), ("test_loss", TEST_STYLE)):
+        points = [(look.epoch, getattr(look, name)) for look in looks if 0 < getattr(look, name) < math.inf]
+        place = [
+            (
+                round(epoch / looks[0].epochs * (columns * 2 - 1)),
+                round((high - math.log10(loss)) / (high - low) * (height * 4 - 1)),
+            )
+            for epoch, loss in points
+        ]
+        for (x0, y0), (x1, y1) in zip(place, place[1:] or place, strict=False):
+            steps = max(abs(x1 - x0), abs(y1 - y0), 1)
+            for i in range(steps + 1):
+                x, y = round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)
+                cells[y // 4][x // 2] |= dots[y % 4][x % 2]
+                styles[y // 4][x // 2] = style
+    text = Text()
+    for line in range(height):
+        label = f"1e{high}" if line == 0 else f"1e{low}" if line == height - 1 else ""
+        text.append(f"{label:>5} ┤" if label else "      │")
+        for bits, style in zip(cells[line], styles[line], strict=True):
+            text.append(chr(0x2800 + bits) if bits else " ", style)
+        text.append("\n" if line < height - 1 else "")
+    return text
+
+
+def print_run(run: Run, console: Console) -> None:
+    """Print the table of outcomes and the notes under it."""
+    seeds = run.experiment.seeds
+    table = Table(
+        title=f"½ mean squared error after {run.experiment.epochs} epochs"
+        + (f", medians over {seeds} seeds [quartiles]" if seeds > 1 else f", seed {run.experiment.seed}")
+    )
+    table.add_column("version", no_wrap=True)
+    for name in ("λ", "train loss", "test loss", "||w||", "theory", "ridge"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for outcome in run.outcomes:
+        band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if seeds > 1 else ""
+        table.add_row(
+            outcome.version,
+            f"{outcome.lam:.3g}",
+            f"{outcome.train_loss:.3g}",
+            Text(f"{outcome.test_loss:.4g}{band}"),
+            f"{outcome.w_norm:.4g}",
+            "–" if outcome.theory is None else f"{outcome.theory:.4g}",
+            f"{outcome.ridge:.4g}",
+        )
+    if run.outcomes:
+        console.print(table)
+        console.print(
+            "theory: test loss expected after as many steps; ridge: test loss of the exact minimiser.",
+            highlight=False,
+            style="dim",
+        )
+    for note in run.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -1,0 +1,197 @@
+"""Linear models at many strengths and seeds, trained as one batched program.
+
+Minibatch gradient descent with decay never leaves the span of its start and its examples: every step
+scales w and adds rows of X. In an orthonormal basis Q of that span, w = Qv, the program is the plain
+one with min(p, n + 1) inputs instead of p, and norms are kept. All strengths of a seed share the inputs,
+so a step is two small matrix products for all of them, batched over the seeds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+# What one block of strengths may take in residuals of the larger data set, in bytes.
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class LinearProblem:
+    """Data, start and batch order of S independent trainings; one row of each tensor is one seed.
+
+    Args:
+        X: training inputs (S, n, p).
+        y: training targets (S, n).
+        X_test: test inputs (S, t, p).
+        y_test: test targets (S, t).
+        w: the weights at the start (S, p).
+        b: the bias at the start (S,).
+        order: for each epoch the order in which the examples are seen (S, epochs, n).
+    """
+
+    X: Float[Tensor, "S n p"]
+    y: Float[Tensor, "S n"]
+    X_test: Float[Tensor, "S t p"]
+    y_test: Float[Tensor, "S t"]
+    w: Float[Tensor, "S p"]
+    b: Float[Tensor, " S"]
+    order: Int64[Tensor, "S epochs n"]
+
+
+@dataclass(frozen=True)
+class AdamBias:
+    """Train the bias by torch.optim.Adam's rule (its default betas and eps) with this step size."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class LinearSweep:
+    """What S seeds × L strengths gave; E is the number of looks.
+
+    Args:
+        lambdas: the strengths (L,).
+        epochs: after which epochs the losses were taken.
+        train_loss: half the mean squared training error (S, L, E).
+        test_loss: half the mean squared test error (S, L, E).
+        w_norm: the L2 norm of the weights (S, L, E).
+        b: the bias at the end (S, L).
+        coordinates: the weights at the end in the basis (S, k, L).
+        basis: orthonormal columns (S, p, k), or None where the coordinates are the weights.
+    """
+
+    lambdas: Float[Tensor, " L"]
+    epochs: tuple[int, ...]
+    train_loss: Float[Tensor, "S L E"]
+    test_loss: Float[Tensor, "S L E"]
+    w_norm: Float[Tensor, "S L E"]
+    b: Float[Tensor, "S L"]
+    coordinates: Float[Tensor, "S k L"]
+    basis: Float[Tensor, "S p k"] | None
+
+    @property
+    def w(self) -> Float[Tensor, "S L p"]:
+        """The weights at the end, made when asked for."""
+        w = self.coordinates if self.basis is None else self.basis @ self.coordinates
+        return w.mT
+
+
+def train_linear(
+    problem: LinearProblem,
+    lambdas: Float[Tensor, " L"],
+    *,
+    lr: float,
+    batch_size: int,
+    every: int,
+    loss_scale: float = 1.0,
+    penalize_bias: bool = False,
+    adam_bias: AdamBias | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> LinearSweep:
+    """Train every seed at every strength by minibatch gradient descent.
+
+    Objective and update, for batches of m rows and loss scale c (c = 1: half mean squared loss; c = 2:
+    the mean squared loss of torch's MSELoss):
+
+        J(w, b) = c/(2n) ||Xw + b − y||² + λ/2 ||w||²
+        w ← (1 − lr·λ) w − lr·c/m X_B'(X_B w + b − y_B),   b likewise, without decay
+
+    Args:
+        problem: data, start and order, in float32 or float64.
+        lambdas: λ (L,), as torch.optim.SGD's weight_decay.
+        lr: step size.
+        batch_size: rows of a batch; the last batch of an epoch holds what is left and is divided by that.
+        every: take the losses after every so many epochs, and after the last.
+        loss_scale: c.
+        penalize_bias: let the bias decay, too.
+        adam_bias: step the bias by Adam instead (its penalty, if any, is then part of its gradient).
+        on_epoch: called as on_epoch(done, total) after each epoch.
+
+    Returns:
+        A LinearSweep. A training that diverges ends in inf or NaN and leaves the others alone.
+    """
+    seeds, epochs, n = problem.order.shape
+    basis, inputs, start = _span(problem)
+    design = _with_ones(inputs)
+    test_design = _with_ones(problem.X_test if basis is None else problem.X_test @ basis)
+    block = max(1, _BLOCK_BYTES // (seeds * max(n, problem.X_test.shape[1]) * design.element_size()))
+    blocks = lambdas.split(block)
+    looks = tuple(e for e in range(1, epochs + 1) if e % every == 0 or e == epochs)
+
+    def train_block(index: int, lambdas: Tensor) -> tuple[Tensor, Tensor]:
+        """The state at the end (S, k + 1, L) and train loss, test loss and norm at each look (3, S, L, E)."""
+        Z = torch.cat([start, problem.b[:, None]], 1)[:, :, None].repeat(1, 1, len(lambdas))
+        decay = (lr * lambdas).expand(Z.shape[1:]).clone()
+        if not penalize_bias or adam_bias:
+            decay[-1] = 0
+        adam = adam_bias and _Adam(adam_bias, lambdas if penalize_bias else torch.zeros_like(lambdas))
+        seen = Z.new_empty(3, len(looks), seeds, len(lambdas))
+        for epoch in range(1, epochs + 1):
+            rows = problem.order[:, epoch - 1]
+            X = design.take_along_dim(rows[:, :, None], 1)
+            y = problem.y.take_along_dim(rows, 1)[:, :, None]
+            for A, target in zip(X.split(batch_size, 1), y.split(batch_size, 1), strict=True):
+                residual = torch.baddbmm(target, A, Z, beta=-1)
+                bias = adam.step(Z[:, -1], loss_scale * residual.mean(1)) if adam else None
+                # Not Z *= 1 - decay: rounding 1 - decay would bend a small decay the same way at every step.
+                Z.addcmul_(Z, decay, value=-1)
+                Z.baddbmm_(A.mT, residual, alpha=-lr * loss_scale / A.shape[1])
+                if bias is not None:
+                    Z[:, -1] = bias
+            if epoch in looks:
+                look = looks.index(epoch)
+                seen[0, look] = _half_mse(design, problem.y, Z)
+                seen[1, look] = _half_mse(test_design, problem.y_test, Z)
+                seen[2, look] = torch.linalg.vector_norm(Z[:, :-1], dim=1)
+            if on_epoch:
+                on_epoch(index * epochs + epoch, len(blocks) * epochs)
+        return Z, seen.permute(0, 2, 3, 1)
+
+    with torch.no_grad():
+        ends, seen = zip(*(train_block(i, part.to(design)) for i, part in enumerate(blocks)), strict=True)
+    Z = torch.cat(ends, 2)
+    return LinearSweep(lambdas, looks, *torch.cat(seen, 2), b=Z[:, -1], coordinates=Z[:, :-1], basis=basis)
+
+
+def _span(problem: LinearProblem) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Basis (S, p, n + 1), inputs (S, n, n + 1) and start (S, n + 1) in it; the originals if p is no larger.
+
+    The start comes last, so that what of it no example reaches has a coordinate of its own, in which
+    every input is exactly zero. The factorisation is done in float64.
+    """
+    X, w = problem.X, problem.w
+    if X.shape[2] <= X.shape[1] + 1:
+        return None, X, w
+    Q, R = torch.linalg.qr(torch.cat([X.mT, w[:, :, None]], 2).double())
+    R = R.to(X).mT
+    return Q.to(X), R[:, :-1].contiguous(), R[:, -1].contiguous()
+
+
+def _with_ones(X: Float[Tensor, "S n k"]) -> Float[Tensor, "S n k+1"]:
+    return torch.cat([X, X.new_ones(*X.shape[:2], 1)], 2)
+
+
+def _half_mse(design: Tensor, y: Tensor, Z: Tensor) -> Float[Tensor, "S L"]:
+    return torch.baddbmm(y[:, :, None], design, Z, beta=-1).square_().mean(1) / 2
+
+
+class _Adam:
+    """Adam's moments for the biases of all trainings, (S, L), as torch.optim.Adam keeps them."""
+
+    def __init__(self, rule: AdamBias, weight_decay: Tensor) -> None:
+        self.rule, self.weight_decay = rule, weight_decay
+        self.mean = self.square = torch.zeros(())
+        self.steps = 0
+
+    def step(self, b: Tensor, gradient: Tensor) -> Tensor:
+        beta1, beta2 = self.rule.betas
+        gradient = gradient + self.weight_decay * b
+        self.steps += 1
+        self.mean = beta1 * self.mean + (1 - beta1) * gradient
+        self.square = beta2 * self.square + (1 - beta2) * gradient**2
+        root = (self.square / (1 - beta2**self.steps)).sqrt() + self.rule.eps
+        return b - self.rule.lr / (1 - beta1**self.steps) * self.mean / root

@@ -1,0 +1,111 @@
+"""What was measured beside what theory says: the end of each version at each λ, and the curve over λ."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import polars as pl
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.textbook import theory
+from weightdecay.textbook.data import Draw, Synthetic, draw
+from weightdecay.textbook.measure import Measured
+from weightdecay.textbook.record import CURVE_SCHEMA, LambdaCurve, Outcome
+from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.versions import Version, train_batched
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def outcomes_of(
+    version: Version, experiment: Experiment, draws: Sequence[Draw], measured: Measured
+) -> list[Outcome]:
+    """The last look at every λ, medians over seeds, with theory computed for each seed's own draw."""
+    given = experiment.lambdas or ()
+    expected, ridge = _theory(version, experiment, draws, given)
+    canonical, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
+    left = [theory.residue(one.X, canonical, lr, experiment.steps) for one in draws]
+    reached = [theory.out_of_reach(one.X, w) for one, w in zip(draws, measured.w, strict=True)]
+    low, middle, high = _quartiles(measured.test_loss[:, :, -1])
+    columns = {
+        "train_loss": _median(measured.train_loss[:, :, -1]),
+        "test_loss": middle,
+        "test_low": low,
+        "test_high": high,
+        "w_norm": _median(measured.w_norm[:, :, -1]),
+        "ridge": _median(ridge),
+        "residue": _median(torch.stack(left)) * (experiment.init == "normal"),
+        "out_of_reach": _median(torch.stack(reached)),
+    }
+    if expected is not None:
+        columns["theory"] = _median(expected)
+    if isinstance(experiment.data, Synthetic):
+        columns["excess"] = _median(theory.excess_risk(experiment.data, measured.w, measured.b))
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    missing = dict.fromkeys({"theory", "excess"} - set(columns))
+    return [
+        Outcome(version.name, lam, **missing, **dict(zip(columns, row, strict=True)))
+        for lam, row in zip(given, rows, strict=True)
+    ]
+
+
+def lambda_curve(
+    version: Version, experiment: Experiment, draws: list[Draw], progress: OnProgress | None
+) -> LambdaCurve:
+    """Test loss against λ over `curve_seeds` seeds; λ at which gradient descent cannot work are left out."""
+    seeds = range(experiment.seed, experiment.seed + experiment.curve_seeds)
+    draws = [*draws, *(draw(experiment.data, seed) for seed in seeds[len(draws) :])][: len(seeds)]
+    h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
+    possible = []
+    for given in sorted({*experiment.curve, *(lam for lam in experiment.lambdas or () if lam > 0)}):
+        lam, lr = version.canonical(given, experiment.lr)
+        if lr * (h + lam) < 2 and lr * lam < 1:
+            possible.append(given)
+    lambdas = torch.tensor(possible, dtype=torch.float64)
+    stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
+    on_epoch = functools.partial(progress, stage) if progress else None
+    sweep = train_batched(version, draws, experiment, lambdas, on_epoch, every=experiment.epochs)
+    expected, ridge = _theory(version, experiment, draws, possible)
+    low, middle, high = _quartiles(sweep.test_loss[:, :, -1].double())
+    predicted = torch.full_like(middle, torch.nan) if expected is None else _median(expected)
+    columns = (lambdas, middle, low, high, predicted, _median(ridge))
+    table = {name: column.numpy() for name, column in zip(CURVE_SCHEMA, columns, strict=True)}
+    best = theory.best_lam(experiment.data) if isinstance(experiment.data, Synthetic) else None
+    return LambdaCurve(
+        version.name,
+        len(draws),
+        pl.DataFrame(table, schema=CURVE_SCHEMA),
+        best_lam=possible[int(middle.nan_to_num(torch.inf).argmin())],
+        best_lam_theory=None if best is None else best * version.loss_scale / version.lam_factor,
+    )
+
+
+def _theory(
+    version: Version, experiment: Experiment, draws: Sequence[Draw], given: Sequence[float]
+) -> tuple[Tensor | None, Tensor]:
+    """Test loss of the expected w_t, b_t (None where Adam steps the bias) and of ridge, (seeds, λ) each."""
+    pairs = [version.canonical(lam, experiment.lr) for lam in given]
+    expected, ridge = [], []
+    for one in draws:
+        models = theory.ridge_models(one, [lam for lam, _ in pairs], experiment.penalize_bias)
+        ridge.append(torch.stack([((m.predict(one.X_test) - one.y_test) ** 2).mean() / 2 for m in models]))
+        path = theory.expected_path(
+            one.X,
+            one.y,
+            *version.start(one, experiment),
+            torch.tensor([lam for lam, _ in pairs], dtype=torch.float64),
+            lr=pairs[0][1],
+            steps=[experiment.steps],
+            penalize_bias=experiment.penalize_bias,
+        )
+        expected.append(path.half_mse(one.X_test, one.y_test)[:, 0])
+    return None if version.adam_bias else torch.stack(expected), torch.stack(ridge)
+
+
+def _quartiles(values: Float64[Tensor, "S L"]) -> Float64[Tensor, "3 L"]:
+    return values.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
+
+
+def _median(values: Float64[Tensor, "S L"]) -> Float64[Tensor, " L"]:
+    return values.quantile(0.5, dim=0)

@@ -1,0 +1,139 @@
+"""Run the experiment: train what is asked for, alone and batched, and set theory beside it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import torch
+
+from weightdecay.errors import InputError, Interrupted
+from weightdecay.ridge import factor, least_loo
+from weightdecay.sweeps import LinearSweep
+from weightdecay.textbook.compare import OnProgress, lambda_curve, outcomes_of
+from weightdecay.textbook.data import Draw, Synthetic, draw
+from weightdecay.textbook.explain import explain
+from weightdecay.textbook.limits import RUNAWAY, check_lr, diverged, start_loss
+from weightdecay.textbook.measure import Measured, Watched, as_table, merge
+from weightdecay.textbook.record import Evaluation, Run
+from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
+
+OnEvaluation = Callable[[Evaluation], None]
+
+
+def run_experiment(
+    experiment: Experiment | None = None,
+    *,
+    on_evaluation: OnEvaluation | None = None,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Run the textbook's experiment and return one record of it.
+
+    The first seed is trained by the plain programs of `scratch` and `concise`, one λ after the other (at
+    four λ spread over the list, if it is longer); all other trainings are one batched program.
+
+    Args:
+        experiment: the settings; None for the notes' own.
+        on_evaluation: called with an `Evaluation` at every look at a plain training, as it happens.
+        on_progress: called as on_progress(stage, done, total) during the batched stages.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        InputError: a setting cannot be used; nothing was trained.
+        DivergenceError: a training ran away; names the largest step size that does not.
+        Interrupted: Ctrl-C; its `partial` is a `Run` with what was computed.
+
+    >>> run = run_experiment(Experiment(lambdas=(0.0, 3.0), versions=("scratch",), curve=()))
+    >>> [round(outcome.w_norm, 1) for outcome in run.outcomes]
+    [12.9, 0.3]
+    """
+    experiment = (experiment or Experiment()).checked()
+    draws = [draw(experiment.data, seed) for seed in experiment.seed_list]
+    notes = []
+    if experiment.lambdas is None:
+        experiment, note = _choose_lambdas(experiment, draws[0])
+        notes += note
+    for name in experiment.versions:
+        check_lr(VERSIONS[name], experiment, draws, experiment.lambdas or ())
+    watched: dict[str, Watched] = {}
+    measured: dict[str, Measured] = {}
+    try:
+        for name in experiment.versions:
+            watched[name] = Watched()
+            _watch(VERSIONS[name], experiment, draws[0], watched[name], on_evaluation)
+        for name in experiment.versions:
+            sweep = _batched(VERSIONS[name], experiment, draws, on_progress)
+            measured[name] = merge(experiment, sweep, watched[name])
+        outcomes = [
+            outcome
+            for name in experiment.versions
+            for outcome in outcomes_of(VERSIONS[name], experiment, draws, measured[name])
+        ]
+        first = VERSIONS[experiment.versions[0]]
+        curve = lambda_curve(first, experiment, draws, on_progress) if experiment.curve else None
+    except KeyboardInterrupt as interrupt:
+        notes.append("interrupted: only what was computed until then is here")
+        results = as_table(experiment, measured, watched)
+        raise Interrupted(Run(experiment, results, notes=tuple(notes), complete=False)) from interrupt
+    results = as_table(experiment, measured, watched)
+    notes += explain(experiment, draws[0], results, outcomes, curve, max(m.gap for m in measured.values()))
+    return Run(experiment, results, tuple(outcomes), curve, tuple(notes))
+
+
+def _choose_lambdas(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:
+    """0 and 3 as in the notes; for a table 0 and the λ of least exact leave-one-out error."""
+    if isinstance(experiment.data, Synthetic):
+        return dataclasses.replace(experiment, lambdas=(0.0, 3.0)).checked(), []
+    if len(first.y) < 3:
+        raise InputError(
+            "leave-one-out needs 3 rows", "n_train", len(first.y), "raise it, or give λ yourself"
+        )
+    lam, error = least_loo(factor(first.X, first.y))
+    note = f"λ = {lam:.3g} has the least exact leave-one-out error on the training part of seed {first.seed}"
+    chosen = dataclasses.replace(experiment, lambdas=(0.0, lam)).checked()
+    return chosen, [f"{note}: half mean squared error {error / 2:.4g}."]
+
+
+def _watch(
+    version: Version,
+    experiment: Experiment,
+    first: Draw,
+    watched: Watched,
+    on_evaluation: OnEvaluation | None,
+) -> None:
+    """Train the first seed by the plain program at the λ worth watching; looks are added as they come."""
+    start = start_loss(version, experiment, first)
+    for lam in experiment.watched:
+
+        def watch(epoch: int, train_loss: float, test_loss: float, w_norm: float, lam: float = lam) -> None:
+            seen = Evaluation(
+                version.name, first.seed, lam, epoch, train_loss, test_loss, w_norm, experiment.epochs
+            )
+            if not train_loss <= RUNAWAY * start:
+                raise diverged(version, experiment, [first], seen, start)
+            watched.looks.append(seen)
+            if on_evaluation:
+                on_evaluation(seen)
+
+        watched.ends[lam] = train_plain(version, first, experiment, lam, watch)
+
+
+def _batched(
+    version: Version, experiment: Experiment, draws: list[Draw], progress: OnProgress | None
+) -> LinearSweep:
+    lambdas = torch.tensor(experiment.lambdas, dtype=torch.float64)
+    stage = f"{version.name}: {len(draws) * len(lambdas)} trainings at once"
+    on_epoch = functools.partial(progress, stage) if progress else None
+    sweep = train_batched(version, draws, experiment, lambdas, on_epoch)
+    for s, one in enumerate(draws):
+        start = start_loss(version, experiment, one)
+        ran_away = ~(sweep.train_loss[s] <= RUNAWAY * start)
+        if bool(ran_away.any()):
+            i, look = ran_away.nonzero()[0].tolist()
+            losses = [float(x[s, i, look]) for x in (sweep.train_loss, sweep.test_loss, sweep.w_norm)]
+            lam, epoch = float(lambdas[i]), sweep.epochs[look]
+            seen = Evaluation(version.name, one.seed, lam, epoch, *losses, epochs=experiment.epochs)
+            raise diverged(version, experiment, draws, seen, start)
+    return sweep

@@ -1,0 +1,172 @@
+"""Every setting of the experiment, with the notes' values as defaults, checked."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+
+from weightdecay.errors import InputError
+from weightdecay.textbook.data import Synthetic, TableFile, positive_integer
+from weightdecay.units import grid
+
+VERSION_NAMES = ("scratch", "concise", "concise-matched", "two-optimizers")
+INITS = ("normal", "zero")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings of one run. `Experiment()` is the notes' experiment.
+
+    Args:
+        data: a `Synthetic` design or a `TableFile`.
+        lambdas: the strengths λ of `½ mean squared loss + λ/2 ||w||²`, as the notes give them to each
+            version; None is 0 and 3 for the synthetic design, and for a table 0 and the λ of least
+            leave-one-out error.
+        versions: among scratch, concise, concise-matched, two-optimizers.
+        seed: the first seed; a seed draws data, starting point and batch order.
+        seeds: how many seeds, counted up from the first.
+        batch_size: rows of a batch.
+        lr: the step size.
+        bias_lr: Adam's step size for the bias in two-optimizers.
+        epochs: how often every example is seen.
+        every: take the losses after every so many epochs.
+        init: "normal" draws the starting weights from N(0, 1), "zero" starts at 0.
+        penalize_bias: count the bias into the penalty.
+        dtype: "float32" or "float64".
+        curve: the λ of the curve "test loss against λ"; empty for none.
+        curve_seeds: over how many seeds its band is taken, counted up from the first.
+
+    Raises:
+        InputError: from `checked`, not on construction.
+
+    >>> Experiment(lr=0.001).lr
+    0.001
+    """
+
+    data: Synthetic | TableFile = field(default_factory=Synthetic)
+    lambdas: tuple[float, ...] | None = None
+    versions: tuple[str, ...] = ("scratch", "concise")
+    seed: int = 0
+    seeds: int = 1
+    batch_size: int = 5
+    lr: float = 0.003
+    bias_lr: float = 0.01
+    epochs: int = 100
+    every: int = 5
+    init: str = "normal"
+    penalize_bias: bool = False
+    dtype: str = "float32"
+    curve: tuple[float, ...] = grid("1e-3:100:61")
+    curve_seeds: int = 20
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype the trainings run in."""
+        return DTYPES[self.dtype]
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds of the run."""
+        return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def watched(self) -> tuple[float, ...]:
+        """The λ worth watching one by one: all of them, or four spread over a longer list."""
+        lambdas, most = self.lambdas or (), 4
+        if len(lambdas) <= most:
+            return lambdas
+        return tuple(lambdas[round(i * (len(lambdas) - 1) / (most - 1))] for i in range(most))
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of one training."""
+        return self.epochs * math.ceil(self.data.n_train / self.batch_size)
+
+    def checked(self) -> "Experiment":
+        """Return self if every setting can be used.
+
+        Raises:
+            InputError: one cannot; nothing has been trained or written.
+        """
+        self.data.check()
+        for name in ("seeds", "batch_size", "epochs", "every", "curve_seeds"):
+            positive_integer(name, getattr(self, name))
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63 - 2**32:
+            raise InputError("not a seed", "seed", self.seed, "give a whole number of at least 0")
+        if self.batch_size > self.data.n_train:
+            raise InputError(
+                "the batch is larger than the training data",
+                "batch_size",
+                self.batch_size,
+                f"use at most n_train = {self.data.n_train}",
+            )
+        for name in ("lr", "bias_lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError("not a step size", name, value, "give a finite number above 0")
+        _one_of("init", [self.init], INITS)
+        _one_of("dtype", [self.dtype], tuple(DTYPES))
+        _one_of("version", self.versions, VERSION_NAMES)
+        check_lambdas("lambda", self.lambdas if self.lambdas is not None else (0.0,))
+        if self.curve:
+            check_lambdas("curve", self.curve)
+        for lam in self.lambdas or ():
+            if self.lr * lam >= 1:
+                raise InputError(
+                    "the decay overshoots zero (lr·λ must stay below 1)",
+                    "lambda",
+                    f"{lam:g} at lr = {self.lr:g} (lr·λ = {self.lr * lam:g})",
+                    f"use λ < {1 / self.lr:g} or a smaller lr",
+                )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` is the way back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "data": {"kind": type(self.data).__name__, **asdict(self.data)}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Experiment":
+        """The settings that `to_dict` wrote.
+
+        Raises:
+            InputError: a setting is unknown or missing its kind.
+        """
+        values = {key: _tuple(value) for key, value in values.items()}
+        try:
+            data = {key: _tuple(value) for key, value in values.pop("data").items()}
+            kind = {"Synthetic": Synthetic, "TableFile": TableFile}[data.pop("kind")]
+            return cls(data=kind(**data), **values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "not the settings of an experiment", "settings", error, "give a run.json"
+            ) from error
+
+
+def check_lambdas(where: str, lambdas: Iterable[float]) -> None:
+    """Raise InputError unless there is at least one λ and each is finite, at least 0 and given once."""
+    seen: set[float] = set()
+    for lam in lambdas:
+        if not (math.isfinite(lam) and lam >= 0):
+            raise InputError("λ must be a finite number of at least 0", where, lam, "give 0 for no decay")
+        if lam in seen:
+            raise InputError("a λ is given twice", where, f"{lam:g}", "give each once")
+        seen.add(lam)
+    if not seen:
+        raise InputError("no λ is given", where, None, "give at least one")
+
+
+def _one_of(where: str, values: Iterable[str], allowed: tuple[str, ...]) -> None:
+    values = list(values)
+    for value in values:
+        if value not in allowed:
+            raise InputError(f"not a known {where}", where, repr(value), f"choose among {', '.join(allowed)}")
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"give at least one {where}, each once", where, ",".join(values) or "nothing")
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
