@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command runs."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="weightdecay",
     help="Weight decay (L2 regularisation) for people who train models with PyTorch.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -34,25 +34,37 @@ _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted."""
+    """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted, 141 the pipe's reader left."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
         sys.stdout.flush()
+        if code == 130:
+            print("error: interrupted", file=sys.stderr)
     except InputError as error:
-        code = _fail(_in_options(error))
+        code = _bad_input(_in_options(error))
     except typer.TyperException as error:
-        code = _fail(f"{error.format_message()} (see --help)")
-    except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe has gone, say `| head`
+        code = _bad_input(f"{error.format_message()}{_as_given(error)} (see --help)")
+    except KeyboardInterrupt:
+        code = 130
+    except (BrokenPipeError, SystemExit):  # typer exits by itself when the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 141
     sys.exit(code)
 
 
-def _fail(message: str, code: int = 2) -> int:
+def _bad_input(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return code
+    return 2
+
+
+def _as_given(error: typer.TyperException) -> str:
+    """The value an option was given, which typer's message leaves out."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    for word, following in itertools.pairwise([*sys.argv, ""]):
+        name, _, value = word.partition("=")
+        if name in options:
+            return f" = {value or following!r}"
+    return ""
 
 
 def _in_options(error: InputError) -> str:
@@ -65,6 +77,7 @@ def _in_options(error: InputError) -> str:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
@@ -72,6 +85,8 @@ def _root(
     if version:
         print(f"weightdecay {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -212,7 +227,7 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     writable_folder(out)
     console = _console()
     if silent:
-        watcher: terminal.Watcher = terminal.Silent()
+        watcher = terminal.Watcher()
     elif console.is_terminal:
         watcher = terminal.GrowingCurves(
             console, len(experiment.versions) * len(experiment.watched or (0, 1))

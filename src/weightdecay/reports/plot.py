@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def plot(result: Run | LambdaCurve, ax: Any = None) -> Any:
+def plot(result: Any, ax: Any = None) -> Any:
     """Draw a result and return the Axes.
 
     Args:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, Self
 
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -17,37 +16,23 @@ from weightdecay.textbook.record import Evaluation, Run
 TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
 
 
-class Watcher(Protocol):
-    """What `run_experiment` is given to report to, inside a with block."""
+class Watcher:
+    """What a run reports to, inside a with block. This one shows nothing."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exception: object) -> None: ...
-    def on_evaluation(self, seen: Evaluation) -> None:
-        """Take one look at one training."""
-        ...
-
-    def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Take how far a batched stage has come."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Watcher":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        """Nothing to clean up."""
 
     def on_evaluation(self, seen: Evaluation) -> None:
-        """Nothing."""
+        """Take one look at one training."""
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Take how far a batched stage has come."""
 
 
-class PlainLines(Silent):
+class PlainLines(Watcher):
     """One line when a training ends and one when a batched stage ends: for pipes and logs."""
 
     def __init__(self, console: Console) -> None:
@@ -70,7 +55,7 @@ class PlainLines(Silent):
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-class GrowingCurves:
+class GrowingCurves(Watcher):
     """Train and test loss of every watched training, growing on a log scale, over a progress bar."""
 
     def __init__(self, console: Console, trainings: int) -> None:
@@ -86,7 +71,7 @@ class GrowingCurves:
         self._stages: dict[str, TaskID] = {}
         self._live = Live(console=console, refresh_per_second=12, get_renderable=self._render)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Watcher:
         self._watching = self._progress.add_task("trainings to watch", total=self._trainings)
         self._live.start()
         return self
@@ -118,7 +103,11 @@ class GrowingCurves:
             Panel(
                 chart(looks, values, width - 4, height),
                 title=f"{version}, λ = {lam:.3g}",
-                subtitle=Text.assemble(("train ", TRAIN_STYLE), ("test", TEST_STYLE)),
+                subtitle=Text.assemble(
+                    ("train ", TRAIN_STYLE),
+                    ("test", TEST_STYLE),
+                    f", epoch {looks[-1].epoch} of {looks[-1].epochs}",
+                ),
                 width=width,
             )
             for (version, lam), looks in list(self._looks.items())[-fitting:]

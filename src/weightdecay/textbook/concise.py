@@ -17,9 +17,10 @@ from weightdecay.textbook.scratch import minibatches
 def linear_model(w: Tensor, b: Tensor) -> nn.Linear:
     """Make a linear layer that starts at w of shape (p,) and b of shape ().
 
-    The layer exists before its parameters are set, and nothing initialises them afterwards.
+    The layer exists before its parameters are set, and nothing initialises them afterwards. Made
+    on the meta device it draws nothing from the global generator.
     """
-    model = nn.Linear(len(w), 1, dtype=w.dtype, device=w.device)
+    model = nn.Linear(len(w), 1, dtype=w.dtype, device="meta").to_empty(device=w.device)
     with torch.no_grad():
         model.weight.copy_(w)
         model.bias.copy_(b)

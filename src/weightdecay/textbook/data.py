@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.tables import Table, read_table
-from weightdecay.textbook.scratch import init_params, minibatches, synthetic_data
+from weightdecay.textbook.scratch import init_params, synthetic_data
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ class TableFile:
 
     path: str
     target: str
-    drop: tuple[str, ...] = ()
+    drop: Sequence[str] = ()
     n_train: int = 20
     n_test: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drop", tuple(self.drop))
 
     def check(self) -> None:
         """Raise InputError unless the table can be read and split."""
@@ -142,8 +146,8 @@ class Draw:
 
     def order(self, epochs: int) -> Tensor:
         """The order of the examples in each epoch, (epochs, n), as `scratch.minibatches` will draw it."""
-        generator, rows = self.generator(), torch.arange(len(self.y))
-        return torch.stack([next(minibatches(rows, rows, len(rows), generator))[0] for _ in range(epochs)])
+        generator = self.generator()
+        return torch.stack([torch.randperm(len(self.y), generator=generator) for _ in range(epochs)])
 
 
 def draw(source: Synthetic | TableFile, seed: int) -> Draw:

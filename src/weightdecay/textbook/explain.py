@@ -95,7 +95,7 @@ def _best(curve: LambdaCurve | None) -> list[str]:
     edge = " (the largest on the curve)" if curve.best_lam == max(losses) else ""
     notes = [
         f"{curve.version}, {curve.seeds} seeds: the median test loss is least, {least:.3g}, at "
-        f"λ = {curve.best_lam:.3g}{edge}, and within 5 % of that from λ = {min(close):.3g} to {max(close):.3g}."
+        f"λ = {curve.best_lam:.3g}{edge}, and within 5 % of that from {min(close):.3g} to {max(close):.3g}."
     ]
     if curve.best_lam_theory is not None:
         notes.append(
@@ -110,8 +110,8 @@ def _conventions(experiment: Experiment, results: pl.DataFrame) -> list[str]:
     notes = []
     if {"concise", "two-optimizers"} & set(experiment.versions):
         notes.append(
-            "As printed, MSELoss has no ½: λ acts as λ/2 and lr as 2·lr, so the concise curves differ from those "
-            "from scratch. --version scratch,concise-matched gives the optimizer 2λ and lr/2 instead."
+            "As printed, MSELoss has no ½: λ acts as λ/2 and lr as 2·lr, so the concise curves differ from "
+            "those from scratch. --version scratch,concise-matched gives the optimizer 2λ and lr/2 instead."
         )
     if {"scratch", "concise-matched"} <= set(experiment.versions):
         keys = ["seed", "lam", "epoch"]

@@ -1,7 +1,7 @@
 """Every setting of the experiment, with the notes' values as defaults, checked."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -47,8 +47,8 @@ class Experiment:
     """
 
     data: Synthetic | TableFile = field(default_factory=Synthetic)
-    lambdas: tuple[float, ...] | None = None
-    versions: tuple[str, ...] = ("scratch", "concise")
+    lambdas: Sequence[float] | None = None
+    versions: Sequence[str] = ("scratch", "concise")
     seed: int = 0
     seeds: int = 1
     batch_size: int = 5
@@ -59,8 +59,13 @@ class Experiment:
     init: str = "normal"
     penalize_bias: bool = False
     dtype: str = "float32"
-    curve: tuple[float, ...] = grid("1e-3:100:61")
+    curve: Sequence[float] = grid("1e-3:100:61")
     curve_seeds: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("lambdas", "versions", "curve"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -73,7 +78,7 @@ class Experiment:
         return list(range(self.seed, self.seed + self.seeds))
 
     @property
-    def watched(self) -> tuple[float, ...]:
+    def watched(self) -> Sequence[float]:
         """The λ worth watching one by one: all of them, or four spread over a longer list."""
         lambdas, most = self.lambdas or (), 4
         if len(lambdas) <= most:
@@ -135,9 +140,9 @@ class Experiment:
         Raises:
             InputError: a setting is unknown or missing its kind.
         """
-        values = {key: _tuple(value) for key, value in values.items()}
         try:
-            data = {key: _tuple(value) for key, value in values.pop("data").items()}
+            values, data = {**values}, {**values["data"]}
+            del values["data"]
             kind = {"Synthetic": Synthetic, "TableFile": TableFile}[data.pop("kind")]
             return cls(data=kind(**data), **values)
         except (KeyError, TypeError, AttributeError) as error:
@@ -150,8 +155,10 @@ def check_lambdas(where: str, lambdas: Iterable[float]) -> None:
     """Raise InputError unless there is at least one λ and each is finite, at least 0 and given once."""
     seen: set[float] = set()
     for lam in lambdas:
-        if not (math.isfinite(lam) and lam >= 0):
-            raise InputError("λ must be a finite number of at least 0", where, lam, "give 0 for no decay")
+        if not (isinstance(lam, int | float) and math.isfinite(lam) and lam >= 0):
+            raise InputError(
+                "λ must be a finite number of at least 0", where, repr(lam), "give 0 for no decay"
+            )
         if lam in seen:
             raise InputError("a λ is given twice", where, f"{lam:g}", "give each once")
         seen.add(lam)
@@ -159,14 +166,10 @@ def check_lambdas(where: str, lambdas: Iterable[float]) -> None:
         raise InputError("no λ is given", where, None, "give at least one")
 
 
-def _one_of(where: str, values: Iterable[str], allowed: tuple[str, ...]) -> None:
+def _one_of(where: str, values: Iterable[str], allowed: Sequence[str]) -> None:
     values = list(values)
     for value in values:
         if value not in allowed:
             raise InputError(f"not a known {where}", where, repr(value), f"choose among {', '.join(allowed)}")
     if not values or len(set(values)) < len(values):
         raise InputError(f"give at least one {where}, each once", where, ",".join(values) or "nothing")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,104 @@
+"""Sphinx configuration: every page is Markdown, every notebook is text and is executed on every build."""
+
+import re
+from pathlib import Path
+
+from docutils.nodes import SkipNode
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.errors import ExtensionError
+
+import weightdecay
+
+project = "weightdecay"
+version = release = weightdecay.__version__
+copyright = "the weightdecay authors"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+default_role = "py:obj"  # `name` in a docstring is code, as in Markdown, and a link where it can be
+
+html_theme = "furo"
+html_title = "weightdecay"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"  # drawn by the browser itself, so the pages work without a network
+html_show_copyright = html_show_sphinx = html_copy_source = False
+
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # no page uses widgets
+
+autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+
+
+def shorten_defaults(_app, _what, _name, _obj, _options, signature, returns):
+    """Show a default that is a long grid of numbers by its ends."""
+    number = r"[\d.e+-]+"
+    grid = re.compile(rf"\(({number}), (?:{number}, ){{3,}}({number})\)")
+    return (grid.sub(r"(\1, ..., \2)", signature), returns) if signature else None
+
+
+def docstring_to_rst(_app, what, _name, _obj, _options, lines):
+    """Our docstrings are plain text: keep indented equations line by line, and ||w||² as it stands."""
+    # napoleon would read what stands before a colon in a property's first line as its type
+    out = [""] if what == "property" else []
+    literal = False
+    for line in lines:
+        after_gap = len(out) > 1 and not out[-1] and bool(out[-2])
+        if line and not line.startswith(" "):
+            literal = False
+        elif line and after_gap and not out[-2].startswith(" "):
+            literal = True
+            out += ["::", ""]
+        out.append(line if literal else re.sub(r"(`[^`]*`)|(\|)", lambda m: m[1] or r"\|", line))
+    lines[:] = out
+
+
+def code_cells(page):
+    """The code cells of a text notebook, options included."""
+    return re.findall(r"^```\{code-cell\}.*?^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def translations_in_step(app):
+    """A translated notebook has the same code cells as its original, one by one."""
+    for translated in Path(app.srcdir).rglob("*.zh.md"):
+        original = translated.with_name(translated.name.replace(".zh.", "."))
+        ours, theirs = code_cells(translated), code_cells(original)
+        for number, (a, b) in enumerate(zip(ours, theirs, strict=False), start=1):
+            if a != b:
+                raise ExtensionError(f"{translated.name}: code cell {number} differs from {original.name}")
+        if len(ours) != len(theirs):
+            raise ExtensionError(f"{translated.name}: {len(ours)} code cells, {original.name} {len(theirs)}")
+
+
+def page_language(_app, pagename, _template, context, _doctree):
+    """Say which language a page is in: browsers choose Chinese glyphs by it."""
+    context["language"] = "zh-Hans" if pagename.endswith(".zh") else "en"
+
+
+def math_renderer(as_block):
+    """Write a formula as MathML with what docutils brings along."""
+
+    def visit(self, node):
+        try:
+            self.body.append(tex2mathml(node.astext(), as_block))
+        except MathError as error:
+            raise ExtensionError(f"{node.source}: {error} in {node.astext()!r}") from error
+        raise SkipNode
+
+    return visit, None
+
+
+def setup(app):
+    """Connect the above."""
+    app.add_html_math_renderer("mathml", math_renderer(as_block=False), math_renderer(as_block=True))
+    app.connect("autodoc-process-signature", shorten_defaults)
+    app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # before napoleon
+    app.connect("builder-inited", translations_in_step)
+    app.connect("html-page-context", page_language)

@@ -1,0 +1,207 @@
+"""The command as a person runs it: real processes, pipes, a real terminal, signals."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
+TECATOR = str(Path("examples/data/tecator.csv").resolve())
+QUICK = ["--epochs", "10", "--curve", "1:10:3", "--curve-seeds", "2"]
+FILES = [
+    "curves.png",
+    "curves.svg",
+    "lambda.parquet",
+    "lambda.png",
+    "lambda.svg",
+    "results.parquet",
+    "run.json",
+]
+
+
+def weightdecay(*arguments, cwd, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_the_main_job(tmp_path):
+    """As `make textbook` runs it, into a pipe: plain lines, one table, every file."""
+    done = weightdecay("textbook", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert sorted(path.name for path in (tmp_path / "runs/textbook").iterdir()) == FILES
+    assert "\x1b" not in done.stdout
+    assert re.search(r"scratch +│ 0 .*│ +82\.\d+ │", done.stdout)
+    assert re.search(r"scratch +│ 3 .*│ +0\.06\d+ │", done.stdout)
+    assert "Why: 20 examples reach 20 of the 200 directions" in done.stdout
+    results = pl.read_parquet(tmp_path / "runs/textbook/results.parquet")
+    assert results.columns == ["version", "seed", "lam", "epoch", "train_loss", "test_loss", "w_norm"]
+    assert results.height == 2 * 2 * 20
+    png = (tmp_path / "runs/textbook/curves.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 20_000
+    assert "λ = 3" in (tmp_path / "runs/textbook/curves.svg").read_text(encoding="utf-8")
+
+
+def test_json_is_one_object_and_a_run_can_be_run_again_bit_for_bit(tmp_path):
+    first = weightdecay("textbook", "--lambda", "0,3", "--seeds", 20, "--out", "a", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    values = json.loads(first.stdout)
+    assert values["seeds"] == list(range(20))
+    assert len(values["outcomes"]) == 4
+    assert sorted(values["files"]) == [f"a/{name}" for name in FILES]
+    again = weightdecay("textbook", "--settings", "a/run.json", "--out", "b", "--quiet", cwd=tmp_path)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_real_spectra(tmp_path):
+    done = weightdecay(
+        *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
+        *QUICK,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "least exact leave-one-out error" in done.stdout
+    worse = weightdecay(
+        *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
+        *("--lambda", "0,3", "--curve", "none"),
+        cwd=tmp_path,
+    )
+    assert "WORSE" in worse.stdout
+    assert not (tmp_path / "runs/textbook/lambda.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("--n-train 0", ["--n-train = 0"]),
+        ("--batch-size 50", ["--batch-size = 50", "--n-train = 20"]),
+        ("--lambda -1", ["--lambda = -1"]),
+        ("--lambda nan", ["--lambda = nan"]),
+        ("--lambda three", ["--lambda = 'three'", "0,3"]),
+        ("--lambda 400", ["--lambda = 400", "lr·λ"]),
+        ("--lr 0.2", ["--lr = 0.2", "use less than"]),
+        ("--lr 0.05 --version scratch", ["diverged", "--lr = 0.05", "largest that completes"]),
+        ("--lr fast", ["--lr", "'fast'"]),
+        ("--epochs 1.5", ["--epochs", "'1.5'"]),
+        ("--version keras", ["--version = 'keras'", "two-optimizers"]),
+        ("--init one", ["--init = 'one'"]),
+        ("--curve 1:2", ["--curve = '1:2'"]),
+        ("--no-such-option", ["--no-such-option"]),
+        ("--target fat", ["--target = fat", "--data"]),
+        ("--data DATA", ["--target"]),
+        ("--data DATA --target fat --noise 1", ["--noise = 1"]),
+        ("--data DATA --target flat", ["'flat'"]),
+        ("--data none.csv --target fat", ["none.csv"]),
+        ("--data DATA --target fat --n-train 500", ["--n-train = 500", "215 rows"]),
+        ("--settings none.json", ["none.json"]),
+        ("--settings none.json --lr 0.1", ["--settings", "leave out --lr"]),
+        ("--out file", ["file", "--out"]),
+        ("--out file/below", ["file/below", "--out"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
+    (tmp_path / "file").write_text("")
+    done = weightdecay("textbook", *arguments.replace("DATA", TECATOR).split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    for part in parts:
+        assert part in done.stderr
+    assert not (tmp_path / "runs/textbook").exists()
+
+
+def test_a_nan_cell_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y\n1,2,3\n4,,6\n7,8,9\n")
+    done = weightdecay("textbook", "--data", "t.csv", "--target", "y", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "row 2, column 'b'" in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_computed(tmp_path):
+    """Interrupted while it trains: exit code 130, whole files, no traceback."""
+    process = subprocess.Popen(
+        [*COMMAND, "textbook", "--epochs", "3000", "--every", "1", "--curve", "none"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("scratch, λ = 0")  # one training is done, the next has begun
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "error: interrupted\n"
+    assert "interrupted: only what was computed until then is here" in out
+    folder = tmp_path / "runs/textbook"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.png",
+        "curves.svg",
+        "results.parquet",
+        "run.json",
+    ]
+    assert 3000 <= pl.read_parquet(folder / "results.parquet").height < 12000
+    assert json.loads((folder / "run.json").read_text())["complete"] is False
+
+
+def test_a_terminal_shows_growing_curves(tmp_path):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "textbook", *QUICK],
+        cwd=tmp_path,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+    )
+    os.close(slave)
+    shown = b""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert "\x1b[" in text
+    assert any("\u2801" <= character <= "\u28ff" for character in text)
+    assert "trainings at once" in text
+    assert "scratch, λ = 3" in text
+    os.close(master)
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    process = subprocess.run(
+        f"{COMMAND[0]} textbook {' '.join(QUICK)} | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.stderr == ""
+    assert process.returncode == 141
+
+
+def test_version_and_help(tmp_path):
+    import weightdecay as wd
+
+    assert weightdecay("--version", cwd=tmp_path).stdout == f"weightdecay {wd.__version__}\n"
+    for arguments in (["--help"], ["textbook", "--help"], []):
+        assert "textbook" in weightdecay(*arguments, cwd=tmp_path).stdout

@@ -1,0 +1,104 @@
+"""The surface: public names, the command line's options, and what an import costs."""
+
+import subprocess
+import sys
+
+import typer.main
+
+import weightdecay as wd
+from weightdecay.cli import app
+
+HEAVY = {"torch", "numpy", "polars", "matplotlib", "rich", "typer", "jaxtyping"}
+
+
+def test_public_names_are_these():
+    assert wd.__all__ == [
+        "DivergenceError",
+        "Evaluation",
+        "Experiment",
+        "InputError",
+        "Interrupted",
+        "LiveCurves",
+        "Run",
+        "Synthetic",
+        "TableFile",
+        "WeightDecayError",
+        "load_run",
+        "plot",
+        "run_experiment",
+    ]
+    for name in wd.__all__:
+        assert getattr(wd, name).__doc__
+        assert name in dir(wd)
+    assert set(wd.__all__) == set(wd._HOMES)
+
+
+def test_options_are_these():
+    command = typer.main.get_command(app)
+    assert {
+        name: sorted(option for parameter in sub.params for option in parameter.opts)
+        for name, sub in command.commands.items()
+    } == {
+        "textbook": sorted(
+            f"--{name}"
+            for name in (
+                *(
+                    "lambda",
+                    "version",
+                    "seed",
+                    "seeds",
+                    "data",
+                    "target",
+                    "drop",
+                    "n-train",
+                    "n-test",
+                    "n-inputs",
+                ),
+                *(
+                    "true-weight",
+                    "true-bias",
+                    "noise",
+                    "batch-size",
+                    "lr",
+                    "bias-lr",
+                    "epochs",
+                    "every",
+                    "init",
+                ),
+                *(
+                    "penalize-bias",
+                    "dtype",
+                    "curve",
+                    "curve-seeds",
+                    "settings",
+                    "out",
+                    "quiet",
+                    "json",
+                    "open",
+                ),
+            )
+        )
+    }
+    assert [parameter.opts for parameter in command.params] == [["--version"]]
+
+
+def loaded(code):
+    script = f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert not loaded("import weightdecay") & HEAVY
+    assert "torch" not in loaded("import weightdecay; weightdecay.InputError")
+
+
+def test_help_does_not_import_torch():
+    code = "sys.argv = ['weightdecay', 'textbook', '--help']\nfrom weightdecay import cli\n"
+    modules = loaded(code + "try: cli.main()\nexcept SystemExit: pass")
+    assert "typer" in modules
+    assert not modules & {"torch", "numpy", "polars", "matplotlib"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(wd, "no_such_name")

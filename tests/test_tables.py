@@ -1,0 +1,82 @@
+"""Tables: read right, or refused with the row and the column named."""
+
+import polars as pl
+import pytest
+import torch
+
+from weightdecay.errors import InputError
+from weightdecay.tables import read_table
+
+GOOD = "a,b,y\n1,2.5,3\n4,5,6\n7,8,10\n"
+
+
+@pytest.fixture
+def csv(tmp_path):
+    def write(text, name="t.csv"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def test_a_table(csv):
+    table = read_table(csv(GOOD), "y")
+    assert table.columns == ("a", "b")
+    assert torch.equal(table.X, torch.tensor([[1, 2.5], [4, 5], [7, 8]]).double())
+    assert torch.equal(table.y, torch.tensor([3, 6, 10], dtype=torch.float64))
+    assert read_table(csv(GOOD), "a", ["b"]).columns == ("y",)
+
+
+def test_parquet_is_csv(csv, tmp_path):
+    pl.read_csv(csv(GOOD)).write_parquet(tmp_path / "t.parquet")
+    assert torch.equal(read_table(tmp_path / "t.parquet", "y").X, read_table(tmp_path / "t.csv", "y").X)
+
+
+def test_the_spectra_are_all_there():
+    table = read_table("examples/data/tecator.csv", "fat", ["water", "protein"])
+    assert table.X.shape == (215, 100)
+    assert table.columns[0] == "x_001"
+    assert float(table.X[0, 0]) == 2.61776
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "parts"),
+    [
+        (GOOD, {"target": "z"}, ["no such column", "'z'", "a, b, y"]),
+        (GOOD, {"target": "y", "drop": ["q"]}, ["no such column", "'q'"]),
+        (GOOD, {"target": "y", "drop": ["y"]}, ["also dropped", "'y'"]),
+        (GOOD, {"target": "y", "drop": ["a", "b"]}, ["no column is left"]),
+        ("a,y\n1,2\nx,3\n", {"target": "y"}, ["not a number", "row 2", "'a'", "'x'"]),
+        ("a,y\n1,2\n,3\n4,5\n", {"target": "y"}, ["empty", "row 2", "'a'"]),
+        ("a,y\n1,2\n3,4\nNaN,5\n", {"target": "y"}, ["row 3", "'a'", "nan"]),
+        ("a,y\n1,2\n3,inf\n", {"target": "y"}, ["row 2", "'y'", "inf"]),
+        ("a,y\n1,2\n3,2\n", {"target": "y"}, ["constant", "'y'", "2.0"]),
+        ("a,a,y\n1,2,3\n4,5,6\n", {"target": "y"}, ["one name", "'a'"]),
+        ("a,y\n", {"target": "y"}, ["no rows"]),
+        ("", {"target": "y"}, ["cannot be read"]),
+        ("a,y\n1,2\n1,2,3,4\n", {"target": "y"}, ["cannot be read"]),
+    ],
+)
+def test_what_cannot_be_used_is_named(csv, text, options, parts):
+    with pytest.raises(InputError) as caught:
+        read_table(csv(text), **options)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_tables(tmp_path):
+    for path, part in ((tmp_path / "none.csv", "cannot be read"), (tmp_path / "t.xlsx", ".csv or .parquet")):
+        with pytest.raises(InputError, match=part):
+            read_table(path, "y")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_table(tmp_path / "cut.parquet", "y")
+
+
+def test_dates_are_not_numbers(tmp_path):
+    pl.DataFrame({"a": pl.Series(["2020-01-01", "2020-01-02"]).str.to_date(), "y": [1, 2]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    with pytest.raises(InputError, match=r"column 'a'.*Date"):
+        read_table(tmp_path / "t.parquet", "y")
