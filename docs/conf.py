@@ -1,5 +1,6 @@
 """Sphinx configuration: every page is Markdown, every notebook is text and is executed on every build."""
 
+import os
 import re
 from pathlib import Path
 
@@ -32,6 +33,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # no page uses widgets
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: more threads only wait for one another
 
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
@@ -77,6 +80,11 @@ def translations_in_step(app):
             raise ExtensionError(f"{translated.name}: {len(ours)} code cells, {original.name} {len(theirs)}")
 
 
+def every_page(_app, env, _added, _changed, _removed):
+    """Read every page at every build: a notebook is also out of date when the package has changed."""
+    return env.found_docs
+
+
 def page_language(_app, pagename, _template, context, _doctree):
     """Say which language a page is in: browsers choose Chinese glyphs by it."""
     context["language"] = "zh-Hans" if pagename.endswith(".zh") else "en"
@@ -101,4 +109,5 @@ def setup(app):
     app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # before napoleon
     app.connect("builder-inited", translations_in_step)
+    app.connect("env-get-outdated", every_page)
     app.connect("html-page-context", page_language)

@@ -59,7 +59,10 @@ def test_json_is_one_object_and_a_run_can_be_run_again_bit_for_bit(tmp_path):
     assert values["seeds"] == list(range(20))
     assert len(values["outcomes"]) == 4
     assert sorted(values["files"]) == [f"a/{name}" for name in FILES]
-    again = weightdecay("textbook", "--settings", "a/run.json", "--out", "b", "--quiet", cwd=tmp_path)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    again = weightdecay(
+        "textbook", "--settings", "a/run.json", "--out", "b", "--quiet", cwd=tmp_path, env=one_thread
+    )
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -79,6 +82,7 @@ def test_real_spectra(tmp_path):
         cwd=tmp_path,
     )
     assert "WORSE" in worse.stdout
+    assert re.search(r"scratch +│ 3 .* worse │", worse.stdout)
     assert not (tmp_path / "runs/textbook/lambda.svg").exists()
 
 
@@ -106,6 +110,7 @@ def test_real_spectra(tmp_path):
         ("--data none.csv --target fat", ["none.csv"]),
         ("--data DATA --target fat --n-train 500", ["--n-train = 500", "215 rows"]),
         ("--settings none.json", ["none.json"]),
+        ("--settings file", ["file", "not JSON"]),
         ("--settings none.json --lr 0.1", ["--settings", "leave out --lr"]),
         ("--out file", ["file", "--out"]),
         ("--out file/below", ["file/below", "--out"]),
@@ -128,6 +133,21 @@ def test_a_nan_cell_is_named(tmp_path):
     done = weightdecay("textbook", "--data", "t.csv", "--target", "y", cwd=tmp_path)
     assert done.returncode == 2
     assert "row 2, column 'b'" in done.stderr
+
+
+def test_a_table_that_changed_since_is_not_the_same_run(tmp_path):
+    rows = "".join(f"{i % 7},{i % 5},{i}\n" for i in range(30))
+    (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
+    arguments = ("--target", "y", "--n-train", 12, "--version", "scratch", *QUICK, "--out", "a")
+    assert weightdecay("textbook", "--data", "t.csv", *arguments, cwd=tmp_path).returncode == 0
+    again = ("textbook", "--settings", "a/run.json", "--out", "b", "--quiet")
+    assert weightdecay(*again, cwd=tmp_path).returncode == 0
+    (tmp_path / "t.csv").write_text("a,b,y\n1,1,1\n" + rows)
+    for part in ("has changed since", "cannot be read"):
+        done = weightdecay(*again, cwd=tmp_path)
+        assert done.returncode == 2
+        assert part in done.stderr
+        (tmp_path / "t.csv").unlink(missing_ok=True)
 
 
 def test_ctrl_c_keeps_what_was_computed(tmp_path):

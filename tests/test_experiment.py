@@ -65,6 +65,8 @@ def test_theory_stands_beside_what_was_measured(run):
             assert outcome.theory is None
         else:
             assert relative(outcome.test_loss, outcome.theory) < 0.05
+            assert outcome.b == pytest.approx(outcome.theory_b, abs=0.02)
+            assert abs(outcome.b - outcome.ridge_b) > 0.02  # after 400 steps the bias has not arrived
     assert (
         relative(run.curve.table["test_loss"].to_list()[:3], run.curve.table["theory"].to_list()[:3]) < 0.05
     )
@@ -109,6 +111,8 @@ def test_penalize_bias_shrinks_the_bias_in_every_version():
     for outcome in wd.run_experiment(settings).outcomes:
         assert outcome.test_loss == pytest.approx(outcome.ridge, rel=1e-9)
         assert outcome.theory == pytest.approx(outcome.ridge, rel=1e-9)
+        assert outcome.b == pytest.approx(outcome.ridge_b, rel=1e-9)
+        assert outcome.theory_b == pytest.approx(outcome.ridge_b, rel=1e-9)
 
 
 def test_real_spectra_more_decay_is_not_better():

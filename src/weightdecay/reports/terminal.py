@@ -168,13 +168,15 @@ def print_run(run: Run, console: Console) -> None:
     table.add_column("version", no_wrap=True)
     for name in ("λ", "train loss", "test loss", "||w||", "theory", "ridge"):
         table.add_column(name, justify="right", no_wrap=True)
+    without = {outcome.version: outcome.test_loss for outcome in run.outcomes if outcome.lam == 0}
     for outcome in run.outcomes:
+        worse = " worse" if outcome.test_loss > 1.005 * without.get(outcome.version, math.inf) else ""
         band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if seeds > 1 else ""
         table.add_row(
             outcome.version,
             f"{outcome.lam:.3g}",
             f"{outcome.train_loss:.3g}",
-            Text(f"{outcome.test_loss:.4g}{band}"),
+            Text(f"{outcome.test_loss:.4g}{band}{worse}"),
             f"{outcome.w_norm:.4g}",
             "–" if outcome.theory is None else f"{outcome.theory:.4g}",
             f"{outcome.ridge:.4g}",

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 import torch
@@ -23,7 +24,7 @@ def outcomes_of(
 ) -> list[Outcome]:
     """The last look at every λ, medians over seeds, with theory computed for each seed's own draw."""
     given = experiment.lambdas or ()
-    expected, ridge = _theory(version, experiment, draws, given)
+    predicted = _theory(version, experiment, draws, given)
     canonical, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
     left = [theory.residue(one.X, canonical, lr, experiment.steps) for one in draws]
     reached = [theory.out_of_reach(one.X, w) for one, w in zip(draws, measured.w, strict=True)]
@@ -34,16 +35,19 @@ def outcomes_of(
         "test_low": low,
         "test_high": high,
         "w_norm": _median(measured.w_norm[:, :, -1]),
-        "ridge": _median(ridge),
+        "ridge": _median(predicted.ridge),
+        "b": _median(measured.b),
+        "ridge_b": _median(predicted.ridge_b),
         "residue": _median(torch.stack(left)) * (experiment.init == "normal"),
         "out_of_reach": _median(torch.stack(reached)),
     }
-    if expected is not None:
-        columns["theory"] = _median(expected)
+    if not version.adam_bias:
+        columns["theory"] = _median(predicted.loss)
+        columns["theory_b"] = _median(predicted.b)
     if isinstance(experiment.data, Synthetic):
         columns["excess"] = _median(theory.excess_risk(experiment.data, measured.w, measured.b))
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    missing = dict.fromkeys({"theory", "excess"} - set(columns))
+    missing = dict.fromkeys({"theory", "theory_b", "excess"} - set(columns))
     return [
         Outcome(version.name, lam, **missing, **dict(zip(columns, row, strict=True)))
         for lam, row in zip(given, rows, strict=True)
@@ -66,10 +70,10 @@ def lambda_curve(
     stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
     on_epoch = functools.partial(progress, stage) if progress else None
     sweep = train_batched(version, draws, experiment, lambdas, on_epoch, every=experiment.epochs)
-    expected, ridge = _theory(version, experiment, draws, possible)
+    predicted = _theory(version, experiment, draws, possible)
     low, middle, high = _quartiles(sweep.test_loss[:, :, -1].double())
-    predicted = torch.full_like(middle, torch.nan) if expected is None else _median(expected)
-    columns = (lambdas, middle, low, high, predicted, _median(ridge))
+    theory_loss = torch.full_like(middle, torch.nan) if version.adam_bias else _median(predicted.loss)
+    columns = (lambdas, middle, low, high, theory_loss, _median(predicted.ridge))
     table = {name: column.numpy() for name, column in zip(CURVE_SCHEMA, columns, strict=True)}
     best = theory.best_lam(experiment.data) if isinstance(experiment.data, Synthetic) else None
     return LambdaCurve(
@@ -81,26 +85,39 @@ def lambda_curve(
     )
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """For S seeds and L strengths: test loss and bias of the expected w_t, b_t, and of exact ridge.
+
+    Where Adam steps the bias, `loss` and `b` are not what is expected and must not be shown.
+    """
+
+    loss: Float64[Tensor, "S L"]
+    b: Float64[Tensor, "S L"]
+    ridge: Float64[Tensor, "S L"]
+    ridge_b: Float64[Tensor, "S L"]
+
+
 def _theory(
     version: Version, experiment: Experiment, draws: Sequence[Draw], given: Sequence[float]
-) -> tuple[Tensor | None, Tensor]:
-    """Test loss of the expected w_t, b_t (None where Adam steps the bias) and of ridge, (seeds, λ) each."""
-    pairs = [version.canonical(lam, experiment.lr) for lam in given]
-    expected, ridge = [], []
+) -> _Predicted:
+    lambdas, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
+    rows = []
     for one in draws:
-        models = theory.ridge_models(one, [lam for lam, _ in pairs], experiment.penalize_bias)
-        ridge.append(torch.stack([((m.predict(one.X_test) - one.y_test) ** 2).mean() / 2 for m in models]))
+        models = theory.ridge_models(one, lambdas.tolist(), experiment.penalize_bias)
         path = theory.expected_path(
             one.X,
             one.y,
             *version.start(one, experiment),
-            torch.tensor([lam for lam, _ in pairs], dtype=torch.float64),
-            lr=pairs[0][1],
+            lambdas,
+            lr=lr,
             steps=[experiment.steps],
             penalize_bias=experiment.penalize_bias,
         )
-        expected.append(path.half_mse(one.X_test, one.y_test)[:, 0])
-    return None if version.adam_bias else torch.stack(expected), torch.stack(ridge)
+        ridge = torch.stack([((m.predict(one.X_test) - one.y_test) ** 2).mean() / 2 for m in models])
+        loss = path.half_mse(one.X_test, one.y_test)[:, 0]
+        rows.append((loss, path.b[:, 0], ridge, torch.stack([m.b for m in models])))
+    return _Predicted(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def _quartiles(values: Float64[Tensor, "S L"]) -> Float64[Tensor, "3 L"]:

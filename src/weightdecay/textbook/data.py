@@ -99,7 +99,12 @@ class TableFile:
     @property
     def sha256(self) -> str:
         """The file's checksum, so that a run can say what it was run on."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        try:
+            return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(
+                "the table cannot be read", self.path, error.strerror, "check the path"
+            ) from error
 
     def split(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Training inputs and targets, test inputs and targets, in float64."""

@@ -28,7 +28,7 @@ def explain(
         curve: test loss against λ, or None.
         gap: by how much the batched program and the plain ones differ in test loss, relatively, at most.
     """
-    notes = [*_effect(outcomes), *_forgetting(experiment, first, outcomes)]
+    notes = [*_effect(outcomes), *_forgetting(experiment, first, outcomes), *_bias(experiment, outcomes)]
     if isinstance(experiment.data, Synthetic):
         notes += _best(curve)
     else:
@@ -53,7 +53,8 @@ def _effect(outcomes: Sequence[Outcome]) -> list[str]:
             if ratio > 1.005:
                 effect = "makes the test loss WORSE"
             elif ratio < 0.995:
-                effect = f"lowers the test loss {1 / ratio:.3g} times"
+                times = f"{1 / ratio:,.0f}" if ratio < 0.1 else f"{1 / ratio:.2g}"
+                effect = f"lowers the test loss {times} times"
             else:
                 effect = "hardly changes the test loss"
             notes.append(
@@ -82,6 +83,18 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
     ]
     notes.append("  Switch it off with --init zero: with nothing to forget, little of the effect remains.")
     return notes
+
+
+def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
+    """Where the bias has got to, if that is not yet where ridge has it."""
+    return [
+        f"{outcome.version}, λ = {outcome.lam:.3g}: the bias is {outcome.b:.3g} after {experiment.steps} "
+        f"steps (expected {outcome.theory_b:.3g}), on its way to {outcome.ridge_b:.3g}."
+        for outcome in outcomes
+        if outcome.theory_b is not None
+        and outcome.lam == max(o.lam for o in outcomes)
+        and abs(outcome.b - outcome.ridge_b) > 0.1 * abs(outcome.ridge_b)
+    ]
 
 
 def _best(curve: LambdaCurve | None) -> list[str]:

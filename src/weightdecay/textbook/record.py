@@ -67,6 +67,9 @@ class Outcome:
         w_norm: the L2 norm of w.
         theory: test loss of the expected w_t, b_t after as many steps; None where Adam steps the bias.
         ridge: test loss of the exact ridge solution at the same strength (least norm at λ = 0).
+        b: the bias.
+        theory_b: the bias expected after as many steps; None where Adam steps it.
+        ridge_b: the bias of the exact ridge solution.
         residue: squared length expected to be left of the start where no example reaches.
         out_of_reach: that squared length as measured.
         excess: ||w − w*||² + (b − b*)²; None for a table.
@@ -81,6 +84,9 @@ class Outcome:
     w_norm: float
     theory: float | None
     ridge: float
+    b: float
+    theory_b: float | None
+    ridge_b: float
     residue: float
     out_of_reach: float
     excess: float | None
