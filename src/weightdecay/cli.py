@@ -219,8 +219,8 @@ def _again(path: Path) -> "Experiment":
         raise InputError("not the settings of a run", "settings", path, remedy) from error
     experiment = Experiment.from_dict(settings)
     if isinstance(experiment.data, TableFile) and experiment.data.sha256 != values.get("data_sha256"):
-        path = experiment.data.path
-        raise InputError("the table has changed since that run", "data", path, "give --data anew")
+        table = experiment.data.path
+        raise InputError("the table has changed since that run", "data", table, "give --data anew")
     torch.set_num_threads(max(1, threads))  # the order of a sum, and with it the last bit, depends on it
     return experiment
 
