@@ -1,9 +1,8 @@
 """Checks every annotated shape and type while the tests run."""
 
 import hypothesis
-from jaxtyping import install_import_hook
-
 import tests.typechecker  # noqa: F401  (the hook finds it by name)
+from jaxtyping import install_import_hook
 
 hook = install_import_hook("weightdecay", "tests.typechecker.typechecked")
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=40)

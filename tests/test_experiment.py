@@ -135,6 +135,18 @@ def test_for_a_table_lam_is_chosen_by_leave_one_out():
         float(((best.predict(one.X_test) - one.y_test) ** 2).mean()) / 2
     )
     assert "least exact leave-one-out error" in run.notes[0]
+    assert any("800 steps do not get near the exact minimiser" in note for note in run.notes)
+    assert (
+        not any("Switch it off" in note for note in run.notes)
+        or run.outcomes[1].test_loss < run.outcomes[0].test_loss
+    )
+
+
+def test_the_outcomes_as_a_table(run):
+    table = run.table()
+    assert table.height == len(run.outcomes) == 8
+    assert table.filter(version="concise", lam=3.0)["test_loss"].item() == run.outcomes[3].test_loss
+    assert table["theory"].null_count() == 2
 
 
 def test_a_callback_sees_the_plain_trainings_as_they_go():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from base64 import b64decode
 
 import matplotlib as mpl
 import numpy as np
@@ -124,15 +125,16 @@ def test_curves_grow_in_a_terminal(run):
 
 
 def test_curves_grow_in_a_notebook(run):
-    """In a real IPython shell: one display, updated afterwards; the last update has all the looks."""
+    """In a real IPython shell, at every look a picture; the last drawing has all the looks."""
     InteractiveShell.instance()
-    figures = []
+    live, figures = wd.LiveCurves(seconds=0), []
+    draw = live._draw
+    live._draw = lambda: figures.append(draw()) or figures[-1]
     with capture_output() as captured:
-        live = wd.LiveCurves(seconds=0)
-        draw = live._draw
-        live._draw = lambda: figures.append(draw()) or figures[-1]
         wd.run_experiment(run.experiment, on_evaluation=live)
     assert len(captured.outputs) == len(figures) == 12
+    for output in captured.outputs:
+        assert b64decode(output.data["image/png"]).startswith(b"\x89PNG")
     assert len(figures[-1].axes) == 4
     train, test = figures[-1].axes[-1].lines
     losses = run.results.filter(seed=0, version="concise", lam=1.0)

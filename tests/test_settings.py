@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -122,4 +123,6 @@ def test_watched_are_the_ends_and_some_between():
 def test_lists_and_whole_numbers_are_welcome():
     e = Experiment(lambdas=[0, 3], versions=["scratch"], curve=[1])
     assert e == Experiment(lambdas=(0.0, 3.0), versions=("scratch",), curve=(1.0,))
+    assert Experiment(versions="scratch").versions == ("scratch",)
+    assert TableFile(Path("a.csv"), "y", "b") == TableFile("a.csv", "y", ("b",))
     assert hash(e) == hash(Experiment(lambdas=(0.0, 3.0), versions=("scratch",), curve=(1.0,)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from weightdecay.reports.plot import plot
     from weightdecay.textbook.data import Synthetic, TableFile
     from weightdecay.textbook.experiment import run_experiment
-    from weightdecay.textbook.record import Evaluation, Run, load_run
+    from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
     from weightdecay.textbook.settings import Experiment
 
 _HOMES = {
@@ -23,7 +23,9 @@ _HOMES = {
     "Experiment": "textbook.settings",
     "InputError": "errors",
     "Interrupted": "errors",
+    "LambdaCurve": "textbook.record",
     "LiveCurves": "reports.live",
+    "Outcome": "textbook.record",
     "Run": "textbook.record",
     "Synthetic": "textbook.data",
     "TableFile": "textbook.data",
@@ -39,7 +41,9 @@ __all__ = [
     "Experiment",
     "InputError",
     "Interrupted",
+    "LambdaCurve",
     "LiveCurves",
+    "Outcome",
     "Run",
     "Synthetic",
     "TableFile",

@@ -1,5 +1,6 @@
 """Curves that grow in a notebook while the training runs."""
 
+import io
 import time
 from typing import Any
 
@@ -16,22 +17,20 @@ class LiveCurves:
 
     Args:
         seconds: redraw at most so often; the end of a training is always drawn.
-        display: what shows the figure, IPython's `display` by default; called as
-            display(figure, display_id=True), it returns a handle with `update(figure)`.
 
     Raises:
         InputError: IPython is not there.
     """
 
-    def __init__(self, seconds: float = 0.2, display: Any = None) -> None:
-        if display is None:
-            try:
-                from IPython.display import display
-            except ImportError as error:
-                raise InputError(
-                    "live curves need a notebook", "IPython", "not installed", "pip install ipython"
-                ) from error
-        self._display, self._seconds, self._shown = display, seconds, 0.0
+    def __init__(self, seconds: float = 0.2) -> None:
+        try:
+            from IPython.display import Image, display
+        except ImportError as error:
+            raise InputError(
+                "live curves need a notebook", "IPython", "not installed", "pip install ipython"
+            ) from error
+        self._image, self._display = Image, display
+        self._seconds, self._shown = seconds, 0.0
         self._handle: Any = None
         self._trainings: dict[tuple[str, float], list[Evaluation]] = {}
 
@@ -40,11 +39,13 @@ class LiveCurves:
         self._trainings.setdefault((seen.version, seen.lam), []).append(seen)
         if seen.epoch < seen.epochs and time.monotonic() - self._shown < self._seconds:
             return
-        figure = self._draw()
+        png = io.BytesIO()
+        self._draw().savefig(png, format="png", dpi=100)
+        picture = self._image(data=png.getvalue(), format="png")
         if self._handle is None:
-            self._handle = self._display(figure, display_id=True)
+            self._handle = self._display(picture, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(picture)
         self._shown = time.monotonic()
 
     def _draw(self) -> Figure:
@@ -59,6 +60,8 @@ class LiveCurves:
                 ax.set(
                     yscale="log", title=f"{version}, λ = {lam:.3g}", xlabel="epoch", xlim=(0, looks[0].epochs)
                 )
+            for ax in axes[:, 0]:
+                ax.set_ylabel("½ mean squared error")
             axes[0, 0].legend()
         for ax in axes.flat[len(self._trainings) :]:
             ax.remove()

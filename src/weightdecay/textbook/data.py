@@ -1,4 +1,4 @@
-"""Where the examples come from: the notes' synthetic design, or a person's own table. One seed, one draw."""
+"""Where the examples come from: the textbook's synthetic design or a person's own table. One seed, one draw."""
 
 import hashlib
 import math
@@ -68,14 +68,15 @@ class TableFile:
         n_test: test rows; None takes all the others.
     """
 
-    path: str
+    path: str | Path
     target: str
     drop: Sequence[str] = ()
     n_train: int = 20
     n_test: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "drop", tuple(self.drop))
+        object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "drop", (self.drop,) if isinstance(self.drop, str) else tuple(self.drop))
 
     def check(self) -> None:
         """Raise InputError unless the table can be read and split."""
@@ -103,7 +104,7 @@ class TableFile:
             return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
         except OSError as error:
             raise InputError(
-                "the table cannot be read", self.path, error.strerror, "check the path"
+                "the table cannot be read", str(self.path), error.strerror, "check the path"
             ) from error
 
     def split(self, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -132,7 +133,7 @@ class Draw:
         X_test: test inputs (t, p).
         y_test: test targets (t,).
         w: N(0, 1) weights (p,).
-        b: an N(0, 1) bias (), used by the concise versions as the notes do.
+        b: an N(0, 1) bias (), used by the concise versions as the textbook does.
         order_state: the state of the generator that shuffles the batches.
     """
 

@@ -33,7 +33,7 @@ def run_experiment(
     four λ spread over the list, if it is longer); all other trainings are one batched program.
 
     Args:
-        experiment: the settings; None for the notes' own.
+        experiment: the settings; None for the textbook's own.
         on_evaluation: called with an `Evaluation` at every look at a plain training, as it happens.
         on_progress: called as on_progress(stage, done, total) during the batched stages.
 

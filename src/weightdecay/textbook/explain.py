@@ -32,6 +32,7 @@ def explain(
     if isinstance(experiment.data, Synthetic):
         notes += _best(curve)
     else:
+        notes += _unreached(experiment, outcomes)
         notes.append(
             "What needs the true weights (excess risk, the best λ of the design) is left out for a table."
         )
@@ -76,13 +77,24 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
         f"Why: {reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; only decay does."
     ]
     notes += [
-        f"  λ = {outcome.lam:.3g}: of their squared length, {p - rank} at the start, {outcome.residue:.3g} "
-        f"is expected to be left after {experiment.steps} steps; {outcome.out_of_reach:.3g} is."
+        f"  λ = {outcome.lam:.3g}: after {experiment.steps} steps a squared length of {outcome.residue:.3g} "
+        f"is expected there; it is {outcome.out_of_reach:.3g}."
         for outcome in outcomes
         if outcome.version == outcomes[0].version
     ]
-    notes.append("  Switch it off with --init zero: with nothing to forget, little of the effect remains.")
+    if min(outcomes, key=lambda outcome: outcome.test_loss).lam > 0:
+        notes.append('  Switch it off with init "zero": nothing to forget, and little of the effect remains.')
     return notes
+
+
+def _unreached(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
+    """Where so many steps of gradient descent are still far from the minimiser they go to."""
+    return [
+        f"{outcome.version}, λ = {outcome.lam:.3g}: {experiment.steps} steps do not get near the exact "
+        f"minimiser, ridge, whose test loss is {outcome.ridge:.4g}."
+        for outcome in outcomes
+        if outcome.lam > 0 and outcome.test_loss > 1.5 * outcome.ridge
+    ]
 
 
 def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
@@ -124,7 +136,7 @@ def _conventions(experiment: Experiment, results: pl.DataFrame) -> list[str]:
     if {"concise", "two-optimizers"} & set(experiment.versions):
         notes.append(
             "As printed, MSELoss has no ½: λ acts as λ/2 and lr as 2·lr, so the concise curves differ from "
-            "those from scratch. --version scratch,concise-matched gives the optimizer 2λ and lr/2 instead."
+            "those from scratch; version concise-matched gives the optimizer 2λ and lr/2 instead."
         )
     if {"scratch", "concise-matched"} <= set(experiment.versions):
         keys = ["seed", "lam", "epoch"]

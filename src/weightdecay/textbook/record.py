@@ -1,7 +1,7 @@
 """The record of one run: what was set, what was measured, what theory says; saved as plain files."""
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,13 @@ class Run:
                 test.quantile(0.75, "linear").alias("test_high"),
             )
             .sort("epoch")
+        )
+
+    def table(self) -> pl.DataFrame:
+        """The outcomes as a table: one row per version and λ, one column per field of `Outcome`."""
+        columns = {f.name: [getattr(outcome, f.name) for outcome in self.outcomes] for f in fields(Outcome)}
+        return pl.DataFrame(
+            columns, schema={"version": pl.String} | dict.fromkeys([*columns][1:], pl.Float64)
         )
 
     def save(self, folder: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Every setting of the experiment, with the notes' values as defaults, checked."""
+"""Every setting of the experiment, with the textbook's values as defaults, checked."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Experiment:
-    """The settings of one run. `Experiment()` is the notes' experiment.
+    """The settings of one run. `Experiment()` is the textbook's.
 
     Args:
         data: a `Synthetic` design or a `TableFile`.
-        lambdas: the strengths λ of `½ mean squared loss + λ/2 ||w||²`, as the notes give them to each
+        lambdas: the strengths λ of `½ mean squared loss + λ/2 ||w||²`, as the textbook gives them to each
             version; None is 0 and 3 for the synthetic design, and for a table 0 and the λ of least
             leave-one-out error.
         versions: among scratch, concise, concise-matched, two-optimizers.
@@ -64,8 +64,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name in ("lambdas", "versions", "curve"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -79,7 +80,7 @@ class Experiment:
 
     @property
     def watched(self) -> Sequence[float]:
-        """The λ worth watching one by one: all of them, or four spread over a longer list."""
+        """All λ, or four spread over a longer list: those worth watching one by one."""
         lambdas, most = self.lambdas or (), 4
         if len(lambdas) <= most:
             return lambdas

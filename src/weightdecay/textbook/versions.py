@@ -25,7 +25,7 @@ class Version:
         loss_scale: c in c/(2n)·||Xw + b − y||²: 1 from scratch, 2 for MSELoss.
         lam_factor: the optimizer is given weight_decay = lam_factor·λ ...
         lr_factor: ... and lr_factor·lr.
-        draws_bias: the bias starts at N(0, 1), as nn layers in the notes do, not at 0.
+        draws_bias: the bias starts at N(0, 1), as the textbook's concise version does, not at 0.
         adam_bias: Adam steps the bias, SGD the weight.
     """
 
