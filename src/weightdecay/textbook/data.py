@@ -1,4 +1,4 @@
-"""Where the examples come from: the textbook's synthetic design or a person's own table. One seed, one draw."""
+"""Where the examples come from: the textbook's synthetic design or a table. One seed, one draw."""
 
 import hashlib
 import math
