@@ -104,7 +104,15 @@ def test_the_limits_are_the_pseudoinverse_and_the_mean():
 
 def test_least_loo_is_the_least_on_its_range():
     X, y = table(4, 30, 8)
-    lam, error = least_loo(factor(X, y))
-    nearby = loo_errors(factor(X, y), lam * torch.tensor([0.25, 0.5, 2.0, 4.0], dtype=torch.float64))
-    assert bool((nearby > error).all())
-    assert error == pytest.approx(oracles.leave_one_out(X.numpy(), y.numpy(), lam), rel=1e-9)
+    best = least_loo(factor(X, y))
+    nearby = loo_errors(factor(X, y), best.lam * torch.tensor([0.25, 0.5, 2.0, 4.0], dtype=torch.float64))
+    assert bool((nearby > best.error).all())
+    assert best.error == pytest.approx(oracles.leave_one_out(X.numpy(), y.numpy(), best.lam), rel=1e-9)
+    assert not best.at_edge
+
+
+def test_least_loo_says_when_it_sits_on_an_edge():
+    """Without noise, the less decay the better."""
+    X, y = table(5, 30, 8)
+    assert least_loo(factor(X, X.sum(1))).at_edge
+    assert not least_loo(factor(X, y)).at_edge

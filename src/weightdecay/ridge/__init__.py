@@ -1,5 +1,5 @@
 """Exact ridge regression: one factorisation, every λ."""
 
-from weightdecay.ridge.exact import Factors, LinearModel, factor, least_loo, loo_errors, solve
+from weightdecay.ridge.exact import Factors, LeastLoo, LinearModel, factor, least_loo, loo_errors, solve
 
-__all__ = ["Factors", "LinearModel", "factor", "least_loo", "loo_errors", "solve"]
+__all__ = ["Factors", "LeastLoo", "LinearModel", "factor", "least_loo", "loo_errors", "solve"]

@@ -122,16 +122,28 @@ def loo_errors(factors: Factors, lambdas: Float[Tensor, " L"]) -> Float[Tensor, 
     return ((residual / slack) ** 2).mean(1)
 
 
-def least_loo(factors: Factors, per_decade: int = 10) -> tuple[float, float]:
-    """The λ of least leave-one-out error and that error, on a log grid over the whole range that matters.
+@dataclass(frozen=True)
+class LeastLoo:
+    """The strength of least leave-one-out error.
+
+    Args:
+        lam: canonical λ.
+        error: the mean squared leave-one-out error there.
+        at_edge: whether λ is the first or last of the grid: the least may lie beyond it.
+    """
+
+    lam: float
+    error: float
+    at_edge: bool
+
+
+def least_loo(factors: Factors, per_decade: int = 10) -> LeastLoo:
+    """The λ of least leave-one-out error, on a log grid over the whole range that matters.
 
     The grid goes from 1e-12 to 100 of the mean of s²/n: below, nothing is shrunk; above, all is.
-
-    Returns:
-        λ (canonical) and the mean squared leave-one-out error there.
     """
     mean = float((factors.s**2).sum()) / len(factors.y) / max(1, factors.rank)
     lambdas = mean * torch.logspace(-12, 2, 14 * per_decade + 1, dtype=factors.s.dtype)
     errors = loo_errors(factors, lambdas)
     best = int(errors.argmin())
-    return float(lambdas[best]), float(errors[best])
+    return LeastLoo(float(lambdas[best]), float(errors[best]), best in (0, len(lambdas) - 1))

@@ -90,10 +90,13 @@ def _choose_lambdas(experiment: Experiment, first: Draw) -> tuple[Experiment, li
         raise InputError(
             "leave-one-out needs 3 rows", "n_train", len(first.y), "raise it, or give λ yourself"
         )
-    lam, error = least_loo(factor(first.X, first.y))
-    note = f"λ = {lam:.3g} has the least exact leave-one-out error on the training part of seed {first.seed}"
-    chosen = dataclasses.replace(experiment, lambdas=(0.0, lam)).checked()
-    return chosen, [f"{note}: half mean squared error {error / 2:.4g}."]
+    best = least_loo(factor(first.X, first.y))
+    edge = " (an edge of its grid: the least may lie beyond)" if best.at_edge else ""
+    note = (
+        f"λ = {best.lam:.3g}{edge} has the least exact leave-one-out error on the training part of seed "
+        f"{first.seed}: half mean squared error {best.error / 2:.4g}."
+    )
+    return dataclasses.replace(experiment, lambdas=(0.0, best.lam)).checked(), [note]
 
 
 def _watch(

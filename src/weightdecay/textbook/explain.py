@@ -73,8 +73,10 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
     reach = f"{len(first.y)} examples reach {rank} of the {p} directions of w"
     if experiment.init == "zero":
         return [f"{reach}. Started from zero, the other {p - rank} hold nothing that decay could forget."]
+    helps = min(outcomes, key=lambda outcome: outcome.test_loss).lam > 0
     notes = [
-        f"Why: {reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; only decay does."
+        f"{'Why: ' if helps else ''}{reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; "
+        "only decay does."
     ]
     notes += [
         f"  λ = {outcome.lam:.3g}: after {experiment.steps} steps a squared length of {outcome.residue:.3g} "
@@ -82,7 +84,7 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
         for outcome in outcomes
         if outcome.version == outcomes[0].version
     ]
-    if min(outcomes, key=lambda outcome: outcome.test_loss).lam > 0:
+    if helps:
         notes.append('  Switch it off with init "zero": nothing to forget, and little of the effect remains.')
     return notes
 
