@@ -75,8 +75,8 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
         return [f"{reach}. Started from zero, the other {p - rank} hold nothing that decay could forget."]
     helps = min(outcomes, key=lambda outcome: outcome.test_loss).lam > 0
     notes = [
-        f"{'Why: ' if helps else ''}{reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; "
-        "only decay does."
+        f"{'Why: ' if helps else ''}{reach}. In the other {p - rank} no gradient ever moves the "
+        "N(0, 1) start; only decay does."
     ]
     notes += [
         f"  λ = {outcome.lam:.3g}: after {experiment.steps} steps a squared length of {outcome.residue:.3g} "
