@@ -54,6 +54,13 @@ def test_the_curve_over_lam_draws_measurement_theory_and_the_best(run):
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_a_curve_without_theory_is_drawn_without():
+    settings = small(versions=("two-optimizers",), lambdas=(0.0, 1.0), curve=(0.1, 1.0), curve_seeds=2)
+    labels = [line.get_label() for line in wd.plot(wd.run_experiment(settings).curve).lines]
+    assert len(labels) == 4
+    assert not any("as many steps" in label for label in labels)
+
+
 def test_plot_draws_into_given_axes_and_nothing_else(run):
     from matplotlib.figure import Figure
 

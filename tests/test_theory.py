@@ -36,6 +36,28 @@ def test_expected_path_is_the_matrix_power(n_inputs, penalize_bias):
             assert abs(float(path.b[i, e]) - b) < 1e-11
 
 
+def test_a_curvature_next_to_nothing_moves_w_by_its_gradient():
+    """Inputs of size 1e-6: 1 - (1 - lr μ)^t keeps no digit there, and the path is a straight line."""
+    one = drawn(small(data=Synthetic(n_train=12, n_test=5, n_inputs=2)))
+    X = 1e-6 * one.X
+    y = one.y - one.y.mean() + 1e6 * X[:, 0]
+    *_, (w, _) = oracles.minibatch_descent(
+        X.numpy(), y.numpy(), one.w.numpy(), 0.0, [range(12)] * 50, lam=0.0, lr=0.01, batch_size=12
+    )
+    path = theory.expected_path(
+        X,
+        y,
+        one.w,
+        torch.zeros((), dtype=torch.float64),
+        torch.zeros(1, dtype=torch.float64),
+        lr=0.01,
+        steps=[50],
+    )
+    moved, expected = path.w[0, 0] - one.w, w - one.w.numpy()
+    assert float(moved.abs().max()) > 1e-8
+    assert relative(moved, expected) < 1e-6  # w itself is rounded at 1e-16
+
+
 @pytest.mark.parametrize("version", ["scratch", "concise", "concise-matched"])
 @pytest.mark.parametrize("lam", [0.0, 3.0])
 def test_full_batch_training_is_the_expected_path(version, lam):

@@ -36,7 +36,7 @@ _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted, 141 the pipe's reader left."""
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
         sys.stdout.flush()
         if code == 130:
             print("error: interrupted", file=sys.stderr)
@@ -77,7 +77,6 @@ def _in_options(error: InputError) -> str:
 
 @app.callback(invoke_without_command=True)
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
@@ -85,8 +84,6 @@ def _root(
     if version:
         print(f"weightdecay {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command()

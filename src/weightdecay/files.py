@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise InputError(
-            "a file cannot be written", str(path), error.strerror, "choose another folder"
+            "a file cannot be written", str(path), error.strerror or error, "choose another folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -51,7 +51,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError("a file cannot be read", str(path), error.strerror, "check the path") from error
+        raise InputError(
+            "a file cannot be read", str(path), error.strerror or error, "check the path"
+        ) from error
     except ValueError as error:
         raise InputError("a file is not JSON", str(path), error, "give a file this program wrote") from error
 
@@ -68,6 +70,9 @@ def writable_folder(path: Path) -> Path:
             pass
     except OSError as error:
         raise InputError(
-            "the output folder cannot be written", str(path), error.strerror, "choose another with --out"
+            "the output folder cannot be written",
+            str(path),
+            error.strerror or error,
+            "choose another with --out",
         ) from error
     return path

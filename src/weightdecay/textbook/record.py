@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json, replacing, write_json
+from weightdecay.files import read_json, replacing, writable_folder, write_json
 from weightdecay.textbook.data import TableFile
 from weightdecay.textbook.settings import Experiment
 
@@ -154,8 +154,14 @@ class Run:
         )
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write results.parquet, lambda.parquet (if there is a curve) and run.json; returns their paths."""
-        folder = Path(folder)
+        """Write results.parquet, lambda.parquet (if there is a curve) and run.json; returns their paths.
+
+        The folder is made if need be.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        folder = writable_folder(Path(folder))
         paths = [folder / "results.parquet"]
         _write_parquet(paths[0], self.results)
         if self.curve:
