@@ -90,6 +90,12 @@ def test_the_curve_leaves_out_what_cannot_work_and_keeps_what_was_asked_for(run)
     assert run.curve.seeds == 5
 
 
+@pytest.mark.parametrize(("version", "factor"), [("scratch", 1), ("concise", 2), ("concise-matched", 1)])
+def test_the_best_lam_is_told_in_the_version_s_own_convention(version, factor):
+    run = wd.run_experiment(small(versions=version, lambdas=[0], curve=[1], curve_seeds=1))
+    assert run.curve.best_lam_theory == pytest.approx(factor * 0.01**2 / (12 * 0.01**2))
+
+
 def test_matched_agrees_and_the_notes_say_so(run):
     scratch, matched = (run.results.filter(pl.col("version") == v) for v in ("scratch", "concise-matched"))
     assert relative(matched["test_loss"].to_list(), scratch["test_loss"].to_list()) < 1e-5
@@ -188,6 +194,13 @@ def test_a_training_that_runs_away_is_stopped_with_a_step_size_that_works(versio
     settings = small(versions=(version,), lambdas=(0.0, 1.0), batch_size=1, epochs=40)
     limit = 2 / theory.largest_curvature(drawn(settings).X)
     settings = dataclasses.replace(settings, lr=0.4 * limit)
+    seen, stages = [], []
+    with pytest.raises(wd.DivergenceError):
+        wd.run_experiment(
+            settings, on_evaluation=seen.append, on_progress=lambda *stage: stages.append(stage)
+        )
+    assert not stages  # stopped while it was watched, at the first look that is too large
+    assert all(look.train_loss < 1e6 * 200 for look in seen)
     with pytest.raises(
         wd.DivergenceError, match=r"training diverged.*seed 0.*largest that completes"
     ) as caught:

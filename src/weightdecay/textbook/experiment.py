@@ -13,7 +13,7 @@ from weightdecay.textbook.compare import OnProgress, lambda_curve, outcomes_of
 from weightdecay.textbook.data import Draw, Synthetic, draw
 from weightdecay.textbook.explain import explain
 from weightdecay.textbook.limits import RUNAWAY, check_lr, diverged, start_loss
-from weightdecay.textbook.measure import Measured, Watched, as_table, merge
+from weightdecay.textbook.measure import Measured, as_table, merge
 from weightdecay.textbook.record import Evaluation, Run
 from weightdecay.textbook.settings import Experiment
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
@@ -57,11 +57,11 @@ def run_experiment(
         notes += note
     for name in experiment.versions:
         check_lr(VERSIONS[name], experiment, draws, experiment.lambdas or ())
-    watched: dict[str, Watched] = {}
+    watched: dict[str, list[Evaluation]] = {}
     measured: dict[str, Measured] = {}
     try:
         for name in experiment.versions:
-            watched[name] = Watched()
+            watched[name] = []
             _watch(VERSIONS[name], experiment, draws[0], watched[name], on_evaluation)
         for name in experiment.versions:
             sweep = _batched(VERSIONS[name], experiment, draws, on_progress)
@@ -103,7 +103,7 @@ def _watch(
     version: Version,
     experiment: Experiment,
     first: Draw,
-    watched: Watched,
+    watched: list[Evaluation],
     on_evaluation: OnEvaluation | None,
 ) -> None:
     """Train the first seed by the plain program at the λ worth watching; looks are added as they come."""
@@ -116,11 +116,11 @@ def _watch(
             )
             if not train_loss <= RUNAWAY * start:
                 raise diverged(version, experiment, [first], seen, start)
-            watched.looks.append(seen)
+            watched.append(seen)
             if on_evaluation:
                 on_evaluation(seen)
 
-        watched.ends[lam] = train_plain(version, first, experiment, lam, watch)
+        train_plain(version, first, experiment, lam, watch)
 
 
 def _batched(

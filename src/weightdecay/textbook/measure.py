@@ -1,7 +1,7 @@
 """What was measured: the plain trainings one watches and the batched ones, in one table."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 import torch
@@ -11,19 +11,6 @@ from torch import Tensor
 from weightdecay.sweeps import LinearSweep
 from weightdecay.textbook.record import RESULT_SCHEMA, Evaluation
 from weightdecay.textbook.settings import Experiment
-
-
-@dataclass(frozen=True)
-class Watched:
-    """The plain trainings of the first seed, filled while they run.
-
-    Args:
-        looks: every look at them, in order.
-        ends: for each λ the weights (p,) and the bias () at the end.
-    """
-
-    looks: list[Evaluation] = field(default_factory=list)
-    ends: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,23 +36,21 @@ class Measured:
     gap: float
 
 
-def merge(experiment: Experiment, sweep: LinearSweep, watched: Watched) -> Measured:
-    """The batched trainings, with those that were watched put in the place of their batched twins."""
+def merge(experiment: Experiment, sweep: LinearSweep, watched: Sequence[Evaluation]) -> Measured:
+    """The batched trainings; where one was watched, its losses take the place of its batched twin's."""
     losses = [tensor.double().clone() for tensor in (sweep.train_loss, sweep.test_loss, sweep.w_norm)]
-    w, b = sweep.w.double().clone(), sweep.b.double().clone()
     batched_test = losses[1][0].clone()
     for i, lam in enumerate(experiment.lambdas or ()):
-        if lam in watched.ends:
-            w[0, i], b[0, i] = watched.ends[lam]
-            looks = [look for look in watched.looks if look.lam == lam]
-            for tensor, name in zip(losses, ("train_loss", "test_loss", "w_norm"), strict=True):
+        looks = [look for look in watched if look.lam == lam]
+        for tensor, name in zip(losses, ("train_loss", "test_loss", "w_norm"), strict=True):
+            if looks:
                 tensor[0, i] = torch.tensor([getattr(look, name) for look in looks], dtype=torch.float64)
     gap = float((batched_test / losses[1][0] - 1).abs().nan_to_num(0).max())
-    return Measured(sweep.epochs, *losses, w=w, b=b, gap=gap)
+    return Measured(sweep.epochs, *losses, w=sweep.w.double(), b=sweep.b.double(), gap=gap)
 
 
 def as_table(
-    experiment: Experiment, measured: Mapping[str, Measured], watched: Mapping[str, Watched]
+    experiment: Experiment, measured: Mapping[str, Measured], watched: Mapping[str, Sequence[Evaluation]]
 ) -> pl.DataFrame:
     """One row per version, seed, λ and look; of a version not yet measured, what was watched of it."""
     parts = [pl.DataFrame(schema=RESULT_SCHEMA)]
@@ -84,7 +69,7 @@ def as_table(
                 "w_norm": m.w_norm.flatten().numpy(),
             }
         else:
-            looks = watched[version].looks if version in watched else []
+            looks = watched.get(version, [])
             columns = {name: [getattr(look, name) for look in looks] for name in RESULT_SCHEMA}
         parts.append(pl.DataFrame(columns, schema=RESULT_SCHEMA))
     return pl.concat(parts)
