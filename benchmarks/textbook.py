@@ -165,7 +165,7 @@ def main() -> None:
             f"{name:38}{middle:9.4f}{min(times):8.4f}{max(times):8.4f}{ratio:9.3f}{goal:>7}{to_plain:11.3f}"
         )
 
-    # A step is two products of 5 × 22 by 22 × L and one pass of decay, for each seed; 400 steps; 21 looks.
+    # A step is two products of 5 × 22 by 22 × L and one pass of decay, for each seed; 400 steps; 20 looks.
     flops = 20 * 1000 * (400 * 2 * 2 * 5 * 22 + 20 * 2 * 120 * 22)
     rate, limit = flops / min(list(seconds.values())[-1]), gemm_limit()
     print(f"20,000 trainings: {rate / 1e9:.0f} GF/s, {rate / limit:.0%} of a large matrix product here")

@@ -111,6 +111,9 @@ def test_real_spectra(tmp_path):
         ("--data DATA --target fat --n-train 500", ["--n-train = 500", "215 rows"]),
         ("--settings none.json", ["none.json"]),
         ("--settings file", ["file", "not JSON"]),
+        ("--data my_table.csv --target a_b", ["my_table.csv"]),
+        ("--data DATA --target c_d", ["'c_d'"]),
+        ("--settings settings.json", ["lr = '0.1'"]),
         ("--settings none.json --lr 0.1", ["--settings", "leave out --lr"]),
         ("--out file", ["file", "--out"]),
         ("--out file/below", ["file/below", "--out"]),
@@ -118,6 +121,8 @@ def test_real_spectra(tmp_path):
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
     (tmp_path / "file").write_text("")
+    settings = {"data": {"kind": "Synthetic"}, "lr": "0.1"}
+    (tmp_path / "settings.json").write_text(json.dumps({"settings": settings, "environment": {"threads": 1}}))
     done = weightdecay("textbook", *arguments.replace("DATA", TECATOR).split(), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -125,7 +130,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
     assert done.stderr.startswith("error: ")
     for part in parts:
         assert part in done.stderr
-    assert not (tmp_path / "runs/textbook").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "settings.json"]
 
 
 def test_a_nan_cell_is_named(tmp_path):

@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import weightdecay as wd
 from helpers import drawn, relative, small
@@ -53,6 +54,9 @@ def test_decay_helps_spectacularly_because_it_forgets_the_start(run):
         assert without.residue == 180
         assert decayed.residue == pytest.approx(180 * (1 - 0.009) ** 800)
         assert relative(decayed.out_of_reach, decayed.residue) < 0.3
+        # Excess risk is twice the test loss above the noise's own; 100 test rows tell it to about 1/sqrt(50).
+        for outcome in (without, decayed):
+            assert outcome.excess == pytest.approx(2 * outcome.test_loss - 1e-4, rel=0.4)
     zero = wd.run_experiment(wd.Experiment(init="zero", versions=("scratch",), curve=()))
     without, decayed = zero.outcomes
     assert 0.5 < without.test_loss / decayed.test_loss < 2
@@ -86,6 +90,14 @@ def test_outcomes_are_medians_over_the_seeds(run):
 def test_the_curve_leaves_out_what_cannot_work_and_keeps_what_was_asked_for(run):
     assert run.curve.table["lam"].to_list() == [0.1, 1.0, 3.0, 10.0]  # 1000: lr·λ ≥ 1
     assert run.curve.best_lam == 10.0
+    row = run.curve.table.filter(lam=3.0)
+    losses = []
+    for seed in range(5):
+        one = drawn(run.experiment, seed)
+        train_plain(VERSIONS["scratch"], one, run.experiment, 3.0, lambda *look: losses.append(look))
+    last = sorted(test_loss for epoch, _, test_loss, _ in losses if epoch == 100)
+    for name, value in (("test_low", last[1]), ("test_loss", last[2]), ("test_high", last[3])):
+        assert row[name].item() == pytest.approx(value, rel=1e-4)
     assert run.curve.best_lam_theory == pytest.approx(0.05)
     assert run.curve.seeds == 5
 
@@ -131,11 +143,29 @@ def test_real_spectra_more_decay_is_not_better():
     assert not any("best λ for this design" in note for note in run.notes)
 
 
+def refitted(X, y, lam):
+    """The mean squared leave-one-out error by n refits, each a least squares problem of its own."""
+    n, p = X.shape
+    errors = []
+    for i in range(n):
+        keep = np.arange(n) != i
+        m = X[keep].mean(0)
+        Z = np.vstack([X[keep] - m, np.sqrt(n * lam) * np.eye(p)])
+        w = np.linalg.lstsq(Z, np.append(y[keep] - y[keep].mean(), np.zeros(p)), rcond=None)[0]
+        errors.append(y[i] - y[keep].mean() - (X[i] - m) @ w)
+    return np.mean(np.square(errors))
+
+
 def test_for_a_table_lam_is_chosen_by_leave_one_out():
     run = wd.run_experiment(wd.Experiment(data=TECATOR, versions=("scratch",), curve=()))
     zero, chosen = run.experiment.lambdas
+    X, y = drawn(run.experiment).X.numpy(), drawn(run.experiment).y.numpy()
+    # Exact least squares on the augmented table, refitted 40 times: 10 digits are left at such a λ.
+    errors = [refitted(X, y, factor * chosen) for factor in (0.5, 1.0, 2.0)]
+    assert errors[1] == min(errors)
+    assert f"half mean squared error {errors[1] / 2:.4g}" in run.notes[0]
     one = drawn(run.experiment)
-    (best,) = theory.ridge_models(one, [chosen])
+    best = theory.ridge_models(one, torch.tensor([chosen], dtype=torch.float64))
     assert zero == 0
     assert 1e-12 < chosen < 1e-2
     assert run.outcomes[1].ridge == pytest.approx(
@@ -211,6 +241,25 @@ def test_a_training_that_runs_away_is_stopped_with_a_step_size_that_works(versio
         wd.run_experiment(dataclasses.replace(settings, lr=2 * works))
 
 
+def test_when_no_step_size_helps_the_error_says_so():
+    settings = small(versions=("two-optimizers",), lambdas=(1.0,), bias_lr=1e9, curve=())
+    with pytest.raises(wd.DivergenceError, match=r"no halving of it completes.*bias_lr = 1e\+09") as caught:
+        wd.run_experiment(settings)
+    assert caught.value.largest_lr is None
+
+
+def test_a_curve_without_a_possible_lam_is_left_out():
+    run = wd.run_experiment(small(lambdas=[0], curve=[1000]))
+    assert run.curve is None
+    assert any("No curve over λ" in note for note in run.notes)
+
+
+def test_a_table_of_constants_has_no_leave_one_out(tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"1,{i}\n" for i in range(30)))
+    with pytest.raises(wd.InputError, match="every input is constant"):
+        wd.run_experiment(wd.Experiment(data=wd.TableFile(tmp_path / "t.csv", "y")))
+
+
 def test_a_batched_training_that_runs_away_is_named():
     """With batches of one at lr .05 only λ = 0 diverges; it is not among the λ that are watched."""
     lambdas = (2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 0.0, 2.7, 2.8)
@@ -246,6 +295,14 @@ def test_interrupted_keeps_what_was_computed(tmp_path):
         wd.run_experiment(small(lambdas=(0.0, 1.0), seeds=2), on_progress=stop_later)
     counts = dict(caught.value.partial.results["version"].value_counts().iter_rows())
     assert counts == {"scratch": 12, "concise": 6}
+
+    def stop_last(stage, done, total):
+        if "curve" in stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(wd.Interrupted) as caught:
+        wd.run_experiment(small(lambdas=(0.0, 1.0), curve=(1.0, 2.0)), on_progress=stop_last)
+    assert len(caught.value.partial.outcomes) == 4
 
 
 def test_a_run_survives_its_folder(run, tmp_path):

@@ -41,7 +41,7 @@ def test_the_defaults_are_the_notes():
         ({"data": Synthetic(noise=-1.0)}, ["noise = -1"]),
         ({"data": Synthetic(true_weight=math.nan)}, ["true_weight = nan"]),
         ({"batch_size": 13}, ["batch", "batch_size = 13", "n_train = 12"]),
-        ({"lambdas": (-1.0,)}, ["λ", "lambda = -1"]),
+        ({"lambdas": (-1.0,)}, ["λ must not be negative", "lambda = -1"]),
         ({"lambdas": (math.nan,)}, ["lambda = nan"]),
         ({"lambdas": (math.inf,)}, ["lambda = inf"]),
         ({"lambdas": ()}, ["no λ"]),

@@ -27,6 +27,18 @@ def test_a_table(csv):
     assert read_table(csv(GOOD), "a", ["b"]).columns == ("y",)
 
 
+def test_types_are_those_of_the_whole_column(csv):
+    """The first 200 rows look like whole numbers; a fraction may follow, and a word is named with its row."""
+    rows = "".join(f"{i},{i}\n" for i in range(200))
+    assert float(read_table(csv("a,y\n" + rows + "120.5,7\n"), "y").X[-1]) == 120.5
+    with pytest.raises(InputError, match=r"row 201, column 'a'.*'n/a'"):
+        read_table(csv("a,y\n" + rows + "n/a,7\n"), "y")
+
+
+def test_a_path_is_a_path_and_no_pattern(csv):
+    assert len(read_table(csv(GOOD, "g[1].csv"), "y").y) == 3
+
+
 def test_parquet_is_csv(csv, tmp_path):
     pl.read_csv(csv(GOOD)).write_parquet(tmp_path / "t.parquet")
     assert torch.equal(read_table(tmp_path / "t.parquet", "y").X, read_table(tmp_path / "t.csv", "y").X)

@@ -76,10 +76,10 @@ def test_full_batch_training_is_the_expected_path(version, lam):
 def test_the_path_ends_in_ridge_and_the_ridge_is_the_normal_equations():
     one = drawn(small())
     for penalize_bias in (False, True):
-        (model,) = theory.ridge_models(one, [0.5], penalize_bias)
+        model = theory.ridge_models(one, torch.tensor([0.5], dtype=torch.float64), penalize_bias)
         w, b = oracles.ridge(one.X.numpy(), one.y.numpy(), 0.5, penalize_bias)
-        assert relative(model.w, w) < 1e-12
-        assert abs(float(model.b) - b) < 1e-12
+        assert relative(model.w[0], w) < 1e-12
+        assert abs(float(model.b[0]) - b) < 1e-12
         path = theory.expected_path(
             one.X,
             one.y,

@@ -29,6 +29,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# How the settings that errors are about are spelled as options.
+_OPTIONS = {
+    name: "--" + name.replace("_", "-")
+    for name in (
+        *("lambda", "version", "seed", "seeds", "data", "target", "drop", "n_train", "n_test", "n_inputs"),
+        *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
+        *("dtype", "curve", "curve_seeds", "settings"),
+    )
+}
 # Settings of the synthetic design; they make no sense beside --data.
 _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
 
@@ -70,9 +79,9 @@ def _as_given(error: typer.TyperException) -> str:
 def _in_options(error: InputError) -> str:
     """The message with settings spelled as options: n_train -> --n-train."""
     message = str(error)
-    if re.fullmatch(r"[a-z_]+", error.where):
-        message = message.replace(f": {error.where}", f": --{error.where}", 1)
-    return re.sub(r"(?<![\w-])(--)?([a-z]+_[a-z_]+)\b", lambda m: "--" + m[2].replace("_", "-"), message)
+    if error.where in _OPTIONS:
+        message = message.replace(f": {error.where}", f": {_OPTIONS[error.where]}", 1)
+    return re.sub(r"\b[a-z]+_[a-z]+\b(?= = )", lambda word: _OPTIONS.get(word[0], word[0]), message)
 
 
 @app.callback(invoke_without_command=True)
@@ -229,7 +238,7 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     from weightdecay.textbook.experiment import run_experiment
 
     experiment.checked()
-    fresh = not out.exists()
+    fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable_folder(out)
     console = _console()
     if silent:
@@ -248,9 +257,9 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     except Interrupted as interrupt:
         run = interrupt.partial
     except InputError:
-        if fresh:
+        for folder in fresh:
             with contextlib.suppress(OSError):
-                out.rmdir()
+                folder.rmdir()
         raise
     return run, [*run.save(out), *save_figures(run, out)]
 

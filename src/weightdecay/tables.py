@@ -1,5 +1,6 @@
 """A person's table: a CSV or Parquet file -> checked columns of numbers."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,11 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
 
 
 def _read(path: Path) -> pl.DataFrame:
-    readers = {".csv": pl.read_csv, ".parquet": pl.read_parquet}
+    # Types are inferred from all rows, so that a column of whole numbers may end in fractions, or in text.
+    readers = {
+        ".csv": functools.partial(pl.read_csv, infer_schema_length=None, glob=False),
+        ".parquet": functools.partial(pl.read_parquet, glob=False),
+    }
     if path.suffix.lower() not in readers:
         raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
     try:

@@ -135,7 +135,7 @@ def _draw_lambda(curve: LambdaCurve, ax: Axes) -> None:
             color=THEORY,
             ls="--",
             lw=1,
-            label="theory: expected after as many steps",
+            label="theory: weights expected after as many steps",
         )
     ax.plot(table["lam"], table["ridge"], color=RIDGE, ls=":", label="theory: trained to the end (ridge)")
     ax.axvline(curve.best_lam, color=TEST, lw=0.8, label=f"least measured: λ = {curve.best_lam:.3g}")

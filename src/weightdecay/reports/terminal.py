@@ -96,9 +96,8 @@ class GrowingCurves(Watcher):
         width = max(24, self._console.width // 2 - 1)
         height = min(12, max(4, (self._console.height - 4) // rows - 2))
         fitting = max(1, (self._console.height - 4) // (height + 2)) * 2
-        values = [
-            v for looks in self._looks.values() for look in looks for v in (look.train_loss, look.test_loss)
-        ]
+        seen = [look for looks in list(self._looks.values()) for look in looks]
+        values = [value for look in seen for value in (look.train_loss, look.test_loss)]
         panels = [
             Panel(
                 chart(looks, values, width - 4, height),
@@ -184,7 +183,7 @@ def print_run(run: Run, console: Console) -> None:
     if run.outcomes:
         console.print(table)
         console.print(
-            "theory: test loss expected after as many steps; ridge: test loss of the exact minimiser.",
+            "theory: test loss of the weights expected after as many steps; ridge: of the exact minimiser.",
             highlight=False,
             style="dim",
         )

@@ -45,14 +45,14 @@ class Factors:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """ŷ = Xw + b, with w of shape (p,) and b of shape ()."""
+    """ŷ = Xw + b, with w of shape (p,) and b of shape (); or L such models, (L, p) and (L,)."""
 
-    w: Float[Tensor, " p"]
-    b: Float[Tensor, ""]
+    w: Float[Tensor, "*L p"]
+    b: Float[Tensor, "*L"]
 
-    def predict(self, X: Float[Tensor, "m p"]) -> Float[Tensor, " m"]:
-        """The predictions, shape (m,)."""
-        return X @ self.w + self.b
+    def predict(self, X: Float[Tensor, "m p"]) -> Float[Tensor, "*L m"]:
+        """The predictions, shape (m,) or (L, m)."""
+        return self.w @ X.T + self.b[..., None]
 
 
 def factor(X: Float[Tensor, "n p"], y: Float[Tensor, " n"], center: bool = True) -> Factors:
@@ -81,11 +81,15 @@ def factor(X: Float[Tensor, "n p"], y: Float[Tensor, " n"], center: bool = True)
     return Factors(m, y_mean, y - y_mean, U, torch.where(s > floor, s, 0), Vh, 1 / n if center else 0.0)
 
 
-def solve(factors: Factors, lam: float) -> LinearModel:
+def solve(factors: Factors, lam: float | Float[Tensor, " L"]) -> LinearModel:
     """The ridge solution: w = V diag(s / (s² + nλ)) U'y, b = mean(y) − m'w.
 
     Convention: canonical λ, half *mean* squared loss + λ/2 ||w||²; scikit-learn's alpha is nλ.
     At λ = 0 it is the solution of least norm (the pseudoinverse).
+
+    Args:
+        factors: from `factor`.
+        lam: λ ≥ 0, or several (L,).
 
     >>> X, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([1.0, 3.0, 5.0])
     >>> model = solve(factor(X, y), lam=0.0)
@@ -93,9 +97,10 @@ def solve(factors: Factors, lam: float) -> LinearModel:
     [2.0, 1.0]
     """
     n, s = len(factors.y), factors.s
+    lam = torch.as_tensor(lam, dtype=s.dtype)[..., None]
     gain = torch.where(s > 0, s / (s**2 + n * lam).clamp_min(torch.finfo(s.dtype).tiny), 0)
-    w = factors.Vh.T @ (gain * (factors.U.T @ factors.y))
-    return LinearModel(w, factors.y_mean - factors.m @ w)
+    w = (gain * (factors.U.T @ factors.y)) @ factors.Vh
+    return LinearModel(w, factors.y_mean - w @ factors.m)
 
 
 def loo_errors(factors: Factors, lambdas: Float[Tensor, " L"]) -> Float[Tensor, " L"]:

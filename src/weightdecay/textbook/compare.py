@@ -56,8 +56,11 @@ def outcomes_of(
 
 def lambda_curve(
     version: Version, experiment: Experiment, draws: list[Draw], progress: OnProgress | None
-) -> LambdaCurve:
-    """Test loss against λ over `curve_seeds` seeds; λ at which gradient descent cannot work are left out."""
+) -> LambdaCurve | None:
+    """Test loss against λ over `curve_seeds` seeds; None if gradient descent works at none of the λ.
+
+    λ at which it cannot work are left out.
+    """
     seeds = range(experiment.seed, experiment.seed + experiment.curve_seeds)
     draws = [*draws, *(draw(experiment.data, seed) for seed in seeds[len(draws) :])][: len(seeds)]
     h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
@@ -66,6 +69,8 @@ def lambda_curve(
         lam, lr = version.canonical(given, experiment.lr)
         if lr * (h + lam) < 2 and lr * lam < 1:
             possible.append(given)
+    if not possible:
+        return None
     lambdas = torch.tensor(possible, dtype=torch.float64)
     stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
     on_epoch = functools.partial(progress, stage) if progress else None
@@ -104,7 +109,7 @@ def _theory(
     lambdas, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
     rows = []
     for one in draws:
-        models = theory.ridge_models(one, lambdas.tolist(), experiment.penalize_bias)
+        models = theory.ridge_models(one, lambdas, experiment.penalize_bias)
         path = theory.expected_path(
             one.X,
             one.y,
@@ -114,9 +119,9 @@ def _theory(
             steps=[experiment.steps],
             penalize_bias=experiment.penalize_bias,
         )
-        ridge = torch.stack([((m.predict(one.X_test) - one.y_test) ** 2).mean() / 2 for m in models])
+        ridge = ((models.predict(one.X_test) - one.y_test) ** 2).mean(1) / 2
         loss = path.half_mse(one.X_test, one.y_test)[:, 0]
-        rows.append((loss, path.b[:, 0], ridge, torch.stack([m.b for m in models])))
+        rows.append((loss, path.b[:, 0], ridge, models.b))
     return _Predicted(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 

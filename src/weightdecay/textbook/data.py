@@ -41,8 +41,7 @@ class Synthetic:
         for name in ("n_train", "n_test", "n_inputs"):
             positive_integer(name, getattr(self, name))
         for name in ("true_weight", "true_bias", "noise"):
-            if not math.isfinite(getattr(self, name)):
-                raise InputError("not a finite number", name, getattr(self, name), "give a finite number")
+            finite(name, getattr(self, name))
         if self.noise < 0:
             raise InputError("a standard deviation is negative", "noise", self.noise, "give 0 or more")
 
@@ -172,3 +171,14 @@ def positive_integer(name: str, value: object) -> None:
     """Raise InputError unless the value is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError("not a whole number of at least 1", name, value, "give 1 or more")
+
+
+def finite(name: str, value: object) -> float:
+    """The value, if it is a finite number.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError("not a finite number", name, repr(value), "give one")
+    return value

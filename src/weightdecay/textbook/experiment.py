@@ -14,7 +14,7 @@ from weightdecay.textbook.data import Draw, Synthetic, draw
 from weightdecay.textbook.explain import explain
 from weightdecay.textbook.limits import RUNAWAY, check_lr, diverged, start_loss
 from weightdecay.textbook.measure import Measured, as_table, merge
-from weightdecay.textbook.record import Evaluation, Run
+from weightdecay.textbook.record import Evaluation, Outcome, Run
 from weightdecay.textbook.settings import Experiment
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
 
@@ -59,6 +59,7 @@ def run_experiment(
         check_lr(VERSIONS[name], experiment, draws, experiment.lambdas or ())
     watched: dict[str, list[Evaluation]] = {}
     measured: dict[str, Measured] = {}
+    outcomes: list[Outcome] = []
     try:
         for name in experiment.versions:
             watched[name] = []
@@ -66,17 +67,17 @@ def run_experiment(
         for name in experiment.versions:
             sweep = _batched(VERSIONS[name], experiment, draws, on_progress)
             measured[name] = merge(experiment, sweep, watched[name])
-        outcomes = [
-            outcome
-            for name in experiment.versions
-            for outcome in outcomes_of(VERSIONS[name], experiment, draws, measured[name])
-        ]
+        for name in experiment.versions:
+            outcomes += outcomes_of(VERSIONS[name], experiment, draws, measured[name])
         first = VERSIONS[experiment.versions[0]]
         curve = lambda_curve(first, experiment, draws, on_progress) if experiment.curve else None
     except KeyboardInterrupt as interrupt:
         notes.append("interrupted: only what was computed until then is here")
         results = as_table(experiment, measured, watched)
-        raise Interrupted(Run(experiment, results, notes=tuple(notes), complete=False)) from interrupt
+        partial = Run(experiment, results, tuple(outcomes), notes=tuple(notes), complete=False)
+        raise Interrupted(partial) from interrupt
+    if experiment.curve and curve is None:
+        notes.append(f"No curve over λ: at lr = {experiment.lr:g} gradient descent works at none of its λ.")
     results = as_table(experiment, measured, watched)
     notes += explain(experiment, draws[0], results, outcomes, curve, max(m.gap for m in measured.values()))
     return Run(experiment, results, tuple(outcomes), curve, tuple(notes))
@@ -90,7 +91,10 @@ def _choose_lambdas(experiment: Experiment, first: Draw) -> tuple[Experiment, li
         raise InputError(
             "leave-one-out needs 3 rows", "n_train", len(first.y), "raise it, or give λ yourself"
         )
-    best = least_loo(factor(first.X, first.y))
+    factors = factor(first.X, first.y)
+    if factors.rank == 0:
+        raise InputError("every input is constant in the training part", "n_train", len(first.y), "raise it")
+    best = least_loo(factors)
     edge = " (an edge of its grid: the least may lie beyond)" if best.at_edge else ""
     note = (
         f"λ = {best.lam:.3g}{edge} has the least exact leave-one-out error on the training part of seed "

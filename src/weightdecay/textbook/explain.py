@@ -73,7 +73,8 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
     reach = f"{len(first.y)} examples reach {rank} of the {p} directions of w"
     if experiment.init == "zero":
         return [f"{reach}. Started from zero, the other {p - rank} hold nothing that decay could forget."]
-    helps = min(outcomes, key=lambda outcome: outcome.test_loss).lam > 0
+    lambdas = [outcome.lam for outcome in sorted(outcomes, key=lambda outcome: outcome.test_loss)]
+    helps = 0 in lambdas and lambdas[0] > 0
     notes = [
         f"{'Why: ' if helps else ''}{reach}. In the other {p - rank} no gradient ever moves the "
         "N(0, 1) start; only decay does."
@@ -137,8 +138,9 @@ def _conventions(experiment: Experiment, results: pl.DataFrame) -> list[str]:
     notes = []
     if {"concise", "two-optimizers"} & set(experiment.versions):
         notes.append(
-            "As printed, MSELoss has no ½: λ acts as λ/2 and lr as 2·lr, so the concise curves differ from "
-            "those from scratch; version concise-matched gives the optimizer 2λ and lr/2 instead."
+            "As printed, MSELoss has no ½, so λ acts as λ/2 and lr as 2·lr, and the bias starts at N(0, 1): "
+            "the concise curves differ from those from scratch. Version concise-matched gives the optimizer 2λ "
+            "and lr/2 instead."
         )
     if {"scratch", "concise-matched"} <= set(experiment.versions):
         keys = ["seed", "lam", "epoch"]

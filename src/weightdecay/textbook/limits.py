@@ -43,22 +43,34 @@ def start_loss(version: Version, experiment: Experiment, one: Draw) -> float:
 def diverged(
     version: Version, experiment: Experiment, draws: list[Draw], seen: Evaluation, start: float
 ) -> DivergenceError:
-    """The error for a training that ran away; halves lr until every training of the version completes."""
-    lambdas = torch.tensor(experiment.lambdas, dtype=torch.float64)
-    starts = torch.tensor([start_loss(version, experiment, one) for one in draws])[:, None, None]
-    lr = experiment.lr
-    for _ in range(40):
-        lr /= 2
-        if bool(
-            (train_batched(version, draws, experiment, lambdas, lr=lr).train_loss <= RUNAWAY * starts).all()
-        ):
-            break
+    """The error for a training that ran away, with a step size that does not."""
     error = DivergenceError(
         f"training diverged: {version.name}, λ = {seen.lam:g}, seed {seen.seed}, epoch {seen.epoch}, "
         f"train loss {seen.train_loss:.3g} from {start:.3g}",
         "lr",
         f"{experiment.lr:g}",
-        f"halving it, {lr:.4g} is the largest that completes",
+        _remedy(version, experiment, largest := _largest_lr(version, experiment, draws)),
     )
-    error.largest_lr = lr
+    error.largest_lr = largest
     return error
+
+
+def _largest_lr(version: Version, experiment: Experiment, draws: list[Draw]) -> float | None:
+    """Halve lr until every training of the version completes; None if 40 halvings do not help."""
+    lambdas = torch.tensor(experiment.lambdas, dtype=torch.float64)
+    starts = [start_loss(version, experiment, one) for one in draws]
+    bounds = RUNAWAY * torch.tensor(starts, dtype=torch.float64)[:, None, None]
+    for halvings in range(1, 41):
+        lr = experiment.lr / 2**halvings
+        losses = train_batched(version, draws, experiment, lambdas, lr=lr).train_loss.double()
+        if bool((losses.isfinite() & (losses <= bounds)).all()):
+            return lr
+    return None
+
+
+def _remedy(version: Version, experiment: Experiment, largest: float | None) -> str:
+    if largest is not None:
+        return f"halving it, {largest:.4g} is the largest that completes"
+    if version.adam_bias:
+        return f"no halving of it completes, so try a smaller bias_lr = {experiment.bias_lr:g}"
+    return "no halving of it completes, so look at the data's scale"

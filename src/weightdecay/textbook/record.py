@@ -65,7 +65,8 @@ class Outcome:
         test_low: its first quartile over the seeds.
         test_high: its third quartile.
         w_norm: the L2 norm of w.
-        theory: test loss of the expected w_t, b_t after as many steps; None where Adam steps the bias.
+        theory: test loss of the expected w_t, b_t after as many steps (not the expected test loss, which the
+            spread of minibatches makes a little larger or smaller); None where Adam steps the bias.
         ridge: test loss of the exact ridge solution at the same strength (least norm at λ = 0).
         b: the bias.
         theory_b: the bias expected after as many steps; None where Adam steps it.
@@ -221,7 +222,7 @@ def load_run(folder: str | Path) -> Run:
 
 def environment() -> dict[str, Any]:
     """What, beside the settings, the bits of a run depend on."""
-    versions = {name: version_of(name) for name in ("weightdecay", "torch", "numpy", "polars")}
+    versions = {name: version_of(name) for name in ("weightdecay", "torch", "numpy", "polars", "matplotlib")}
     return {**versions, "python": platform.python_version(), "machine": platform.machine()} | {
         "threads": torch.get_num_threads()
     }

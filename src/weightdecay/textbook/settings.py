@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.textbook.data import Synthetic, TableFile, positive_integer
+from weightdecay.textbook.data import Synthetic, TableFile, finite, positive_integer
 from weightdecay.units import grid
 
 VERSION_NAMES = ("scratch", "concise", "concise-matched", "two-optimizers")
@@ -63,10 +63,13 @@ class Experiment:
     curve_seeds: int = 20
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
         for name in ("lambdas", "versions", "curve"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+                single = isinstance(value, str | int | float)
+                object.__setattr__(self, name, (value,) if single else tuple(map(_plain, value)))
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -97,10 +100,12 @@ class Experiment:
         Raises:
             InputError: one cannot; nothing has been trained or written.
         """
+        if not isinstance(self.data, Synthetic | TableFile):
+            raise InputError("not a source of data", "data", self.data, "give a Synthetic or a TableFile")
         self.data.check()
         for name in ("seeds", "batch_size", "epochs", "every", "curve_seeds"):
             positive_integer(name, getattr(self, name))
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63 - 2**32:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**62:
             raise InputError("not a seed", "seed", self.seed, "give a whole number of at least 0")
         if self.batch_size > self.data.n_train:
             raise InputError(
@@ -110,9 +115,8 @@ class Experiment:
                 f"use at most n_train = {self.data.n_train}",
             )
         for name in ("lr", "bias_lr"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError("not a step size", name, value, "give a finite number above 0")
+            if finite(name, getattr(self, name)) <= 0:
+                raise InputError("not a step size", name, getattr(self, name), "give a finite number above 0")
         _one_of("init", [self.init], INITS)
         _one_of("dtype", [self.dtype], tuple(DTYPES))
         _one_of("version", self.versions, VERSION_NAMES)
@@ -156,10 +160,8 @@ def check_lambdas(where: str, lambdas: Iterable[float]) -> None:
     """Raise InputError unless there is at least one λ and each is finite, at least 0 and given once."""
     seen: set[float] = set()
     for lam in lambdas:
-        if not (isinstance(lam, int | float) and math.isfinite(lam) and lam >= 0):
-            raise InputError(
-                "λ must be a finite number of at least 0", where, repr(lam), "give 0 for no decay"
-            )
+        if finite(where, lam) < 0:
+            raise InputError("λ must not be negative", where, lam, "give 0 for no decay")
         if lam in seen:
             raise InputError("a λ is given twice", where, f"{lam:g}", "give each once")
         seen.add(lam)
@@ -174,3 +176,8 @@ def _one_of(where: str, values: Iterable[str], allowed: Sequence[str]) -> None:
             raise InputError(f"not a known {where}", where, repr(value), f"choose among {', '.join(allowed)}")
     if not values or len(set(values)) < len(values):
         raise InputError(f"give at least one {where}, each once", where, ",".join(values) or "nothing")
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy or torch number as Python's own; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value

@@ -71,13 +71,14 @@ def expected_path(
     return ExpectedPath(z[..., :-1] @ basis.T, z[..., -1])
 
 
-def ridge_models(draw: Draw, lambdas: Sequence[float], penalize_bias: bool = False) -> list[LinearModel]:
+def ridge_models(draw: Draw, lambdas: Float64[Tensor, " L"], penalize_bias: bool = False) -> LinearModel:
     """The exact minimisers that the trainings go to: ridge on the draw's training data, canonical λ."""
     if not penalize_bias:
-        factors = factor(draw.X, draw.y)
-        return [solve(factors, lam) for lam in lambdas]
-    factors = factor(torch.cat([draw.X, draw.X.new_ones(len(draw.y), 1)], 1), draw.y, center=False)
-    return [LinearModel(whole.w[:-1], whole.w[-1]) for whole in (solve(factors, lam) for lam in lambdas)]
+        return solve(factor(draw.X, draw.y), lambdas)
+    whole = solve(
+        factor(torch.cat([draw.X, draw.X.new_ones(len(draw.y), 1)], 1), draw.y, center=False), lambdas
+    )
+    return LinearModel(whole.w[:, :-1], whole.w[:, -1])
 
 
 def largest_curvature(X: Float64[Tensor, "n p"], with_bias: bool = True) -> float:
@@ -119,4 +120,5 @@ def best_lam(data: Synthetic) -> float | None:
     >>> round(best_lam(Synthetic()), 6)
     0.05
     """
-    return data.noise**2 / (data.n_train * data.true_weight**2) if data.true_weight else None
+    signal = data.n_train * data.true_weight**2  # which underflows to 0 for a tiny w*
+    return data.noise**2 / signal if signal else None
