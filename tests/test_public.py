@@ -106,7 +106,8 @@ def test_numbers_of_other_libraries_are_welcome():
     """In a process without the type checks of the tests."""
     script = (
         "import numpy as np, torch, weightdecay as wd\n"
-        "e = wd.Experiment(lambdas=torch.tensor([0.0, 3.0]), seed=np.int64(1), lr=np.float32(0.5), curve=np.array([1.0]))\n"
+        "numbers = {'seed': np.int64(1), 'lr': np.float32(0.5), 'curve': np.array([1.0])}\n"
+        "e = wd.Experiment(lambdas=torch.tensor([0.0, 3.0]), **numbers)\n"
         "assert e.to_dict() == wd.Experiment(lambdas=(0.0, 3.0), seed=1, lr=0.5, curve=(1.0,)).to_dict()\n"
         "assert wd.Experiment(lambdas=3.0).lambdas == (3.0,)\n"
         "for wrong in ({'lambdas': ['3']}, {'lr': None}, {'data': None}, {'seed': 1.5}, {'epochs': True}):\n"

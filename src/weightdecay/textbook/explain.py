@@ -139,8 +139,8 @@ def _conventions(experiment: Experiment, results: pl.DataFrame) -> list[str]:
     if {"concise", "two-optimizers"} & set(experiment.versions):
         notes.append(
             "As printed, MSELoss has no ½, so λ acts as λ/2 and lr as 2·lr, and the bias starts at N(0, 1): "
-            "the concise curves differ from those from scratch. Version concise-matched gives the optimizer 2λ "
-            "and lr/2 instead."
+            "the concise curves differ from those from scratch. Version concise-matched gives the optimizer "
+            "2λ and lr/2 instead."
         )
     if {"scratch", "concise-matched"} <= set(experiment.versions):
         keys = ["seed", "lam", "epoch"]
