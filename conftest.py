@@ -2,8 +2,10 @@
 
 import hypothesis
 import tests.typechecker  # noqa: F401  (the hook finds it by name)
+import torch
 from jaxtyping import install_import_hook
 
 hook = install_import_hook("weightdecay", "tests.typechecker.typechecked")
+torch.set_num_threads(1)  # small matrices: on a busy machine threads would wait for one another
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("same every time")

@@ -122,7 +122,7 @@ def test_real_spectra(tmp_path):
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
     (tmp_path / "file").write_text("")
     settings = {"data": {"kind": "Synthetic"}, "lr": "0.1"}
-    (tmp_path / "settings.json").write_text(json.dumps({"settings": settings, "environment": {"threads": 1}}))
+    (tmp_path / "settings.json").write_text(json.dumps({"settings": settings}))
     done = weightdecay("textbook", *arguments.replace("DATA", TECATOR).split(), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -156,6 +156,19 @@ def refitted(X, y, lam):
     return np.mean(np.square(errors))
 
 
+def test_torch_keeps_its_threads():
+    before, inside = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        wd.run_experiment(small(), on_evaluation=lambda seen: inside.append(torch.get_num_threads()))
+        with pytest.raises(wd.InputError):
+            wd.run_experiment(small(lambdas=[-1]))
+        assert torch.get_num_threads() == 2
+        assert set(inside) == {1}
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_for_a_table_lam_is_chosen_by_leave_one_out():
     run = wd.run_experiment(wd.Experiment(data=TECATOR, versions=("scratch",), curve=()))
     zero, chosen = run.experiment.lambdas

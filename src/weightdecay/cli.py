@@ -212,22 +212,18 @@ def _experiment(given: dict[str, Any]) -> "Experiment":
 
 
 def _again(path: Path) -> "Experiment":
-    import torch
-
     from weightdecay.textbook.data import TableFile
     from weightdecay.textbook.settings import Experiment
 
     values = read_json(path)
-    try:
-        settings, threads = values["settings"], int(values["environment"]["threads"])
-    except (KeyError, TypeError, ValueError) as error:
-        remedy = "give a run.json that this program wrote"
-        raise InputError("not the settings of a run", "settings", path, remedy) from error
-    experiment = Experiment.from_dict(settings)
+    if not isinstance(values, dict) or not isinstance(values.get("settings"), dict):
+        raise InputError(
+            "not the settings of a run", "settings", path, "give a run.json that this program wrote"
+        )
+    experiment = Experiment.from_dict(values["settings"])
     if isinstance(experiment.data, TableFile) and experiment.data.sha256 != values.get("data_sha256"):
         table = experiment.data.path
         raise InputError("the table has changed since that run", "data", table, "give --data anew")
-    torch.set_num_threads(max(1, threads))  # the order of a sum, and with it the last bit, depends on it
     return experiment
 
 

@@ -1,8 +1,9 @@
 """Run the experiment: train what is asked for, alone and batched, and set theory beside it."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -21,6 +22,22 @@ from weightdecay.textbook.versions import VERSIONS, Version, train_batched, trai
 OnEvaluation = Callable[[Evaluation], None]
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread for a while.
+
+    The matrices are so small that a second thread gains little, and loses a hundredfold when the machine is
+    busy and every operation waits for it. And the last bit no longer depends on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def run_experiment(
     experiment: Experiment | None = None,
     *,

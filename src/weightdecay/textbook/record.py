@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
 from weightdecay.errors import InputError
 from weightdecay.files import read_json, replacing, writable_folder, write_json
@@ -223,9 +222,7 @@ def load_run(folder: str | Path) -> Run:
 def environment() -> dict[str, Any]:
     """What, beside the settings, the bits of a run depend on."""
     versions = {name: version_of(name) for name in ("weightdecay", "torch", "numpy", "polars", "matplotlib")}
-    return {**versions, "python": platform.python_version(), "machine": platform.machine()} | {
-        "threads": torch.get_num_threads()
-    }
+    return {**versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
