@@ -27,7 +27,7 @@ test-peers: .venv/.installed-dev .venv/.installed-peers
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 docs: .venv/.installed-docs
