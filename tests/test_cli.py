@@ -76,6 +76,10 @@ def test_real_spectra(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "least exact leave-one-out error" in done.stdout
+    again = weightdecay("textbook", "--settings", "runs/textbook/run.json", "--out", "b", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for name in FILES:
+        assert (tmp_path / "runs/textbook" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     worse = weightdecay(
         *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
         *("--lambda", "0,3", "--curve", "none"),
@@ -115,7 +119,10 @@ def test_real_spectra(tmp_path):
         ("--data DATA --target c_d", ["'c_d'"]),
         ("--settings settings.json", ["lr = '0.1'"]),
         ("--settings none.json --lr 0.1", ["--settings", "leave out --lr"]),
+        ("--settings settings.json --lambda 3", ["leave out --lambda"]),
+        ("--n-inputs 100000000000", ["too large", "GB"]),
         ("--out file", ["file", "--out"]),
+        (f"--out {'x' * 300}", ["cannot be written"]),
         ("--out file/below", ["file/below", "--out"]),
     ],
 )
@@ -179,6 +186,37 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path):
     ]
     assert 3000 <= pl.read_parquet(folder / "results.parquet").height < 12000
     assert json.loads((folder / "run.json").read_text())["complete"] is False
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.5, 0.8])
+def test_ctrl_c_while_libraries_load(tmp_path, delay):
+    process = subprocess.Popen(
+        [*COMMAND, "textbook"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "error: interrupted\n"
+
+
+def test_an_output_without_greek(tmp_path):
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = weightdecay("textbook", *QUICK, cwd=tmp_path, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "\\u03bb = 3" in done.stdout
+    done = weightdecay("textbook", *QUICK, "--json", cwd=tmp_path, env=plain)
+    assert "λ" in " ".join(json.loads(done.stdout)["notes"])
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "textbook", *QUICK], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the output cannot be written")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_terminal_shows_growing_curves(tmp_path):

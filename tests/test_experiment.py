@@ -100,6 +100,8 @@ def test_the_curve_leaves_out_what_cannot_work_and_keeps_what_was_asked_for(run)
         assert row[name].item() == pytest.approx(value, rel=1e-4)
     assert run.curve.best_lam_theory == pytest.approx(0.05)
     assert run.curve.seeds == 5
+    far = wd.run_experiment(small(lambdas=(0.0, 1e-9, 2.0), curve=(1.0, 3.0), curve_seeds=1))
+    assert far.curve.table["lam"].to_list() == [1.0, 2.0, 3.0]  # no line is drawn over empty decades
 
 
 @pytest.mark.parametrize(("version", "factor"), [("scratch", 1), ("concise", 2), ("concise-matched", 1)])

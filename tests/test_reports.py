@@ -61,6 +61,23 @@ def test_a_curve_without_theory_is_drawn_without():
     assert not any("as many steps" in label for label in labels)
 
 
+def test_a_single_look_is_a_point():
+    ax = wd.plot(wd.run_experiment(small(every=1000)))[0, 0]
+    assert [line.get_marker() for line in ax.lines] == ["o", "o"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_number_is_cut_in_a_narrow_terminal(run, width):
+    console = Console(force_terminal=True, width=width, record=True)
+    terminal.print_run(run, console)
+    shown = " ".join(console.export_text().split())
+    assert "…" not in shown
+    for outcome in run.outcomes:
+        assert f"{outcome.w_norm:.4g}" in shown
+        assert f"{outcome.theory:.4g}" in shown
+    assert ("┃ version" in shown) == (width >= 80)
+
+
 def test_plot_draws_into_given_axes_and_nothing_else(run):
     from matplotlib.figure import Figure
 
@@ -147,6 +164,16 @@ def test_curves_grow_in_a_notebook(run):
     losses = run.results.filter(seed=0, version="concise", lam=1.0)
     np.testing.assert_array_equal(train.get_ydata(), losses["train_loss"])
     np.testing.assert_array_equal(test.get_ydata(), losses["test_loss"])
+
+
+def test_live_curves_can_be_used_again(run):
+    with capture_output():
+        live = wd.LiveCurves(seconds=0)
+        wd.run_experiment(run.experiment, on_evaluation=live)
+        first = live._handle
+        wd.run_experiment(run.experiment, on_evaluation=live)
+    assert live._handle is not first
+    assert [len(looks) for looks in live._trainings.values()] == [3, 3, 3, 3]
 
 
 def test_slow_notebooks_are_not_redrawn_too_often(run):

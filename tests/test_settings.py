@@ -61,6 +61,9 @@ def test_the_defaults_are_the_notes():
         ({"curve": (0.1, -0.1)}, ["curve = -0.1"]),
         ({"data": TableFile(**TECATOR, n_train=300)}, ["too few rows", "n_train = 300", "215 rows"]),
         ({"data": TableFile(**TECATOR, n_train=200, n_test=16)}, ["too few rows", "16 must be left"]),
+        ({"data": Synthetic(n_inputs=10**10)}, ["too large", "GB at once"]),
+        ({"seeds": 10**9}, ["too large"]),
+        ({"data": Synthetic(true_weight=1e200)}, ["true_weight = 1e+200"]),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, parts):
@@ -110,7 +113,19 @@ def test_grids():
     assert (values[0], values[-1]) == (1e-3, 100.0)
     ratios = [b / a for a, b in itertools.pairwise(values)]
     assert max(ratios) == pytest.approx(min(ratios), rel=1e-12)
-    for wrong in ("", "x", "1:2", "1:2:1", "0:1:5", "2:1:5", "1:2:3:4", "1:inf:3", "1:2:2.5", "0,,3"):
+    for wrong in (
+        "",
+        "x",
+        "1:2",
+        "1:2:1",
+        "0:1:5",
+        "2:1:5",
+        "1:2:1000000000",
+        "1:2:3:4",
+        "1:inf:3",
+        "1:2:2.5",
+        "0,,3",
+    ):
         with pytest.raises(InputError, match="neither a number nor a range"):
             grid(wrong)
 

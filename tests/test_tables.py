@@ -35,6 +35,12 @@ def test_types_are_those_of_the_whole_column(csv):
         read_table(csv("a,y\n" + rows + "n/a,7\n"), "y")
 
 
+def test_blank_lines_are_no_rows_but_count(csv):
+    assert len(read_table(csv(GOOD + "\n\n"), "y").y) == 3
+    with pytest.raises(InputError, match=r"row 3, column 'b'"):
+        read_table(csv("a,b,y\n1,2,3\n\n4,x,5\n"), "y")
+
+
 def test_a_path_is_a_path_and_no_pattern(csv):
     assert len(read_table(csv(GOOD, "g[1].csv"), "y").y) == 3
 
@@ -62,6 +68,7 @@ def test_the_spectra_are_all_there():
         ("a,y\n1,2\n,3\n4,5\n", {"target": "y"}, ["empty", "row 2", "'a'"]),
         ("a,y\n1,2\n3,4\nNaN,5\n", {"target": "y"}, ["row 3", "'a'", "nan"]),
         ("a,y\n1,2\n3,inf\n", {"target": "y"}, ["row 2", "'y'", "inf"]),
+        ("a,y\n1,2\n-1e200,3\n", {"target": "y"}, ["row 2", "'a'", "beyond 1e150"]),
         ("a,y\n1,2\n3,2\n", {"target": "y"}, ["constant", "'y'", "2.0"]),
         ("a,a,y\n1,2,3\n4,5,6\n", {"target": "y"}, ["one name", "'a'"]),
         ("a,y\n", {"target": "y"}, ["no rows"]),

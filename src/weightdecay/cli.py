@@ -1,10 +1,12 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command runs."""
 
 import contextlib
+import io
 import itertools
 import json
 import os
 import re
+import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -44,9 +46,14 @@ _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
 
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted, 141 the pipe's reader left."""
+    signal.signal(signal.SIGINT, _leave)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a λ where the encoding has none
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         if code == 130:
             print("error: interrupted", file=sys.stderr)
     except InputError as error:
@@ -56,9 +63,24 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except (BrokenPipeError, SystemExit):  # typer exits by itself when the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 141
+    except OSError as error:
+        _drop_output()
+        code = _bad_input(f"the output cannot be written: {error.strerror or error}; free some space")
     sys.exit(code)
+
+
+def _leave(*_: object) -> None:
+    """Ctrl-C while libraries load: some of them swallow the exception, and nothing is there to be kept."""
+    os.write(2, b"error: interrupted\n")
+    os._exit(130)
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's own last flush does not fail."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bad_input(message: str) -> int:
@@ -134,7 +156,8 @@ def textbook(
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64. [float32]")] = None,
     curve: Annotated[
-        str | None, typer.Option(help="λ of the figure over λ, a grid, or none. [1e-3:100:61]")
+        str | None,
+        typer.Option(help="λ of the figure over λ, a grid, or none. [1e-3:100:61; with --data 1e-10:100:73]"),
     ] = None,
     curve_seeds: Annotated[int | None, typer.Option(help="Seeds of that figure. [20]")] = None,
     settings: Annotated[
@@ -162,12 +185,12 @@ def textbook(
     experiment = _again(settings) if settings else _experiment(given)
     run, paths = _run(experiment, out, quiet or as_json)
     if as_json:
-        print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}, ensure_ascii=False))
+        print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}))
     elif not quiet:
         from weightdecay.reports.terminal import print_run
 
         print_run(run, _console())
-        print(f"written: {', '.join(str(path) for path in paths)}")
+        print(f"written into {out}: {', '.join(path.name for path in paths)}")
     if not run.complete:
         raise KeyboardInterrupt
     if show and not webbrowser.open((out / "curves.png").resolve().as_uri()) and not quiet:
@@ -223,7 +246,12 @@ def _again(path: Path) -> "Experiment":
     experiment = Experiment.from_dict(values["settings"])
     if isinstance(experiment.data, TableFile) and experiment.data.sha256 != values.get("data_sha256"):
         table = experiment.data.path
-        raise InputError("the table has changed since that run", "data", table, "give --data anew")
+        raise InputError(
+            "the table has changed since that run",
+            "data",
+            table,
+            "leave out --settings and give the options again",
+        )
     return experiment
 
 
@@ -234,7 +262,9 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     from weightdecay.textbook.experiment import run_experiment
 
     experiment.checked()
-    fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
+    fresh: list[Path] = []
+    with contextlib.suppress(OSError):  # a name that is no name is the next line's to refuse
+        fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable_folder(out)
     console = _console()
     if silent:
@@ -245,6 +275,7 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
         )
     else:
         watcher = terminal.PlainLines(console)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to keep
     try:
         with watcher:
             run = run_experiment(
@@ -257,7 +288,9 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-    return run, [*run.save(out), *save_figures(run, out)]
+    # run.json goes first and comes last: a folder that has one is whole.
+    (out / "run.json").unlink(missing_ok=True)
+    return run, [*save_figures(run, out), *run.save(out)]
 
 
 def _console() -> Any:

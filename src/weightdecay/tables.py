@@ -41,7 +41,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
             not numeric, an empty, NaN or infinite cell (row and column named), a constant target.
     """
     path = Path(path)
-    frame = _read(path)
+    frame, rows = _read(path)
     for name in (target, *drop):
         if name not in frame.columns:
             raise InputError(
@@ -52,7 +52,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
     inputs = [name for name in frame.columns if name != target and name not in drop]
     if not inputs:
         raise InputError("no column is left as an input", str(path), None, "drop fewer columns")
-    numbers = frame.select(_numeric(frame[name], path) for name in (*inputs, target))
+    numbers = frame.select(_numeric(frame[name], rows, path) for name in (*inputs, target))
     y = torch.from_numpy(numbers[target].to_numpy(writable=True))
     if len(y) > 1 and bool((y == y[0]).all()):
         raise InputError(
@@ -63,7 +63,8 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
     )
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows that are not blank, and which rows of the file they are, counted from 1."""
     # Types are inferred from all rows, so that a column of whole numbers may end in fractions, or in text.
     readers = {
         ".csv": functools.partial(pl.read_csv, infer_schema_length=None, glob=False),
@@ -84,10 +85,11 @@ def _read(path: Path) -> pl.DataFrame:
         raise InputError("two columns have one name", f"column in {path}", repr(name), "rename one of them")
     if frame.height == 0:
         raise InputError("the table has no rows", str(path), None, "give a file with a header and rows")
-    return frame
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    return frame.filter(~blank), (~blank).arg_true() + 1
 
 
-def _numeric(column: pl.Series, path: Path) -> pl.Series:
+def _numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
     """The column as float64; the first cell that is not a finite number is an error that names it."""
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean or column.dtype == pl.String):
         raise InputError(
@@ -97,14 +99,14 @@ def _numeric(column: pl.Series, path: Path) -> pl.Series:
             "drop it, or convert it",
         )
     numbers = column.cast(pl.Float64, strict=False)
-    wrong = (~numbers.is_finite()).fill_null(True).arg_true()
+    wrong = (~(numbers.abs() < 1e150)).fill_null(True).arg_true()  # beyond, squares overflow
     if len(wrong):
         cell = column[wrong[0]]
-        place = f"row {wrong[0] + 1}, column {column.name!r} of {path}"
+        place = f"row {rows[wrong[0]]}, column {column.name!r} of {path}"
         if isinstance(cell, str):
             raise InputError("a cell is not a number", place, repr(cell), "drop the column, or mend the cell")
         raise InputError(
-            "a cell is empty or not finite",
+            "a cell is empty, not finite or beyond 1e150",
             place,
             "empty" if cell is None else cell,
             "fill it, or leave the row out",

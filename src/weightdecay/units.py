@@ -29,7 +29,7 @@ def _part(part: str, where: str) -> list[float]:
         if not rest:
             return [float(first)]
         low, high, count = float(first), float(rest[0]), int(rest[1])
-        if len(rest) == 2 and math.isfinite(high) and 0 < low < high and count >= 2:
+        if len(rest) == 2 and math.isfinite(high) and 0 < low < high and 2 <= count <= 100_000:
             start, span = math.log10(low), math.log10(high) - math.log10(low)
             return [low, *(10 ** (start + span * i / (count - 1)) for i in range(1, count - 1)), high]
     except (ValueError, IndexError):

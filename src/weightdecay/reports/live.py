@@ -36,6 +36,9 @@ class LiveCurves:
 
     def __call__(self, seen: Evaluation) -> None:
         """Take one look and redraw if it is time."""
+        earlier = self._trainings.get((seen.version, seen.lam))
+        if earlier and seen.epoch <= earlier[-1].epoch:  # another run begins: another picture
+            self._trainings, self._handle = {}, None
         self._trainings.setdefault((seen.version, seen.lam), []).append(seen)
         if seen.epoch < seen.epochs and time.monotonic() - self._shown < self._seconds:
             return
@@ -52,11 +55,15 @@ class LiveCurves:
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(3.2 * min(2, len(self._trainings)), 2.6 * -(-len(self._trainings) // 2)))
             figure.set_layout_engine("constrained")
-            axes = figure.subplots(-(-len(self._trainings) // 2), min(2, len(self._trainings)), squeeze=False)
+            axes = figure.subplots(
+                -(-len(self._trainings) // 2), min(2, len(self._trainings)), squeeze=False, sharey=True
+            )
             for ax, ((version, lam), looks) in zip(axes.flat, self._trainings.items(), strict=False):
                 epochs = [look.epoch for look in looks]
-                ax.plot(epochs, [look.train_loss for look in looks], color=TRAIN, label="train")
-                ax.plot(epochs, [look.test_loss for look in looks], color=TEST, ls="--", label="test")
+                ax.plot(epochs, [look.train_loss for look in looks], color=TRAIN, marker=".", label="train")
+                ax.plot(
+                    epochs, [look.test_loss for look in looks], color=TEST, marker=".", ls="--", label="test"
+                )
                 ax.set(
                     yscale="log", title=f"{version}, λ = {lam:.3g}", xlabel="epoch", xlim=(0, looks[0].epochs)
                 )

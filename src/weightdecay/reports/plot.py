@@ -104,8 +104,9 @@ def _draw_losses(run: Run, axes: np.ndarray) -> None:
         for ax, lam in zip(row, run.experiment.watched, strict=True):
             losses = run.losses(version, lam)
             ax.set_yscale("log")
-            ax.plot(losses["epoch"], losses["train_loss"], color=TRAIN, label="train")
-            ax.plot(losses["epoch"], losses["test_loss"], color=TEST, ls="--", label="test")
+            marker = "o" if losses.height == 1 else None  # a line of one point is nothing
+            ax.plot(losses["epoch"], losses["train_loss"], color=TRAIN, marker=marker, label="train")
+            ax.plot(losses["epoch"], losses["test_loss"], color=TEST, marker=marker, ls="--", label="test")
             if run.experiment.seeds > 1:
                 ax.fill_between(
                     losses["epoch"], losses["test_low"], losses["test_high"], color=TEST, alpha=0.2, lw=0

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from weightdecay.textbook.record import Evaluation, Run
+from weightdecay.textbook.record import Evaluation, Outcome, Run
 
 TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
 
@@ -158,34 +159,50 @@ def chart(looks: Sequence[Evaluation], values: Sequence[float], width: int, heig
 
 
 def print_run(run: Run, console: Console) -> None:
-    """Print the table of outcomes and the notes under it."""
-    seeds = run.experiment.seeds
-    table = Table(
-        title=f"½ mean squared error after {run.experiment.epochs} epochs"
-        + (f", medians over {seeds} seeds [quartiles]" if seeds > 1 else f", seed {run.experiment.seed}")
+    """Print the outcomes, as a table or, where that does not fit, a line each; and the notes under them."""
+    title = f"½ mean squared error after {run.experiment.epochs} epochs, " + (
+        f"medians over {run.experiment.seeds} seeds [quartiles]"
+        if run.experiment.seeds > 1
+        else f"seed {run.experiment.seed}"
     )
-    table.add_column("version", no_wrap=True)
-    for name in ("λ", "train loss", "test loss", "||w||", "theory", "ridge"):
-        table.add_column(name, justify="right", no_wrap=True)
-    without = {outcome.version: outcome.test_loss for outcome in run.outcomes if outcome.lam == 0}
-    for outcome in run.outcomes:
-        worse = " worse" if outcome.test_loss > 1.005 * without.get(outcome.version, math.inf) else ""
-        band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if seeds > 1 else ""
-        table.add_row(
-            outcome.version,
-            f"{outcome.lam:.3g}",
-            f"{outcome.train_loss:.3g}",
-            Text(f"{outcome.test_loss:.4g}{band}{worse}"),
-            f"{outcome.w_norm:.4g}",
-            "–" if outcome.theory is None else f"{outcome.theory:.4g}",
-            f"{outcome.ridge:.4g}",
-        )
-    if run.outcomes:
+    heads = ("version", "λ", "train loss", "test loss", "||w||", "theory", "ridge")
+    rows = [_cells(run, outcome) for outcome in run.outcomes]
+    table = Table(title=title)
+    for head in heads:
+        table.add_column(head, justify="left" if head == "version" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if (
+        rows
+        and Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width
+    ):
         console.print(table)
+    elif rows:
+        console.print(title, markup=False, highlight=False)
+        for row in rows:
+            named = [f"{head} {cell}" for head, cell in zip(heads[2:], row[2:], strict=True)]
+            console.print(f"{row[0]}, λ = {row[1]}: {', '.join(named)}", markup=False, highlight=False)
+    if rows:
+        explained = (
+            "theory: test loss of the weights expected after as many steps; ridge: of the exact minimiser."
+        )
         console.print(
-            "theory: test loss of the weights expected after as many steps; ridge: of the exact minimiser.",
-            highlight=False,
-            style="dim",
+            explained, markup=False, highlight=False, style="dim", soft_wrap=not console.is_terminal
         )
     for note in run.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _cells(run: Run, outcome: Outcome) -> list[str]:
+    without = {other.version: other.test_loss for other in run.outcomes if other.lam == 0}
+    worse = " worse" if outcome.test_loss > 1.005 * without.get(outcome.version, math.inf) else ""
+    band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if run.experiment.seeds > 1 else ""
+    return [
+        outcome.version,
+        f"{outcome.lam:.3g}",
+        f"{outcome.train_loss:.3g}",
+        f"{outcome.test_loss:.4g}{band}{worse}",
+        f"{outcome.w_norm:.4g}",
+        "–" if outcome.theory is None else f"{outcome.theory:.4g}",
+        f"{outcome.ridge:.4g}",
+    ]

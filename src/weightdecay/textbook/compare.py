@@ -65,7 +65,9 @@ def lambda_curve(
     draws = [*draws, *(draw(experiment.data, seed) for seed in seeds[len(draws) :])][: len(seeds)]
     h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
     possible = []
-    for given in sorted({*experiment.curve, *(lam for lam in experiment.lambdas or () if lam > 0)}):
+    curve = experiment.curve or ()
+    inside = (lam for lam in experiment.lambdas or () if min(curve) <= lam <= max(curve) and lam > 0)
+    for given in sorted({*curve, *inside}):
         lam, lr = version.canonical(given, experiment.lr)
         if lr * (h + lam) < 2 and lr * lam < 1:
             possible.append(given)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from weightdecay.errors import InputError, Interrupted
-from weightdecay.ridge import factor, least_loo
+from weightdecay.ridge import LeastLoo, factor, least_loo
 from weightdecay.sweeps import LinearSweep
+from weightdecay.textbook import theory
 from weightdecay.textbook.compare import OnProgress, lambda_curve, outcomes_of
 from weightdecay.textbook.data import Draw, Synthetic, draw
 from weightdecay.textbook.explain import explain
@@ -18,6 +19,7 @@ from weightdecay.textbook.measure import Measured, as_table, merge
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 from weightdecay.textbook.settings import Experiment
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
+from weightdecay.units import grid
 
 OnEvaluation = Callable[[Evaluation], None]
 
@@ -68,10 +70,7 @@ def run_experiment(
     """
     experiment = (experiment or Experiment()).checked()
     draws = [draw(experiment.data, seed) for seed in experiment.seed_list]
-    notes = []
-    if experiment.lambdas is None:
-        experiment, note = _choose_lambdas(experiment, draws[0])
-        notes += note
+    experiment, notes = _resolved(experiment, draws[0])
     for name in experiment.versions:
         check_lr(VERSIONS[name], experiment, draws, experiment.lambdas or ())
     watched: dict[str, list[Evaluation]] = {}
@@ -100,24 +99,51 @@ def run_experiment(
     return Run(experiment, results, tuple(outcomes), curve, tuple(notes))
 
 
-def _choose_lambdas(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:
-    """0 and 3 as in the notes; for a table 0 and the λ of least exact leave-one-out error."""
+def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:
+    """The settings with λ and curve filled in, and for a table a note on the λ of least leave-one-out error.
+
+    λ is 0 and 3 as in the textbook; for a table 0 and the λ of least exact leave-one-out error.
+    """
     if isinstance(experiment.data, Synthetic):
-        return dataclasses.replace(experiment, lambdas=(0.0, 3.0)).checked(), []
+        lambdas, curve, notes = (0.0, 3.0), grid("1e-3:100:61"), []
+    else:
+        best = _least_loo(first, needed=experiment.lambdas is None)
+        lambdas, curve = (0.0, best.lam if best else 0.0), grid("1e-10:100:73")
+        notes = [] if best is None else [_loo_note(best, first)]
+    if experiment.lambdas is not None:
+        lambdas = experiment.lambdas
+    if experiment.curve is not None:
+        curve = experiment.curve
+    return dataclasses.replace(experiment, lambdas=lambdas, curve=curve).checked(), notes
+
+
+def _least_loo(first: Draw, needed: bool) -> LeastLoo | None:
+    """The λ of least leave-one-out error on the first seed's training part; None where there is none."""
     if len(first.y) < 3:
-        raise InputError(
+        problem = InputError(
             "leave-one-out needs 3 rows", "n_train", len(first.y), "raise it, or give λ yourself"
         )
-    factors = factor(first.X, first.y)
-    if factors.rank == 0:
-        raise InputError("every input is constant in the training part", "n_train", len(first.y), "raise it")
-    best = least_loo(factors)
+    else:
+        factors = factor(first.X, first.y)
+        if factors.rank:
+            return least_loo(factors)
+        problem = InputError(
+            "every input is constant in the training part", "n_train", len(first.y), "raise it"
+        )
+    if needed:
+        raise problem
+    return None
+
+
+def _loo_note(best: LeastLoo, first: Draw) -> str:
     edge = " (an edge of its grid: the least may lie beyond)" if best.at_edge else ""
-    note = (
+    ridge = theory.ridge_models(first, torch.tensor([best.lam], dtype=torch.float64))
+    test_loss = float(((ridge.predict(first.X_test) - first.y_test) ** 2).mean()) / 2
+    return (
         f"λ = {best.lam:.3g}{edge} has the least exact leave-one-out error on the training part of seed "
-        f"{first.seed}: half mean squared error {best.error / 2:.4g}."
+        f"{first.seed}: half mean squared error {best.error / 2:.4g}. Exact ridge there has a test loss of "
+        f"{test_loss:.4g}."
     )
-    return dataclasses.replace(experiment, lambdas=(0.0, best.lam)).checked(), [note]
 
 
 def _watch(

@@ -8,6 +8,7 @@ import torch
 from weightdecay.textbook.data import Draw, Synthetic
 from weightdecay.textbook.record import LambdaCurve, Outcome
 from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.versions import VERSIONS
 
 
 def explain(
@@ -30,13 +31,15 @@ def explain(
     """
     notes = [*_effect(outcomes), *_forgetting(experiment, first, outcomes), *_bias(experiment, outcomes)]
     if isinstance(experiment.data, Synthetic):
-        notes += _best(curve)
+        notes += _best(experiment, curve)
     else:
         notes += _unreached(experiment, outcomes)
         notes.append(
             "What needs the true weights (excess risk, the best λ of the design) is left out for a table."
         )
     notes += _conventions(experiment, results)
+    if len(experiment.watched) < len(experiment.lambdas or ()):
+        notes.append(f"The curves show {len(experiment.watched)} of the {len(experiment.lambdas or ())} λ.")
     notes.append(
         f"The batched program repeats the plain ones: test losses differ by {gap:.1e} at most, relatively."
     )
@@ -54,8 +57,8 @@ def _effect(outcomes: Sequence[Outcome]) -> list[str]:
             if ratio > 1.005:
                 effect = "makes the test loss WORSE"
             elif ratio < 0.995:
-                times = f"{1 / ratio:,.0f}" if ratio < 0.1 else f"{1 / ratio:.2g}"
-                effect = f"lowers the test loss {times} times"
+                by = f"{1 / ratio:,.0f} times" if ratio < 0.1 else f"by {1 - ratio:.0%}"
+                effect = f"lowers the test loss {by}"
             else:
                 effect = "hardly changes the test loss"
             notes.append(
@@ -81,7 +84,7 @@ def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]
     ]
     notes += [
         f"  λ = {outcome.lam:.3g}: after {experiment.steps} steps a squared length of {outcome.residue:.3g} "
-        f"is expected there; it is {outcome.out_of_reach:.3g}."
+        f"is expected in them; it is {outcome.out_of_reach:.3g}."
         for outcome in outcomes
         if outcome.version == outcomes[0].version
     ]
@@ -103,8 +106,10 @@ def _unreached(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]
 def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
     """Where the bias has got to, if that is not yet where ridge has it."""
     return [
-        f"{outcome.version}, λ = {outcome.lam:.3g}: the bias is {outcome.b:.3g} after {experiment.steps} "
-        f"steps (expected {outcome.theory_b:.3g}), on its way to {outcome.ridge_b:.3g}."
+        f"{outcome.version}, λ = {outcome.lam:.3g}: the bias, started at "
+        f"{'N(0, 1)' if VERSIONS[outcome.version].draws_bias and experiment.init == 'normal' else 0}, is "
+        f"{outcome.b:.3g} after {experiment.steps} steps (expected {outcome.theory_b:.3g}), on its way to "
+        f"{outcome.ridge_b:.3g}."
         for outcome in outcomes
         if outcome.theory_b is not None
         and outcome.lam == max(o.lam for o in outcomes)
@@ -112,7 +117,7 @@ def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def _best(curve: LambdaCurve | None) -> list[str]:
+def _best(experiment: Experiment, curve: LambdaCurve | None) -> list[str]:
     if curve is None:
         return []
     losses = dict(curve.table.select("lam", "test_loss").iter_rows())
@@ -125,10 +130,12 @@ def _best(curve: LambdaCurve | None) -> list[str]:
         f"{curve.version}, {curve.seeds} seeds: the median test loss is least, {least:.3g}, at "
         f"λ = {curve.best_lam:.3g}{edge}, and within 5 % of that from {min(close):.3g} to {max(close):.3g}."
     ]
+    if experiment.init == "normal":
+        notes[0] += f" In only {experiment.steps} steps more decay forgets more of the start."
     if curve.best_lam_theory is not None:
         notes.append(
-            "Trained until nothing changes, the best λ for this design is noise²/(n w*²), in this version "
-            f"λ = {curve.best_lam_theory:.3g}."
+            "Trained until nothing changes, as in the ridge column, the best λ for this design is "
+            f"noise²/(n w*²), in this version λ = {curve.best_lam_theory:.3g}."
         )
     return notes
 

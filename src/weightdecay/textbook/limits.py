@@ -30,7 +30,7 @@ def check_lr(
                     f"{'2/(2h+λ)' if version.loss_scale == 2 and version.lr_factor == 1 else '2/(h+λ)'} on",
                     "lr",
                     f"{experiment.lr:g} at λ = {given:g} (largest curvature h = {h:.4g}, seed {one.seed})",
-                    f"use less than {limit:.3g}",
+                    f"use less than {limit:.3g}, and batches may need less still",
                 )
 
 

@@ -1,7 +1,7 @@
 """The record of one run: what was set, what was measured, what theory says; saved as plain files."""
 
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ class Run:
     """
 
     experiment: Experiment
-    results: pl.DataFrame
+    results: pl.DataFrame = field(repr=False)
     outcomes: tuple[Outcome, ...] = ()
-    curve: LambdaCurve | None = None
-    notes: tuple[str, ...] = ()
+    curve: LambdaCurve | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
     complete: bool = True
 
     def losses(self, version: str, lam: float) -> pl.DataFrame:

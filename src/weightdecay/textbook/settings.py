@@ -9,7 +9,6 @@ import torch
 
 from weightdecay.errors import InputError
 from weightdecay.textbook.data import Synthetic, TableFile, finite, positive_integer
-from weightdecay.units import grid
 
 VERSION_NAMES = ("scratch", "concise", "concise-matched", "two-optimizers")
 INITS = ("normal", "zero")
@@ -36,7 +35,8 @@ class Experiment:
         init: "normal" draws the starting weights from N(0, 1), "zero" starts at 0.
         penalize_bias: count the bias into the penalty.
         dtype: "float32" or "float64".
-        curve: the λ of the curve "test loss against λ"; empty for none.
+        curve: the λ of the curve "test loss against λ"; empty for none; None is 1e-3 to 100 and, for a
+            table, whose best λ may be tiny, 1e-10 to 100.
         curve_seeds: over how many seeds its band is taken, counted up from the first.
 
     Raises:
@@ -59,7 +59,7 @@ class Experiment:
     init: str = "normal"
     penalize_bias: bool = False
     dtype: str = "float32"
-    curve: Sequence[float] = grid("1e-3:100:61")
+    curve: Sequence[float] | None = None
     curve_seeds: int = 20
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Experiment:
         for name in ("seeds", "batch_size", "epochs", "every", "curve_seeds"):
             positive_integer(name, getattr(self, name))
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**62:
-            raise InputError("not a seed", "seed", self.seed, "give a whole number of at least 0")
+            raise InputError("not a seed", "seed", self.seed, "give a whole number from 0 to 2**62")
         if self.batch_size > self.data.n_train:
             raise InputError(
                 "the batch is larger than the training data",
@@ -123,6 +123,7 @@ class Experiment:
         check_lambdas("lambda", self.lambdas if self.lambdas is not None else (0.0,))
         if self.curve:
             check_lambdas("curve", self.curve)
+        self._check_size()
         for lam in self.lambdas or ():
             if self.lr * lam >= 1:
                 raise InputError(
@@ -132,6 +133,23 @@ class Experiment:
                     f"use λ < {1 / self.lr:g} or a smaller lr",
                 )
         return self
+
+    def _check_size(self) -> None:
+        """Refuse what cannot fit into memory: draws of all seeds, and weights and losses of all trainings."""
+        data, seeds = self.data, max(self.seeds, self.curve_seeds)
+        if isinstance(data, Synthetic):
+            rows, p = data.n_train + data.n_test, data.n_inputs
+        else:
+            rows, p = data.table.X.shape
+        trainings = self.seeds * len(self.lambdas or (0, 3)) * len(self.versions)
+        numbers = 2 * seeds * rows * p + trainings * (2 * p + 12 * -(-self.epochs // self.every))
+        if numbers > 1e9:
+            raise InputError(
+                "the experiment is too large",
+                "n_train, n_test, n_inputs, seeds, lambda",
+                f"{8e-9 * numbers:.3g} GB at once",
+                "give fewer of one of them; 8 GB is the limit",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` is the way back."""
