@@ -88,7 +88,7 @@ def _figure(result: Run | LambdaCurve) -> Iterator[Figure]:
 
 def _size(result: Run | LambdaCurve) -> tuple[float, float]:
     if isinstance(result, LambdaCurve):
-        return 6.4, 4.0
+        return 6.4, 4.4
     return 3.2 * max(2, len(result.experiment.watched)), 2.6 * len(result.experiment.versions)
 
 
@@ -144,4 +144,6 @@ def _draw_lambda(curve: LambdaCurve, ax: Axes) -> None:
         best = curve.best_lam_theory
         ax.axvline(best, color=RIDGE, lw=0.8, ls=":", label=f"best trained to the end: λ = {best:.3g}")
     ax.set_title(f"{curve.version}: test loss against the strength of the decay")
-    ax.legend(fontsize=8)
+    ax.legend(
+        fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+    )  # under, not over, the curves
