@@ -220,12 +220,13 @@ def test_a_callback_sees_the_plain_trainings_as_they_go():
     ("version", "factor"), [("scratch", 1), ("concise", 2), ("concise-matched", 1), ("two-optimizers", 2)]
 )
 def test_a_step_size_beyond_two_over_the_curvature_is_refused(version, factor):
-    settings = small(versions=(version,), lambdas=(1.0,), batch_size=12)
+    data = wd.Synthetic(n_train=12, n_test=5, n_inputs=1)  # one input, so that the bias's share shows
+    settings = small(data=data, versions=(version,), lambdas=(0.1,), batch_size=12)
     design = drawn(settings).X.numpy()
     if version != "two-optimizers":  # there the bias is Adam's
         design = np.column_stack([design, np.ones(12)])
     h = np.linalg.norm(design, 2) ** 2 / 12
-    limit = 2 / (factor * h + 1.0)
+    limit = 2 / (factor * h + 0.1)
     wd.run_experiment(dataclasses.replace(settings, lr=0.9999 * limit))
     with pytest.raises(wd.InputError, match=f"too large for {version}.*lr = .*use less than") as caught:
         wd.run_experiment(dataclasses.replace(settings, lr=1.0001 * limit))
