@@ -71,6 +71,7 @@ def test_the_spectra_are_all_there():
         ("a,y\n1,2\n-1e200,3\n", {"target": "y"}, ["row 2", "'a'", "beyond 1e150"]),
         ("a,y\n1,2\n3,2\n", {"target": "y"}, ["constant", "'y'", "2.0"]),
         ("a,a,y\n1,2,3\n4,5,6\n", {"target": "y"}, ["one name", "'a'"]),
+        ("a;y\n1;2\n", {"target": "y"}, ["no such column", "a;y; are its columns separated by commas?"]),
         ("a,y\n", {"target": "y"}, ["no rows"]),
         ("", {"target": "y"}, ["cannot be read"]),
         ("a,y\n1,2\n1,2,3,4\n", {"target": "y"}, ["cannot be read"]),

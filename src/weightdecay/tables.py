@@ -45,7 +45,10 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
     for name in (target, *drop):
         if name not in frame.columns:
             raise InputError(
-                "no such column", f"column in {path}", repr(name), f"the file has {_listed(frame.columns)}"
+                "no such column",
+                f"column in {path}",
+                repr(name),
+                f"the file has {_listed(frame.columns)}{_separator_hint(frame.columns)}",
             )
     if target in drop:
         raise InputError("the target is also dropped", "drop", repr(target), "take it out of one of the two")
@@ -112,6 +115,11 @@ def _numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
             "fill it, or leave the row out",
         )
     return numbers
+
+
+def _separator_hint(names: Sequence[str]) -> str:
+    """What to say of a header that was not taken apart."""
+    return "; are its columns separated by commas?" if len(names) == 1 and set(names[0]) & set(";\t|") else ""
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
