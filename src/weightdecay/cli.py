@@ -179,9 +179,8 @@ def textbook(
     for key in ("settings", "out", "quiet", "as_json", "show"):
         given.pop(key, None)
     if settings and given:
-        raise InputError(
-            "settings from a file stand alone", "settings", settings, f"leave out --{min(given)}"
-        )
+        option = {"lambdas": "lambda", "versions": "version"}.get(name := min(given), name).replace("_", "-")
+        raise InputError("settings from a file stand alone", "settings", settings, f"leave out --{option}")
     experiment = _again(settings) if settings else _experiment(given)
     run, paths = _run(experiment, out, quiet or as_json)
     if as_json:

@@ -194,8 +194,8 @@ def print_run(run: Run, console: Console) -> None:
 
 
 def _cells(run: Run, outcome: Outcome) -> list[str]:
-    without = {other.version: other.test_loss for other in run.outcomes if other.lam == 0}
-    worse = " worse" if outcome.test_loss > 1.005 * without.get(outcome.version, math.inf) else ""
+    without = [other for other in run.outcomes if other.version == outcome.version and other.lam == 0]
+    worse = " worse" if any(map(outcome.is_worse_than, without)) else ""
     band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if run.experiment.seeds > 1 else ""
     return [
         outcome.version,

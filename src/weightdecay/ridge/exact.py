@@ -54,6 +54,10 @@ class LinearModel:
         """The predictions, shape (m,) or (L, m)."""
         return self.w @ X.T + self.b[..., None]
 
+    def half_mse(self, X: Float[Tensor, "m p"], y: Float[Tensor, " m"]) -> Float[Tensor, "*L"]:
+        """Half the mean squared error on (X, y), shape () or (L,)."""
+        return ((self.predict(X) - y) ** 2).mean(-1) / 2
+
 
 def factor(X: Float[Tensor, "n p"], y: Float[Tensor, " n"], center: bool = True) -> Factors:
     """Factor once, query many: the thin singular value decomposition of the centred inputs.

@@ -121,7 +121,7 @@ def _theory(
             steps=[experiment.steps],
             penalize_bias=experiment.penalize_bias,
         )
-        ridge = ((models.predict(one.X_test) - one.y_test) ** 2).mean(1) / 2
+        ridge = models.half_mse(one.X_test, one.y_test)
         loss = path.half_mse(one.X_test, one.y_test)[:, 0]
         rows.append((loss, path.b[:, 0], ridge, models.b))
     return _Predicted(*(torch.stack(column) for column in zip(*rows, strict=True)))

@@ -138,7 +138,7 @@ def _least_loo(first: Draw, needed: bool) -> LeastLoo | None:
 def _loo_note(best: LeastLoo, first: Draw) -> str:
     edge = " (an edge of its grid: the least may lie beyond)" if best.at_edge else ""
     ridge = theory.ridge_models(first, torch.tensor([best.lam], dtype=torch.float64))
-    test_loss = float(((ridge.predict(first.X_test) - first.y_test) ** 2).mean()) / 2
+    test_loss = float(ridge.half_mse(first.X_test, first.y_test))
     return (
         f"λ = {best.lam:.3g}{edge} has the least exact leave-one-out error on the training part of seed "
         f"{first.seed}: half mean squared error {best.error / 2:.4g}. Exact ridge there has a test loss of "

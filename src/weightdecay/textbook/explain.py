@@ -54,7 +54,7 @@ def _effect(outcomes: Sequence[Outcome]) -> list[str]:
             if decayed.version != without.version or decayed.lam == 0:
                 continue
             ratio = decayed.test_loss / without.test_loss
-            if ratio > 1.005:
+            if decayed.is_worse_than(without):
                 effect = "makes the test loss WORSE"
             elif ratio < 0.995:
                 by = f"{1 / ratio:,.0f} times" if ratio < 0.1 else f"by {1 - ratio:.0%}"

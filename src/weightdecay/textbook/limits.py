@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from weightdecay.errors import DivergenceError, InputError
+from weightdecay.ridge import LinearModel
 from weightdecay.textbook import theory
 from weightdecay.textbook.data import Draw
 from weightdecay.textbook.record import Evaluation
@@ -36,8 +37,7 @@ def check_lr(
 
 def start_loss(version: Version, experiment: Experiment, one: Draw) -> float:
     """Half the mean squared training error before the first step."""
-    w, b = version.start(one, experiment)
-    return float(((one.X @ w + b - one.y) ** 2).mean()) / 2
+    return float(LinearModel(*version.start(one, experiment)).half_mse(one.X, one.y))
 
 
 def diverged(

@@ -91,6 +91,10 @@ class Outcome:
     out_of_reach: float
     excess: float | None
 
+    def is_worse_than(self, other: "Outcome") -> bool:
+        """Whether its test loss is noticeably larger: by more than half a percent."""
+        return self.test_loss > 1.005 * other.test_loss
+
 
 @dataclass(frozen=True)
 class LambdaCurve:
