@@ -28,6 +28,10 @@ class InputError(WeightDecayError, ValueError):
         super().__init__(" ".join(f"{what}: {shown}{'; ' if remedy else ''}{remedy}".split()))
 
 
+class WeightDecayWarning(UserWarning):
+    """A strength or a rule that can be used and probably should not be."""
+
+
 class DivergenceError(InputError):
     """A training ran away; `largest_lr` is the largest step size of a halving grid that completes."""
 
