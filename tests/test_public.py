@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import typer.main
 
 import weightdecay as wd
@@ -13,21 +14,44 @@ HEAVY = {"torch", "numpy", "polars", "matplotlib", "rich", "typer", "jaxtyping"}
 
 def test_public_names_are_these():
     assert wd.__all__ == [
+        "Cautious",
+        "Corrected",
+        "Decay",
+        "Decoupled",
         "DivergenceError",
         "Evaluation",
         "Experiment",
+        "Group",
+        "HalfLife",
+        "HalfLives",
+        "Independent",
         "InputError",
         "Interrupted",
+        "L2",
         "LambdaCurve",
         "LiveCurves",
         "Outcome",
+        "Rule",
         "Run",
+        "Setup",
         "Synthetic",
         "TableFile",
+        "Toward",
+        "Transfer",
         "WeightDecayError",
+        "WeightDecayScheduler",
+        "WeightDecayWarning",
+        "attach",
+        "chain",
+        "conventions",
+        "convert",
         "load_run",
+        "param_groups",
         "plot",
+        "preset",
         "run_experiment",
+        "split",
+        "transfer",
     ]
     for name in wd.__all__:
         assert getattr(wd, name).__doc__
@@ -79,7 +103,20 @@ def test_options_are_these():
                     "open",
                 ),
             )
-        )
+        ),
+        "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
+        "convert": [
+            *("--batch-size", "--dampening", "--from", "--json", "--list", "--lr-max", "--micro-batches"),
+            *("--momentum", "--n", "--noise-sd", "--sd-x", "--sd-y", "--to", "value"),
+        ],
+        "half-life": sorted(
+            f"--{name}"
+            for name in (
+                *("lr", "weight-decay", "half-life", "half-lives", "schedule", "steps", "warmup", "floor"),
+                *("decay", "law", "coupled", "momentum", "dampening", "nesterov", "dtype"),
+                *("steps-per-epoch", "json"),
+            )
+        ),
     }
     assert [parameter.opts for parameter in command.params] == [["--version"]]
 
@@ -95,8 +132,9 @@ def test_importing_the_package_imports_nothing_heavy():
     assert "torch" not in loaded("import weightdecay; weightdecay.InputError")
 
 
-def test_help_does_not_import_torch():
-    code = "sys.argv = ['weightdecay', 'textbook', '--help']\nfrom weightdecay import cli\n"
+@pytest.mark.parametrize("command", ["textbook", "transfer", "convert", "half-life"])
+def test_help_does_not_import_torch(command):
+    code = f"sys.argv = ['weightdecay', '{command}', '--help']\nfrom weightdecay import cli\n"
     modules = loaded(code + "try: cli.main()\nexcept SystemExit: pass")
     assert "typer" in modules
     assert not modules & {"torch", "numpy", "polars", "matplotlib"}

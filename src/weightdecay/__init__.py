@@ -9,48 +9,106 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weightdecay.errors import DivergenceError, InputError, Interrupted, WeightDecayError
+    from weightdecay.errors import (
+        DivergenceError,
+        InputError,
+        Interrupted,
+        WeightDecayError,
+        WeightDecayWarning,
+    )
+    from weightdecay.groups import Group, param_groups, preset, split
+    from weightdecay.hooks import Decay, WeightDecayScheduler, attach
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
+    from weightdecay.rules import L2, Cautious, Corrected, Decoupled, Independent, Rule, Toward, chain
+    from weightdecay.schedule.transfer import Setup, Transfer, transfer
     from weightdecay.textbook.data import Synthetic, TableFile
     from weightdecay.textbook.experiment import run_experiment
     from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
     from weightdecay.textbook.settings import Experiment
+    from weightdecay.units.conventions import conventions, convert
+    from weightdecay.units.halflife import HalfLife, HalfLives
 
 _HOMES = {
+    "Cautious": "rules",
+    "Corrected": "rules",
+    "Decay": "hooks",
+    "Decoupled": "rules",
     "DivergenceError": "errors",
     "Evaluation": "textbook.record",
     "Experiment": "textbook.settings",
+    "Group": "groups",
+    "HalfLife": "units.halflife",
+    "HalfLives": "units.halflife",
+    "Independent": "rules",
     "InputError": "errors",
     "Interrupted": "errors",
+    "L2": "rules",
     "LambdaCurve": "textbook.record",
     "LiveCurves": "reports.live",
     "Outcome": "textbook.record",
+    "Rule": "rules",
     "Run": "textbook.record",
+    "Setup": "schedule.transfer",
     "Synthetic": "textbook.data",
     "TableFile": "textbook.data",
+    "Toward": "rules",
+    "Transfer": "schedule.transfer",
     "WeightDecayError": "errors",
+    "WeightDecayScheduler": "hooks",
+    "WeightDecayWarning": "errors",
+    "attach": "hooks",
+    "chain": "rules",
+    "conventions": "units.conventions",
+    "convert": "units.conventions",
     "load_run": "textbook.record",
+    "param_groups": "groups",
     "plot": "reports.plot",
+    "preset": "groups",
     "run_experiment": "textbook.experiment",
+    "split": "groups",
+    "transfer": "schedule.transfer",
 }
 
 __all__ = [
+    "L2",
+    "Cautious",
+    "Corrected",
+    "Decay",
+    "Decoupled",
     "DivergenceError",
     "Evaluation",
     "Experiment",
+    "Group",
+    "HalfLife",
+    "HalfLives",
+    "Independent",
     "InputError",
     "Interrupted",
     "LambdaCurve",
     "LiveCurves",
     "Outcome",
+    "Rule",
     "Run",
+    "Setup",
     "Synthetic",
     "TableFile",
+    "Toward",
+    "Transfer",
     "WeightDecayError",
+    "WeightDecayScheduler",
+    "WeightDecayWarning",
+    "attach",
+    "chain",
+    "conventions",
+    "convert",
     "load_run",
+    "param_groups",
     "plot",
+    "preset",
     "run_experiment",
+    "split",
+    "transfer",
 ]
 
 

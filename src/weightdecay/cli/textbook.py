@@ -1,11 +1,7 @@
-"""The command line: parse, call, print. Nothing heavy is imported before a command runs."""
+"""`weightdecay textbook`: the textbook's experiment."""
 
 import contextlib
-import io
-import itertools
 import json
-import os
-import re
 import signal
 import sys
 import webbrowser
@@ -14,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightdecay import __version__
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.files import read_json, writable_folder
 from weightdecay.units import grid
@@ -23,101 +18,10 @@ if TYPE_CHECKING:
     from weightdecay.textbook.record import Run
     from weightdecay.textbook.settings import Experiment
 
-app = typer.Typer(
-    name="weightdecay",
-    help="Weight decay (L2 regularisation) for people who train models with PyTorch.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-# How the settings that errors are about are spelled as options.
-_OPTIONS = {
-    name: "--" + name.replace("_", "-")
-    for name in (
-        *("lambda", "version", "seed", "seeds", "data", "target", "drop", "n_train", "n_test", "n_inputs"),
-        *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
-        *("dtype", "curve", "curve_seeds", "settings"),
-    )
-}
 # Settings of the synthetic design; they make no sense beside --data.
 _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
 
 
-def main() -> None:
-    """Run the command line; exit codes: 0 fine, 2 bad input, 130 interrupted, 141 the pipe's reader left."""
-    signal.signal(signal.SIGINT, _leave)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a λ where the encoding has none
-    try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
-        if sys.stdout:
-            sys.stdout.flush()
-        if code == 130:
-            print("error: interrupted", file=sys.stderr)
-    except InputError as error:
-        code = _bad_input(_in_options(error))
-    except typer.TyperException as error:
-        code = _bad_input(f"{error.format_message()}{_as_given(error)} (see --help)")
-    except KeyboardInterrupt:
-        code = 130
-    except (BrokenPipeError, SystemExit):  # typer exits by itself when the reader of a pipe has gone
-        _drop_output()
-        code = 141
-    except OSError as error:
-        _drop_output()
-        code = _bad_input(f"the output cannot be written: {error.strerror or error}; free some space")
-    sys.exit(code)
-
-
-def _leave(*_: object) -> None:
-    """Ctrl-C while libraries load: some of them swallow the exception, and nothing is there to be kept."""
-    os.write(2, b"error: interrupted\n")
-    os._exit(130)
-
-
-def _drop_output() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's own last flush does not fail."""
-    if sys.stdout:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _bad_input(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
-def _as_given(error: typer.TyperException) -> str:
-    """The value an option was given, which typer's message leaves out."""
-    options = getattr(getattr(error, "param", None), "opts", [])
-    for word, following in itertools.pairwise([*sys.argv, ""]):
-        name, _, value = word.partition("=")
-        if name in options:
-            return f" = {value or following!r}"
-    return ""
-
-
-def _in_options(error: InputError) -> str:
-    """The message with settings spelled as options: n_train -> --n-train."""
-    message = str(error)
-    if error.where in _OPTIONS:
-        message = message.replace(f": {error.where}", f": {_OPTIONS[error.where]}", 1)
-    return re.sub(r"\b[a-z]+_[a-z]+\b(?= = )", lambda word: _OPTIONS.get(word[0], word[0]), message)
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
-        print(f"weightdecay {__version__}")
-        raise typer.Exit
-
-
-@app.command()
 def textbook(
     lambdas: Annotated[
         str | None,

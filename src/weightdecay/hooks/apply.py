@@ -1,0 +1,172 @@
+"""A rule on tensors: in place, in cache-sized pieces, in memory that is made once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.update import PIECE, direction, pieces
+from weightdecay.rules import Rule, Step
+
+# A parameter and what the rule is told about it.
+Live = tuple[Tensor, Step]
+
+
+class Memory:
+    """What a step needs beside the parameters: made when first needed, used again in every step."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
+        self._copies: dict[tuple[Tensor, str], Tensor] = {}
+
+    def piece(self, like: Tensor, slot: int = 0) -> Tensor:
+        """Uninitialised memory of the shape and layout of a piece."""
+        if like.device.type != "cpu" or like.numel() > PIECE or not like.is_contiguous():
+            return torch.empty_like(like)
+        key = like.dtype, like.device, slot
+        if key not in self._pieces or self._pieces[key].numel() < like.numel():
+            self._pieces[key] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return self._pieces[key][: like.numel()].view_as(like)
+
+    def whole(self, parameter: Tensor, what: str) -> Tensor:
+        """Memory as large as a parameter, the same in every step."""
+        key = parameter, what
+        if key not in self._copies or self._copies[key].shape != parameter.shape:
+            self._copies[key] = torch.empty_like(parameter)
+        return self._copies[key]
+
+
+class Pass:
+    """One rule on one stretch of memory, compiled into one kernel if asked for.
+
+    Args:
+        rule: the rule.
+        compiled: let torch.compile write the kernel.
+    """
+
+    def __init__(self, rule: Rule, compiled: bool) -> None:
+        self._rule = rule
+        self._kernel: Callable[..., None] | None = None
+        if compiled and type(rule).decayed is not Rule.decayed and not rule.coupled:
+            self._kernel = torch.compile(self._all_in_one, dynamic=True)
+            self._try()
+
+    def _try(self) -> None:
+        """Compile once on a small tensor, so that a missing compiler shows before anything is changed."""
+        w = torch.ones(8)
+        try:
+            self(w, Step(0.5, 0.5, state=self._rule.start(w, "")), (w.clone(),) * self._rule.needs_update)
+        except InputError:  # the rule has no state for a parameter of this name; the kernel is made later
+            pass
+        except Exception as error:
+            raise InputError(
+                "torch.compile cannot write a kernel here",
+                "compile",
+                str(error).strip().splitlines()[0][:150],
+                "install a C++ compiler, or leave out compile=True",
+            ) from error
+
+    def __call__(self, w: Tensor, step: Step, read: Sequence[Tensor] = (), share: float = 1.0) -> None:
+        """Decay w; `read` holds gradient and momentum, of which `share` of the first counts."""
+        if self._kernel is None:
+            self._rule.decay_(w, step)
+            return
+        numbers = [
+            torch.as_tensor(number, dtype=torch.float64) for number in (step.rate, step.weight_decay, share)
+        ]
+        self._kernel(w, *numbers, list(read), dict(step.state))
+
+    def _all_in_one(
+        self,
+        w: Tensor,
+        rate: Tensor,
+        strength: Tensor,
+        share: Tensor,
+        read: list[Tensor],
+        state: dict[str, Tensor],
+    ) -> None:
+        update = None
+        if read:
+            update = read[0] * share if len(read) == 1 else read[1] + share * read[0]
+        self._rule.decay_(w, Step(rate, strength, update, state))
+
+    @property
+    def fused(self) -> bool:
+        """Whether a kernel makes the update by itself."""
+        return self._kernel is not None
+
+
+def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
+    """Decay parameters by a rule that does not look at the update."""
+    if type(rule).decayed is Rule.decayed:
+        # A factor for each tensor and nothing else: one call for those that share it.
+        for rate in dict.fromkeys(step.rate for _, step in live):
+            together = [w for w, step in live if step.rate is rate or step.rate == rate]
+            torch._foreach_mul_(together, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
+        return
+    for w, step in live:
+        keys = list(step.state)
+        for piece, *states in _cut(rule, once, w, *step.state.values()):
+            once(piece, replace(step, state=dict(zip(keys, states, strict=True))))
+
+
+def decay_along(
+    rule: Rule,
+    once: Pass,
+    optimizer: optim.Optimizer,
+    group: Mapping[str, Any],
+    live: Sequence[Live],
+    memory: Memory,
+) -> None:
+    """Decay by a rule that looks at the update, before the step, where the optimizer's state tells it."""
+    for w, step in live:
+        update = direction(optimizer, group, w)
+        keys, count = list(step.state), len(update.tensors)
+        for piece, *rest in _cut(rule, once, w, *update.tensors, *step.state.values()):
+            told = replace(step, state=dict(zip(keys, rest[count:], strict=True)))
+            if once.fused:
+                once(piece, told, rest[:count], update.share)
+            else:
+                once(piece, replace(told, update=update.into(memory.piece(piece), *rest[:count])))
+
+
+def decay_after(rule: Rule, w: Tensor, step: Step, before: Tensor, memory: Memory) -> None:
+    """Decay by a rule that looks at the update, after the step, as if it had been done before it.
+
+    The update is the difference that the step made: w <- w + (decayed(before) - before).
+    """
+    keys = list(step.state)
+    for piece, old, *states in _cut(rule, None, w, before, *step.state.values()):
+        u = torch.sub(old, piece, out=memory.piece(piece))
+        decayed = memory.piece(piece, slot=1).copy_(old)
+        rule.decay_(decayed, replace(step, update=u, state=dict(zip(keys, states, strict=True))))
+        piece.add_(decayed.sub_(old))
+
+
+def _cut(rule: Rule, once: Pass | None, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Pieces where an element depends on itself alone; a kernel goes over all of them at once."""
+    if not rule.elementwise:
+        return [tensors]
+    return pieces(*tensors, size=tensors[0].numel() if once and once.fused else PIECE)
+
+
+def add_penalty(
+    rule: Rule, optimizer: optim.Optimizer, group: Mapping[str, Any], live: Sequence[Live], memory: Memory
+) -> list[tuple[Tensor, Tensor]]:
+    """Put the gradient with the penalty's share in place of each gradient; return the ones that were there.
+
+    The sum has memory of its own, so that the user's gradient can be given back after the step.
+    """
+    scale = getattr(optimizer, "grad_scale", None)  # fused optimizers divide by it inside the step
+    sign = (-1.0 if group.get("maximize") else 1.0) * (1.0 if scale is None else float(scale))
+    owned = []
+    for w, step in live:
+        gradient = w.grad
+        assert gradient is not None
+        owned.append((w, gradient))
+        step = replace(step, weight_decay=step.weight_decay * sign)
+        w.grad = rule.gradient(gradient, w, step, out=memory.whole(w, "gradient"))
+    return owned

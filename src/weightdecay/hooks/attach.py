@@ -1,0 +1,194 @@
+"""Attach a decay rule to an optimizer: everything is checked first, then everything is changed."""
+
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn, optim
+
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.groups import Group
+from weightdecay.hooks.decay import Decay
+from weightdecay.hooks.native import is_adaptive, momentum_of
+from weightdecay.hooks.plan import Plan, make_plan
+from weightdecay.hooks.refuse import check_native, check_optimizer
+from weightdecay.rules import Chain, Rule, rules_of
+from weightdecay.rules.strength import GroupStrength, Setting
+from weightdecay.schedule import lrs
+from weightdecay.units import limits, retention, shape
+from weightdecay.units.numbers import count, number
+
+
+def attach(
+    optimizer: optim.Optimizer,
+    rule: Rule | Chain,
+    *,
+    model: nn.Module | None = None,
+    on: str | Group | Sequence[str | Group] = "matrices",
+    steps_per_epoch: float | None = None,
+    samples_per_step: float | None = None,
+    tokens_per_step: float | None = None,
+    steps: int | None = None,
+    schedule: Any = None,
+    compile: bool = False,
+) -> Decay:
+    """Make an optimizer decay its parameters by a rule, inside its own `step`.
+
+    Where the optimizer brings the rule along and a whole parameter group decays, its own option is set: the
+    same bits and no cost. Elsewhere hooks run around `step`, closures included. `print(decay)` shows which
+    parameters decay, why, and by whose hand.
+
+    Args:
+        optimizer: any torch.optim.Optimizer, built with weight_decay=0.
+        rule: a decay rule, or a `chain` of several.
+        model: the model whose parameters these are; it decides roles and names. Left out, the names and
+            shapes that the optimizer holds decide.
+        on: which parameters decay: the name of a preset; one `Group`, and nothing else; or a list of both
+            that covers every parameter, first match wins.
+        steps_per_epoch: for half-lives in epochs.
+        samples_per_step: for half-lives in samples; the batch size times accumulated batches.
+        tokens_per_step: for half-lives in tokens.
+        steps: how many optimizer steps the run has, for a schedule or half-lives per run.
+        schedule: the learning rates of the run: a torch LR scheduler before its first step (simulated on a
+            copy), one number a step, one row a group, or a function of the step. It gives the peak where
+            the rule or a half-life needs one.
+        compile: let torch.compile write one kernel for a rule that takes several passes (`Cautious`, your
+            own): less time in every step, some seconds in the first; on a CPU it needs a C++ compiler.
+
+    Convention: each rule says how lr multiplies. A half-life without learning rate (neither `HalfLife(lr=)`
+    nor `schedule`) holds at every lr. With gradient accumulation a step is an optimizer step.
+
+    Returns:
+        The `Decay`: `state_dict`, `load_state_dict`, `detach`.
+
+    Raises:
+        InputError: something cannot be used; nothing has been changed then.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1)
+    >>> from weightdecay.rules import Decoupled
+    >>> print(attach(optimizer, Decoupled(0.5), model=model))
+    Decay(Decoupled(weight_decay=0.5)) on SGD
+      group 0: hooks around step
+        decays    weight (1, 3): weight of Linear
+        no decay  bias   (1,): bias of Linear
+    """
+    rules = rules_of(rule)
+    check_optimizer(optimizer, rules)
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
+    check_native(optimizer)
+    setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
+    planner = functools.partial(make_plan, optimizer, rules, model, on, setting)
+    plan = planner()
+    _check_free(optimizer, plan)
+    if not plan.all_targets:
+        raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
+    advice = _checked_strengths(optimizer, rules, plan, setting)
+    decay = Decay(optimizer, rules, rule.shown, plan, planner, compile)
+    for line in advice:
+        warnings.warn(line, WeightDecayWarning, stacklevel=2)
+    return decay
+
+
+def _setting(
+    optimizer: optim.Optimizer,
+    steps_per_epoch: float | None,
+    samples_per_step: float | None,
+    tokens_per_step: float | None,
+    steps: int | None,
+    schedule: Any,
+) -> Setting:
+    values = {
+        "steps_per_epoch": steps_per_epoch,
+        "samples_per_step": samples_per_step,
+        "tokens_per_step": tokens_per_step,
+    }
+    checked = {k: None if v is None else number(v, k, above=0) for k, v in values.items()}
+    groups = len(optimizer.param_groups)
+    rates = None if schedule is None else lrs(schedule, steps)
+    if rates is not None and len(rates) not in (1, groups):
+        raise InputError(
+            "a schedule has one row for each parameter group", "schedule", len(rates), f"give {groups} rows"
+        )
+    if rates is not None:
+        rates = np.broadcast_to(rates, (groups, rates.shape[1]))
+    return Setting(**checked, steps=None if steps is None else count(steps, "steps"), lrs=rates)
+
+
+def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:
+    """Refuse a second rule on a parameter that has one.
+
+    Raises:
+        InputError: it would decay twice.
+    """
+    targets = {id(target.parameter): target.name for target in plan.all_targets}
+    for other in attached(optimizer):
+        for target in other.plan.all_targets:
+            if id(target.parameter) in targets:
+                raise InputError(
+                    "a second decay on top of the one attached",
+                    targets[id(target.parameter)],
+                    other.shown,
+                    "detach the first, or give both in one wd.chain",
+                )
+
+
+def attached(optimizer: optim.Optimizer) -> list[Decay]:
+    """What is attached to an optimizer."""
+    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, Decay)]
+
+
+def _checked_strengths(
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting
+) -> list[str]:
+    """Refuse strengths that cannot be; what is to be said about those that can, each line once."""
+    lines: list[str] = []
+    for rule, strengths in zip(rules, plan.strengths, strict=True):
+        for i, targets in enumerate(plan.targets):
+            if targets:
+                lines += _checked_strength(optimizer, rule, strengths[i], plan, i, setting)
+    return list(dict.fromkeys(lines))
+
+
+def _checked_strength(
+    optimizer: optim.Optimizer, rule: Rule, strength: GroupStrength, plan: Plan, i: int, setting: Setting
+) -> tuple[str, ...]:
+    group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
+    at = strength.at(0)
+    if isinstance(at, Tensor):
+        at = float(at.item())
+    at *= max(target.scale for target in targets)
+    # The schedule's peak; without one the rate now, which a warm-up may still raise: each step checks again.
+    now = group["lr"].item() if isinstance(group["lr"], Tensor) else group["lr"]
+    lr = strength.lr_max or setting.peak(i) or float(now)
+    momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
+    adaptive = rule.coupled and is_adaptive(optimizer, group)
+    if rule.coupled and not momentum:  # no step of a known size to compare with
+        limits.check(at, where=where)
+        return limits.advice(at, adaptive=adaptive, coupled=True)
+    limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
+    if lr == 0:
+        return ()
+    return limits.advice(
+        at,
+        lr,
+        law=strength.law,
+        coupled=rule.coupled,
+        dtype=targets[0].parameter.dtype,
+        steps=setting.steps,
+        steps_per_epoch=setting.steps_per_epoch,
+        retention=_retention(strength, at, setting, i) if not rule.coupled else None,
+        **momentum,
+    )
+
+
+def _retention(strength: GroupStrength, at: float, setting: Setting, group: int) -> float | None:
+    """The share of the initial weights that the schedule leaves; None without a schedule."""
+    if setting.lrs is None:
+        return None
+    return retention(at * np.asarray(shape(strength.law, setting.lrs[group], strength.lr_max)))

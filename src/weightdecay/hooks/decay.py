@@ -1,0 +1,245 @@
+"""A rule at work: what happens around an optimizer's step."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.hooks import apply
+from weightdecay.hooks.native import Native
+from weightdecay.hooks.plan import Plan, Planner, signature
+from weightdecay.hooks.refuse import check_gradient, check_native
+from weightdecay.hooks.show import described
+from weightdecay.hooks.states import States
+from weightdecay.hooks.update import readable
+from weightdecay.rules import Rule, Step
+from weightdecay.rules.strength import GroupStrength
+
+# A rule's position, a parameter group and its parameters that have a gradient.
+Work = tuple[int, dict[str, Any], list[apply.Live]]
+
+
+class Decay:
+    """A rule attached to an optimizer: `attach` makes it, `optimizer.step()` runs it, `detach` ends it.
+
+    Policy: a parameter without gradient (`grad is None`) does not decay, as in torch's own optimizers; one
+    whose gradient is zero does. A step that a gradient scaler skips does not decay. Gradients are the
+    user's own again once the step is over.
+
+    Attributes:
+        optimizer: the optimizer.
+        shown: the rule as it was written.
+        steps: how many steps have been taken; skipped ones are not counted.
+        plan: which parameters decay, how strongly and by whose hand.
+        factor: times the strength; what `WeightDecayScheduler` sets.
+    """
+
+    def __init__(
+        self,
+        optimizer: optim.Optimizer,
+        rules: tuple[Rule, ...],
+        shown: str,
+        plan: Plan,
+        planner: Planner,
+        compiled: bool,
+    ) -> None:
+        self.optimizer = optimizer
+        self.steps, self.factor = 0, 1.0
+        self._rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
+        self._signature = signature(optimizer)
+        self._states = States(rules)
+        self._states.add(plan.all_targets)
+        self._native = Native(optimizer)
+        self._memory = apply.Memory()
+        self._passes = [apply.Pass(rule, compiled) for rule in rules]
+        self._gradients: list[tuple[Tensor, Tensor]] = []  # the user's, while a penalty is added
+        self._before_step: list[tuple[Rule, Tensor, Step, Tensor]] = []  # weights, where u is not readable
+        self._skipped = self._acted = self._above_peak = False
+        self._lower()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def detach(self) -> None:
+        """End the decay: take the hooks away and put the optimizer's own options back."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._drop_half_done()
+        self._native.put_back()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on as if never stopped: rule, step, factor, and tensors by parameter name.
+
+        Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`.
+        """
+        return {
+            "rule": self.shown,
+            "steps": self.steps,
+            "factor": self.factor,
+            "parameters": self._states.to_dict(),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; nothing is changed if it does not fit.
+
+        Raises:
+            InputError: the state of another rule, of other parameters or shapes, or no such state at all.
+        """
+        keys = {"rule", "steps", "factor", "parameters"}
+        if not isinstance(state_dict, Mapping) or not keys <= set(state_dict):
+            raise InputError(
+                "not the state of a decay", "state_dict", type(state_dict).__name__, "give Decay.state_dict()"
+            )
+        if state_dict["rule"] != self.shown:
+            raise InputError(
+                "the state belongs to another rule",
+                "state_dict",
+                state_dict["rule"],
+                f"attached is {self.shown}: attach the same, or go on without the state",
+            )
+        self._states.load(state_dict["parameters"])
+        self.steps, self.factor = int(state_dict["steps"]), float(state_dict["factor"])
+
+    def __repr__(self) -> str:
+        return described(f"Decay({self.shown}) on {type(self.optimizer).__name__}", self.plan)
+
+    @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
+    @torch.no_grad()
+    def _before(
+        self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._drop_half_done()
+        self._refresh()
+        found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
+        self._skipped = found_inf is not None and bool(found_inf.item())
+        self._acted = False
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._act()
+            return None
+        # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
+        wrapped = self._wrapped(closure)
+        if len(args) > 1:
+            return (args[0], wrapped, *args[2:]), kwargs
+        return args, {**kwargs, "closure": wrapped}
+
+    def _wrapped(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        def evaluate(*args: Any, **kwargs: Any) -> Any:
+            self._give_back_gradients()
+            loss = closure(*args, **kwargs)
+            with torch.no_grad():
+                penalty = self._act()
+            # A line search compares losses: the loss has to be the one the gradient belongs to.
+            return loss + penalty if isinstance(self.optimizer, optim.LBFGS) else loss
+
+        return evaluate
+
+    @torch.compiler.disable(reason="as above")
+    @torch.no_grad()
+    def _after(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del optimizer, args, kwargs
+        self._give_back_gradients()
+        if not self._skipped:
+            for rule, w, step, before in self._before_step:
+                apply.decay_after(rule, w, step, before, self._memory)
+            self.steps += 1
+        self._before_step.clear()
+
+    def _drop_half_done(self) -> None:
+        """Forget what a step that failed half way left behind."""
+        self._give_back_gradients()
+        self._before_step.clear()
+
+    def _give_back_gradients(self) -> None:
+        for parameter, gradient in reversed(self._gradients):
+            if parameter.grad is not None:
+                parameter.grad = gradient
+        self._gradients.clear()
+
+    def _refresh(self) -> None:
+        """Follow what happened to the optimizer since the last step: new parameters, loaded options."""
+        if (now := signature(self.optimizer)) != self._signature:
+            plan = self._planner()
+            self._states.add(plan.all_targets)
+            self.plan, self._signature = plan, now
+        self._lower()
+        check_native(self.optimizer, leave_out=self.plan.native)
+
+    def _lower(self) -> None:
+        """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
+        for i, options in self.plan.native.items():
+            group, strength, rule = self.optimizer.param_groups[i], self.plan.strengths[0][i], self._rules[0]
+            at = strength.at(self.steps) * self.factor * self.plan.targets[i][0].scale
+            self._check_rate(i, rule, strength, strength.rate(at, group["lr"]))
+            own = at if rule.coupled else strength.native(at, group["lr"])
+            self._native.set(i, {**options, "weight_decay": own})
+        self._native.put_back(keep=self.plan.native)
+
+    def _act(self) -> Tensor | float:
+        """Decay once a step; add penalties whenever the loss was evaluated, and return their sum."""
+        penalty: Tensor | float = 0.0
+        if self._skipped:
+            return penalty
+        work = list(self._work())  # every check is done before the first tensor changes
+        for r, group, live in work:
+            rule = self._rules[r]
+            if rule.coupled:
+                if isinstance(self.optimizer, optim.LBFGS):
+                    penalty = penalty + sum(rule.penalty(w, step) for w, step in live)
+                self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
+            elif self._acted:
+                continue
+            elif not rule.needs_update:
+                apply.decay(rule, self._passes[r], live)
+            elif readable(self.optimizer):
+                apply.decay_along(rule, self._passes[r], self.optimizer, group, live, self._memory)
+            else:
+                for w, step in live:
+                    self._before_step.append((rule, w, step, self._memory.whole(w, "before").copy_(w)))
+        self._acted = True
+        return penalty
+
+    def _work(self) -> Iterator[Work]:
+        """What is to be done, in order: rules that look at the update come last."""
+        for r, rule in sorted(enumerate(self._rules), key=lambda entry: entry[1].needs_update):
+            for i, targets in enumerate(self.plan.targets):
+                if i in self.plan.native:
+                    continue
+                group, strength = self.optimizer.param_groups[i], self.plan.strengths[r][i]
+                at = strength.at(self.steps) * self.factor
+                rate = strength.rate(at, group["lr"])
+                live: list[apply.Live] = []
+                for target in targets:
+                    w, scale = target.parameter, target.scale
+                    if w.grad is None:
+                        continue
+                    check_gradient(target.name, w.grad)
+                    live.append((w, Step(rate * scale, at * scale, state=self._states.of(target, r))))
+                    self._check_rate(i, rule, strength, rate * scale)
+                if live:
+                    yield r, group, live
+
+    def _check_rate(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor) -> None:
+        if rule.coupled or isinstance(rate, Tensor):  # a tensor is not waited for
+            return
+        lr = self.optimizer.param_groups[group]["lr"]
+        if rate >= 1:
+            raise InputError(
+                "a step would remove the whole weight or more",
+                f"lr·weight_decay of parameter group {group}",
+                f"{rate:g} at lr = {float(lr):g}, step {self.steps}",
+                "lower lr or the strength",
+            )
+        if strength.lr_max is not None and lr > strength.lr_max * (1 + 1e-6) and not self._above_peak:
+            self._above_peak = True
+            warnings.warn(
+                f"lr = {float(lr):g} of parameter group {group} is above lr_max = {strength.lr_max:g} at "
+                f"step {self.steps}: {type(rule).__name__} decays more than it says; give the true peak",
+                WeightDecayWarning,
+                stacklevel=2,
+            )

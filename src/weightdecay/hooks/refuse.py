@@ -1,0 +1,119 @@
+"""What no rule can be attached to, and why; checked before anything is changed."""
+
+import sys
+from collections.abc import Container
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.native import is_schedule_free, native_options
+from weightdecay.rules import Rule
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def check_optimizer(optimizer: Any, rules: tuple[Rule, ...]) -> None:
+    """Refuse what is no optimizer, or one in which a rule has no meaning.
+
+    Raises:
+        InputError: see the messages below.
+    """
+    if not isinstance(optimizer, optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise InputError(
+            "not an optimizer of torch's kind",
+            "optimizer",
+            type(optimizer).__name__,
+            "give a torch.optim.Optimizer whose __init__ has run",
+        )
+    for rule in rules:
+        if reason := refusal(optimizer, rule, alone=len(rules) == 1):
+            raise InputError(f"{type(rule).__name__} cannot act here", "optimizer", *reason)
+
+
+def refusal(optimizer: optim.Optimizer, rule: Rule, alone: bool = True) -> tuple[str, str] | None:
+    """Why a rule cannot act on an optimizer and what to do instead; None if it can."""
+    name = type(optimizer).__name__
+    if alone and native_options(optimizer, rule) is not None:
+        return None
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        return f"{name} with differentiable=True, whose step is part of a graph", "use a rule it brings along"
+    if isinstance(optimizer, optim.SparseAdam):
+        return f"{name}, whose gradients are sparse", "use a dense optimizer"
+    if isinstance(optimizer, optim.LBFGS) and not rule.coupled:
+        return (
+            f"{name}, which evaluates the loss several times a step and takes curvature from the weights' "
+            "moves: a decay beside the update would be taken for curvature",
+            "use wd.L2, whose penalty is part of the loss",
+        )
+    if is_schedule_free(optimizer) and not rule.coupled:
+        return (
+            f"{name}, whose weights are a blend of two sequences: decay from outside reaches one only",
+            "use wd.Decoupled where it has a decay of its own (AdamWScheduleFree), or wd.L2",
+        )
+    return None
+
+
+def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> None:
+    """Refuse an optimizer that decays by itself, in any group but those to leave out.
+
+    Raises:
+        InputError: a group's `weight_decay` is not 0.
+    """
+    for i, group in enumerate(optimizer.param_groups):
+        if i not in leave_out and float(group.get("weight_decay", 0) or 0) != 0:
+            raise InputError(
+                "the optimizer already decays; a second decay on top would add up silently",
+                f"weight_decay of parameter group {i}",
+                float(group["weight_decay"]),
+                "build it with weight_decay=0; to resume, attach first and load the states after",
+            )
+
+
+def check_parameter(name: str, parameter: Tensor) -> None:
+    """Refuse a parameter that decay does not work on yet.
+
+    Raises:
+        InputError: a flattened, sharded, meta, sparse, complex or 16-bit parameter.
+    """
+    if getattr(parameter, "_is_flat_param", False) or type(parameter).__name__ == "FlatParameter":
+        what, remedy = "a flattened parameter has lost its names and shapes", "shard with fully_shard (FSDP2)"
+    elif _is_sharded(parameter):
+        what, remedy = "sharded parameters are not supported yet", "attach on a model that is not sharded"
+    elif parameter.device.type == "meta":
+        what, remedy = "a meta tensor has no values", "materialise the model first (to_empty)"
+    elif parameter.layout != torch.strided:
+        what, remedy = "sparse parameters are not supported yet", "leave it out with on="
+    elif parameter.is_complex():
+        what, remedy = "complex parameters are not supported yet", "leave it out with on="
+    elif parameter.dtype in _HALF:
+        what = "16-bit weights are not supported yet: p·(1 - rate) rounds back to p"
+        remedy = "keep float32 weights and use autocast"
+    elif not parameter.is_floating_point():
+        what, remedy = "only floating point parameters can decay", "leave it out with on="
+    else:
+        return
+    raise InputError(
+        what, name, f"{str(parameter.dtype).removeprefix('torch.')} {tuple(parameter.shape)}", remedy
+    )
+
+
+def _is_sharded(parameter: Tensor) -> bool:
+    module = sys.modules.get("torch.distributed.tensor")  # not loaded: nothing can be sharded
+    return module is not None and isinstance(parameter, module.DTensor)
+
+
+def check_gradient(name: str, gradient: Tensor) -> None:
+    """Refuse a gradient that decay does not work with yet.
+
+    Raises:
+        InputError: it is sparse.
+    """
+    if gradient.is_sparse:
+        raise InputError(
+            "a sparse gradient is not supported yet: decay would touch every row",
+            name,
+            f"{gradient._nnz()} of {gradient.shape[0]} rows",
+            "leave the parameter out with on=, or build the embedding with sparse=False",
+        )

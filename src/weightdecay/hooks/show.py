@@ -1,0 +1,44 @@
+"""What an attached rule does to which parameter, in words."""
+
+from collections.abc import Sequence
+
+from weightdecay.groups import Assignment
+from weightdecay.hooks.plan import Plan
+
+# Groups with more parameters are shown by what they have in common.
+_MOST_LINES = 12
+
+
+def described(title: str, plan: Plan) -> str:
+    """The rule, and for every group what decays, what does not, why, and by whose hand."""
+    lines = [title]
+    if not plan.named:
+        lines.append("  no names are known: state goes by group and position, roles by shape alone")
+    for i, entries in enumerate(plan.assignments):
+        hand = "the optimizer's own decay" if i in plan.native else "hooks around step"
+        lines.append(f"  group {i}: {hand if plan.targets[i] else 'nothing decays'}")
+        lines += _one_by_one(entries) if len(entries) <= _MOST_LINES else _by_reason(entries)
+    return "\n".join(lines)
+
+
+def _what(entry: Assignment) -> str:
+    return "decays" if entry.scale == 1 else f"× {entry.scale:g}" if entry.scale else "no decay"
+
+
+def _one_by_one(entries: Sequence[Assignment]) -> list[str]:
+    width = max((len(entry.name) for entry in entries), default=0)
+    return [f"    {_what(one):9} {one.name:{width}} {tuple(one.shape)}: {one.reason}" for one in entries]
+
+
+def _by_reason(entries: Sequence[Assignment]) -> list[str]:
+    alike: dict[tuple[str, str], list[Assignment]] = {}
+    for entry in entries:
+        alike.setdefault((_what(entry), entry.reason), []).append(entry)
+    lines = []
+    for (what, reason), same in alike.items():
+        names = ", ".join(entry.name for entry in same[:3]) + ", ..." * (len(same) > 3)
+        count = (
+            f"{len(same)} parameter{'s' * (len(same) > 1)}, {sum(entry.numel for entry in same):,} elements"
+        )
+        lines.append(f"    {what:9} {count}: {reason} ({names})")
+    return lines

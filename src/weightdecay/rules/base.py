@@ -1,0 +1,107 @@
+"""What a decay rule is: a frozen value with one pure function of a tensor."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from weightdecay.units import HalfLife, HalfLives, Law
+
+# A number or 0-dim tensor; one number for each parameter group of the optimizer; a half-life; a function
+# of the step.
+Strength = float | Tensor | Sequence[float] | HalfLife | HalfLives | Callable[[int], float]
+
+# Every rule by its name, in order of definition; a subclass of Rule enters by being defined.
+RULES: "dict[str, type[Rule]]" = {}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule is told about one parameter at one step.
+
+    Args:
+        rate: strength times what the rule's `law` makes of lr: the fraction of w that plain decay removes.
+        weight_decay: the strength at this step, the group's scale included.
+        update: u, where the optimizer is about to do w <- w - lr u, up to a positive factor; only for
+            rules with `needs_update`. Scratch memory: a rule may overwrite it.
+        state: what the rule keeps for this parameter, made by `start`.
+    """
+
+    rate: float | Tensor
+    weight_decay: float | Tensor
+    update: Tensor | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A decay rule; subclass it as a frozen dataclass and override `decayed`.
+
+    Args:
+        weight_decay: the strength wd: a number, a 0-dim tensor, a list with one number for each parameter
+            group of the optimizer, a half-life, or a function of the step (counted from 0).
+
+    Class variables declare what the rule is and needs:
+        law: how the removed fraction follows lr: "lr", "lr_relative" (lr/lr_max), "lr_squared"
+            (lr²/lr_max) or "constant".
+        native: what the rule is called where an optimizer brings it along: "coupled", "decoupled", None.
+        coupled: the rule changes the gradient (`gradient`), not the weight.
+        needs_update: the rule looks at the optimizer's update.
+        elementwise: an element's decay depends on that element alone, so large tensors go in pieces.
+
+    Convention: one half, times lr where the law says so: plain decay removes rate·w, rate = wd·lr.
+    """
+
+    weight_decay: Strength
+
+    law: ClassVar[Law] = "lr"
+    native: ClassVar[Literal["coupled", "decoupled"] | None] = None
+    coupled: ClassVar[bool] = False
+    needs_update: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Enter the registry."""
+        super().__init_subclass__(**options)
+        RULES[cls.__name__] = cls
+
+    def decayed(self, w: Tensor, step: Step) -> Tensor:
+        """Return the weight after the decay alone; a new tensor."""
+        return w * (1 - step.rate)
+
+    def decay_(self, w: Tensor, step: Step) -> None:
+        """Do the same in place, and bring the state up to date; override it to save memory traffic."""
+        w.copy_(self.decayed(w, step))
+
+    def gradient(self, g: Tensor, w: Tensor, step: Step, out: Tensor | None = None) -> Tensor:
+        """Return the gradient with the penalty's share, for a coupled rule; a new tensor, or `out`."""
+        raise NotImplementedError
+
+    def penalty(self, w: Tensor, step: Step) -> Tensor:
+        """Return what a coupled rule adds to the loss: its gradient is what `gradient` adds."""
+        raise NotImplementedError
+
+    def start(self, w: Tensor, name: str) -> dict[str, Tensor]:
+        """Return what the rule keeps for a parameter, made when it is attached."""
+        del w, name
+        return {}
+
+    @property
+    def shown(self) -> str:
+        """The rule as it was written, without memory addresses: what a saved state is stamped with."""
+        values = {f.name: _shown(getattr(self, f.name)) for f in fields(self)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in values.items() if v is not None)})"
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        return "tensor"  # its value may change while it is attached
+    if isinstance(value, Mapping):
+        return f"{{{len(value)} tensors}}"
+    if isinstance(value, HalfLife):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return f"HalfLife({', '.join(f'{k}={v:g}' for k, v in parts.items() if v is not None)})"
+    return getattr(value, "__qualname__", None) or repr(value)

@@ -1,0 +1,190 @@
+"""From a strength as people write it to a number at each step, for one parameter group."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.rules.base import Rule
+from weightdecay.units import HalfLife, HalfLives, Law, coupled_weight_decay, rate_of, shape, strength_for
+from weightdecay.units.numbers import number
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known about the training when a rule is attached; None is unknown.
+
+    Args:
+        steps_per_epoch, samples_per_step, tokens_per_step: to count half-lives in steps.
+        steps: how many steps the run has.
+        lrs: the learning rates of the run, groups × steps.
+    """
+
+    steps_per_epoch: float | None = None
+    samples_per_step: float | None = None
+    tokens_per_step: float | None = None
+    steps: int | None = None
+    lrs: np.ndarray | None = None
+
+    def peak(self, group: int) -> float | None:
+        """The largest learning rate of a group over the schedule."""
+        return None if self.lrs is None else float(self.lrs[group].max())
+
+
+@dataclass(frozen=True)
+class GroupStrength:
+    """A rule's strength in one parameter group.
+
+    Args:
+        law: how the removed fraction follows lr; "constant" for a half-life without a learning rate.
+        lr_max: the peak learning rate, where the law needs it.
+        at: the strength at a step, before the group's scale.
+    """
+
+    law: Law
+    lr_max: float | None
+    at: Callable[[int], float | Tensor]
+
+    def rate(self, strength: float | Tensor, lr: float | Tensor) -> float | Tensor:
+        """The fraction removed: strength times what the law makes of lr. Tensors stay tensors."""
+        if self.law == "constant":
+            return strength
+        if self.law == "lr":
+            return lr * strength
+        assert self.lr_max is not None
+        relative = lr / self.lr_max
+        return relative * strength if self.law == "lr_relative" else lr * relative * strength
+
+    def native(self, strength: float | Tensor, lr: float | Tensor) -> float | Tensor:
+        """The `weight_decay` with which a natively decoupled optimizer removes that fraction."""
+        if self.law == "lr":
+            return strength
+        assert self.lr_max is not None
+        return strength / self.lr_max if self.law == "lr_relative" else strength * (lr / self.lr_max)
+
+
+def group_strength(
+    rule: Rule, group: int, groups: int, setting: Setting, momentum: Mapping[str, Any] | None
+) -> GroupStrength:
+    """Read the strength of a rule for one parameter group.
+
+    A half-life needs to know at which lr it holds: `HalfLife(lr=)`, else the peak of the schedule given,
+    else it holds at every lr, and the law is constant.
+
+    Args:
+        rule: the rule.
+        group: the group's position in the optimizer.
+        groups: how many groups the optimizer has.
+        setting: what is known about the training.
+        momentum: momentum, dampening and nesterov of torch's SGD; None for any other optimizer.
+
+    Raises:
+        InputError: λ is negative or not finite, a list of another length, a half-life that lacks something.
+    """
+    name = f"{type(rule).__name__}.weight_decay"
+    lr_max = _lr_max(rule, group, groups, setting)
+    value = rule.weight_decay
+    if isinstance(value, HalfLife):
+        return _half_life(rule, value, lr_max, group, setting, momentum)
+    if isinstance(value, HalfLives):
+        return _half_lives(rule, value, lr_max, group, setting)
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise InputError("a strength is one number", name, tuple(value.shape), "give a 0-dim tensor")
+        number(value.item(), name, least=0)
+        return GroupStrength(rule.law, lr_max, lambda _: value)
+    if callable(value):
+        number(value(0), f"{name}(0)", least=0)
+        return GroupStrength(rule.law, lr_max, lambda step: number(value(step), f"{name}({step})", least=0))
+    strength = number(_of_group(value, group, groups, name), name, least=0)
+    return GroupStrength(rule.law, lr_max, lambda _: strength)
+
+
+def _of_group(value: Any, group: int, groups: int, name: str) -> Any:
+    """The entry for a group of a list with one number each; a number is every group's."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    if len(value) != groups:
+        raise InputError(
+            "a list has one number for each parameter group",
+            name,
+            list(value),
+            f"the optimizer has {groups} group{'s' * (groups != 1)}",
+        )
+    return value[group]
+
+
+def _lr_max(rule: Rule, group: int, groups: int, setting: Setting) -> float | None:
+    if rule.law not in ("lr_relative", "lr_squared"):
+        return None
+    where = f"{type(rule).__name__}.lr_max"
+    given = _of_group(getattr(rule, "lr_max", None), group, groups, where)
+    lr_max = setting.peak(group) if given is None else given
+    if lr_max is None:
+        # Not read from the optimizer: after OneCycleLR's construction its lr is 1/25 of the peak.
+        raise InputError(
+            "the rule needs the peak learning rate", where, "None", "give lr_max=, or schedule= to attach"
+        )
+    return number(lr_max, where, above=0)
+
+
+def _half_life(
+    rule: Rule,
+    value: HalfLife,
+    lr_max: float | None,
+    group: int,
+    setting: Setting,
+    momentum: Mapping[str, Any] | None,
+) -> GroupStrength:
+    steps = value.in_steps(
+        steps_per_epoch=setting.steps_per_epoch,
+        samples_per_step=setting.samples_per_step,
+        tokens_per_step=setting.tokens_per_step,
+    )
+    lr = value.lr or lr_max or setting.peak(group)
+    if rule.coupled:
+        if momentum is None:
+            raise InputError(
+                "coupled decay has no half-life in this optimizer",
+                f"{type(rule).__name__}.weight_decay",
+                value,
+                "give a number, or use wd.Decoupled",
+            )
+        if lr is None:
+            raise InputError(
+                "coupled decay has a half-life at one learning rate only",
+                "HalfLife.lr",
+                "None",
+                "give lr=, or schedule= to attach",
+            )
+        strength = coupled_weight_decay(steps, lr, **momentum)
+        return GroupStrength(rule.law, lr_max, lambda _: strength)
+    rate = rate_of(steps)
+    if lr is None:
+        return GroupStrength("constant", None, lambda _: rate)
+    strength = rate / float(shape(rule.law, lr, lr_max))
+    return GroupStrength(rule.law, lr_max, lambda _: strength)
+
+
+def _half_lives(
+    rule: Rule, value: HalfLives, lr_max: float | None, group: int, setting: Setting
+) -> GroupStrength:
+    if rule.coupled:
+        raise InputError(
+            "coupled decay cannot be given in half-lives of a run",
+            f"{type(rule).__name__}.weight_decay",
+            value,
+            "give a number or wd.HalfLife",
+        )
+    if setting.lrs is not None:
+        strength = strength_for(value.per_run, np.asarray(shape(rule.law, setting.lrs[group], lr_max)))
+        return GroupStrength(rule.law, lr_max, lambda _: strength)
+    if setting.steps is None:
+        raise InputError(
+            "half-lives of a run need the run", "steps", "None", "give steps= and schedule= to attach"
+        )
+    rate = strength_for(value.per_run, np.ones(setting.steps))
+    return GroupStrength("constant", None, lambda _: rate)

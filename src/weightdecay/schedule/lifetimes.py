@@ -1,0 +1,191 @@
+"""Everything about one strength in one run: half-life, share of the run, retention, mean age."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weightdecay.errors import InputError
+from weightdecay.schedule.lrs import lrs
+from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
+from weightdecay.units.halflife import (
+    LN2,
+    Law,
+    half_life,
+    log_retention,
+    mean_age,
+    rate_of,
+    shape,
+    strength_for,
+)
+from weightdecay.units.limits import advice, check
+from weightdecay.units.numbers import number
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """What a strength does to a weight that gets no gradient.
+
+    Args:
+        weight_decay: the strength.
+        rate: the fraction removed in a step at the peak step size.
+        half_life: in steps, at the peak; infinite without decay.
+        timescale: 1/rate, in steps.
+        steps: of the run, or None; the fields below are None without it.
+        share_of_run: half-life at the peak over the steps of the run.
+        half_lives: over the whole run, under its schedule.
+        half_life_in_run: steps over half_lives: the half-life averaged over the run.
+        retention: share of the initial weights that is left at the end.
+        mean_age: of the updates in the final weights, in steps; None for coupled decay with momentum.
+        warnings: one line each.
+    """
+
+    weight_decay: float
+    rate: float
+    half_life: float
+    timescale: float
+    steps: int | None = None
+    share_of_run: float | None = None
+    half_lives: float | None = None
+    half_life_in_run: float | None = None
+    retention: float | None = None
+    mean_age: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def lifetime(
+    weight_decay: float | None = None,
+    *,
+    half_life_steps: float | None = None,
+    half_lives: float | None = None,
+    lr: float,
+    schedule: Any = "constant",
+    steps: int | None = None,
+    warmup: float = 0.0,
+    floor: float = 0.0,
+    decay: float = 0.2,
+    law: Law = "lr",
+    coupled: bool = False,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    dtype: Any = None,
+    steps_per_epoch: float | None = None,
+) -> Lifetime:
+    """What one strength does in one run. Give it as weight_decay, half_life_steps or half_lives.
+
+    Args:
+        weight_decay: the strength.
+        half_life_steps: instead: the half-life in steps at the peak step size.
+        half_lives: instead: half-lives of the whole run under its schedule.
+        lr: the peak step size.
+        schedule: a name; see `lrs`.
+        steps: of the run; None answers for the peak alone.
+        warmup: see `lrs`.
+        floor: see `lrs`.
+        decay: see `lrs`.
+        law: how the fraction removed follows the step size.
+        coupled: the decay goes through SGD's gradient and momentum.
+        momentum: of SGD, for coupled decay.
+        dampening: of SGD, for coupled decay.
+        nesterov: of SGD, for coupled decay.
+        dtype: what the weights are stored in, for the warnings.
+        steps_per_epoch: for the warnings.
+
+    Convention: decoupled decay removes strength·shape_t at step t. Coupled decay with momentum under a
+    schedule is taken as if the step size of each step had always been: exact where it is constant.
+
+    Raises:
+        InputError: none or several strengths, a strength that cannot be, a schedule that is none.
+
+    >>> round(lifetime(0.1, lr=3e-4, schedule="cosine", steps=10_000).retention, 3)
+    0.861
+    """
+    given = [v for v in (weight_decay, half_life_steps, half_lives) if v is not None]
+    if len(given) != 1:
+        raise InputError(
+            "a strength is said in one way",
+            "weight_decay",
+            f"{len(given)} ways",
+            "give exactly one of weight_decay, half_life, half_lives",
+        )
+    peak = number(lr, "lr", above=0)
+    sgd = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+    _only_for_coupled(coupled, law, sgd)
+    run = None
+    if steps is not None or schedule != "constant" or half_lives is not None:
+        run = lrs(schedule, steps, peak, warmup=warmup, floor=floor, decay=decay)[0]
+    strength = _strength(weight_decay, half_life_steps, half_lives, run, peak, law, coupled, sgd)
+    check(strength, peak, law=law, coupled=coupled, **sgd)
+    rate = coupled_rate(strength, peak, **sgd) if coupled else strength * shape(law, peak, peak)
+    found = Lifetime(strength, rate, half_life(rate), 1 / rate if rate else float("inf"))
+    about = {"law": law, "coupled": coupled, "dtype": dtype, "steps_per_epoch": steps_per_epoch, **sgd}
+    if run is None:
+        return Lifetime(**{**vars(found), "warnings": advice(strength, peak, **about)})
+    return _over(run, found, peak, about)
+
+
+def _strength(
+    weight_decay: float | None,
+    half_life_steps: float | None,
+    half_lives: float | None,
+    run: np.ndarray | None,
+    peak: float,
+    law: Law,
+    coupled: bool,
+    sgd: dict[str, Any],
+) -> float:
+    """The strength, from the one of the first three that was given."""
+    if half_life_steps is not None:
+        if coupled:
+            return coupled_weight_decay(half_life_steps, peak, **sgd)
+        return rate_of(half_life_steps) / shape(law, peak, peak)
+    if half_lives is None:
+        return number(weight_decay, "weight_decay", least=0)
+    if coupled and sgd["momentum"]:
+        raise InputError(
+            "no strength is solved for under coupled decay with momentum",
+            "half_lives",
+            half_lives,
+            "give a half-life in steps at the peak",
+        )
+    assert run is not None
+    return strength_for(half_lives, shape(law, run, peak))
+
+
+def _only_for_coupled(coupled: bool, law: Law, sgd: dict[str, Any]) -> None:
+    for name, value in sgd.items():
+        if value and not coupled:
+            raise InputError(
+                "momentum does not change the rate of decoupled decay",
+                name,
+                value,
+                "leave it out, or say coupled",
+            )
+    if coupled and law != "lr":
+        raise InputError("coupled decay follows the step size", "law", law, "use lr")
+
+
+def _over(run: np.ndarray, found: Lifetime, peak: float, about: dict[str, Any]) -> Lifetime:
+    """The same strength, over a run with these step sizes."""
+    through_momentum = about["coupled"] and about["momentum"]
+    if through_momentum:
+        sgd = {name: about[name] for name in ("momentum", "dampening", "nesterov")}
+        unique, where = np.unique(run, return_inverse=True)
+        rates = np.array([coupled_rate(found.weight_decay, float(lr), **sgd) for lr in unique])[where]
+    else:
+        rates = found.weight_decay * shape(about["law"], run, peak)
+    halves = -log_retention(rates) / LN2
+    kept = 2**-halves
+    return Lifetime(
+        **{
+            **vars(found),
+            "steps": len(run),
+            "share_of_run": found.half_life / len(run),
+            "half_lives": halves,
+            "half_life_in_run": len(run) / halves if halves else float("inf"),
+            "retention": kept,
+            "mean_age": None if through_momentum else mean_age(rates, run),
+            "warnings": advice(found.weight_decay, peak, steps=len(run), retention=kept, **about),
+        }
+    )

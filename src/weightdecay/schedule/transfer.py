@@ -1,0 +1,237 @@
+"""One strength in another set-up: another batch size, step size, schedule, length or data set."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from weightdecay.errors import InputError
+from weightdecay.schedule.lrs import lrs
+from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_for
+from weightdecay.units.limits import advice, check
+from weightdecay.units.numbers import count, number
+
+Keep = Literal["run", "epoch"]
+WidthRule = Literal["independent", "sqrt"]
+# The half-lives' power of (old width / new width), beside lr that goes as 1/width.
+_WIDTH_POWERS = {"independent": 0.0, "sqrt": 0.5}
+_WIDTH_SOURCES = {"independent": "arXiv 2510.19093", "sqrt": "arXiv 2510.15262"}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training is set to, as far as weight decay looks at it.
+
+    Args:
+        batch_size: training examples (or tokens) a step, over all devices and accumulated micro-batches.
+        lr: the peak step size, where the schedule is a name; else None.
+        steps: optimizer steps of the run; not needed where the schedule is a list of numbers.
+        schedule: whatever `weightdecay.schedule.lrs` takes: a name, numbers, a function, a torch scheduler.
+        examples: size of the training data, in the unit of the batch size; None: the same in both set-ups.
+        width: of the hidden layers, to be told what the literature says about it.
+        warmup: with a named schedule: share of the steps over which lr rises.
+        floor: with a named schedule: the last step size as a share of lr.
+        decay: with "wsd": share of the steps over which lr falls.
+
+    Raises:
+        InputError: a number out of range.
+
+    >>> Setup(batch_size=256, lr=3e-4, steps=10_000).schedule
+    'constant'
+    """
+
+    batch_size: int
+    lr: float | None = None
+    steps: int | None = None
+    schedule: Any = "constant"
+    examples: int | None = None
+    width: int | None = None
+    warmup: float = 0.0
+    floor: float = 0.0
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "examples", "width"):
+            if (value := getattr(self, name)) is not None or name == "batch_size":
+                object.__setattr__(self, name, count(value, f"Setup.{name}"))
+        if self.lr is not None:
+            object.__setattr__(self, "lr", number(self.lr, "Setup.lr", above=0))
+
+    def lrs(self) -> np.ndarray:
+        """The step size at each step.
+
+        Raises:
+            InputError: the schedule cannot be used, or gives different step sizes to several groups.
+        """
+        rows = lrs(self.schedule, self.steps, self.lr, warmup=self.warmup, floor=self.floor, decay=self.decay)
+        if not (rows == rows[0]).all():
+            raise InputError(
+                "the groups have different step sizes",
+                "Setup.schedule",
+                f"{len(rows)} rows",
+                "transfer one group at a time",
+            )
+        return rows[0]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What `transfer` found.
+
+    Args:
+        weight_decay: the strength in the new set-up.
+        kept: "run" or "epoch": what is the same in both, half-lives per run or per epoch.
+        half_lives_old: half-lives of the old run.
+        half_lives_new: half-lives of the new run.
+        retention_old: share of the initial weights that the old run leaves, 2^-half_lives_old.
+        retention_new: share that the new run leaves.
+        epochs_ratio: passes over the data of the new run over those of the old.
+        notes: the rule that was kept and what is not agreed on, one line each.
+        warnings: what is doubtful about the new strength, one line each.
+    """
+
+    weight_decay: float
+    kept: Keep
+    half_lives_old: float
+    half_lives_new: float
+    retention_old: float
+    retention_new: float
+    epochs_ratio: float
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def transfer(
+    weight_decay: float,
+    old: Setup,
+    new: Setup,
+    keep: Keep = "run",
+    law: Law = "lr",
+    width_rule: WidthRule | None = None,
+) -> Transfer:
+    """The strength that does in a new set-up what `weight_decay` does in the old one.
+
+    Solves sum_t ln(1 - wd·shape_t) = -H ln 2 under the new schedule, where H is the old run's sum,
+    times the ratio of epochs if half-lives per epoch are to be kept.
+
+    Args:
+        weight_decay: the strength in the old set-up.
+        old: the set-up in which it is known to be good.
+        new: the set-up it is wanted for.
+        keep: "run" keeps half-lives per run, "epoch" per epoch; at equal numbers of epochs they agree.
+        law: how the rule follows the step size: "lr" for AdamW and SGD without momentum.
+        width_rule: None does nothing about the width; beside lr that goes as 1/width (muP), "independent"
+            keeps lr·wd (arXiv 2510.19093), "sqrt" lets wd grow as sqrt(width) (arXiv 2510.15262).
+
+    Convention: decoupled decay (torch AdamW); for coupled decay on SGD with momentum see `coupled_rate`.
+
+    Raises:
+        InputError: a set-up or strength that cannot be, or half-lives that the new run cannot have.
+
+    >>> old = Setup(batch_size=256, lr=3e-4, steps=10_000)
+    >>> new = Setup(batch_size=1024, lr=6e-4, steps=5_000, schedule="cosine")
+    >>> answer = transfer(0.1, old, new, keep="run")
+    >>> f"{answer.weight_decay:.4f}, {answer.half_lives_new:.3f} half-lives"
+    '0.2000, 0.433 half-lives'
+    >>> f"{transfer(0.1, old, new, keep='epoch').weight_decay:.4f}"
+    '0.3999'
+
+    Source: arXiv 2405.13698 and 2505.13738 (the timescale of decay against epochs and run length).
+    """
+    if keep not in ("run", "epoch"):
+        raise InputError("what is to be kept?", "keep", repr(keep), "use run or epoch")
+    if width_rule is not None and width_rule not in _WIDTH_POWERS:
+        raise InputError("no such rule", "width_rule", repr(width_rule), "use independent or sqrt, or None")
+    for where, setup in (("old", old), ("new", new)):
+        if not isinstance(setup, Setup):
+            raise InputError("not a Setup", where, repr(setup)[:60], "give Setup(batch_size, lr, steps)")
+    old_lrs, new_lrs = old.lrs(), new.lrs()
+    strength = check(weight_decay, float(old_lrs.max()), law=law)
+    half_lives = -log_retention(strength * shape(law, old_lrs)) / LN2
+    ratio = _epochs_ratio(old, len(old_lrs), new, len(new_lrs))
+    wanted = half_lives * (ratio if keep == "epoch" else 1.0) * _width_factor(old, new, width_rule)
+    shapes = shape(law, new_lrs)
+    found = strength_for(wanted, shapes)
+    other = half_lives * (1.0 if keep == "epoch" else ratio) * _width_factor(old, new, width_rule)
+    return Transfer(
+        weight_decay=found,
+        kept=keep,
+        half_lives_old=half_lives,
+        half_lives_new=wanted,
+        retention_old=2**-half_lives,
+        retention_new=2**-wanted,
+        epochs_ratio=ratio,
+        notes=(
+            _kept(keep, half_lives, ratio, _reach(other, shapes)),
+            *_about_data(old, new),
+            *_about_width(old, new, width_rule, wanted, shapes),
+        ),
+        warnings=advice(
+            found,
+            float(new_lrs.max()),
+            law=law,
+            steps=len(new_lrs),
+            steps_per_epoch=new.examples / new.batch_size if new.examples else None,
+            retention=2**-wanted,
+        ),
+    )
+
+
+def _epochs_ratio(old: Setup, old_steps: int, new: Setup, new_steps: int) -> float:
+    """Epochs of the new run over epochs of the old; an unknown size of the data is that of the other run."""
+    seen = (new_steps * new.batch_size) / (old_steps * old.batch_size)
+    return seen * old.examples / new.examples if old.examples and new.examples else seen
+
+
+def _reach(half_lives: float, shapes: np.ndarray) -> float | None:
+    try:
+        return strength_for(half_lives, shapes)
+    except InputError:
+        return None
+
+
+def _kept(keep: Keep, half_lives: float, ratio: float, other: float | None) -> str:
+    name, another = ("per epoch", "per run") if keep == "epoch" else ("per run", "per epoch")
+    start = f"kept: half-lives {name} ({half_lives:.4g} over the old run)"
+    if math.isclose(ratio, 1, rel_tol=1e-9):
+        return f"{start}; the numbers of epochs are equal, so half-lives {another} are kept, too"
+    instead = "is out of reach" if other is None else f"would give {other:.4g}"
+    return f"{start}; the new run has {ratio:.4g} times the epochs: keeping half-lives {another} {instead}"
+
+
+def _about_data(old: Setup, new: Setup) -> Sequence[str]:
+    if old.examples and new.examples and old.examples != new.examples:
+        return (
+            f"the data differ in size ({old.examples:,} and {new.examples:,}): epochs are counted in each",
+        )
+    return ()
+
+
+def _width_factor(old: Setup, new: Setup, rule: str | None) -> float:
+    if rule is None:
+        return 1.0
+    if not (old.width and new.width):
+        raise InputError("a rule for the width needs both widths", "width_rule", rule, "give width in both")
+    return (old.width / new.width) ** _WIDTH_POWERS[rule]
+
+
+def _about_width(
+    old: Setup, new: Setup, rule: str | None, wanted: float, shapes: np.ndarray
+) -> Sequence[str]:
+    if not (old.width and new.width) or old.width == new.width:
+        return ()
+    if rule is not None:
+        other = next(name for name in _WIDTH_POWERS if name != rule)
+        return (
+            f"width {old.width} to {new.width} by the rule {rule} ({_WIDTH_SOURCES[rule]}); it takes lr as "
+            f"1/width; {_WIDTH_SOURCES[other]} disagrees",
+        )
+    lower = _reach(wanted * math.sqrt(old.width / new.width), shapes)
+    shown = "is out of reach" if lower is None else f"would be {lower:.4g}"
+    return (
+        f"width {old.width} to {new.width}: nothing was done about it, the literature disagrees. With lr as "
+        "1/width (muP), arXiv 2510.19093 keeps lr·wd, which is this answer; arXiv 2510.15262 lets "
+        f"wd grow as sqrt(width), which {shown}. Choose with width_rule",
+    )

@@ -1,0 +1,192 @@
+"""What a strength must not be (errors), and what it probably should not be (advice)."""
+
+import math
+from typing import Any
+
+from weightdecay.errors import InputError
+from weightdecay.units.coupled import coupled_rate, diverges_from, oscillates_from
+from weightdecay.units.halflife import Law, half_life, shape
+from weightdecay.units.numbers import number
+
+# p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
+FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
+
+
+def check(
+    weight_decay: float,
+    lr_max: float | None = None,
+    *,
+    law: Law = "lr",
+    coupled: bool = False,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    where: str = "weight_decay",
+) -> float:
+    """Refuse a strength that cannot be; return it as a float.
+
+    Args:
+        weight_decay: the strength.
+        lr_max: the largest step size of the run; None checks the strength alone.
+        law: how the fraction removed in a step follows the step size.
+        coupled: the decay goes through the gradient and SGD's momentum, below.
+        momentum: of SGD, for coupled decay.
+        dampening: of SGD, for coupled decay.
+        nesterov: of SGD, for coupled decay.
+        where: the argument to name in an error.
+
+    Raises:
+        InputError: the strength is negative or not finite; it removes a whole weight or more in a step
+            (max rate >= 1: torch's AdamW flips signs without a warning); coupled decay with momentum
+            diverges (a = lr·wd·(1 - dampening) >= 2 (1 + mu), Nesterov 2 (1 + mu)/(1 + 2 mu)).
+
+    >>> check(0.1, lr_max=3e-4)
+    0.1
+    """
+    strength = number(weight_decay, where, least=0)
+    if lr_max is None and law in ("lr", "lr_squared"):
+        return strength
+    peak = 1.0 if lr_max is None else number(lr_max, "lr_max", least=0)
+    if peak == 0:
+        return strength
+    per_unit = float(shape(law, peak, peak))
+    if coupled and momentum:
+        mu = number(momentum, "momentum", least=0, below=1)
+        per_unit *= 1 - number(dampening, "dampening", least=0, below=1)
+        limit, what = diverges_from(mu, nesterov), "the weight diverges"
+    else:
+        limit, what = 1.0, "a step removes the whole weight or more"
+    if strength * per_unit >= limit:
+        at = "" if law in ("constant", "lr_relative") else f" at lr = {peak:g}"
+        raise InputError(what, where, f"{strength:g}{at}", f"give less than {limit / per_unit:.4g}")
+    return strength
+
+
+def advice(
+    weight_decay: float,
+    lr: float | None = None,
+    *,
+    law: Law = "lr",
+    coupled: bool = False,
+    adaptive: bool = False,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    dtype: Any = None,
+    steps: float | None = None,
+    steps_per_epoch: float | None = None,
+    retention: float | None = None,
+) -> tuple[str, ...]:
+    """What a careful colleague would say about a strength that can be used; empty when there is nothing.
+
+    Args:
+        weight_decay: the strength.
+        lr: the peak step size; not needed for the laws "lr_relative" and "constant".
+        law: how the fraction removed in a step follows the step size.
+        coupled: the decay goes through the gradient (L2).
+        adaptive: the optimizer divides by a running size of the gradient (Adam and its kin).
+        momentum: of SGD, for coupled decay.
+        dampening: of SGD, for coupled decay.
+        nesterov: of SGD, for coupled decay.
+        dtype: what the weights are stored in, a name or a torch dtype.
+        steps: of the run.
+        steps_per_epoch: to compare the timescale with a pass over the data.
+        retention: the share of the initial weights that is left after the run.
+
+    Returns:
+        One line each: what, the numbers, what to do.
+
+    Raises:
+        InputError: as `check`, or an argument out of range.
+
+    >>> advice(1e-4, lr=1e-4, dtype="float32")  # doctest: +ELLIPSIS
+    ('the decay is lost in float32: the rate 1e-08 a step is below 2.98e-08, so p·(1 - rate) is p again; ...
+    """
+    momenta = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+    if law in ("lr_relative", "constant") and lr is None:
+        lr = 1.0
+    strength = check(weight_decay, lr, law=law, coupled=coupled, **momenta)
+    if strength == 0:
+        return ()
+    if coupled and adaptive:
+        return (
+            "coupled L2 in an adaptive optimizer has no decay rate: the optimizer divides it away; "
+            f"with weight_decay = {strength:g} a weight without gradient shrinks by about lr a step as with "
+            "any other; use decoupled decay (AdamW)",
+        )
+    found: list[str] = []
+    if lr:
+        per_unit = float(shape(law, lr, lr))
+        rate = strength * per_unit
+        if coupled:
+            found += _momentum(strength, lr, **momenta)
+            rate = coupled_rate(strength, lr, **momenta)
+            removed = strength * lr * (1 - dampening if momentum else 1.0)  # what one step really adds
+        else:
+            removed = rate
+        found += _precision(removed, dtype, strength)
+        found += _timescale(rate, steps, steps_per_epoch, retention)
+    elif retention is not None:
+        found += _retained(number(retention, "retention", least=0))
+    return tuple(found)
+
+
+def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float, nesterov: bool) -> list[str]:
+    a, limit = lr * weight_decay * (1 - dampening), oscillates_from(momentum, nesterov)
+    if not momentum or a <= limit:
+        return []
+    return [
+        f"weights oscillate: lr·wd·(1 - dampening) = {a:.3g} is more than {limit:.3g}, the most that "
+        f"momentum = {momentum:g} follows without; give a weight_decay below {limit / a * weight_decay:.3g}"
+    ]
+
+
+def _precision(rate: float, dtype: Any, weight_decay: float) -> list[str]:
+    if dtype is None:
+        return []
+    name = str(dtype).removeprefix("torch.")
+    if name not in FLOORS:
+        raise InputError("no such floating point type", "dtype", name, f"use one of {', '.join(FLOORS)}")
+    floor = FLOORS[name]
+    if rate > floor:
+        return []
+    return [
+        f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) is "
+        f"p again; keep the weights in a wider type or give more than {weight_decay * floor / rate:.3g}"
+    ]
+
+
+def _timescale(
+    rate: float, steps: float | None, steps_per_epoch: float | None, retention: float | None
+) -> list[str]:
+    """Lines about tau = 1/rate; of several that say the same the strongest only."""
+    tau, found = 1 / rate, []
+    if tau < 10:
+        found.append(
+            f"the decay is very fast: its timescale 1/rate is {tau:.3g} steps (less than 10), half of a "
+            f"weight is gone after {half_life(min(rate, 1)):.3g}; give less weight_decay"
+        )
+    elif steps_per_epoch is not None and tau < number(steps_per_epoch, "steps_per_epoch", above=0):
+        found.append(
+            f"the timescale 1/rate, {tau:.4g} steps, is shorter than an epoch of {steps_per_epoch:g}: the "
+            "weights forget examples before they come again; give less weight_decay"
+        )
+    kept = retention
+    if kept is None and steps is not None:
+        kept = math.exp(number(steps, "steps", above=0) * math.log1p(-rate)) if rate < 1 else 0.0
+    dull = _retained(number(kept, "retention", least=0)) if kept is not None else []
+    if not dull and steps is not None and tau > number(steps, "steps", above=0):
+        dull = [
+            f"the timescale 1/rate, {tau:.4g} steps, is longer than the run of {steps:g}: the start is never "
+            "forgotten; give more weight_decay"
+        ]
+    return found + dull
+
+
+def _retained(retention: float) -> list[str]:
+    if retention <= 0.9:
+        return []
+    return [
+        f"the decay does next to nothing: {retention:.3g} of the initial weights is left after the run "
+        "(more than 0.9); give more weight_decay"
+    ]

@@ -1,0 +1,410 @@
+"""Bad input: one line that says what, where, which value and what to do; the optimizer is left as it was."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.hooks.zoo import Model, train
+from torch import nn, optim
+
+import weightdecay as wd
+
+
+def adamw(**options):
+    model = Model()
+    return model, optim.AdamW(model.named_parameters(), lr=0.1, **{"weight_decay": 0, **options})
+
+
+def sgd(**options):
+    model = Model()
+    return model, optim.SGD(model.named_parameters(), lr=0.1, **options)
+
+
+def of(parameter):
+    return None, optim.SGD([("odd", parameter)], lr=0.1)
+
+
+def flat():
+    parameter = nn.Parameter(torch.ones(4))
+    parameter._is_flat_param = True
+    return of(parameter)
+
+
+def other_model():
+    return Model(), sgd()[1]
+
+
+def twice():
+    model, optimizer = sgd()
+    optimizer.param_groups.append({**optimizer.param_groups[0]})
+    return model, optimizer
+
+
+def unmade():
+    return None, optim.SGD.__new__(optim.SGD)
+
+
+CASES = [
+    (sgd, lambda: wd.Decoupled(-0.1), {}, r"Decoupled.weight_decay = -0.1; give"),
+    (sgd, lambda: wd.Decoupled(float("nan")), {}, r"Decoupled.weight_decay = nan"),
+    (sgd, lambda: wd.Decoupled(float("inf")), {}, r"Decoupled.weight_decay = inf"),
+    (
+        sgd,
+        lambda: wd.Decoupled(torch.ones(2)),
+        {},
+        r"a strength is one number.*= \(2,\); give a 0-dim tensor",
+    ),
+    (sgd, lambda: wd.Decoupled([0.1, 0.2]), {}, r"\[0.1, 0.2\]; the optimizer has 1 group"),
+    (sgd, lambda: wd.Decoupled(lambda step: -1.0), {}, r"Decoupled.weight_decay\(0\) = -1"),
+    (
+        sgd,
+        lambda: wd.Decoupled(10.0),
+        {},
+        r"removes the whole weight or more.*10 at lr = 0.1; give less than 10",
+    ),
+    (sgd, lambda: wd.L2(10.0), {}, r"removes the whole weight or more"),
+    (lambda: sgd(momentum=0.9), lambda: wd.L2(40.0), {}, r"the weight diverges"),
+    (sgd, lambda: wd.Decoupled(0.1), {"schedule": [0.1, 20.0]}, r"0.1 at lr = 20"),
+    (sgd, lambda: wd.Decoupled(wd.HalfLife(epochs=2)), {}, r"half-life in epochs needs steps_per_epoch"),
+    (sgd, lambda: wd.Decoupled(wd.HalfLife(samples=9)), {}, r"needs samples_per_step"),
+    (sgd, lambda: wd.Decoupled(wd.HalfLife(tokens=9)), {}, r"needs tokens_per_step"),
+    (sgd, lambda: wd.Decoupled(wd.HalfLives(per_run=2)), {}, r"half-lives of a run need the run: steps"),
+    (sgd, lambda: wd.L2(wd.HalfLives(per_run=2)), {"steps": 9}, r"cannot be given in half-lives of a run"),
+    (sgd, lambda: wd.L2(wd.HalfLife(steps=100)), {}, r"HalfLife.lr = None; give lr="),
+    (adamw, lambda: wd.L2(wd.HalfLife(steps=100)), {}, r"coupled decay has no half-life in this optimizer"),
+    (
+        sgd,
+        lambda: wd.Corrected(0.1),
+        {},
+        r"needs the peak learning rate: Corrected.lr_max = None; give lr_max=",
+    ),
+    (sgd, lambda: wd.Independent(0.1), {}, r"needs the peak learning rate: Independent.lr_max"),
+    (
+        sgd,
+        lambda: wd.Corrected(0.1, lr_max=[0.1, 0.2]),
+        {},
+        r"Corrected.lr_max = \[0.1, 0.2\]; the optimizer has 1",
+    ),
+    (sgd, lambda: wd.Corrected(0.1, lr_max=-1.0), {}, r"Corrected.lr_max = -1"),
+    (sgd, lambda: wd.Toward(0.1, to={}), {}, r"no point for a parameter: to = first.weight"),
+    (
+        sgd,
+        lambda: wd.Toward(0.1, to={"first.weight": torch.ones(2)}),
+        {},
+        r"first.weight has another shape.*\(2,\)",
+    ),
+    (sgd, lambda: wd.Decoupled(0.1), {"on": "matrixes"}, r"matrixes"),
+    (sgd, lambda: wd.Decoupled(0.1), {"on": wd.Group(name="third.*")}, r"third"),
+    (
+        sgd,
+        lambda: wd.Decoupled(0.1),
+        {"on": [wd.Group(name="*", scale=0)]},
+        r"no parameter of the optimizer decays",
+    ),
+    (
+        sgd,
+        lambda: wd.Decoupled(0.1),
+        {"on": wd.Group(name="*", options={"lr": 1.0})},
+        r"sets no optimizer options",
+    ),
+    (sgd, lambda: wd.Decoupled(0.1), {"steps_per_epoch": 0}, r"steps_per_epoch = 0"),
+    (sgd, lambda: wd.Decoupled(0.1), {"schedule": [[0.1, 0.1]] * 3}, r"one row for each parameter group.*3"),
+    (sgd, lambda: wd.Decoupled(0.1), {"schedule": "cosine", "steps": 9}, r"lr"),
+    (
+        lambda: adamw(weight_decay=0.01),
+        lambda: wd.Cautious(0.1),
+        {},
+        r"already decays.*group 0 = 0.01; build it with",
+    ),
+    (
+        other_model,
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"not in the model: group 0, position 0 = first.weight \(3, 4\)",
+    ),
+    (
+        twice,
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"stands twice in the optimizer: group 1, position 0 = first.weight",
+    ),
+    (
+        flat,
+        lambda: wd.Decoupled(0.1),
+        {"on": "all"},
+        r"flattened parameter.*odd = float32 \(4,\); shard with",
+    ),
+    (
+        lambda: of(nn.Parameter(torch.ones(2, 2, device="meta"))),
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"meta tensor has no",
+    ),
+    (
+        lambda: of(nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))),
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"complex",
+    ),
+    (
+        lambda: of(nn.Parameter(torch.ones(2, 2).half())),
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"16-bit.*float16 \(2, 2\)",
+    ),
+    (unmade, lambda: wd.Decoupled(0.1), {}, r"not an optimizer of torch's kind"),
+    (lambda: sgd(differentiable=True), lambda: wd.Decoupled(0.1), {}, r"SGD with differentiable=True"),
+    (
+        lambda: (None, optim.SparseAdam([nn.Parameter(torch.ones(3, 2))], lr=0.1)),
+        lambda: wd.Decoupled(0.1),
+        {},
+        r"SparseAdam, whose gradients are sparse",
+    ),
+]
+
+
+def snapshot(optimizer):
+    if not isinstance(optimizer, optim.Optimizer) or not hasattr(optimizer, "param_groups"):
+        return None
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    hooks = len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)
+    return pickle.dumps(groups), hooks, dict(optimizer.state)
+
+
+@pytest.mark.parametrize(("make", "rule", "settings", "message"), CASES)
+def test_refused_and_nothing_changed(make, rule, settings, message):
+    model, optimizer = make()
+    before = snapshot(optimizer)
+    with pytest.raises(wd.InputError, match=message) as error:
+        wd.attach(optimizer, rule(), model=model, **settings)
+    assert "\n" not in str(error.value)
+    assert snapshot(optimizer) == before
+
+
+WRONG_TYPES = """
+import torch, weightdecay as wd
+model = torch.nn.Linear(3, 1)
+def sgd(**options):
+    return torch.optim.SGD(model.named_parameters(), lr=0.1, **options)
+for call in (
+    lambda: wd.attach(sgd(), wd.Decoupled("0.1")),
+    lambda: wd.attach(sgd(), wd.Decoupled(None)),
+    lambda: wd.attach(sgd(), 0.1),
+    lambda: wd.attach(sgd(), wd.Decoupled),
+    lambda: wd.attach("adam", wd.Decoupled(0.1)),
+    lambda: wd.attach(sgd(), wd.Decoupled(0.1), model={}),
+    lambda: wd.attach(sgd(), wd.Decoupled(0.1), on=3),
+    lambda: wd.attach(sgd(), wd.Decoupled(0.1), steps="many"),
+    lambda: wd.attach(sgd(), wd.Decoupled(0.1)).load_state_dict([]),
+    lambda: wd.chain(0.1),
+    lambda: wd.Toward(0.1, to="origin"),
+    lambda: wd.WeightDecayScheduler("adam", float),
+    lambda: wd.WeightDecayScheduler(sgd(weight_decay=0.1), 0.5),
+):
+    try:
+        call()
+    except wd.InputError as error:
+        print(error)
+"""
+
+
+def test_wrong_types_get_a_message():
+    """In a process of its own: in this one the tests' own type checks would come first."""
+    done = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "not a number: Decoupled.weight_decay = '0.1'; give a number",
+        "not a number: Decoupled.weight_decay = None; give a number",
+        "not a decay rule: rule = 0.1; give, say, wd.Decoupled(0.1)",
+        "not a decay rule: rule = <class 'weightdecay.rules.decays.Decoupled'>; give, say, wd.Decoupled(0.1)",
+        "not an optimizer of torch's kind: optimizer = str; "
+        "give a torch.optim.Optimizer whose __init__ has run",
+        "not a model: model = dict; give a torch.nn.Module",
+        "no groups: groups = 3; give a preset's name, a Group or a list of these",
+        "not a number: steps = 'many'; give a number",
+        "not the state of a decay: state_dict = list; give Decay.state_dict()",
+        "not a decay rule: rule = 0.1; give, say, wd.Decoupled(0.1)",
+        "no such point to decay toward: to = 'origin'; give \"start\" or tensors",
+        "nothing to schedule: target = str; give a Decay or an optimizer",
+        "not a function: factor = 0.5; give a function of the step",
+    ]
+
+
+def test_a_second_rule_on_the_same_parameters():
+    model, optimizer = sgd()
+    wd.attach(optimizer, wd.Decoupled(0.1), model=model)
+    with pytest.raises(wd.InputError, match=r"second decay on top.*first.weight = Decoupled.*wd.chain"):
+        wd.attach(optimizer, wd.Toward(0.1), model=model)
+    biases = wd.attach(optimizer, wd.Toward(0.1), model=model, on=wd.Group(role="bias"))
+    assert [t.name for t in biases.plan.all_targets] == ["first.bias", "second.bias"]
+
+
+def test_a_sparse_gradient_stops_the_step_before_anything_decays():
+    embedding = nn.Embedding(5, 2, sparse=True)
+    optimizer = optim.SGD(embedding.named_parameters(), lr=0.1)
+    wd.attach(optimizer, wd.Decoupled(0.1), model=embedding, on="all")
+    embedding(torch.tensor([1, 2])).sum().backward()
+    before = embedding.weight.detach().clone()
+    with pytest.raises(
+        wd.InputError, match=r"sparse gradient.*weight = 2 of 5 rows; leave the parameter out"
+    ):
+        optimizer.step()
+    assert torch.equal(embedding.weight, before)
+
+
+def test_lr_that_grows_beyond_reach_stops_the_step():
+    model, optimizer = sgd()
+    wd.attach(optimizer, wd.Decoupled(0.5), model=model)
+    train(model, optimizer, 1)
+    optimizer.param_groups[0]["lr"] = 2.0
+    before = model.first.weight.detach().clone()
+    with pytest.raises(wd.InputError, match=r"group 0 = 1 at lr = 2, step 1; lower lr or the strength"):
+        train(model, optimizer, 1)
+    assert torch.equal(model.first.weight, before)
+
+
+def test_lr_above_its_peak_is_warned_about_once():
+    model, optimizer = sgd()
+    wd.attach(optimizer, wd.Corrected(0.5, lr_max=0.05), model=model)
+    with pytest.warns(wd.WeightDecayWarning, match=r"lr = 0.1 of parameter group 0 is above lr_max = 0.05"):
+        train(model, optimizer, 1)
+    train(model, optimizer, 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "make", "message"),
+    [
+        (wd.Decoupled(5.0), sgd, "very fast"),
+        (wd.Decoupled(1e-9), sgd, "is lost in float32"),
+        (wd.L2(0.1), lambda: sgd(momentum=0.9), "weights oscillate"),
+        (wd.L2(0.1), adamw, "no decay rate"),
+    ],
+)
+def test_advice_comes_as_a_warning(rule, make, message):
+    model, optimizer = make()
+    if message.startswith("is lost"):
+        model = Model(dtype=torch.float32)
+        optimizer = optim.SGD(model.named_parameters(), lr=0.1)
+    with pytest.warns(wd.WeightDecayWarning, match=message):
+        wd.attach(optimizer, rule, model=model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {}, "not the state of a decay"),
+        (lambda s: {**s, "rule": "Decoupled(weight_decay=0.1)"}, "belongs to another rule"),
+        (lambda s: {**s, "parameters": {}}, "changed their names.*only the optimizer has it"),
+        (
+            lambda s: {**s, "parameters": {**s["parameters"], "third": [{}]}},
+            "changed their names: state_dict = third; only the saved state has it",
+        ),
+        (
+            lambda s: {**s, "parameters": {k: [{"point": torch.ones(1)}] for k in s["parameters"]}},
+            r"does not fit: point of first.weight = \(1,\); \(3, 4\) is needed",
+        ),
+        (lambda s: {**s, "parameters": {k: [{}] for k in s["parameters"]}}, "does not fit"),
+        (
+            lambda s: {**s, "parameters": {k: [] for k in s["parameters"]}},
+            r"a state for another number of rules: first.weight = 0",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, message):
+    model, optimizer = sgd()
+    decay = wd.attach(optimizer, wd.Toward(0.1), model=model)
+    train(model, optimizer, 2)
+    before = decay.state_dict()["parameters"]["first.weight"][0]["point"].clone()
+    with pytest.raises(wd.InputError, match=message):
+        decay.load_state_dict(change(decay.state_dict()))
+    assert torch.equal(decay.state_dict()["parameters"]["first.weight"][0]["point"], before)
+    assert decay.steps == 2
+
+
+def test_without_names_state_goes_by_position():
+    model = Model()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    decay = wd.attach(optimizer, wd.Toward(0.1))
+    assert list(decay.state_dict()["parameters"]) == ["group 0, position 0", "group 0, position 2"]
+    assert "state goes by group and position" in repr(decay)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch.compile
+def test_names_are_those_of_the_model_without_its_wrappers():
+    model = Model()
+    for wrapped in (torch.compile(model), nn.DataParallel(model)):
+        optimizer = optim.SGD(wrapped.named_parameters(), lr=0.1)
+        decay = wd.attach(optimizer, wd.Toward(0.1), model=wrapped)
+        assert list(decay.state_dict()["parameters"]) == ["first.weight", "second.weight"]
+
+
+def test_a_long_list_is_shown_by_what_it_has_in_common():
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(20)))
+    optimizer = optim.SGD(model.named_parameters(), lr=0.1)
+    lines = repr(wd.attach(optimizer, wd.Decoupled(0.1), model=model)).splitlines()
+    assert lines[2:] == [
+        "    decays    20 parameters, 180 elements: weight of Linear (0.weight, 1.weight, 2.weight, ...)",
+        "    no decay  20 parameters, 60 elements: bias of Linear (0.bias, 1.bias, 2.bias, ...)",
+    ]
+
+
+class TestWeightDecayScheduler:
+    def test_on_an_optimizer(self):
+        model = Model()
+        groups = wd.param_groups(model, weight_decay=0.2)
+        optimizer = optim.AdamW(groups, lr=0.1)
+        scheduler = wd.WeightDecayScheduler(optimizer, lambda t: 1 / (1 + t))
+        assert scheduler.get_last_weight_decay() == [0.2, 0.0]
+        for t in range(1, 4):
+            scheduler.step()
+            assert scheduler.get_last_weight_decay() == [0.2 / (1 + t), 0.0]
+        resumed = wd.WeightDecayScheduler(optimizer, lambda t: 1 / (1 + t))
+        resumed.load_state_dict(scheduler.state_dict())
+        resumed.step()
+        scheduler.step()
+        assert resumed.get_last_weight_decay() == scheduler.get_last_weight_decay()
+        assert scheduler.get_last_weight_decay() == pytest.approx([0.2 / 5, 0.0])
+
+    @pytest.mark.parametrize("kind", [optim.AdamW, optim.SGD])
+    def test_on_a_decay_is_a_strength_by_step(self, kind):
+        """Lowered (AdamW, whole groups) and by hooks: the same as a function of the step in the rule."""
+        results = []
+        for scheduled in (True, False):
+            model = Model()
+            optimizer = kind(model.named_parameters(), lr=0.1, weight_decay=0)
+            strength = 0.5 if scheduled else (lambda t: 0.5 * (1 / (1 + t)))
+            decay = wd.attach(optimizer, wd.Decoupled(strength), model=model, on="all")
+            scheduler = wd.WeightDecayScheduler(decay, lambda t: 1 / (1 + t)) if scheduled else None
+            for _ in range(4):
+                train(model, optimizer, 1)
+                if scheduler:
+                    scheduler.step()
+            results.append([w.detach() for w in model.parameters()])
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: wd.WeightDecayScheduler(sgd()[1], float), "no group has a weight_decay to multiply"),
+            (
+                lambda: wd.WeightDecayScheduler(adamw(weight_decay=0.1)[1], lambda t: -1.0),
+                r"factor\(0\) = -1",
+            ),
+        ],
+    )
+    def test_bad_input(self, make, message):
+        with pytest.raises(wd.InputError, match=message):
+            make()
+
+    def test_an_optimizer_that_a_rule_governs(self):
+        model, optimizer = adamw()
+        wd.attach(optimizer, wd.Decoupled(0.1), model=model, on="all")
+        with pytest.raises(wd.InputError, match=r"a rule is attached.*give the Decay"):
+            wd.WeightDecayScheduler(optimizer, lambda t: 1.0)
+
+    def test_a_state_of_another_optimizer(self):
+        scheduler = wd.WeightDecayScheduler(adamw(weight_decay=0.1)[1], lambda t: 1.0)
+        with pytest.raises(wd.InputError, match="not the state of this scheduler"):
+            scheduler.load_state_dict({"last_epoch": 3, "base_weight_decays": [0.1, 0.2]})
