@@ -1,5 +1,6 @@
 # Everything runs in .venv, which these targets make and keep up to date by themselves.
 #   make textbook    the textbook experiment, into runs/textbook
+#   make example     a small transformer, three decay rules side by side, into runs/pride
 #   make test        every check: lint, types, imports, tests
 #   make test-peers  tests whose oracle is a large other library
 #   make lint        ruff, pyright, import-linter
@@ -13,10 +14,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The main job's settings, say: make textbook ARGS="--lambda 0,3 --seeds 20"
 ARGS ?=
 
-.PHONY: textbook test test-peers lint docs bench clean
+.PHONY: textbook example test test-peers lint docs bench clean
 
 textbook: .venv/.installed
 	$(BIN)/weightdecay textbook $(ARGS)
+
+example: .venv/.installed
+	$(BIN)/python examples/pride.py $(ARGS)
 
 test: lint
 	$(BIN)/pytest -m "not peer"

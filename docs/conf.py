@@ -38,6 +38,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: more threads on
 
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False  # what stands before a colon in Returns is part of the sentence
+napoleon_custom_sections = [("Class variables declare what the rule is and needs", "params_style")]
 
 
 def shorten_defaults(_app, _what, _name, _obj, _options, signature, returns):
@@ -49,8 +51,10 @@ def shorten_defaults(_app, _what, _name, _obj, _options, signature, returns):
 
 def docstring_to_rst(_app, what, _name, _obj, _options, lines):
     """Our docstrings are plain text: keep indented equations line by line, and ||w||² as it stands."""
-    # napoleon would read what stands before a colon in a property's first line as its type
-    out = [""] if what == "property" else []
+    if what == "property" and lines:
+        # napoleon reads what stands before the first colon of a property as its type: let that be nothing
+        lines[0] = f": {lines[0]}"
+    out = []
     literal = False
     for line in lines:
         after_gap = len(out) > 1 and not out[-1] and bool(out[-2])
@@ -78,6 +82,14 @@ def translations_in_step(app):
                 raise ExtensionError(f"{translated.name}: code cell {number} differs from {original.name}")
         if len(ours) != len(theirs):
             raise ExtensionError(f"{translated.name}: {len(ours)} code cells, {original.name} {len(theirs)}")
+
+
+def public_names_listed(app):
+    """Every public name has its entry on the API page."""
+    page = (Path(app.srcdir) / "api.md").read_text("utf-8")
+    listed = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", page, re.MULTILINE)
+    if missing := sorted(set(weightdecay.__all__) - set(listed)):
+        raise ExtensionError(f"api.md does not list {', '.join(missing)}")
 
 
 def every_page(_app, env, _added, _changed, _removed):
@@ -109,5 +121,6 @@ def setup(app):
     app.connect("autodoc-process-signature", shorten_defaults)
     app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # before napoleon
     app.connect("builder-inited", translations_in_step)
+    app.connect("builder-inited", public_names_listed)
     app.connect("env-get-outdated", every_page)
     app.connect("html-page-context", page_language)

@@ -14,6 +14,7 @@ HEAVY = {"torch", "numpy", "polars", "matplotlib", "rich", "typer", "jaxtyping"}
 
 def test_public_names_are_these():
     assert wd.__all__ == [
+        "L2",
         "Cautious",
         "Corrected",
         "Decay",
@@ -27,7 +28,6 @@ def test_public_names_are_these():
         "Independent",
         "InputError",
         "Interrupted",
-        "L2",
         "LambdaCurve",
         "LiveCurves",
         "Outcome",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
     from weightdecay.rules import L2, Cautious, Corrected, Decoupled, Independent, Rule, Toward, chain
-    from weightdecay.schedule.transfer import Setup, Transfer, transfer
+    from weightdecay.schedule.setups import Setup, Transfer, transfer
     from weightdecay.textbook.data import Synthetic, TableFile
     from weightdecay.textbook.experiment import run_experiment
     from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
@@ -49,11 +49,11 @@ _HOMES = {
     "Outcome": "textbook.record",
     "Rule": "rules",
     "Run": "textbook.record",
-    "Setup": "schedule.transfer",
+    "Setup": "schedule.setups",
     "Synthetic": "textbook.data",
     "TableFile": "textbook.data",
     "Toward": "rules",
-    "Transfer": "schedule.transfer",
+    "Transfer": "schedule.setups",
     "WeightDecayError": "errors",
     "WeightDecayScheduler": "hooks",
     "WeightDecayWarning": "errors",
@@ -67,7 +67,7 @@ _HOMES = {
     "preset": "groups",
     "run_experiment": "textbook.experiment",
     "split": "groups",
-    "transfer": "schedule.transfer",
+    "transfer": "schedule.setups",
 }
 
 __all__ = [
@@ -112,7 +112,13 @@ __all__ = [
 ]
 
 
+# Packages with more than the names above, for those who build on them.
+_PACKAGES = ("groups", "hooks", "ridge", "rules", "schedule", "units")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

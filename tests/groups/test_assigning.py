@@ -200,6 +200,19 @@ def test_a_selector_that_selects_nothing_says_what_is_there():
         )
 
 
+def test_patterns_fit_the_whole_name():
+    for pattern, names in {
+        "layers.?.weight": ["layers.0.weight", "layers.1.weight", "layers.2.weight"],
+        "re:layers.[02].*t": ["layers.0.weight", "layers.2.weight"],
+        "*.[02].bias": ["layers.0.bias", "layers.2.bias"],
+    }.items():
+        records = assign(zoo.Mlp(), wd.Group(name=pattern))
+        assert [one.name for one in records if one.scale] == names
+    for pattern in ("layers.0", "re:weight", "LAYERS.*", "weight"):
+        with pytest.raises(wd.InputError, match="a group that selects nothing"):
+            assign(zoo.Mlp(), wd.Group(name=pattern))
+
+
 def test_a_shadowed_selector_names_what_stands_before_it():
     groups = [
         wd.Group(role="matrix"),

@@ -68,7 +68,7 @@ class Attention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             q, k, v = self.q(x), self.k(x), self.v(x)
-        q, k, v = (part.view(x.size(0), -1, 2, 2).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.view(part.size(0), -1, part.shape[-1] // 2, 2).transpose(1, 2) for part in (q, k, v))
         q, k = self.q_norm(q), self.k_norm(k)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.post(x + self.out(mixed))
@@ -79,6 +79,9 @@ class Functional(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.early = nn.Linear(4, 4, bias=False)
+        self.mix = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
         self.W = nn.Parameter(torch.randn(4, 5))
         self.direct = nn.Linear(5, 5, bias=False)
         self.cosine = nn.Linear(5, 3, bias=False)
@@ -86,12 +89,30 @@ class Functional(nn.Module):
         self.tanh = nn.Linear(5, 5)
         self.last = nn.LayerNorm(5, eps=1e-12)
 
-    def forward(self, x):
+    def forward(self, x, flip=False):
+        if flip:
+            x = x.flip(0)
+        self.unused(x)
+        x = F.layer_norm(F.linear(self.early(x), self.mix.weight, self.mix.bias), (4,), eps=1e-12)
         x = F.layer_norm((x @ self.W) * 0.5, (5,), eps=1e-12)
         x = F.layer_norm(F.linear(x, self.direct.weight) / 2.0, (5,), eps=1e-12)
         x = self.last(self.twice(x)) + F.linear(x, self.twice.weight)
         x = self.last(torch.tanh(self.tanh(x)))
         return F.linear(F.normalize(x, dim=-1), F.normalize(self.cosine.weight, dim=-1))
+
+
+class Residual(nn.Module):
+    """Has norm in its name and a normalisation inside, and normalises only a branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.inside = nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.inside(self.norm(x))
+
+
+ResidualPreNorm = type("ResidualPreNorm", (Residual,), {})
 
 
 class Chained(nn.Module):
@@ -104,12 +125,16 @@ class Chained(nn.Module):
         self.second = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
         self.norm = LlamaRMSNorm(4)
         self.gelu = nn.Linear(4, 4)
-        self.divided = nn.Linear(4, 4)
+        self.both = nn.Linear(4, 4)
+        self.residual = ResidualPreNorm()
+        self.before = nn.Linear(4, 4)
 
     def forward(self, x):
+        x = self.residual(self.before(x))
         x = self.norm(self.second(F.relu(self.first(self.pre(x)) - 1.0)))
         x = self.norm(F.gelu(self.gelu(x)))
-        return self.norm(1.0 / (self.divided(x) + 9.0))
+        x = self.both(x)
+        return self.norm(x) + x
 
 
 def image():
@@ -133,7 +158,7 @@ MODELS = {
     ),
     "attention": (Attention, tokens, {"words.weight", "q.weight", "k.weight"}),
     "fused attention": (lambda: Attention(fused=True), tokens, {"words.weight"}),
-    "functional": (Functional, rows, {"W", "direct.weight", "cosine.weight"}),
+    "functional": (Functional, rows, {"W", "direct.weight", "cosine.weight", "mix.weight"}),
     "chained": (Chained, rows, {"second.parametrizations.weight.original1"}),
     "mlp": (Mlp, rows, set()),
 }
@@ -187,7 +212,7 @@ def test_scaling_such_a_weight_changes_nothing_and_scaling_another_does(kind):
     model, x = prepared(make), data(inputs)
     for name, parameter in model.named_parameters():
         layer = name.rsplit(".", 1)[0].replace("body.0.", "").replace("body.1.", "")
-        if parameter.ndim >= 2 and layer not in ("dead", "norm", "second.parametrizations.weight"):
+        if parameter.ndim >= 2 and layer not in ("dead", "unused", "norm", "second.parametrizations.weight"):
             assert computes_the_same_scaled(model, name, x) == (name in wanted), name
 
 
@@ -195,7 +220,7 @@ class Steps(nn.Sequential):
     """A Sequential with a forward of its own: its order says nothing."""
 
     def forward(self, x):
-        return self[0](x) + self[1](x)
+        return self[0](x) + self[1](x) if x.sum() > 0 else x
 
 
 class Untraceable(nn.Module):
@@ -207,7 +232,9 @@ class Untraceable(nn.Module):
         self.middle = nn.Linear(4, 4)
         self.steps = Steps(nn.Linear(4, 4), nn.LayerNorm(4))
         self.traces = Inner()
-        self.order = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), Branch(), nn.Linear(4, 4))
+        self.order = nn.Sequential(
+            nn.Linear(4, 4), nn.Sequential(nn.BatchNorm1d(4), Branch()), nn.Linear(4, 4)
+        )
         self.layer = nn.TransformerEncoderLayer(4, 1, 4)
 
     def forward(self, x):
@@ -237,7 +264,8 @@ def test_a_model_that_does_not_trace_is_read_in_parts():
     assert {name for name, p in model.named_parameters() if id(p) in following.unknown} == {
         "middle.weight",
         "traces.two.weight",
-        "order.3.weight",
+        "order.2.weight",
+        "steps.0.weight",
     }
     assert "control flow" in following.problem
 
@@ -247,6 +275,9 @@ def test_a_layer_in_two_places_needs_a_normalisation_in_both():
     once = nn.Sequential(shared, RMSNormalised(4))
     assert named(once) == {"0.weight"}
     assert named(nn.Sequential(shared, nn.LayerNorm(4), shared)) == set()
+    block = nn.TransformerEncoderLayer(4, 1, 4)
+    block.linear1.weight = shared.weight
+    assert named(nn.Sequential(shared, nn.LayerNorm(4), block)) == set()
     other = nn.Linear(4, 4)
     other.weight = shared.weight
     assert named(nn.Sequential(shared, nn.LayerNorm(4), other, nn.Tanh())) == set()
@@ -316,12 +347,13 @@ def legacy():
 
 def test_looking_changes_nothing(capsys):
     model, heard = Busy(), []
+    whole = nn.Sequential(model)
     model.register_forward_hook(lambda *args: heard.append(args))
     model.fc.register_forward_pre_hook(lambda *args: heard.append(args))
     before = copy.deepcopy(model.state_dict())
     kept = {key: copy.copy(value) for key, value in vars(model).items()}
     generators = random.getstate(), legacy(), torch.get_rng_state()
-    assert named(model) == {"fc.weight"}
+    assert named(whole) == {"0.fc.weight"}
     assert (random.getstate(), legacy()) == generators[:2]
     assert torch.equal(torch.get_rng_state(), generators[2])
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

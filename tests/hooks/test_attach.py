@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 
 import weightdecay as wd
+from weightdecay.rules import RULES
 
 STEPS = 60
 
@@ -439,6 +441,32 @@ def test_large_parameters_go_in_pieces_with_the_same_result():
         other.grad = g.clone()
         plain.step()
         assert torch.equal(w, other)
+
+
+def test_a_state_of_another_shape_comes_whole():
+    """A counter beside a parameter large enough to go in pieces."""
+
+    @dataclass(frozen=True)
+    class Counting(wd.Rule):
+        def start(self, w, name):
+            return {"steps": torch.zeros(())}
+
+        def decayed(self, w, step):
+            return w - step.rate * w
+
+        def decay_(self, w, step):
+            step.state["steps"].add_(1)
+            w.copy_(self.decayed(w, step))
+
+    del RULES["Counting"]  # it is no part of the contract table
+    w = nn.Parameter(torch.ones(1200, 1000))
+    optimizer = optim.SGD([("w", w)], lr=0.1)
+    decay = wd.attach(optimizer, Counting(0.5))
+    for _ in range(3):
+        w.grad = torch.zeros_like(w)
+        optimizer.step()
+    assert decay.state_dict()["parameters"]["w"][0]["steps"] == 3
+    torch.testing.assert_close(w.detach(), torch.full((1200, 1000), 0.95**3))
 
 
 def test_other_memory_layouts():

@@ -73,7 +73,12 @@ CASES = [
     (sgd, lambda: wd.Decoupled(wd.HalfLives(per_run=2)), {}, r"half-lives of a run need the run: steps"),
     (sgd, lambda: wd.L2(wd.HalfLives(per_run=2)), {"steps": 9}, r"cannot be given in half-lives of a run"),
     (sgd, lambda: wd.L2(wd.HalfLife(steps=100)), {}, r"HalfLife.lr = None; give lr="),
-    (adamw, lambda: wd.L2(wd.HalfLife(steps=100)), {}, r"coupled decay has no half-life in this optimizer"),
+    (
+        adamw,
+        lambda: wd.L2(wd.HalfLife(steps=100)),
+        {},
+        r"in this optimizer: L2.weight_decay = HalfLife\(steps=100\);",
+    ),
     (
         sgd,
         lambda: wd.Corrected(0.1),
@@ -111,7 +116,12 @@ CASES = [
     ),
     (sgd, lambda: wd.Decoupled(0.1), {"steps_per_epoch": 0}, r"steps_per_epoch = 0"),
     (sgd, lambda: wd.Decoupled(0.1), {"schedule": [[0.1, 0.1]] * 3}, r"one row for each parameter group.*3"),
-    (sgd, lambda: wd.Decoupled(0.1), {"schedule": "cosine", "steps": 9}, r"lr"),
+    (
+        sgd,
+        lambda: wd.Decoupled(0.1),
+        {"schedule": "cosine", "steps": 9},
+        r"no peak: schedule = 'cosine'",
+    ),
     (
         lambda: adamw(weight_decay=0.01),
         lambda: wd.Cautious(0.1),
@@ -238,6 +248,28 @@ def test_a_second_rule_on_the_same_parameters():
         wd.attach(optimizer, wd.Toward(0.1), model=model)
     biases = wd.attach(optimizer, wd.Toward(0.1), model=model, on=wd.Group(role="bias"))
     assert [t.name for t in biases.plan.all_targets] == ["first.bias", "second.bias"]
+    biases.detach()
+    assert repr(biases).startswith("Decay(Toward(weight_decay=0.1, to='start')) on SGD, detached\n")
+
+
+def test_two_rules_on_different_groups_of_one_optimizer():
+    """Corrected before normalisations and Decoupled elsewhere: each lowered in its own groups."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    groups = wd.param_groups(model, 0.0, [wd.Group(before_norm=True), "matrices"])
+    optimizer = optim.AdamW(groups, lr=0.1, weight_decay=0)
+    before = wd.attach(optimizer, wd.Corrected(0.4, lr_max=0.2), model=model, on=wd.Group(before_norm=True))
+    after = wd.attach(optimizer, wd.Decoupled(0.3), model=model, on=wd.Group(name="2.weight"))
+    assert (list(before.plan.native), list(after.plan.native)) == ([0], [1])
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(5, 4)).sum().backward()
+        optimizer.step()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.4 * 0.5, 0.3, 0]
+    before.detach()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0, 0.3, 0]
+    optimizer.param_groups[2]["weight_decay"] = 0.1
+    with pytest.raises(wd.InputError, match=r"already decays.*group 2 = 0.1"):
+        optimizer.step()
 
 
 def test_a_sparse_gradient_stops_the_step_before_anything_decays():

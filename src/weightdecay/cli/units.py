@@ -14,7 +14,7 @@ from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.schedule.lifetimes import Lifetime
-    from weightdecay.schedule.transfer import Setup
+    from weightdecay.schedule.setups import Setup, Transfer
 
 _JSON = typer.Option("--json", help="Print one JSON object instead of text.")
 _LAW = typer.Option(help="The rule's rate goes with: lr, lr_relative, lr_squared or constant.")
@@ -60,15 +60,7 @@ def transfer(
         if width_rule is not None:
             _among(width_rule, "width_rule", ("independent", "sqrt"))
         found = transferred(strength, *setups, keep=keep, law=law, width_rule=width_rule)  # pyright: ignore[reportArgumentType]
-    if as_json:
-        _print_json(asdict(found))
-        return
-    print(f"weight_decay  {found.weight_decay:.6g}")
-    print(f"half-lives    {found.half_lives_old:.4g} in the old run, {found.half_lives_new:.4g} in the new")
-    print(
-        f"left of start {found.retention_old:.4g} after the old run, {found.retention_new:.4g} after the new"
-    )
-    _print_lines(found.notes, found.warnings)
+    _print(found, as_json)
 
 
 def convert(
@@ -116,11 +108,12 @@ def convert(
         notes = remarks(source, target)
     if as_json:
         plain = result if isinstance(result, float | int) else result.tolist()  # one for each feature
-        _print_json({"value": plain, "from": source, "to": target, "context": context, "notes": notes})
+        print(_json({"value": plain, "from": source, "to": target, "context": context, "notes": notes}))
         return
     numbers = (result,) if isinstance(result, float | int) else result
     print(*(f"{number:.12g}" for number in numbers), sep=",")
-    _print_lines(notes, ())
+    for note in notes:
+        print(f"note: {note}")
 
 
 def half_life(
@@ -158,40 +151,20 @@ def half_life(
     with _spelled(half_life_steps="--half-life"):
         _among(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
         found = lifetime(given.pop("weight_decay"), half_life_steps=given.pop("half_life"), **given)
-    if as_json:
-        _print_json(asdict(found))
-    else:
-        _print_lifetime(found)
+    _print(found, as_json)
 
 
-def _print_lifetime(found: "Lifetime") -> None:
-    print(f"weight_decay  {found.weight_decay:.6g}")
-    print(f"half-life     {found.half_life:.6g} steps at the peak step size")
-    print(f"timescale     {found.timescale:.6g} steps (1/rate)")
-    if found.steps is not None:
-        print(f"of the run    {found.share_of_run:.4g} of its {found.steps:,} steps is that half-life")
-        print(f"averaged      {found.half_life_in_run:.6g} steps is the half-life over the whole run")
-        print(f"half-lives    {found.half_lives:.4g} in the run")
-        print(f"left of start {found.retention:.4g}")
-        if found.mean_age is not None:
-            print(f"mean age      {found.mean_age:.6g} steps, of the updates in the final weights")
-    _print_lines((), found.warnings)
+def _print(found: "Lifetime | Transfer", as_json: bool) -> None:
+    print(_json(asdict(found)) if as_json else found)
 
 
-def _print_lines(notes: tuple[str, ...], warnings: tuple[str, ...]) -> None:
-    for note in notes:
-        print(f"note: {note}")
-    for warning in warnings:
-        print(f"warning: {warning}")
-
-
-def _print_json(values: dict[str, Any]) -> None:
+def _json(values: dict[str, Any]) -> str:
     # JSON has no infinity: a half-life without decay is null.
     finite = {
         key: None if isinstance(value, float) and math.isinf(value) else value
         for key, value in values.items()
     }
-    print(json.dumps(finite))
+    return json.dumps(finite)
 
 
 @contextlib.contextmanager

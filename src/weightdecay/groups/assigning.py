@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.groups.following import Following, followed_by_norm
-from weightdecay.groups.inventory import Candidate, frozen_names, inventory, peeled
+from weightdecay.groups.inventory import Candidate, frozen_names, inventory
 from weightdecay.groups.presets import preset
 from weightdecay.groups.roles import class_name
 from weightdecay.groups.selectors import Group, several
@@ -177,7 +177,7 @@ def _following(source: Any, groups: list[Group]) -> Following:
     if not isinstance(source, nn.Module):
         remedy = "give the model, or select these layers by name"
         raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
-    return followed_by_norm(peeled(source))
+    return followed_by_norm(source)
 
 
 def _first(groups: list[Group], candidate: Candidate, following: Following) -> int | None:

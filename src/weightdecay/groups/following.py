@@ -90,19 +90,24 @@ def _weights(layer: nn.Module) -> Iterator[Tensor]:
 def _read(root: nn.Module, graph: fx.Graph, verdicts: Verdicts, whole: bool) -> None:
     """What a trace says of each weight; out of the whole model is elsewhere, out of a part is unknown."""
     here: Verdicts = {}
+    seen: set[int] = set()
     for node in graph.nodes:
         if node.op == "call_module":
             layer = root.get_submodule(str(node.target))
             if isinstance(layer, WEIGHTED):
+                seen.add(id(layer))
                 _record(layer, here, *fate(node, root))
         elif node.op == "get_attr":
-            owner, _, attribute = str(node.target).rpartition(".")
-            weight = getattr(root.get_submodule(owner), attribute, None)
+            path, _, attribute = str(node.target).rpartition(".")
+            owner = root.get_submodule(path)
+            weight = getattr(owner, attribute, None)
             if isinstance(weight, nn.Parameter) and weight.ndim >= 2:
+                seen.add(id(owner))
                 here.setdefault(id(weight), set()).update(fate(node, root, weight=True))
-    unseen: Verdicts = {}
-    _record(root, unseen, False)
-    for key, found in {**unseen, **here}.items():
+    for layer in root.modules():  # unused, or inside one of torch's own blocks
+        if isinstance(layer, WEIGHTED) and id(layer) not in seen:
+            _record(layer, here, False)
+    for key, found in here.items():
         verdicts.setdefault(key, set()).update(False if whole and one is None else one for one in found)
 
 

@@ -83,9 +83,7 @@ def _normalising(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
 
 def _keeping(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
     if user.op == "call_function" and user.target in _TIMES:
-        divided = user.target in (operator.truediv, torch.div)
-        numbers = [isinstance(one, (int, float)) for one in user.args]
-        return numbers == [False, True] or (numbers == [True, False] and not divided)
+        return any(isinstance(one, (int, float)) for one in user.args)
     if _first_argument(user) is not node:
         return False
     if user.op == "call_module":

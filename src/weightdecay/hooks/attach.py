@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.groups import Group
-from weightdecay.hooks.decay import Decay
+from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.native import is_adaptive, momentum_of
 from weightdecay.hooks.plan import Plan, make_plan
 from weightdecay.hooks.refuse import check_native, check_optimizer
@@ -72,7 +72,7 @@ def attach(
     >>> from weightdecay.rules import Decoupled
     >>> print(attach(optimizer, Decoupled(0.5), model=model))
     Decay(Decoupled(weight_decay=0.5)) on SGD
-      group 0: hooks around step
+      group 0: hooks around step; removes 0.05 a step at lr = 0.1
         decays    weight (1, 3): weight of Linear
         no decay  bias   (1,): bias of Linear
     """
@@ -80,7 +80,7 @@ def attach(
     check_optimizer(optimizer, rules)
     if model is not None and not isinstance(model, nn.Module):
         raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
-    check_native(optimizer)
+    check_native(optimizer, leave_out=lowered(optimizer))
     setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
     planner = functools.partial(make_plan, optimizer, rules, model, on, setting)
     plan = planner()
@@ -108,6 +108,13 @@ def _setting(
         "tokens_per_step": tokens_per_step,
     }
     checked = {k: None if v is None else number(v, k, above=0) for k, v in values.items()}
+    if isinstance(schedule, str):
+        raise InputError(
+            "a schedule's name has no peak",
+            "schedule",
+            repr(schedule),
+            "give the torch scheduler, the learning rates, or a function of the step",
+        )
     groups = len(optimizer.param_groups)
     rates = None if schedule is None else lrs(schedule, steps)
     if rates is not None and len(rates) not in (1, groups):
@@ -135,12 +142,6 @@ def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:
                     other.shown,
                     "detach the first, or give both in one wd.chain",
                 )
-
-
-def attached(optimizer: optim.Optimizer) -> list[Decay]:
-    """What is attached to an optimizer."""
-    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
-    return [owner for owner in owners if isinstance(owner, Decay)]
 
 
 def _checked_strengths(

@@ -106,7 +106,9 @@ class Decay:
         self.steps, self.factor = int(state_dict["steps"]), float(state_dict["factor"])
 
     def __repr__(self) -> str:
-        return described(f"Decay({self.shown}) on {type(self.optimizer).__name__}", self.plan)
+        state = "" if self._handles else ", detached"
+        title = f"Decay({self.shown}) on {type(self.optimizer).__name__}{state}"
+        return described(title, self._rules, self.plan, self.optimizer, self.steps, self.factor)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
     @torch.no_grad()
@@ -168,7 +170,7 @@ class Decay:
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
         self._lower()
-        check_native(self.optimizer, leave_out=self.plan.native)
+        check_native(self.optimizer, leave_out=lowered(self.optimizer))
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
@@ -243,3 +245,14 @@ class Decay:
                 WeightDecayWarning,
                 stacklevel=2,
             )
+
+
+def attached(optimizer: optim.Optimizer) -> list[Decay]:
+    """What is attached to an optimizer."""
+    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, Decay)]
+
+
+def lowered(optimizer: optim.Optimizer) -> set[int]:
+    """The groups whose own decay is set by an attached rule."""
+    return {group for decay in attached(optimizer) for group in decay.plan.native}

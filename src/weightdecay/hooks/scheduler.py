@@ -6,8 +6,7 @@ from typing import Any
 from torch import optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.attach import attached
-from weightdecay.hooks.decay import Decay
+from weightdecay.hooks.decay import Decay, attached
 from weightdecay.units.numbers import count, number
 
 

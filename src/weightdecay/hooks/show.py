@@ -2,23 +2,40 @@
 
 from collections.abc import Sequence
 
+from torch import optim
+
 from weightdecay.groups import Assignment
 from weightdecay.hooks.plan import Plan
+from weightdecay.rules import Rule
+from weightdecay.rules.strength import GroupStrength
 
 # Groups with more parameters are shown by what they have in common.
 _MOST_LINES = 12
 
 
-def described(title: str, plan: Plan) -> str:
-    """The rule, and for every group what decays, what does not, why, and by whose hand."""
+def described(
+    title: str, rules: tuple[Rule, ...], plan: Plan, optimizer: optim.Optimizer, step: int, factor: float
+) -> str:
+    """The rule, and for every group what decays, how strongly, what does not, why, and by whose hand."""
     lines = [title]
     if not plan.named:
         lines.append("  no names are known: state goes by group and position, roles by shape alone")
     for i, entries in enumerate(plan.assignments):
         hand = "the optimizer's own decay" if i in plan.native else "hooks around step"
-        lines.append(f"  group {i}: {hand if plan.targets[i] else 'nothing decays'}")
+        lr = float(optimizer.param_groups[i]["lr"])
+        own = [strengths[i] for strengths in plan.strengths]
+        now = (_strength(*pair, lr, step, factor) for pair in zip(rules, own, strict=True))
+        lines.append(f"  group {i}: {'; '.join((hand, *now)) if plan.targets[i] else 'nothing decays'}")
         lines += _one_by_one(entries) if len(entries) <= _MOST_LINES else _by_reason(entries)
     return "\n".join(lines)
+
+
+def _strength(rule: Rule, strength: GroupStrength, lr: float, step: int, factor: float) -> str:
+    at = float(strength.at(step)) * factor
+    if rule.coupled:
+        return f"adds {at:.3g} w to the gradient"
+    rate = float(strength.rate(at, lr))
+    return f"removes {rate:.3g} a step {'at any lr' if strength.law == 'constant' else f'at lr = {lr:g}'}"
 
 
 def _what(entry: Assignment) -> str:

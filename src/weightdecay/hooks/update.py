@@ -67,16 +67,17 @@ def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: T
 
 
 def pieces(*tensors: Tensor, size: int = PIECE) -> Iterator[tuple[Tensor, ...]]:
-    """The same stretch of several tensors of one shape, one stretch after another, as flat views.
+    """The same stretch of several tensors, one stretch after another, as flat views.
 
     A processor gets pieces that fit its cache, so that several passes over them cost one pass over memory.
-    Tensors that cannot be viewed flat come whole.
+    Tensors that cannot be viewed flat, or are not all of one shape, come whole.
     """
-    if not all(tensor.is_contiguous() for tensor in tensors):
+    first = tensors[0]
+    if not all(tensor.is_contiguous() and tensor.shape == first.shape for tensor in tensors):
         yield tuple(tensor.detach() for tensor in tensors)
         return
     flat = [tensor.detach().view(-1) for tensor in tensors]
-    if tensors[0].device.type != "cpu" or tensors[0].numel() <= size:
+    if first.device.type != "cpu" or first.numel() <= size:
         yield tuple(flat)
     else:
         yield from zip(*(tensor.split(size) for tensor in flat), strict=True)

@@ -90,11 +90,12 @@ class Rule:
     @property
     def shown(self) -> str:
         """The rule as it was written, without memory addresses: what a saved state is stamped with."""
-        values = {f.name: _shown(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: shown(getattr(self, f.name)) for f in fields(self)}
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in values.items() if v is not None)})"
 
 
-def _shown(value: Any) -> str | None:
+def shown(value: Any) -> str | None:
+    """An argument of a rule, short and without memory addresses; None for nothing."""
     if value is None:
         return None
     if isinstance(value, Tensor):

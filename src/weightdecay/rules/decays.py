@@ -22,6 +22,8 @@ class L2(Rule):
 
     Source: Hoerl & Kennard 1970; torch.optim.SGD(weight_decay=...), bit for bit.
 
+    >>> import torch
+    >>> from weightdecay.rules import Step
     >>> g, w = torch.tensor([1.0, 0.0]), torch.tensor([2.0, -4.0])
     >>> L2(0.5).gradient(g, w, Step(rate=0.0, weight_decay=0.5))
     tensor([ 2., -2.])
@@ -56,6 +58,8 @@ class Decoupled(Rule):
 
     Source: Loshchilov & Hutter 2017, arXiv 1711.05101; torch.optim.AdamW, bit for bit.
 
+    >>> import torch
+    >>> from weightdecay.rules import Step
     >>> Decoupled(0.5).decayed(torch.tensor([2.0, -4.0]), Step(rate=0.25, weight_decay=0.5))
     tensor([ 1.5000, -3.0000])
     """
@@ -131,6 +135,8 @@ class Cautious(Rule):
 
     Source: Chen et al. 2025, arXiv 2510.12402.
 
+    >>> import torch
+    >>> from weightdecay.rules import Step
     >>> step = Step(rate=0.25, weight_decay=0.5, update=torch.tensor([1.0, -1.0, 0.0]))
     >>> Cautious(0.5).decayed(torch.tensor([4.0, 4.0, 4.0]), step)
     tensor([3., 4., 3.])
@@ -173,6 +179,8 @@ class Toward(Rule):
     Raises:
         InputError: `ema` is not between 0 and 1; a parameter is missing in `to` or has another shape.
 
+    >>> import torch
+    >>> from weightdecay.rules import Step
     >>> step = Step(rate=0.5, weight_decay=1.0, state={"point": torch.tensor([1.0, 0.0])})
     >>> Toward(1.0).decayed(torch.tensor([3.0, 3.0]), step)
     tensor([2.0000, 1.5000])

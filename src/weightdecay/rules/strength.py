@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.rules.base import Rule
+from weightdecay.rules.base import Rule, shown
 from weightdecay.units import HalfLife, HalfLives, Law, coupled_weight_decay, rate_of, shape, strength_for
 from weightdecay.units.numbers import number
 
@@ -150,7 +150,7 @@ def _half_life(
             raise InputError(
                 "coupled decay has no half-life in this optimizer",
                 f"{type(rule).__name__}.weight_decay",
-                value,
+                shown(value),
                 "give a number, or use wd.Decoupled",
             )
         if lr is None:

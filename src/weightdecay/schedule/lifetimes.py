@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from weightdecay.errors import InputError
-from weightdecay.schedule.lrs import lrs
+from weightdecay.schedule.learning_rates import lrs
 from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
 from weightdecay.units.halflife import (
     LN2,
@@ -51,6 +51,23 @@ class Lifetime:
     retention: float | None = None
     mean_age: float | None = None
     warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"weight_decay  {self.weight_decay:.6g}",
+            f"half-life     {self.half_life:.6g} steps at the peak step size",
+            f"timescale     {self.timescale:.6g} steps (1/rate)",
+        ]
+        if self.steps is not None:
+            lines += [
+                f"of the run    {self.share_of_run:.4g} of its {self.steps:,} steps is that half-life",
+                f"averaged      {self.half_life_in_run:.6g} steps is the half-life over the whole run",
+                f"half-lives    {self.half_lives:.4g} in the run",
+                f"left of start {self.retention:.4g}",
+            ]
+        if self.mean_age is not None:
+            lines.append(f"mean age      {self.mean_age:.6g} steps, of the updates in the final weights")
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def lifetime(

@@ -112,7 +112,7 @@ def advice(
         return (
             "coupled L2 in an adaptive optimizer has no decay rate: the optimizer divides it away; "
             f"with weight_decay = {strength:g} a weight without gradient shrinks by about lr a step as with "
-            "any other; use decoupled decay (AdamW)",
+            "any other; use decoupled decay (wd.Decoupled, AdamW)",
         )
     found: list[str] = []
     if lr:

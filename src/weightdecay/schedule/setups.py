@@ -1,6 +1,7 @@
 """One strength in another set-up: another batch size, step size, schedule, length or data set."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weightdecay.errors import InputError
-from weightdecay.schedule.lrs import lrs
+from weightdecay.schedule.learning_rates import lrs
 from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_for
 from weightdecay.units.limits import advice, check
 from weightdecay.units.numbers import count, number
@@ -102,6 +103,19 @@ class Transfer:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"weight_decay  {self.weight_decay:.6g}",
+                f"half-lives    {self.half_lives_old:.4g} in the old run, "
+                f"{self.half_lives_new:.4g} in the new",
+                f"left of start {self.retention_old:.4g} after the old run, "
+                f"{self.retention_new:.4g} after the new",
+                *(f"note: {note}" for note in self.notes),
+                *(f"warning: {warning}" for warning in self.warnings),
+            )
+        )
+
 
 def transfer(
     weight_decay: float,
@@ -168,15 +182,27 @@ def transfer(
             *_about_data(old, new),
             *_about_width(old, new, width_rule, wanted, shapes),
         ),
-        warnings=advice(
-            found,
-            float(new_lrs.max()),
-            law=law,
-            steps=len(new_lrs),
-            steps_per_epoch=new.examples / new.batch_size if new.examples else None,
-            retention=2**-wanted,
+        warnings=_news(
+            _advice(strength, old, old_lrs, law, half_lives), _advice(found, new, new_lrs, law, wanted)
         ),
     )
+
+
+def _advice(strength: float, setup: Setup, rates: np.ndarray, law: Law, half_lives: float) -> tuple[str, ...]:
+    return advice(
+        strength,
+        float(rates.max()),
+        law=law,
+        steps=len(rates),
+        steps_per_epoch=setup.examples / setup.batch_size if setup.examples else None,
+        retention=2**-half_lives,
+    )
+
+
+def _news(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    """What is to be said of the new strength and was not of the old; lines are told by how they begin."""
+    known = {re.split(r"\d", line)[0] for line in old}
+    return tuple(line for line in new if re.split(r"\d", line)[0] not in known)
 
 
 def _epochs_ratio(old: Setup, old_steps: int, new: Setup, new_steps: int) -> float:
