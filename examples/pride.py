@@ -13,7 +13,8 @@ without gradient is halved so many times in the run, under its warm-up and cosin
     corrected  AdamC's decay, with lr², of the matrices before a normalisation; AdamW's of the others
     toward     AdamW's, toward the initial weights instead of zero
 
-It prints one table and writes results.json and curves.png. The same seed gives the same bits.
+It prints one table and writes results.json and curves.png, in about a minute on one core (README.md here says
+what is to be seen). The same seed gives the same bits.
 """
 
 import argparse

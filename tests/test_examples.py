@@ -143,13 +143,13 @@ def test_a_bad_option_is_one_line_and_exit_code_2(arguments, word, main, tmp_pat
 
 def test_ctrl_c_keeps_what_was_seen(tmp_path):
     process = subprocess.Popen(
-        [*PRIDE, *TINY, "--steps", "3000", "--rules", "none,decoupled", "--half-lives", "5"],
+        [*PRIDE, *TINY, "--steps", "1000", "--rules", "none,decoupled", "--half-lives", "5"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr.readline().startswith("step 300 of 3000"), process.kill()
+    assert process.stderr.readline().startswith("step 100 of 1000"), process.kill()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -157,5 +157,5 @@ def test_ctrl_c_keeps_what_was_seen(tmp_path):
     assert out.splitlines()[1].startswith("none ")
     found = results(tmp_path / "runs/pride")
     assert found["complete"] is False
-    assert 300 <= found["rules"][0]["looks"][-1]["step"] < 3000
+    assert 100 <= found["rules"][0]["looks"][-1]["step"] < 1000
     assert sorted(path.name for path in (tmp_path / "runs/pride").iterdir()) == ["curves.png", "results.json"]

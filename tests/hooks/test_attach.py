@@ -297,23 +297,32 @@ def test_options_of_a_loaded_state_do_not_win():
         train(model, optimizer, 1)
 
 
-def test_after_a_step_that_failed_the_gradients_are_the_users_own():
-    model = Model()
-    optimizer = optim.AdamW(model.named_parameters(), lr=LR, weight_decay=0)
-    with pytest.warns(wd.WeightDecayWarning):
-        wd.attach(optimizer, wd.L2(0.5), model=model)
-    closure_of(model, optimizer)()
-    own = model.first.weight.grad
+@pytest.mark.parametrize("rule", [wd.L2(0.5), wd.Cautious(0.5)], ids=lambda rule: rule.shown)
+@pytest.mark.filterwarnings("ignore::weightdecay.errors.WeightDecayWarning")
+def test_a_step_that_failed_leaves_nothing_behind(rule):
+    """The next step is what it would have been: one penalty, one decay, the user's own gradients."""
 
-    def broken():
+    def prepare():
+        model = Model()
+        optimizer = optim.RMSprop(model.named_parameters(), lr=LR)
+        wd.attach(optimizer, rule, model=model)
+        closure_of(model, optimizer)()
+        return model, optimizer
+
+    def broken(*_):
         raise KeyError("no batch")
 
-    optimizer.register_step_pre_hook(lambda *_: broken())
+    model, optimizer = prepare()
+    own = model.first.weight.grad
+    handle = optimizer.register_step_pre_hook(broken)
     with pytest.raises(KeyError):
         optimizer.step()
-    optimizer._optimizer_step_pre_hooks.popitem()
+    handle.remove()
     optimizer.step()
     assert model.first.weight.grad is own
+    twin, second = prepare()
+    second.step()
+    assert same(weights(model), weights(twin))
 
 
 def test_gradient_accumulation_decays_once_a_step():
@@ -325,6 +334,36 @@ def test_gradient_accumulation_decays_once_a_step():
         (w * 0).sum().backward()
     optimizer.step()
     torch.testing.assert_close(w.detach(), torch.full((3,), 0.95, dtype=torch.float64), rtol=1e-15, atol=0)
+
+
+def test_an_optimizer_that_asks_twice_decays_once():
+    """A third-party optimizer that evaluates its closure twice a step, as sharpness-aware ones do."""
+
+    class Twice(optim.SGD):
+        @torch.no_grad()
+        def step(self, closure):
+            with torch.enable_grad():
+                closure()
+            return super().step(torch.enable_grad()(closure))
+
+    w = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optim.SGD([w], lr=0.1)  # from now on torch runs the hooks of a step in SGD's own step, too
+    optimizer = Twice([("w", w)], lr=0.1)
+    decay = wd.attach(optimizer, wd.Decoupled(0.5), on="all")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (w * 0).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    torch.testing.assert_close(w.detach(), torch.full((3,), 0.95, dtype=torch.float64), rtol=1e-15, atol=0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    optimizer.step(closure)  # the one that failed is not taken for one that is still going on
+    torch.testing.assert_close(w.detach(), torch.full((3,), 0.95**2, dtype=torch.float64), rtol=1e-15, atol=0)
+    assert decay.steps == 2
 
 
 def test_strengths_by_group_tensor_and_function():

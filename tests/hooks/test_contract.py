@@ -171,6 +171,7 @@ def test_resuming_at_every_step_is_bit_equal(rule, name):
     for _ in range(5):
         snapshots.append(saved(optimizer, decay, model))
         train(model, optimizer, 1)
+    assert decay.steps == 5
     for k, snapshot in enumerate(snapshots):
         resumed, again, on = attached(rule, name, strength, seed=1, dtype=dtype)  # weights that are all wrong
         resumed.x, resumed.y = model.x, model.y

@@ -1,5 +1,6 @@
 """A rule at work: what happens around an optimizer's step."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -58,6 +59,7 @@ class Decay:
         self._gradients: list[tuple[Tensor, Tensor]] = []  # the user's, while a penalty is added
         self._before_step: list[tuple[Rule, Tensor, Step, Tensor]] = []  # weights, where u is not readable
         self._skipped = self._acted = self._above_peak = False
+        self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
@@ -115,6 +117,10 @@ class Decay:
     def _before(
         self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._open and nested(optimizer):
+            self._inner += 1
+            return None
+        self._open, self._inner = True, 0
         self._drop_half_done()
         self._refresh()
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
@@ -145,6 +151,10 @@ class Decay:
     @torch.no_grad()
     def _after(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs
+        if self._inner:
+            self._inner -= 1
+            return
+        self._open = False
         self._give_back_gradients()
         if not self._skipped:
             for rule, w, step, before in self._before_step:
@@ -245,6 +255,20 @@ class Decay:
                 WeightDecayWarning,
                 stacklevel=2,
             )
+
+
+def nested(optimizer: optim.Optimizer) -> bool:
+    """Whether this step is called by a step of the same optimizer.
+
+    torch runs the hooks in every class whose `step` it has wrapped, so a subclass that calls
+    `super().step()` runs them twice. (A step that is open and not on the stack was left by an exception.)
+    """
+    frame, found = sys._getframe(), 0
+    while frame is not None:
+        if frame.f_code.co_qualname.endswith("profile_hook_step.<locals>.wrapper"):
+            found += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return found > 1
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:
