@@ -59,7 +59,7 @@ def adamw(params: Any, **options: Any) -> optim.Optimizer:
     return optim.AdamW(params, lr=LR, fused=True, **{"weight_decay": 0.0, **options})
 
 
-def ruled(make: Callable[..., optim.Optimizer], rule: Any, on: str = "all", **options: Any) -> Maker:
+def ruled(make: Callable[..., optim.Optimizer], rule: Any, on: Any = "all", **options: Any) -> Maker:
     """An optimizer with a rule attached."""
 
     def maker(named: list[tuple[str, nn.Parameter]]) -> optim.Optimizer:
@@ -70,6 +70,8 @@ def ruled(make: Callable[..., optim.Optimizer], rule: Any, on: str = "all", **op
     return maker
 
 
+# All but the biases, so that one option cannot speak for the group and hooks have to do it.
+WEIGHTS = [wd.Group(role="bias", scale=0), wd.Group(name="*")]
 CANDIDATES: dict[str, tuple[Maker, float]] = {
     "AdamW, weight_decay=.1 (base)": (lambda ps: adamw(ps, weight_decay=STRENGTH), 1.02),
     "AdamW, no decay": (adamw, 1.02),
@@ -81,8 +83,8 @@ CANDIDATES: dict[str, tuple[Maker, float]] = {
     "Independent, lowered": (ruled(adamw, wd.Independent(STRENGTH * PEAK, lr_max=PEAK)), 1.02),
     "Corrected, lowered": (ruled(adamw, wd.Corrected(STRENGTH, lr_max=PEAK)), 1.02),
     "L2, lowered in Adam": (ruled(lambda ps: optim.Adam(ps, lr=LR, fused=True), wd.L2(STRENGTH)), 1.02),
-    "Decoupled, hooks": (ruled(adamw, wd.Decoupled(STRENGTH), on="matrices"), 1.30),
-    "Corrected, hooks": (ruled(adamw, wd.Corrected(STRENGTH, lr_max=PEAK), on="matrices"), 1.30),
+    "Decoupled, hooks": (ruled(adamw, wd.Decoupled(STRENGTH), on=WEIGHTS), 1.30),
+    "Corrected, hooks": (ruled(adamw, wd.Corrected(STRENGTH, lr_max=PEAK), on=WEIGHTS), 1.30),
     "Cautious, hooks": (ruled(adamw, wd.Cautious(STRENGTH)), 1.5),
     "Cautious, hooks, compiled": (ruled(adamw, wd.Cautious(STRENGTH), compile=True), 1.5),
     "Toward the start, hooks": (ruled(adamw, wd.Toward(STRENGTH)), 2.0),
@@ -206,7 +208,7 @@ def memory() -> None:
         for rule in RULES.values():
             found = in_a_child(make, rule)
             more = [mine - own for mine, own in zip(found, alone, strict=True)] if found else []
-            cells.append(", ".join(f"{abs(round(value, 1)):.1f}" for value in more) or "·")
+            cells.append(", ".join(f"{round(value, 1) + 0.0:.1f}" for value in more) or "·")
         print(f"{name:16}" + "".join(f"{cell:>14}" for cell in cells))
 
 

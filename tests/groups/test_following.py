@@ -115,6 +115,18 @@ class Residual(nn.Module):
 ResidualPreNorm = type("ResidualPreNorm", (Residual,), {})
 
 
+class FrozenBatchNorm(nn.Module):
+    """As in torchvision's detection models: constants, so that nothing is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.full((4,), 2.0))
+        self.register_buffer("shift", torch.ones(4))
+
+    def forward(self, x):
+        return x * self.scale + self.shift
+
+
 class Chained(nn.Module):
     """Layers that are followed by others first, and a norm that only its name tells."""
 
@@ -126,11 +138,13 @@ class Chained(nn.Module):
         self.norm = LlamaRMSNorm(4)
         self.gelu = nn.Linear(4, 4)
         self.both = nn.Linear(4, 4)
-        self.residual = ResidualPreNorm()
+        self.residual, self.frozen = ResidualPreNorm(), FrozenBatchNorm()
+        self.up, self.gate = nn.Linear(4, 4), nn.Linear(4, 4)
         self.before = nn.Linear(4, 4)
 
     def forward(self, x):
-        x = self.residual(self.before(x))
+        x = self.residual(self.frozen(self.before(x)))
+        x = self.norm(self.up(x) * torch.sigmoid(self.gate(x)))
         x = self.norm(self.second(F.relu(self.first(self.pre(x)) - 1.0)))
         x = self.norm(F.gelu(self.gelu(x)))
         x = self.both(x)
@@ -159,7 +173,7 @@ MODELS = {
     "attention": (Attention, tokens, {"words.weight", "q.weight", "k.weight"}),
     "fused attention": (lambda: Attention(fused=True), tokens, {"words.weight"}),
     "functional": (Functional, rows, {"W", "direct.weight", "cosine.weight", "mix.weight"}),
-    "chained": (Chained, rows, {"second.parametrizations.weight.original1"}),
+    "chained": (Chained, rows, {"second.parametrizations.weight.original1", "up.weight"}),
     "mlp": (Mlp, rows, set()),
 }
 
@@ -233,7 +247,7 @@ class Untraceable(nn.Module):
         self.steps = Steps(nn.Linear(4, 4), nn.LayerNorm(4))
         self.traces = Inner()
         self.order = nn.Sequential(
-            nn.Linear(4, 4), nn.Sequential(nn.BatchNorm1d(4), Branch()), nn.Linear(4, 4)
+            nn.Linear(4, 4), nn.Sequential(RMSNormalised(4), Branch()), nn.Linear(4, 4)
         )
         self.layer = nn.TransformerEncoderLayer(4, 1, 4)
 

@@ -210,6 +210,8 @@ for call in (
     lambda: wd.attach(sgd(), wd.Decoupled(0.1)).load_state_dict([]),
     lambda: wd.chain(0.1),
     lambda: wd.Toward(0.1, to="origin"),
+    lambda: wd.Toward(0.1, to=model),
+    lambda: wd.attach(sgd(), wd.Toward(0.1, to={"weight": model.weight.detach().numpy()})),
     lambda: wd.WeightDecayScheduler("adam", float),
     lambda: wd.WeightDecayScheduler(sgd(weight_decay=0.1), 0.5),
 ):
@@ -235,7 +237,9 @@ def test_wrong_types_get_a_message():
         "not a number: steps = 'many'; give a number",
         "not the state of a decay: state_dict = list; give Decay.state_dict()",
         "not a decay rule: rule = 0.1; give, say, wd.Decoupled(0.1)",
-        "no such point to decay toward: to = 'origin'; give \"start\" or tensors",
+        "no such point to decay toward: to = 'origin'; give \"start\", or tensors by name (a state dict)",
+        'no such point to decay toward: to = Linear; give "start", or tensors by name (a state dict)',
+        "no point for a parameter: to = weight: ndarray; give a tensor for every parameter",
         "nothing to schedule: target = str; give a Decay or an optimizer",
         "not a function: factor = 0.5; give a function of the step",
     ]
@@ -327,10 +331,10 @@ def test_advice_comes_as_a_warning(rule, make, message):
     [
         (lambda s: {}, "not the state of a decay"),
         (lambda s: {**s, "rule": "Decoupled(weight_decay=0.1)"}, "belongs to another rule"),
-        (lambda s: {**s, "parameters": {}}, "changed their names.*only the optimizer has it"),
+        (lambda s: {**s, "parameters": {}}, "not the same parameters decay.*only the optimizer has it"),
         (
             lambda s: {**s, "parameters": {**s["parameters"], "third": [{}]}},
-            "changed their names: state_dict = third; only the saved state has it",
+            "not the same parameters decay: state_dict = third; only the saved state has it",
         ),
         (
             lambda s: {**s, "parameters": {k: [{"point": torch.ones(1)}] for k in s["parameters"]}},
@@ -408,6 +412,7 @@ class TestWeightDecayScheduler:
             strength = 0.5 if scheduled else (lambda t: 0.5 * (1 / (1 + t)))
             decay = wd.attach(optimizer, wd.Decoupled(strength), model=model, on="all")
             scheduler = wd.WeightDecayScheduler(decay, lambda t: 1 / (1 + t)) if scheduled else None
+            assert decay.strengths() == [0.5]
             for _ in range(4):
                 train(model, optimizer, 1)
                 if scheduler:
@@ -436,7 +441,24 @@ class TestWeightDecayScheduler:
         with pytest.raises(wd.InputError, match=r"a rule is attached.*give the Decay"):
             wd.WeightDecayScheduler(optimizer, lambda t: 1.0)
 
-    def test_a_state_of_another_optimizer(self):
-        scheduler = wd.WeightDecayScheduler(adamw(weight_decay=0.1)[1], lambda t: 1.0)
-        with pytest.raises(wd.InputError, match="not the state of this scheduler"):
-            scheduler.load_state_dict({"last_epoch": 3, "base_weight_decays": [0.1, 0.2]})
+    def test_no_state_and_no_start(self):
+        optimizer = adamw(weight_decay=0.1)[1]
+        with pytest.raises(wd.InputError, match=r"factor\(0\) = nan"):
+            wd.WeightDecayScheduler(optimizer, lambda t: float("nan"))
+        assert "initial_weight_decay" not in optimizer.param_groups[0]
+        with pytest.raises(wd.InputError, match="does not know the strengths to go on from"):
+            wd.WeightDecayScheduler(optimizer, lambda t: 1.0, last_epoch=3)
+        scheduler = wd.WeightDecayScheduler(optimizer, lambda t: 1.0)
+        with pytest.raises(wd.InputError, match="not the state of a scheduler"):
+            scheduler.load_state_dict({"epoch": 3})
+        with pytest.raises(wd.InputError, match="last_epoch = -2"):
+            scheduler.load_state_dict({"last_epoch": -2})
+
+    def test_going_to_an_epoch_and_groups_that_come_later(self):
+        model, other = Model(), nn.Parameter(torch.ones(2))
+        optimizer = optim.AdamW(model.named_parameters(), lr=0.1, weight_decay=0.2)
+        scheduler = wd.WeightDecayScheduler(optimizer, lambda t: 1 / (1 + t))
+        optimizer.add_param_group({"params": [("other", other)], "weight_decay": 0.4})
+        scheduler.step(3)
+        assert scheduler.last_epoch == 3
+        assert scheduler.get_last_weight_decay() == [0.05, 0.1]

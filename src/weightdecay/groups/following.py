@@ -36,8 +36,9 @@ def followed_by_norm(model: nn.Module) -> Following:
     """Find the weights whose layers' outputs go to normalisations and nowhere else.
 
     Between layer and normalisation there may be what a positive factor passes through: identity, dropout,
-    reshapes, ReLU, pooling. A model that torch.fx cannot trace is read part by part, and nn.Sequential by
-    its order. A weight that is used in several places has to be followed by a normalisation in all of them.
+    reshapes, products, ReLU, pooling. A model that torch.fx cannot trace is read part by part, and
+    nn.Sequential by its order. A weight that is used in several places has to be followed by a normalisation
+    in all of them.
     """
     verdicts: Verdicts = {}
     problem = _judge(replica(model), verdicts, whole=True)

@@ -83,7 +83,7 @@ def _normalising(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
 
 def _keeping(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
     if user.op == "call_function" and user.target in _TIMES:
-        return any(isinstance(one, (int, float)) for one in user.args)
+        return True  # it scales with each factor; one that depends on the other is a user of its own
     if _first_argument(user) is not node:
         return False
     if user.op == "call_module":

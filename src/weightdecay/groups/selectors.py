@@ -38,8 +38,9 @@ class Group:
         where: a function of (name, parameter) that answers True or False.
         before_norm: True for weights of layers (linear, convolution, embedding) whose output only goes to a
             normalisation, directly or through steps that keep the scale (identity, dropout, reshapes,
-            ReLU, pooling): the norm of such a weight does not change what the model computes. False for
-            all others. Read from the order of nn.Sequential and from torch.fx; no data pass through.
+            products, ReLU, pooling): the norm of such a weight (together with its layer's bias, if any)
+            does not change what the model computes in training. False for all others, biases included.
+            Read from torch.fx and from the order of nn.Sequential; no data pass through.
         scale: times the strength; 0 for no decay.
         options: further optimizer options of these parameters, such as `{"lr": 1e-4}`.
         label: the group's printed name; made from the criteria when left out.

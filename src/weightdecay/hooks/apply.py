@@ -102,10 +102,12 @@ class Pass:
 def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
     """Decay parameters by a rule that does not look at the update."""
     if type(rule).decayed is Rule.decayed:
-        # A factor for each tensor and nothing else: one call for those that share it.
-        for rate in dict.fromkeys(step.rate for _, step in live):
-            together = [w for w, step in live if step.rate is rate or step.rate == rate]
-            torch._foreach_mul_(together, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
+        # A factor and nothing else: one call for the tensors that share it. (Tensors compare by identity.)
+        together: dict[Any, list[Tensor]] = {}
+        for w, step in live:
+            together.setdefault(step.rate, []).append(w)
+        for rate, ws in together.items():
+            torch._foreach_mul_(ws, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
         return
     for w, step in live:
         keys = list(step.state)
@@ -133,32 +135,41 @@ def decay_along(
                 once(piece, replace(told, update=update.into(memory.piece(piece), *rest[:count])))
 
 
-def decay_after(rule: Rule, w: Tensor, step: Step, before: Tensor, memory: Memory) -> None:
-    """Decay by a rule that looks at the update, after the step, as if it had been done before it.
+def decay_after(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]], memory: Memory) -> None:
+    """Decay by rules that look at the update, after the step, as if it had been done before it.
 
-    The update is the difference that the step made: w <- w + (decayed(before) - before).
+    The update is the difference that the step made: w <- w + (decayed(before) - before), where a second rule
+    starts from what the first left of `before`.
     """
-    keys = list(step.state)
-    for piece, old, *states in _cut(rule, None, w, before, *step.state.values()):
-        u = torch.sub(old, piece, out=memory.piece(piece))
+    states = [state for _, step in rules for state in step.state.values()]
+    cut = pieces(w, before, *states) if all(rule.elementwise for rule, _ in rules) else [(w, before, *states)]
+    for piece, old, *rest in cut:
         decayed = memory.piece(piece, slot=1).copy_(old)
-        rule.decay_(decayed, replace(step, update=u, state=dict(zip(keys, states, strict=True))))
+        update = torch.sub(old, piece, out=memory.piece(piece, slot=2))
+        for rule, step in rules:
+            own = dict(zip(step.state, rest, strict=False))
+            rest = rest[len(own) :]
+            u = memory.piece(piece).copy_(update)  # a rule may overwrite it
+            rule.decay_(decayed, replace(step, update=u, state=own))
         piece.add_(decayed.sub_(old))
 
 
-def _cut(rule: Rule, once: Pass | None, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+def _cut(rule: Rule, once: Pass, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Pieces where an element depends on itself alone; a kernel goes over all of them at once."""
     if not rule.elementwise:
         return [tensors]
-    return pieces(*tensors, size=tensors[0].numel() if once and once.fused else PIECE)
+    return pieces(*tensors, size=tensors[0].numel() if once.fused else PIECE)
 
 
 def add_penalty(
     rule: Rule, optimizer: optim.Optimizer, group: Mapping[str, Any], live: Sequence[Live], memory: Memory
-) -> list[tuple[Tensor, Tensor]]:
-    """Put the gradient with the penalty's share in place of each gradient; return the ones that were there.
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Put the gradient with the penalty's share in place of each gradient.
 
     The sum has memory of its own, so that the user's gradient can be given back after the step.
+
+    Returns:
+        For each parameter: itself, the gradient that was there, the sum that is there now.
     """
     scale = getattr(optimizer, "grad_scale", None)  # fused optimizers divide by it inside the step
     sign = (-1.0 if group.get("maximize") else 1.0) * (1.0 if scale is None else float(scale))
@@ -166,7 +177,7 @@ def add_penalty(
     for w, step in live:
         gradient = w.grad
         assert gradient is not None
-        owned.append((w, gradient))
         step = replace(step, weight_decay=step.weight_decay * sign)
         w.grad = rule.gradient(gradient, w, step, out=memory.whole(w, "gradient"))
+        owned.append((w, gradient, w.grad))
     return owned

@@ -2,22 +2,18 @@
 
 import functools
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
-from weightdecay.groups import Group
 from weightdecay.hooks.decay import Decay, attached, lowered
-from weightdecay.hooks.native import is_adaptive, momentum_of
-from weightdecay.hooks.plan import Plan, make_plan
+from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.refuse import check_native, check_optimizer
+from weightdecay.hooks.strengths import check_strengths
 from weightdecay.rules import Chain, Rule, rules_of
-from weightdecay.rules.strength import GroupStrength, Setting
+from weightdecay.rules.strength import Setting
 from weightdecay.schedule import lrs
-from weightdecay.units import limits, retention, shape
 from weightdecay.units.numbers import count, number
 
 
@@ -26,7 +22,7 @@ def attach(
     rule: Rule | Chain,
     *,
     model: nn.Module | None = None,
-    on: str | Group | Sequence[str | Group] = "matrices",
+    on: On = "matrices",
     steps_per_epoch: float | None = None,
     samples_per_step: float | None = None,
     tokens_per_step: float | None = None,
@@ -77,21 +73,19 @@ def attach(
         no decay  bias   (1,): bias of Linear
     """
     rules = rules_of(rule)
-    check_optimizer(optimizer, rules)
+    check_optimizer(optimizer)
     if model is not None and not isinstance(model, nn.Module):
         raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
     check_native(optimizer, leave_out=lowered(optimizer))
     setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
-    planner = functools.partial(make_plan, optimizer, rules, model, on, setting)
-    plan = planner()
+    plan = make_plan(optimizer, rules, model, on, setting)
     _check_free(optimizer, plan)
     if not plan.all_targets:
         raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
-    advice = _checked_strengths(optimizer, rules, plan, setting)
-    decay = Decay(optimizer, rules, rule.shown, plan, planner, compile)
-    for line in advice:
+    for line in check_strengths(optimizer, rules, plan, setting):
         warnings.warn(line, WeightDecayWarning, stacklevel=2)
-    return decay
+    planner = functools.partial(make_plan, optimizer, rules, model, on, setting, again=True)
+    return Decay(optimizer, rules, rule.shown, plan, planner, compile)
 
 
 def _setting(
@@ -121,8 +115,6 @@ def _setting(
         raise InputError(
             "a schedule has one row for each parameter group", "schedule", len(rates), f"give {groups} rows"
         )
-    if rates is not None:
-        rates = np.broadcast_to(rates, (groups, rates.shape[1]))
     return Setting(**checked, steps=None if steps is None else count(steps, "steps"), lrs=rates)
 
 
@@ -142,54 +134,3 @@ def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:
                     other.shown,
                     "detach the first, or give both in one wd.chain",
                 )
-
-
-def _checked_strengths(
-    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting
-) -> list[str]:
-    """Refuse strengths that cannot be; what is to be said about those that can, each line once."""
-    lines: list[str] = []
-    for rule, strengths in zip(rules, plan.strengths, strict=True):
-        for i, targets in enumerate(plan.targets):
-            if targets:
-                lines += _checked_strength(optimizer, rule, strengths[i], plan, i, setting)
-    return list(dict.fromkeys(lines))
-
-
-def _checked_strength(
-    optimizer: optim.Optimizer, rule: Rule, strength: GroupStrength, plan: Plan, i: int, setting: Setting
-) -> tuple[str, ...]:
-    group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
-    at = strength.at(0)
-    if isinstance(at, Tensor):
-        at = float(at.item())
-    at *= max(target.scale for target in targets)
-    # The schedule's peak; without one the rate now, which a warm-up may still raise: each step checks again.
-    now = group["lr"].item() if isinstance(group["lr"], Tensor) else group["lr"]
-    lr = strength.lr_max or setting.peak(i) or float(now)
-    momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
-    adaptive = rule.coupled and is_adaptive(optimizer, group)
-    if rule.coupled and not momentum:  # no step of a known size to compare with
-        limits.check(at, where=where)
-        return limits.advice(at, adaptive=adaptive, coupled=True)
-    limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
-    if lr == 0:
-        return ()
-    return limits.advice(
-        at,
-        lr,
-        law=strength.law,
-        coupled=rule.coupled,
-        dtype=targets[0].parameter.dtype,
-        steps=setting.steps,
-        steps_per_epoch=setting.steps_per_epoch,
-        retention=_retention(strength, at, setting, i) if not rule.coupled else None,
-        **momentum,
-    )
-
-
-def _retention(strength: GroupStrength, at: float, setting: Setting, group: int) -> float | None:
-    """The share of the initial weights that the schedule leaves; None without a schedule."""
-    if setting.lrs is None:
-        return None
-    return retention(at * np.asarray(shape(strength.law, setting.lrs[group], strength.lr_max)))

@@ -15,9 +15,11 @@ from weightdecay.hooks.plan import Plan, Planner, signature
 from weightdecay.hooks.refuse import check_gradient, check_native
 from weightdecay.hooks.show import described
 from weightdecay.hooks.states import States
+from weightdecay.hooks.strengths import check_rate, plain
 from weightdecay.hooks.update import readable
 from weightdecay.rules import Rule, Step
 from weightdecay.rules.strength import GroupStrength
+from weightdecay.units.numbers import count, number
 
 # A rule's position, a parameter group and its parameters that have a gradient.
 Work = tuple[int, dict[str, Any], list[apply.Live]]
@@ -56,8 +58,9 @@ class Decay:
         self._native = Native(optimizer)
         self._memory = apply.Memory()
         self._passes = [apply.Pass(rule, compiled) for rule in rules]
-        self._gradients: list[tuple[Tensor, Tensor]] = []  # the user's, while a penalty is added
-        self._before_step: list[tuple[Rule, Tensor, Step, Tensor]] = []  # weights, where u is not readable
+        self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
+        # Rules that wait for the step, and the weights before it, where u is not readable.
+        self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
         self._skipped = self._acted = self._above_peak = False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
@@ -81,9 +84,10 @@ class Decay:
         """
         return {
             "rule": self.shown,
+            "optimizer": type(self.optimizer).__name__,
             "steps": self.steps,
             "factor": self.factor,
-            "parameters": self._states.to_dict(),
+            "parameters": self._states.to_dict(self.plan.all_targets),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -92,20 +96,31 @@ class Decay:
         Raises:
             InputError: the state of another rule, of other parameters or shapes, or no such state at all.
         """
-        keys = {"rule", "steps", "factor", "parameters"}
+        keys = {"rule", "optimizer", "steps", "factor", "parameters"}
         if not isinstance(state_dict, Mapping) or not keys <= set(state_dict):
             raise InputError(
                 "not the state of a decay", "state_dict", type(state_dict).__name__, "give Decay.state_dict()"
             )
-        if state_dict["rule"] != self.shown:
-            raise InputError(
-                "the state belongs to another rule",
-                "state_dict",
-                state_dict["rule"],
-                f"attached is {self.shown}: attach the same, or go on without the state",
-            )
-        self._states.load(state_dict["parameters"])
-        self.steps, self.factor = int(state_dict["steps"]), float(state_dict["factor"])
+        own = {"rule": self.shown, "optimizer": type(self.optimizer).__name__}
+        for what, mine in own.items():
+            if state_dict[what] != mine:
+                raise InputError(
+                    f"the state belongs to another {what}",
+                    "state_dict",
+                    state_dict[what],
+                    f"here it is {mine}: attach the same, or go on without the state",
+                )
+        steps = count(state_dict["steps"], "steps", least=0)
+        factor = number(state_dict["factor"], "factor", least=0)
+        self._states.load(state_dict["parameters"], self.plan.all_targets)
+        self.steps, self.factor = steps, factor
+
+    def strengths(self) -> list[float]:
+        """The strength of each parameter group now, of a chain its first rule's; 0 where nothing decays."""
+        return [
+            0.0 if strength is None else plain(strength.at(self.steps)) * self.factor
+            for strength in self.plan.strengths[0]
+        ]
 
     def __repr__(self) -> str:
         state = "" if self._handles else ", detached"
@@ -127,7 +142,7 @@ class Decay:
         self._skipped = found_inf is not None and bool(found_inf.item())
         self._acted = False
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
+        if not callable(closure):
             self._act()
             return None
         # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
@@ -157,19 +172,26 @@ class Decay:
         self._open = False
         self._give_back_gradients()
         if not self._skipped:
-            for rule, w, step, before in self._before_step:
-                apply.decay_after(rule, w, step, before, self._memory)
+            if not self._acted and len(self.plan.native) < sum(map(bool, self.plan.targets)):
+                raise InputError(
+                    "the optimizer did not evaluate its closure, so nothing decayed",
+                    "closure",
+                    type(self.optimizer).__name__,
+                    "make the gradients first and call step() without one",
+                )
+            for w, (before, rules) in self._waiting.items():
+                apply.decay_after(w, before, rules, self._memory)
             self.steps += 1
-        self._before_step.clear()
+        self._waiting.clear()
 
     def _drop_half_done(self) -> None:
         """Forget what a step that failed half way left behind."""
         self._give_back_gradients()
-        self._before_step.clear()
+        self._waiting.clear()
 
     def _give_back_gradients(self) -> None:
-        for parameter, gradient in reversed(self._gradients):
-            if parameter.grad is not None:
+        for parameter, gradient, with_penalty in reversed(self._gradients):
+            if parameter.grad is with_penalty:  # else the user has made a new one since
                 parameter.grad = gradient
         self._gradients.clear()
 
@@ -184,13 +206,15 @@ class Decay:
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
-        for i, options in self.plan.native.items():
-            group, strength, rule = self.optimizer.param_groups[i], self.plan.strengths[0][i], self._rules[0]
+        rule, options = self._rules[0], {}
+        for i, switches in self.plan.native.items():
+            strength, lr = self.plan.strength(0, i), self.optimizer.param_groups[i]["lr"]
             at = strength.at(self.steps) * self.factor * self.plan.targets[i][0].scale
-            self._check_rate(i, rule, strength, strength.rate(at, group["lr"]))
-            own = at if rule.coupled else strength.native(at, group["lr"])
-            self._native.set(i, {**options, "weight_decay": own})
-        self._native.put_back(keep=self.plan.native)
+            self._check(i, rule, strength, strength.rate(at, lr))
+            options[i] = {**switches, "weight_decay": at if rule.coupled else strength.native(at, lr)}
+        for i, own in options.items():  # every check is done before the first option changes
+            self._native.set(i, own)
+        self._native.put_back(keep=options)
 
     def _act(self) -> Tensor | float:
         """Decay once a step; add penalties whenever the loss was evaluated, and return their sum."""
@@ -212,7 +236,9 @@ class Decay:
                 apply.decay_along(rule, self._passes[r], self.optimizer, group, live, self._memory)
             else:
                 for w, step in live:
-                    self._before_step.append((rule, w, step, self._memory.whole(w, "before").copy_(w)))
+                    if w not in self._waiting:
+                        self._waiting[w] = self._memory.whole(w, "before").copy_(w), []
+                    self._waiting[w][1].append((rule, step))
         self._acted = True
         return penalty
 
@@ -220,34 +246,29 @@ class Decay:
         """What is to be done, in order: rules that look at the update come last."""
         for r, rule in sorted(enumerate(self._rules), key=lambda entry: entry[1].needs_update):
             for i, targets in enumerate(self.plan.targets):
-                if i in self.plan.native:
+                live = [target for target in targets if target.parameter.grad is not None]
+                if not live or i in self.plan.native:
                     continue
-                group, strength = self.optimizer.param_groups[i], self.plan.strengths[r][i]
+                group, strength = self.optimizer.param_groups[i], self.plan.strength(r, i)
                 at = strength.at(self.steps) * self.factor
                 rate = strength.rate(at, group["lr"])
-                live: list[apply.Live] = []
-                for target in targets:
-                    w, scale = target.parameter, target.scale
-                    if w.grad is None:
-                        continue
-                    check_gradient(target.name, w.grad)
-                    live.append((w, Step(rate * scale, at * scale, state=self._states.of(target, r))))
-                    self._check_rate(i, rule, strength, rate * scale)
-                if live:
-                    yield r, group, live
+                told = {scale: (rate * scale, at * scale) for scale in {target.scale for target in live}}
+                for scaled, _ in told.values():
+                    self._check(i, rule, strength, scaled)
+                for target in live:
+                    check_gradient(target.name, target.parameter)
+                steps = (Step(*told[one.scale], state=self._states.of(one, r)) for one in live)
+                yield r, group, [(one.parameter, step) for one, step in zip(live, steps, strict=True)]
 
-    def _check_rate(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor) -> None:
-        if rule.coupled or isinstance(rate, Tensor):  # a tensor is not waited for
+    def _check(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor) -> None:
+        """Refuse a step that would remove a whole weight; warn once when lr is above its peak."""
+        if rule.coupled:
             return
         lr = self.optimizer.param_groups[group]["lr"]
-        if rate >= 1:
-            raise InputError(
-                "a step would remove the whole weight or more",
-                f"lr·weight_decay of parameter group {group}",
-                f"{rate:g} at lr = {float(lr):g}, step {self.steps}",
-                "lower lr or the strength",
-            )
-        if strength.lr_max is not None and lr > strength.lr_max * (1 + 1e-6) and not self._above_peak:
+        check_rate(group, rate, lr, self.steps)
+        if strength.lr_max is None or isinstance(lr, Tensor) or self._above_peak:
+            return
+        if lr > strength.lr_max * (1 + 1e-6):
             self._above_peak = True
             warnings.warn(
                 f"lr = {float(lr):g} of parameter group {group} is above lr_max = {strength.lr_max:g} at "

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import optim
 
-from weightdecay.rules import Decoupled, Rule
+from weightdecay.rules import L2, Decoupled, Rule
 
 _WITH_FLAG = (optim.Adam, optim.NAdam, optim.RAdam)
 _COUPLED_ONLY = (optim.SGD, optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adamax, optim.ASGD)
@@ -17,6 +17,7 @@ _NATIVE: dict[tuple[str | None, type], Mapping[str, Any]] = {
     **{("coupled", kind): {} for kind in _COUPLED_ONLY},
     **{("decoupled", kind): {} for kind in _DECOUPLED_ONLY},
 }
+_PLAIN = ((Rule.decayed, Rule.gradient), (L2.decayed, L2.gradient))
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree")
 
 
@@ -36,6 +37,8 @@ def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] 
     >>> native_options(torch.optim.SGD([torch.zeros(1)]), Decoupled(0.1)) is None
     True
     """
+    if (type(rule).decayed, type(rule).gradient) not in _PLAIN:
+        return None  # a subclass that does something else
     kind = type(optimizer)
     # Their decay follows a learning rate of their own, so only the plain rule is theirs.
     if is_schedule_free(optimizer):

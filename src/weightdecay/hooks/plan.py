@@ -1,18 +1,20 @@
 """Which parameter of an optimizer decays, how strongly, and by whose hand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError
-from weightdecay.groups import Assignment, Group, assign
+from weightdecay.groups import Assignment, Group, assign, preset
 from weightdecay.groups.inventory import peeled
 from weightdecay.hooks.native import momentum_of, native_options
-from weightdecay.hooks.refuse import check_parameter
+from weightdecay.hooks.refuse import check_hooks, check_parameter
 from weightdecay.rules import Rule
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
+
+On = str | Group | Sequence[str | Group]
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class Plan:
     Args:
         assignments: every trainable parameter of the optimizer, with the reason; one list a group.
         targets: those that decay; one list a group.
-        strengths: for each rule, one entry a group.
+        strengths: for each rule, one entry a group; None where nothing decays.
         native: the options that switch on an optimizer's own decay, by group; other groups go by hooks.
         named: whether names were known; else they are positions.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
     targets: tuple[tuple[Target, ...], ...]
-    strengths: tuple[tuple[GroupStrength, ...], ...]
+    strengths: tuple[tuple[GroupStrength | None, ...], ...]
     native: Mapping[int, Mapping[str, Any]]
     named: bool
 
@@ -53,8 +55,14 @@ class Plan:
         """The parameters that decay, of all groups."""
         return tuple(target for targets in self.targets for target in targets)
 
+    def strength(self, rule: int, group: int) -> GroupStrength:
+        """The strength of a rule in a group where something decays."""
+        strength = self.strengths[rule][group]
+        assert strength is not None
+        return strength
 
-# Makes the plan again when parameters were added to the optimizer, frozen or thawed.
+
+# Makes the plan again when parameters were added to the optimizer, replaced, frozen or thawed.
 Planner = Callable[[], Plan]
 
 
@@ -62,30 +70,27 @@ def make_plan(
     optimizer: optim.Optimizer,
     rules: tuple[Rule, ...],
     model: nn.Module | None,
-    on: str | Group | Sequence[str | Group],
+    on: On,
     setting: Setting,
+    again: bool = False,
 ) -> Plan:
     """Decide for every parameter of the optimizer.
 
+    Args:
+        optimizer: the optimizer.
+        rules: the rules, one after another.
+        model: decides roles and names; None leaves it to names and shapes.
+        on: which parameters decay.
+        setting: what is known about the training.
+        again: training goes on, so a group may select nothing any more.
+
     Raises:
-        InputError: a parameter is not in the model or stands twice in the optimizer; a selector or a
-            strength that cannot be used.
+        InputError: a parameter is not in the model, stands twice in the optimizer or cannot decay; a
+            selector or a strength that cannot be used; an optimizer in which the rule has no meaning.
     """
     groups = optimizer.param_groups
     names, named = _names(optimizer, model)
-    held = [
-        (names[id(p)] if named else None, p) for group in groups for p in group["params"] if p.requires_grad
-    ]
-    found = assign(held, on) if model is None else assign(model, on, within=held)
-    for entry in found:
-        if entry.group.options:
-            raise InputError(
-                "attach sets no optimizer options", "on", repr(entry.group), "give options to wd.param_groups"
-            )
-    by_parameter = {id(entry.parameter): entry for entry in found}
-    assignments = tuple(
-        tuple(by_parameter[id(p)] for p in group["params"] if id(p) in by_parameter) for group in groups
-    )
+    assignments = _assigned(optimizer, model, lenient(on) if again else on, names if named else {})
     targets = tuple(
         tuple(Target(names[id(e.parameter)], e.parameter, e.scale) for e in entries if e.scale > 0)
         for entries in assignments
@@ -95,47 +100,84 @@ def make_plan(
     strengths = tuple(
         tuple(
             group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
+            if targets[i]
+            else None
             for i, group in enumerate(groups)
         )
         for rule in rules
     )
-    native = {}
-    if len(rules) == 1 and (options := native_options(optimizer, rules[0])) is not None:
-        native = {
-            i: options
-            for i, group in enumerate(groups)
-            if _whole(group, targets[i]) and strengths[0][i].law != "constant"
-        }
+    native = _native(optimizer, rules, targets, strengths)
+    if any(entries and i not in native for i, entries in enumerate(targets)):
+        check_hooks(optimizer, rules)
     return Plan(assignments, targets, strengths, native, named)
 
 
-def signature(optimizer: optim.Optimizer) -> tuple[tuple[bool, ...], ...]:
+def lenient(on: On) -> On:
+    """The same selectors, none of which has to select something."""
+    if isinstance(on, str):
+        return on
+    if isinstance(on, Group):
+        return replace(on, optional=True)
+    flat = [group for one in on for group in (preset(one) if isinstance(one, str) else (one,))]
+    return [replace(group, optional=True) for group in flat]
+
+
+def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool], ...], ...]:
     """What a plan depends on and training can change: which parameters there are, and which are frozen."""
-    return tuple(tuple(p.requires_grad for p in group["params"]) for group in optimizer.param_groups)
+    return tuple(tuple((id(p), p.requires_grad) for p in group["params"]) for group in optimizer.param_groups)
 
 
-def _whole(group: Mapping[str, Any], targets: tuple[Target, ...]) -> bool:
-    """Whether one option can speak for the group: all its trainable parameters decay, all as strongly."""
-    trainable = sum(p.requires_grad for p in group["params"])
-    return 0 < len(targets) == trainable and len({target.scale for target in targets}) == 1
+def _assigned(
+    optimizer: optim.Optimizer, model: nn.Module | None, on: On, names: Mapping[int, str]
+) -> tuple[tuple[Assignment, ...], ...]:
+    trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    held = [(names.get(id(p)), p) for p in trainable]
+    found: tuple[Assignment, ...] = ()
+    if held:
+        found = assign(held, on) if model is None else assign(model, on, within=held)
+    for entry in found:
+        if entry.group.options:
+            what = "attach sets no optimizer options"
+            raise InputError(what, "on", repr(entry.group), "give options to wd.param_groups")
+    by_parameter = {id(entry.parameter): entry for entry in found}
+    return tuple(
+        tuple(by_parameter[id(p)] for p in group["params"] if id(p) in by_parameter)
+        for group in optimizer.param_groups
+    )
+
+
+def _native(
+    optimizer: optim.Optimizer,
+    rules: tuple[Rule, ...],
+    targets: tuple[tuple[Target, ...], ...],
+    strengths: tuple[tuple[GroupStrength | None, ...], ...],
+) -> dict[int, Mapping[str, Any]]:
+    """The groups for which an option of the optimizer can speak: all of it decays, all as strongly."""
+    options = native_options(optimizer, rules[0]) if len(rules) == 1 else None
+    if options is None:
+        return {}
+    native = {}
+    for i, group in enumerate(optimizer.param_groups):
+        strength, trainable = strengths[0][i], sum(p.requires_grad for p in group["params"])
+        alike = len({target.scale for target in targets[i]}) == 1
+        if strength and strength.law != "constant" and len(targets[i]) == trainable and alike:
+            native[i] = options
+    return native
 
 
 def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[int, str], bool]:
     """A name for every parameter: the model's, else the optimizer's, else its position."""
     owned = {} if model is None else {id(p): name for name, p in peeled(model).named_parameters()}
     names: dict[int, str] = {}
+    taken: set[str] = set()
     named = True
     for i, group in enumerate(optimizer.param_groups):
         own = group.get("param_names")
         for j, parameter in enumerate(group["params"]):
             place = f"group {i}, position {j}"
             if id(parameter) in names:
-                raise InputError(
-                    "a parameter stands twice in the optimizer",
-                    place,
-                    names[id(parameter)],
-                    "give each parameter once",
-                )
+                what = "a parameter stands twice in the optimizer"
+                raise InputError(what, place, names[id(parameter)], "give each parameter once")
             if model is not None and id(parameter) not in owned:
                 raise InputError(
                     "the optimizer holds a parameter that is not in the model",
@@ -145,12 +187,11 @@ def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[in
                 )
             named &= model is not None or own is not None
             name = owned[id(parameter)] if owned else own[j] if own else place
-            if name in names.values():
+            if name in taken:
+                what = "two parameters in the optimizer have one name"
                 raise InputError(
-                    "two parameters of the optimizer have one name",
-                    place,
-                    name,
-                    "give model= to tell them apart",
+                    what, place, name, "give model=; of several models, an nn.ModuleList of them"
                 )
             names[id(parameter)] = name
+            taken.add(name)
     return names, named

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.native import is_schedule_free, native_options
+from weightdecay.hooks.native import is_schedule_free
 from weightdecay.rules import Rule
 
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def check_optimizer(optimizer: Any, rules: tuple[Rule, ...]) -> None:
-    """Refuse what is no optimizer, or one in which a rule has no meaning.
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what is no optimizer of torch's kind, or has no learning rate that a rule could follow.
 
     Raises:
-        InputError: see the messages below.
+        InputError: one of these.
     """
     if not isinstance(optimizer, optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise InputError(
@@ -27,16 +27,30 @@ def check_optimizer(optimizer: Any, rules: tuple[Rule, ...]) -> None:
             type(optimizer).__name__,
             "give a torch.optim.Optimizer whose __init__ has run",
         )
+    for i, group in enumerate(optimizer.param_groups):
+        if not isinstance(group.get("lr"), float | int | Tensor):
+            raise InputError(
+                "the optimizer has no learning rate that a rule could follow",
+                f"lr of parameter group {i}",
+                repr(group.get("lr")),
+                "give its groups an lr",
+            )
+
+
+def check_hooks(optimizer: optim.Optimizer, rules: tuple[Rule, ...]) -> None:
+    """Refuse an optimizer around whose step a rule has no meaning.
+
+    Raises:
+        InputError: see the reasons below.
+    """
     for rule in rules:
-        if reason := refusal(optimizer, rule, alone=len(rules) == 1):
+        if reason := _refusal(optimizer, rule):
             raise InputError(f"{type(rule).__name__} cannot act here", "optimizer", *reason)
 
 
-def refusal(optimizer: optim.Optimizer, rule: Rule, alone: bool = True) -> tuple[str, str] | None:
-    """Why a rule cannot act on an optimizer and what to do instead; None if it can."""
+def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
+    """Why hooks cannot do a rule, and what to do instead; None if they can."""
     name = type(optimizer).__name__
-    if alone and native_options(optimizer, rule) is not None:
-        return None
     if any(group.get("differentiable") for group in optimizer.param_groups):
         return f"{name} with differentiable=True, whose step is part of a graph", "use a rule it brings along"
     if isinstance(optimizer, optim.SparseAdam):
@@ -50,7 +64,7 @@ def refusal(optimizer: optim.Optimizer, rule: Rule, alone: bool = True) -> tuple
     if is_schedule_free(optimizer) and not rule.coupled:
         return (
             f"{name}, whose weights are a blend of two sequences: decay from outside reaches one only",
-            "use wd.Decoupled where it has a decay of its own (AdamWScheduleFree), or wd.L2",
+            "use its own: wd.Decoupled with a number, on groups that wd.param_groups made; or wd.L2",
         )
     return None
 
@@ -104,13 +118,14 @@ def _is_sharded(parameter: Tensor) -> bool:
     return module is not None and isinstance(parameter, module.DTensor)
 
 
-def check_gradient(name: str, gradient: Tensor) -> None:
+def check_gradient(name: str, parameter: Tensor) -> None:
     """Refuse a gradient that decay does not work with yet.
 
     Raises:
         InputError: it is sparse.
     """
-    if gradient.is_sparse:
+    gradient = parameter.grad
+    if gradient is not None and gradient.is_sparse:
         raise InputError(
             "a sparse gradient is not supported yet: decay would touch every row",
             name,

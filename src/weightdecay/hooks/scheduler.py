@@ -54,27 +54,28 @@ class WeightDecayScheduler:
             raise InputError("not a function", "factor", repr(factor), "give a function of the step")
         self._target, self._factor = target, factor
         self.optimizer = target.optimizer if isinstance(target, Decay) else target
-        self.base_weight_decays = [] if isinstance(target, Decay) else self._bases(last_epoch)
         self.last_epoch = count(last_epoch, "last_epoch", least=-1)
+        if isinstance(target, optim.Optimizer):
+            self._check_bases(target)
         self.step()
 
-    def _bases(self, last_epoch: int) -> list[float]:
-        groups = self.optimizer.param_groups
-        if not any(group.get("weight_decay") for group in groups) and last_epoch == -1:
-            raise InputError(
-                "no group has a weight_decay to multiply",
-                "optimizer",
-                type(self.optimizer).__name__,
-                "build it with weight_decay=, or give the Decay that attach returned",
-            )
-        return [
-            float(group.setdefault("initial_weight_decay", group.get("weight_decay", 0.0)))
-            for group in groups
-        ]
+    def _check_bases(self, optimizer: optim.Optimizer) -> None:
+        if self.last_epoch == -1 and any(group.get("weight_decay") for group in optimizer.param_groups):
+            return
+        if self.last_epoch >= 0 and all("initial_weight_decay" in group for group in optimizer.param_groups):
+            return
+        what, remedy = (
+            "no group has a weight_decay to multiply",
+            "build it with weight_decay=, or give the Decay that attach returned",
+        )
+        if self.last_epoch >= 0:
+            what = "the optimizer does not know the strengths to go on from"
+            remedy = "begin with last_epoch=-1, or load the optimizer's state first"
+        raise InputError(what, "optimizer", type(optimizer).__name__, remedy)
 
-    def step(self) -> None:
-        """Go one further and set the strength."""
-        epoch = self.last_epoch + 1
+    def step(self, epoch: int | None = None) -> None:
+        """Go one further, or to `epoch`, and set the strength."""
+        epoch = self.last_epoch + 1 if epoch is None else count(epoch, "epoch", least=0)
         factor = number(self._factor(epoch), f"factor({epoch})", least=0)
         self.last_epoch = epoch
         self._set(factor)
@@ -83,33 +84,28 @@ class WeightDecayScheduler:
         if isinstance(self._target, Decay):
             self._target.factor = factor
             return
-        for group, base in zip(self.optimizer.param_groups, self.base_weight_decays, strict=True):
-            if base or group.get("weight_decay"):
+        for group in self.optimizer.param_groups:
+            base = group.setdefault("initial_weight_decay", group.get("weight_decay", 0.0))
+            if base:
                 group["weight_decay"] = base * factor
 
     def get_last_weight_decay(self) -> list[float]:
-        """The strength of each group now; of a `Decay` the factor of each group."""
+        """The strength of each group now."""
         if isinstance(self._target, Decay):
-            return [self._target.factor for _ in self.optimizer.param_groups]
+            return self._target.strengths()
         return [float(group.get("weight_decay", 0.0)) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """The count and the strengths at factor 1; not the function."""
-        return {"last_epoch": self.last_epoch, "base_weight_decays": list(self.base_weight_decays)}
+        """The count; not the function. The strengths at factor 1 are in the optimizer's groups."""
+        return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave, and set the strength for that count.
 
         Raises:
-            InputError: the state of a scheduler of another optimizer, or none.
+            InputError: it is not the state of a scheduler.
         """
-        bases = state_dict.get("base_weight_decays")
-        if "last_epoch" not in state_dict or bases is None or len(bases) != len(self.base_weight_decays):
-            raise InputError(
-                "not the state of this scheduler",
-                "state_dict",
-                sorted(state_dict),
-                f"give one of {len(self.base_weight_decays)} groups",
-            )
-        self.last_epoch, self.base_weight_decays = int(state_dict["last_epoch"]), list(bases)
-        self._set(number(self._factor(self.last_epoch), f"factor({self.last_epoch})", least=0))
+        if not isinstance(state_dict, Mapping) or "last_epoch" not in state_dict:
+            found = sorted(state_dict) if isinstance(state_dict, Mapping) else type(state_dict).__name__
+            raise InputError("not the state of a scheduler", "state_dict", found, "give one of state_dict()")
+        self.step(count(state_dict["last_epoch"], "last_epoch", least=0))

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import optim
+from torch import Tensor, optim
 
+from weightdecay.errors import InputError
 from weightdecay.groups import Assignment
 from weightdecay.hooks.plan import Plan
+from weightdecay.hooks.strengths import plain
 from weightdecay.rules import Rule
 from weightdecay.rules.strength import GroupStrength
 
@@ -21,21 +23,29 @@ def described(
     if not plan.named:
         lines.append("  no names are known: state goes by group and position, roles by shape alone")
     for i, entries in enumerate(plan.assignments):
-        hand = "the optimizer's own decay" if i in plan.native else "hooks around step"
-        lr = float(optimizer.param_groups[i]["lr"])
-        own = [strengths[i] for strengths in plan.strengths]
-        now = (_strength(*pair, lr, step, factor) for pair in zip(rules, own, strict=True))
-        lines.append(f"  group {i}: {'; '.join((hand, *now)) if plan.targets[i] else 'nothing decays'}")
+        parts = ["the optimizer's own decay" if i in plan.native else "hooks around step"]
+        for rule, strengths in zip(rules, plan.strengths, strict=True):
+            parts.append(_strength(rule, strengths[i], optimizer.param_groups[i]["lr"], step, factor))
+        lines.append(f"  group {i}: {'; '.join(parts) if plan.targets[i] else 'nothing decays'}")
         lines += _one_by_one(entries) if len(entries) <= _MOST_LINES else _by_reason(entries)
     return "\n".join(lines)
 
 
-def _strength(rule: Rule, strength: GroupStrength, lr: float, step: int, factor: float) -> str:
-    at = float(strength.at(step)) * factor
+def _strength(
+    rule: Rule, strength: GroupStrength | None, lr: float | Tensor, step: int, factor: float
+) -> str:
+    if strength is None:
+        return ""
+    try:
+        at = plain(strength.at(step)) * factor
+    except InputError:  # a function of the step that has ended: printing goes on
+        return "of unknown strength"
     if rule.coupled:
         return f"adds {at:.3g} w to the gradient"
-    rate = float(strength.rate(at, lr))
-    return f"removes {rate:.3g} a step {'at any lr' if strength.law == 'constant' else f'at lr = {lr:g}'}"
+    rate = plain(strength.rate(at, plain(lr)))
+    return (
+        f"removes {rate:.3g} a step {'at any lr' if strength.law == 'constant' else f'at lr = {plain(lr):g}'}"
+    )
 
 
 def _what(entry: Assignment) -> str:

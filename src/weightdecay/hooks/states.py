@@ -1,6 +1,6 @@
 """What rules keep, by parameter name; never in the optimizer's own state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,43 +31,55 @@ class States:
         self._by_name.update(started)
 
     def of(self, target: Target, rule: int) -> dict[str, Tensor]:
-        """The state of a parameter for one of the rules."""
-        return self._by_name[target.name][rule]
+        """The state of a parameter for one of the rules, where and of the type that the parameter is now."""
+        state, w = self._by_name[target.name][rule], target.parameter
+        for key, tensor in state.items():
+            if tensor.shape == w.shape and (tensor.dtype, tensor.device) != (w.dtype, w.device):
+                state[key] = tensor.to(w)  # the model was moved or cast after the rule was attached
+        return state
 
-    def to_dict(self) -> dict[str, list[dict[str, Tensor]]]:
+    def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Tensor]]]:
         """The tensors themselves, not copies, as in torch's own state dicts."""
-        return {name: [dict(state) for state in states] for name, states in self._by_name.items()}
+        return {target.name: [dict(state) for state in self._by_name[target.name]] for target in targets}
 
-    def load(self, saved: Mapping[str, Any]) -> None:
+    def load(self, saved: Any, targets: Iterable[Target]) -> None:
         """Take over saved tensors; all are checked before the first is copied.
 
         Raises:
             InputError: another set of parameters, a tensor that is missing or has another shape.
         """
-        for name in sorted(set(saved) ^ set(self._by_name)):
+        if not isinstance(saved, Mapping):
+            raise InputError(
+                "not states by parameter name", "parameters", type(saved).__name__, "give a mapping"
+            )
+        wanted = {target.name: self._by_name[target.name] for target in targets}
+        for name in sorted(set(saved) ^ set(wanted)):
             side = "the saved state" if name in saved else "the optimizer"
             raise InputError(
-                "the parameters have changed their names",
+                "not the same parameters decay",
                 "state_dict",
                 name,
                 f"only {side} has it; rename it, or go on without the state",
             )
-        pairs = []
-        for name, states in self._by_name.items():
-            if len(saved[name]) != len(states):
-                raise InputError(
-                    "a state for another number of rules", name, len(saved[name]), f"{len(states)}"
-                )
-            for mine, theirs in zip(states, saved[name], strict=True):
-                for key, tensor in mine.items():
-                    found = theirs.get(key)
-                    if found is None or found.shape != tensor.shape:
-                        raise InputError(
-                            "a saved tensor does not fit",
-                            f"{key} of {name}",
-                            None if found is None else tuple(found.shape),
-                            f"{tuple(tensor.shape)} is needed",
-                        )
-                    pairs.append((tensor, found))
+        pairs = [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
         for tensor, found in pairs:
             tensor.copy_(found)
+
+
+def _pairs(name: str, states: list[dict[str, Tensor]], saved: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each tensor with the saved one."""
+    if not isinstance(saved, list) or len(saved) != len(states):
+        found = len(saved) if isinstance(saved, list) else type(saved).__name__
+        raise InputError("a state for another number of rules", name, found, f"give {len(states)}")
+    for mine, theirs in zip(states, saved, strict=True):
+        for key, tensor in mine.items():
+            found = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if not isinstance(found, Tensor) or found.shape != tensor.shape:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise InputError(
+                    "a saved tensor does not fit",
+                    f"{key} of {name}",
+                    shape,
+                    f"{tuple(tensor.shape)} is needed",
+                )
+            yield tensor, found

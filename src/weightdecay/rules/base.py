@@ -1,5 +1,7 @@
 """What a decay rule is: a frozen value with one pure function of a tensor."""
 
+import functools
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -62,9 +64,16 @@ class Rule:
     elementwise: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Enter the registry."""
+        """Enter the registry; whoever overrides `decayed` alone gets the `decay_` that calls it."""
         super().__init_subclass__(**options)
         RULES[cls.__name__] = cls
+        if "decayed" in cls.__dict__ and "decay_" not in cls.__dict__:
+            cls.decay_ = Rule.decay_
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # lists become tuples: a rule is a value
+            if isinstance(value := getattr(self, f.name), list):
+                object.__setattr__(self, f.name, tuple(value))
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the weight after the decay alone; a new tensor."""
@@ -96,13 +105,21 @@ class Rule:
 
 def shown(value: Any) -> str | None:
     """An argument of a rule, short and without memory addresses; None for nothing."""
-    if value is None:
-        return None
+    if value is None or isinstance(value, str):
+        return None if value is None else repr(value)
     if isinstance(value, Tensor):
         return "tensor"  # its value may change while it is attached
+    if isinstance(value, numbers.Real):
+        return repr(float(value))
     if isinstance(value, Mapping):
         return f"{{{len(value)} tensors}}"
     if isinstance(value, HalfLife):
         parts = {f.name: getattr(value, f.name) for f in fields(value)}
         return f"HalfLife({', '.join(f'{k}={v:g}' for k, v in parts.items() if v is not None)})"
-    return getattr(value, "__qualname__", None) or repr(value)
+    if isinstance(value, functools.partial):
+        return f"partial({', '.join(str(shown(part)) for part in (value.func, *value.args))})"
+    if isinstance(value, Sequence):
+        return f"({', '.join(str(shown(part)) for part in value)})"
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return repr(value)

@@ -1,5 +1,6 @@
 """The decay rules. Symbols: u the optimizer's update without decay, lr_t its step size, wd the strength."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step
+
+# What DataParallel and torch.compile put before the names in a state dict.
+_WRAPPED = re.compile(r"(^|\.)(?:module|_orig_mod)\.")
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class L2(Rule):
     coupled = True
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
-        """Return w: nothing but the gradient changes."""
+        """Return a copy of w: nothing but the gradient changes."""
         del step
-        return w
+        return w.clone()
 
     def gradient(self, g: Tensor, w: Tensor, step: Step, out: Tensor | None = None) -> Tensor:
         """Return g + wd w."""
@@ -65,10 +69,6 @@ class Decoupled(Rule):
     """
 
     native = "decoupled"
-
-    def decay_(self, w: Tensor, step: Step) -> None:
-        """Multiply w by 1 - rate."""
-        w.mul_(1 - step.rate)
 
 
 @dataclass(frozen=True)
@@ -186,12 +186,20 @@ class Toward(Rule):
     tensor([2.0000, 1.5000])
     """
 
-    to: Literal["start"] | Mapping[str, Tensor] = field(default="start", repr=False)
+    # Tensors have no equality of one answer: rules compare without them.
+    to: Literal["start"] | Mapping[str, Tensor] = field(default="start", repr=False, compare=False)
     ema: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.to, str) and self.to != "start":
-            raise InputError("no such point to decay toward", "to", repr(self.to), 'give "start" or tensors')
+        super().__post_init__()
+        if self.to != "start" and not isinstance(self.to, Mapping):
+            found = repr(self.to) if isinstance(self.to, str) else type(self.to).__name__
+            raise InputError(
+                "no such point to decay toward",
+                "to",
+                found,
+                'give "start", or tensors by name (a state dict)',
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError("not a share of the old point", "ema", self.ema, "give a number between 0 and 1")
 
@@ -199,9 +207,12 @@ class Toward(Rule):
         """Return a copy of the point w_0."""
         if isinstance(self.to, str):
             return {"point": w.detach().clone()}
-        if name not in self.to:
-            raise InputError("no point for a parameter", "to", name, "give a tensor for every parameter")
-        point = self.to[name].detach()
+        points = {_WRAPPED.sub(r"\1", key): point for key, point in self.to.items()}
+        point = points.get(name)
+        if not isinstance(point, Tensor):
+            found = name if point is None else f"{name}: {type(point).__name__}"
+            raise InputError("no point for a parameter", "to", found, "give a tensor for every parameter")
+        point = point.detach()
         if point.shape != w.shape:
             raise InputError(
                 f"the point of {name} has another shape", "to", tuple(point.shape), f"give {tuple(w.shape)}"

@@ -20,7 +20,7 @@ class Setting:
     Args:
         steps_per_epoch, samples_per_step, tokens_per_step: to count half-lives in steps.
         steps: how many steps the run has.
-        lrs: the learning rates of the run, groups × steps.
+        lrs: the learning rates of the run, groups × steps; one row counts for every group.
     """
 
     steps_per_epoch: float | None = None
@@ -29,9 +29,27 @@ class Setting:
     steps: int | None = None
     lrs: np.ndarray | None = None
 
+    def rates(self, group: int) -> np.ndarray | None:
+        """The learning rates of a group over the run.
+
+        Raises:
+            InputError: the group came later than the schedule.
+        """
+        if self.lrs is None or len(self.lrs) == 1:
+            return None if self.lrs is None else self.lrs[0]
+        if group >= len(self.lrs):
+            raise InputError(
+                "the schedule has no learning rates for a group that came later",
+                "schedule",
+                f"{len(self.lrs)} rows",
+                f"there is no row for group {group}: attach again with a new schedule",
+            )
+        return self.lrs[group]
+
     def peak(self, group: int) -> float | None:
         """The largest learning rate of a group over the schedule."""
-        return None if self.lrs is None else float(self.lrs[group].max())
+        rates = self.rates(group)
+        return None if rates is None else float(rates.max())
 
 
 @dataclass(frozen=True)
@@ -97,10 +115,23 @@ def group_strength(
         number(value.item(), name, least=0)
         return GroupStrength(rule.law, lr_max, lambda _: value)
     if callable(value):
-        number(value(0), f"{name}(0)", least=0)
-        return GroupStrength(rule.law, lr_max, lambda step: number(value(step), f"{name}({step})", least=0))
+        return GroupStrength(rule.law, lr_max, lambda step: _called(value, step, name))
     strength = number(_of_group(value, group, groups, name), name, least=0)
     return GroupStrength(rule.law, lr_max, lambda _: strength)
+
+
+def _called(function: Callable[[int], Any], step: int, name: str) -> float:
+    """The value of a strength given as a function of the step."""
+    try:
+        value = function(step)
+    except Exception as error:
+        raise InputError(
+            f"the function of the step failed ({type(error).__name__}: {error})",
+            name,
+            f"step {step}",
+            "write a function that takes the step and returns a number",
+        ) from error
+    return number(value, f"{name}({step})", least=0)
 
 
 def _of_group(value: Any, group: int, groups: int, name: str) -> Any:
@@ -144,7 +175,11 @@ def _half_life(
         samples_per_step=setting.samples_per_step,
         tokens_per_step=setting.tokens_per_step,
     )
-    lr = value.lr or lr_max or setting.peak(group)
+    lr = next((lr for lr in (value.lr, lr_max, setting.peak(group)) if lr is not None), None)
+    if lr == 0:
+        raise InputError(
+            "no half-life at a learning rate of 0", "schedule", f"group {group}", "give the group no decay"
+        )
     if rule.coupled:
         if momentum is None:
             raise InputError(
@@ -179,8 +214,8 @@ def _half_lives(
             value,
             "give a number or wd.HalfLife",
         )
-    if setting.lrs is not None:
-        strength = strength_for(value.per_run, np.asarray(shape(rule.law, setting.lrs[group], lr_max)))
+    if (rates := setting.rates(group)) is not None:
+        strength = strength_for(value.per_run, np.asarray(shape(rule.law, rates, lr_max)))
         return GroupStrength(rule.law, lr_max, lambda _: strength)
     if setting.steps is None:
         raise InputError(

@@ -14,6 +14,7 @@ from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_
 from weightdecay.units.limits import advice, check
 from weightdecay.units.numbers import count, number
 
+_NUMBER = re.compile(r"\d[\d.,e+-]*")
 Keep = Literal["run", "epoch"]
 WidthRule = Literal["independent", "sqrt"]
 # The half-lives' power of (old width / new width), beside lr that goes as 1/width.
@@ -90,7 +91,7 @@ class Transfer:
         retention_new: share that the new run leaves.
         epochs_ratio: passes over the data of the new run over those of the old.
         notes: the rule that was kept and what is not agreed on, one line each.
-        warnings: what is doubtful about the new strength, one line each.
+        warnings: what is doubtful about the new strength and was not about the old, one line each.
     """
 
     weight_decay: float
@@ -200,9 +201,9 @@ def _advice(strength: float, setup: Setup, rates: np.ndarray, law: Law, half_liv
 
 
 def _news(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """What is to be said of the new strength and was not of the old; lines are told by how they begin."""
-    known = {re.split(r"\d", line)[0] for line in old}
-    return tuple(line for line in new if re.split(r"\d", line)[0] not in known)
+    """What is to be said of the new strength and was not of the old; numbers apart, the same line."""
+    known = {_NUMBER.sub("#", line) for line in old}
+    return tuple(line for line in new if _NUMBER.sub("#", line) not in known)
 
 
 def _epochs_ratio(old: Setup, old_steps: int, new: Setup, new_steps: int) -> float:

@@ -87,10 +87,14 @@ def convert(
     if np.ndim(number_or_array) and "sd_x" in known and np.shape(number_or_array) != known["sd_x"].shape:
         sizes = f"{np.size(number_or_array)} values for {known['sd_x'].size} features"
         raise InputError("one strength for each feature is needed", "value", sizes, "give as many as sd_x")
-    lam = number_or_array**old.power / old.divisor(known)
-    if new.power < 0 and not np.all(lam):
-        raise InputError(f"no decay has no finite number in {new.name}", "value", 0, "give more than 0")
-    result = (lam * new.divisor(known)) ** (1 / new.power) if new.power != 1 else lam * new.divisor(known)
+    try:
+        lam = number_or_array**old.power / old.divisor(known)
+        if new.power < 0 and not np.all(lam):
+            raise InputError(f"no decay has no finite number in {new.name}", "value", 0, "give more than 0")
+        result = (lam * new.divisor(known)) ** (1 / new.power) if new.power != 1 else lam * new.divisor(known)
+    except OverflowError as error:
+        what = "a strength beyond what float64 can hold"
+        raise InputError(what, "value", value, "give one nearer to 1") from error
     return float(result) if np.ndim(result) == 0 else np.asarray(result)
 
 

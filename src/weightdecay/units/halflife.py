@@ -81,7 +81,8 @@ class HalfLife:
         epochs: in passes over the data.
         samples: in training examples.
         tokens: in tokens.
-        lr: the step size at which it holds; None is the peak of the schedule.
+        lr: the step size at which it holds; None is the peak of the schedule where one is given, and
+            every step size where none is.
 
     A half-life h in steps is the rate 1 - 2^(-1/h).
 

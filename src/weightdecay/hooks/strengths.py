@@ -1,0 +1,97 @@
+"""Strengths that cannot be, and strengths that should not be: when attaching, and at every step."""
+
+import math
+
+import numpy as np
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.native import is_adaptive, momentum_of
+from weightdecay.hooks.plan import Plan
+from weightdecay.rules import Rule
+from weightdecay.rules.strength import GroupStrength, Setting
+from weightdecay.units import limits, retention, shape
+
+
+def check_strengths(
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting
+) -> list[str]:
+    """Refuse strengths that cannot be; return what is to be said about those that can, each line once.
+
+    Raises:
+        InputError: a strength is out of range, or removes a whole weight in a step.
+    """
+    lines: list[str] = []
+    for rule, strengths in zip(rules, plan.strengths, strict=True):
+        for i, strength in enumerate(strengths):
+            if strength is not None:
+                lines += _checked(optimizer, rule, strength, plan, i, setting)
+    return list(dict.fromkeys(lines))
+
+
+def _checked(
+    optimizer: optim.Optimizer, rule: Rule, strength: GroupStrength, plan: Plan, i: int, setting: Setting
+) -> tuple[str, ...]:
+    group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
+    scale, rates = max(target.scale for target in targets), setting.rates(i)
+    at = plain(strength.at(0)) * scale
+    momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
+    if rule.coupled and not momentum:  # no step of a known size to compare with
+        limits.check(at, where=where)
+        return limits.advice(at, adaptive=is_adaptive(optimizer, group), coupled=True)
+    # The schedule's peak; without one the rate now, which a warm-up may still raise: each step checks again.
+    known = (lr for lr in (strength.lr_max, setting.peak(i), plain(group["lr"])) if lr is not None)
+    lr = next(known)
+    left = None
+    if rates is not None and not rule.coupled:
+        removed = _over_the_run(strength, scale, rates)
+        if len(over := np.flatnonzero(removed >= 1)):
+            t = int(over[0])
+            found = f"{plain(strength.at(t)) * scale:g} at lr = {rates[t]:g}, step {t}"
+            raise InputError(
+                "a step removes the whole weight or more", where, found, "lower lr or the strength"
+            )
+        left = retention(removed)
+    limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
+    if lr == 0 or callable(rule.weight_decay):  # a function of the step has no one timescale
+        return ()
+    return limits.advice(
+        at,
+        lr,
+        law=strength.law,
+        coupled=rule.coupled,
+        dtype=targets[0].parameter.dtype,
+        steps=setting.steps,
+        steps_per_epoch=setting.steps_per_epoch,
+        retention=left,
+        **momentum,
+    )
+
+
+def _over_the_run(strength: GroupStrength, scale: float, rates: np.ndarray) -> np.ndarray:
+    """The fraction removed at every step of the schedule."""
+    strengths = np.array([plain(strength.at(t)) for t in range(len(rates))])
+    return scale * strengths * np.asarray(shape(strength.law, rates, strength.lr_max))
+
+
+def plain(value: float | Tensor) -> float:
+    """A number as a Python float."""
+    return float(value.item()) if isinstance(value, Tensor) else float(value)
+
+
+def check_rate(group: int, rate: float | Tensor, lr: float | Tensor, step: int) -> None:
+    """Refuse a step that would remove a whole weight; a tensor on a device is not waited for.
+
+    Raises:
+        InputError: the fraction is not less than 1, or not a number.
+    """
+    if isinstance(rate, Tensor) and rate.device.type != "cpu":
+        return
+    found = plain(rate)
+    if found >= 1 or math.isnan(found):
+        raise InputError(
+            "a step would remove the whole weight or more",
+            f"lr·weight_decay of parameter group {group}",
+            f"{found:g} at lr = {plain(lr):g}, step {step}",
+            "lower lr or the strength",
+        )
