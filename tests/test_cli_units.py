@@ -88,7 +88,7 @@ def test_half_life_as_in_the_issue():
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[1] == "half-life     23104.6 steps at the peak step size"
-    assert lines[3] == "of the run    2.31 of its 10,000 steps is that half-life"
+    assert lines[3] == "of the run    2.31 times its 10,000 steps is that half-life"
     assert lines[6] == "left of start 0.8607"
     assert lines[7].startswith("mean age      6938.43 steps")
     assert lines[8].startswith("warning: the decay is lost in bfloat16: the rate 3e-05 a step")

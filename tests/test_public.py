@@ -159,3 +159,13 @@ def test_numbers_of_other_libraries_are_welcome():
 
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(wd, "no_such_name")
+
+
+def test_the_module_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "weightdecay", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"weightdecay {wd.__version__}\n"
+
+
+def test_packages_behind_the_names_are_there_from_the_start():
+    code = "import weightdecay as wd; print(wd.groups.table, wd.schedule.lifetime, wd.rules.Step)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

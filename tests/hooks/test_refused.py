@@ -1,5 +1,6 @@
 """Bad input: one line that says what, where, which value and what to do; the optimizer is left as it was."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -96,6 +97,12 @@ CASES = [
     (sgd, lambda: wd.Toward(0.1, to={}), {}, r"no point for a parameter: to = first.weight"),
     (
         sgd,
+        lambda: wd.Toward(0.1, to={"first.weight": torch.full((3, 4), float("nan"))}),
+        {},
+        r"a point to decay toward is not finite: to = first.weight",
+    ),
+    (
+        sgd,
         lambda: wd.Toward(0.1, to={"first.weight": torch.ones(2)}),
         {},
         r"first.weight has another shape.*\(2,\)",
@@ -126,7 +133,7 @@ CASES = [
         lambda: adamw(weight_decay=0.01),
         lambda: wd.Cautious(0.1),
         {},
-        r"already decays.*group 0 = 0.01; build it with",
+        r"already decays.*group 0 = 0.01; give weight_decay=0",
     ),
     (
         other_model,
@@ -253,7 +260,7 @@ def test_a_second_rule_on_the_same_parameters():
     biases = wd.attach(optimizer, wd.Toward(0.1), model=model, on=wd.Group(role="bias"))
     assert [t.name for t in biases.plan.all_targets] == ["first.bias", "second.bias"]
     biases.detach()
-    assert repr(biases).startswith("Decay(Toward(weight_decay=0.1, to='start')) on SGD, detached\n")
+    assert repr(biases).startswith("Decay(Toward(weight_decay=0.1, to='start')) on SGD, detached: 2 of 4 ")
 
 
 def test_two_rules_on_different_groups_of_one_optimizer():
@@ -356,6 +363,35 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
         decay.load_state_dict(change(decay.state_dict()))
     assert torch.equal(decay.state_dict()["parameters"]["first.weight"][0]["point"], before)
     assert decay.steps == 2
+
+
+def test_the_scheduler_of_another_optimizer():
+    model, optimizer = sgd()
+    other = optim.lr_scheduler.CosineAnnealingLR(sgd()[1], 10)
+    with pytest.raises(wd.InputError, match="belongs to another optimizer: schedule = CosineAnnealingLR"):
+        wd.attach(optimizer, wd.Corrected(0.1), model=model, schedule=other, steps=10)
+
+
+def test_a_peak_below_the_lr_is_refused_at_once():
+    model, optimizer = sgd()
+    with pytest.raises(wd.InputError, match=r"lr²/lr_max·weight_decay.* = 1 .*or give the true lr_max"):
+        wd.attach(optimizer, wd.Corrected(0.1, lr_max=0.001), model=model)
+
+
+def test_pulling_to_a_point_is_not_called_weak():
+    """Half a percent a run is what L2-SP means; a decay toward zero would be warned about."""
+    model, optimizer = sgd()
+    wd.attach(optimizer, wd.Toward(1e-4), model=model, schedule=[0.1] * 500).detach()
+    with pytest.warns(wd.WeightDecayWarning, match="^Decoupled on SGD: the decay does next to nothing"):
+        wd.attach(optimizer, wd.Decoupled(1e-4), model=model, schedule=[0.1] * 500)
+
+
+@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies_are_refused(copying):
+    model, optimizer = sgd()
+    decay = wd.attach(optimizer, wd.Decoupled(0.1), model=model)
+    with pytest.raises(wd.InputError, match=r"cannot be copied or pickled.*attach the rule to the copy"):
+        copying(decay)
 
 
 def test_without_names_state_goes_by_position():

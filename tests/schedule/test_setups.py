@@ -258,3 +258,22 @@ def test_lifetime_of_coupled_decay_with_momentum():
 def test_bad_lifetimes_are_named(options, part):
     with pytest.raises(InputError, match=part):
         lifetime(lr=0.1, **options)
+
+
+def test_what_cannot_be_used_is_said():
+    """A width or a size of the data in one set-up only, and options of other schedules."""
+    wide = transfer(0.1, Setup(256, 3e-4, 100, width=64), Setup(256, 3e-4, 100))
+    assert "a width was given for one set-up only: nothing was done about it" in wide.notes
+    sized = transfer(0.1, Setup(256, 3e-4, 100, examples=1000), Setup(256, 3e-4, 100))
+    assert any(note.startswith("examples were given for one set-up only") for note in sized.notes)
+    by_width = transfer(0.1, Setup(1, 3e-4, 100, width=64), Setup(1, 1e-4, 100, width=256), width_rule="sqrt")
+    assert "but for the width" in by_width.notes[0]
+    with pytest.raises(InputError, match=r"has no floor: Setup.floor = 0.1"):
+        Setup(1, 0.1, 10, floor=0.1)
+    with pytest.raises(InputError, match=r"only the schedule wsd.*Setup.decay = 0.3"):
+        Setup(1, 0.1, 10, schedule="cosine", decay=0.3)
+
+
+def test_no_decay_has_no_half_lives():
+    answer = transfer(0.0, OLD, NEW)
+    assert str(answer).splitlines()[1] == "half-lives    0 in the old run, 0 in the new"

@@ -406,3 +406,12 @@ for call in calls:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 15
     assert "ACCEPTED" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "target"),
+    [(1e308, "textbook", "sklearn.Ridge"), (1e-200, "gaussian_prior.nll", "canonical")],
+)
+def test_beyond_float64(value, source, target):
+    with pytest.raises(InputError, match="beyond what float64 can hold: value = 1e"):
+        convert(value, source, target, n=20)

@@ -1,4 +1,4 @@
-"""A rule on tensors: in place, in cache-sized pieces, in memory that is made once."""
+"""A rule on tensors: in place, large ones in pieces, in memory that is made once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

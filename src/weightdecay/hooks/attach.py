@@ -11,6 +11,7 @@ from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.strengths import check_strengths
+from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
 from weightdecay.schedule import lrs
@@ -67,7 +68,7 @@ def attach(
     >>> optimizer = torch.optim.SGD(model.named_parameters(), lr=0.1)
     >>> from weightdecay.rules import Decoupled
     >>> print(attach(optimizer, Decoupled(0.5), model=model))
-    Decay(Decoupled(weight_decay=0.5)) on SGD
+    Decay(Decoupled(weight_decay=0.5)) on SGD: 1 of 2 parameters decay, 75% of the elements
       group 0: hooks around step; removes 0.05 a step at lr = 0.1
         decays    weight (1, 3): weight of Linear
         no decay  bias   (1,): bias of Linear
@@ -82,6 +83,8 @@ def attach(
     _check_free(optimizer, plan)
     if not plan.all_targets:
         raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
+    for one in rules:
+        try_rule(one, plan.all_targets)
     for line in check_strengths(optimizer, rules, plan, setting):
         warnings.warn(line, WeightDecayWarning, stacklevel=2)
     planner = functools.partial(make_plan, optimizer, rules, model, on, setting, again=True)
@@ -108,6 +111,13 @@ def _setting(
             "schedule",
             repr(schedule),
             "give the torch scheduler, the learning rates, or a function of the step",
+        )
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise InputError(
+            "the scheduler belongs to another optimizer",
+            "schedule",
+            type(schedule).__name__,
+            "give the one made for this optimizer",
         )
     groups = len(optimizer.param_groups)
     rates = None if schedule is None else lrs(schedule, steps)

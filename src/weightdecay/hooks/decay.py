@@ -122,6 +122,14 @@ class Decay:
             for strength in self.plan.strengths[0]
         ]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "a decay cannot be copied or pickled: its hooks would not come along",
+            "Decay",
+            self.shown,
+            "attach the rule to the copy, and load state_dict()",
+        )
+
     def __repr__(self) -> str:
         state = "" if self._handles else ", detached"
         title = f"Decay({self.shown}) on {type(self.optimizer).__name__}{state}"
@@ -265,7 +273,7 @@ class Decay:
         if rule.coupled:
             return
         lr = self.optimizer.param_groups[group]["lr"]
-        check_rate(group, rate, lr, self.steps)
+        check_rate(group, strength.law, rate, lr, self.steps)
         if strength.lr_max is None or isinstance(lr, Tensor) or self._above_peak:
             return
         if lr > strength.lr_max * (1 + 1e-6):

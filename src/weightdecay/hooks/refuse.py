@@ -81,7 +81,8 @@ def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> 
                 "the optimizer already decays; a second decay on top would add up silently",
                 f"weight_decay of parameter group {i}",
                 float(group["weight_decay"]),
-                "build it with weight_decay=0; to resume, attach first and load the states after",
+                "give weight_decay=0 to the optimizer and to groups added later; a checkpoint with another "
+                "weight_decay was not made under this rule",
             )
 
 

@@ -19,7 +19,10 @@ def described(
     title: str, rules: tuple[Rule, ...], plan: Plan, optimizer: optim.Optimizer, step: int, factor: float
 ) -> str:
     """The rule, and for every group what decays, how strongly, what does not, why, and by whose hand."""
-    lines = [title]
+    everything = [entry for entries in plan.assignments for entry in entries]
+    decaying = [entry for entry in everything if entry.scale > 0]
+    share = sum(entry.numel for entry in decaying) / max(1, sum(entry.numel for entry in everything))
+    lines = [f"{title}: {len(decaying)} of {len(everything)} parameters decay, {share:.0%} of the elements"]
     if not plan.named:
         lines.append("  no names are known: state goes by group and position, roles by shape alone")
     for i, entries in enumerate(plan.assignments):

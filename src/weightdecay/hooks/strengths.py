@@ -10,7 +10,15 @@ from weightdecay.hooks.native import is_adaptive, momentum_of
 from weightdecay.hooks.plan import Plan
 from weightdecay.rules import Rule
 from weightdecay.rules.strength import GroupStrength, Setting
-from weightdecay.units import limits, retention, shape
+from weightdecay.units import Law, limits, retention, shape
+
+# The fraction that a step removes, by law.
+_RATES: dict[Law, str] = {
+    "lr": "lr·weight_decay",
+    "lr_relative": "lr/lr_max·weight_decay",
+    "lr_squared": "lr²/lr_max·weight_decay",
+    "constant": "the rate",
+}
 
 
 def check_strengths(
@@ -25,7 +33,8 @@ def check_strengths(
     for rule, strengths in zip(rules, plan.strengths, strict=True):
         for i, strength in enumerate(strengths):
             if strength is not None:
-                lines += _checked(optimizer, rule, strength, plan, i, setting)
+                advice = _checked(optimizer, rule, strength, plan, i, setting)
+                lines += [f"{type(rule).__name__} on {type(optimizer).__name__}: {line}" for line in advice]
     return list(dict.fromkeys(lines))
 
 
@@ -53,6 +62,8 @@ def _checked(
             )
         left = retention(removed)
     limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
+    if rates is None and not rule.coupled:
+        check_rate(i, strength.law, strength.rate(at, plain(group["lr"])), group["lr"], 0)
     if lr == 0 or callable(rule.weight_decay):  # a function of the step has no one timescale
         return ()
     return limits.advice(
@@ -61,9 +72,9 @@ def _checked(
         law=strength.law,
         coupled=rule.coupled,
         dtype=targets[0].parameter.dtype,
-        steps=setting.steps,
+        steps=setting.steps if rule.toward_zero else None,
         steps_per_epoch=setting.steps_per_epoch,
-        retention=left,
+        retention=left if rule.toward_zero else None,
         **momentum,
     )
 
@@ -79,7 +90,7 @@ def plain(value: float | Tensor) -> float:
     return float(value.item()) if isinstance(value, Tensor) else float(value)
 
 
-def check_rate(group: int, rate: float | Tensor, lr: float | Tensor, step: int) -> None:
+def check_rate(group: int, law: Law, rate: float | Tensor, lr: float | Tensor, step: int) -> None:
     """Refuse a step that would remove a whole weight; a tensor on a device is not waited for.
 
     Raises:
@@ -91,7 +102,7 @@ def check_rate(group: int, rate: float | Tensor, lr: float | Tensor, step: int) 
     if found >= 1 or math.isnan(found):
         raise InputError(
             "a step would remove the whole weight or more",
-            f"lr·weight_decay of parameter group {group}",
+            f"{_RATES[law]} of parameter group {group}",
             f"{found:g} at lr = {plain(lr):g}, step {step}",
-            "lower lr or the strength",
+            f"lower lr or the strength{', or give the true lr_max' if 'lr_max' in _RATES[law] else ''}",
         )

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-# Half a million elements: a piece and its scratch stay in a processor's cache, and threads are kept busy.
-PIECE = 1 << 19
+# Four million elements: measured as fast as smaller pieces or faster on two threads (each operation wakes
+# them), and scratch memory stays at 16 MB whatever the parameter.
+PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: T
 def pieces(*tensors: Tensor, size: int = PIECE) -> Iterator[tuple[Tensor, ...]]:
     """The same stretch of several tensors, one stretch after another, as flat views.
 
-    A processor gets pieces that fit its cache, so that several passes over them cost one pass over memory.
+    Pieces bound the memory that intermediate results take; on other devices tensors come whole.
     Tensors that cannot be viewed flat, or are not all of one shape, come whole.
     """
     first = tensors[0]

@@ -50,7 +50,9 @@ class Rule:
         native: what the rule is called where an optimizer brings it along: "coupled", "decoupled", None.
         coupled: the rule changes the gradient (`gradient`), not the weight.
         needs_update: the rule looks at the optimizer's update.
-        elementwise: an element's decay depends on that element alone, so large tensors go in pieces.
+        elementwise: an element's decay depends on that element alone, so tensors come flat, large ones in
+            pieces.
+        toward_zero: what is left of the start says whether the decay does anything; else no such warning.
 
     Convention: one half, times lr where the law says so: plain decay removes rate·w, rate = wd·lr.
     """
@@ -62,6 +64,7 @@ class Rule:
     coupled: ClassVar[bool] = False
     needs_update: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
+    toward_zero: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Enter the registry; whoever overrides `decayed` alone gets the `decay_` that calls it."""

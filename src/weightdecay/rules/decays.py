@@ -186,6 +186,8 @@ class Toward(Rule):
     tensor([2.0000, 1.5000])
     """
 
+    toward_zero = False
+
     # Tensors have no equality of one answer: rules compare without them.
     to: Literal["start"] | Mapping[str, Tensor] = field(default="start", repr=False, compare=False)
     ema: float | None = None
@@ -217,6 +219,8 @@ class Toward(Rule):
             raise InputError(
                 f"the point of {name} has another shape", "to", tuple(point.shape), f"give {tuple(w.shape)}"
             )
+        if not point.isfinite().all():
+            raise InputError("a point to decay toward is not finite", "to", name, "give finite numbers")
         return {"point": point.to(device=w.device, dtype=w.dtype, copy=True)}
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:

@@ -60,7 +60,7 @@ class Lifetime:
         ]
         if self.steps is not None:
             lines += [
-                f"of the run    {self.share_of_run:.4g} of its {self.steps:,} steps is that half-life",
+                f"of the run    {self.share_of_run:.4g} times its {self.steps:,} steps is that half-life",
                 f"averaged      {self.half_life_in_run:.6g} steps is the half-life over the whole run",
                 f"half-lives    {self.half_lives:.4g} in the run",
                 f"left of start {self.retention:.4g}",
@@ -192,7 +192,7 @@ def _over(run: np.ndarray, found: Lifetime, peak: float, about: dict[str, Any]) 
         rates = np.array([coupled_rate(found.weight_decay, float(lr), **sgd) for lr in unique])[where]
     else:
         rates = found.weight_decay * shape(about["law"], run, peak)
-    halves = -log_retention(rates) / LN2
+    halves = -log_retention(rates) / LN2 + 0.0  # no -0
     kept = 2**-halves
     return Lifetime(
         **{

@@ -60,6 +60,12 @@ class Setup:
                 object.__setattr__(self, name, count(value, f"Setup.{name}"))
         if self.lr is not None:
             object.__setattr__(self, "lr", number(self.lr, "Setup.lr", above=0))
+        if self.floor and self.schedule == "constant":
+            raise InputError("a constant step size has no floor", "Setup.floor", self.floor, "leave it out")
+        if self.decay != Setup.decay and self.schedule != "wsd":
+            raise InputError(
+                "only the schedule wsd has a share of decay", "Setup.decay", self.decay, "leave it out"
+            )
 
     def lrs(self) -> np.ndarray:
         """The step size at each step.
@@ -164,7 +170,7 @@ def transfer(
             raise InputError("not a Setup", where, repr(setup)[:60], "give Setup(batch_size, lr, steps)")
     old_lrs, new_lrs = old.lrs(), new.lrs()
     strength = check(weight_decay, float(old_lrs.max()), law=law)
-    half_lives = -log_retention(strength * shape(law, old_lrs)) / LN2
+    half_lives = -log_retention(strength * shape(law, old_lrs)) / LN2 + 0.0  # no -0
     ratio = _epochs_ratio(old, len(old_lrs), new, len(new_lrs))
     wanted = half_lives * (ratio if keep == "epoch" else 1.0) * _width_factor(old, new, width_rule)
     shapes = shape(law, new_lrs)
@@ -179,7 +185,7 @@ def transfer(
         retention_new=2**-wanted,
         epochs_ratio=ratio,
         notes=(
-            _kept(keep, half_lives, ratio, _reach(other, shapes)),
+            _kept(keep, half_lives, ratio, _reach(other, shapes), width_rule is not None),
             *_about_data(old, new),
             *_about_width(old, new, width_rule, wanted, shapes),
         ),
@@ -219,9 +225,9 @@ def _reach(half_lives: float, shapes: np.ndarray) -> float | None:
         return None
 
 
-def _kept(keep: Keep, half_lives: float, ratio: float, other: float | None) -> str:
+def _kept(keep: Keep, half_lives: float, ratio: float, other: float | None, by_width: bool) -> str:
     name, another = ("per epoch", "per run") if keep == "epoch" else ("per run", "per epoch")
-    start = f"kept: half-lives {name} ({half_lives:.4g} over the old run)"
+    start = f"kept: half-lives {name} ({half_lives:.4g} over the old run{', but for the width' * by_width})"
     if math.isclose(ratio, 1, rel_tol=1e-9):
         return f"{start}; the numbers of epochs are equal, so half-lives {another} are kept, too"
     instead = "is out of reach" if other is None else f"would give {other:.4g}"
@@ -233,6 +239,8 @@ def _about_data(old: Setup, new: Setup) -> Sequence[str]:
         return (
             f"the data differ in size ({old.examples:,} and {new.examples:,}): epochs are counted in each",
         )
+    if bool(old.examples) != bool(new.examples):
+        return ("examples were given for one set-up only: both are taken to have the same data",)
     return ()
 
 
@@ -247,6 +255,8 @@ def _width_factor(old: Setup, new: Setup, rule: str | None) -> float:
 def _about_width(
     old: Setup, new: Setup, rule: str | None, wanted: float, shapes: np.ndarray
 ) -> Sequence[str]:
+    if bool(old.width) != bool(new.width):
+        return ("a width was given for one set-up only: nothing was done about it",)
     if not (old.width and new.width) or old.width == new.width:
         return ()
     if rule is not None:

@@ -92,6 +92,8 @@ def convert(
         if new.power < 0 and not np.all(lam):
             raise InputError(f"no decay has no finite number in {new.name}", "value", 0, "give more than 0")
         result = (lam * new.divisor(known)) ** (1 / new.power) if new.power != 1 else lam * new.divisor(known)
+        if not np.all(np.isfinite(result)):
+            raise OverflowError
     except OverflowError as error:
         what = "a strength beyond what float64 can hold"
         raise InputError(what, "value", value, "give one nearer to 1") from error
