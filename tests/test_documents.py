@@ -10,6 +10,7 @@ import typer.testing
 from IPython.core.interactiveshell import InteractiveShell
 
 from weightdecay.cli import app
+from weightdecay.rules import base
 from weightdecay.textbook.versions import VERSIONS
 
 ROOT = Path(__file__).parents[1]
@@ -74,12 +75,14 @@ def cells(page):
     return [re.sub(r"^:.*\n", "", cell, flags=re.MULTILINE) for cell in found]
 
 
-def test_the_tutorial_runs(somewhere):
-    """As in a notebook, magics and all; `make docs` also draws it. The Chinese one has the same cells."""
-    assert cells("tutorials/textbook.md") == cells("tutorials/textbook.zh.md")
+@pytest.mark.parametrize("page", ["tutorials/textbook", "howto/choose", "howto/own-rule"])
+def test_the_pages_run(page, somewhere, monkeypatch):
+    """As in a notebook, magics and all; `make docs` also draws them. The Chinese ones have the same cells."""
+    assert cells(f"{page}.md") == cells(f"{page}.zh.md")
+    monkeypatch.setattr(base, "RULES", dict(base.RULES))  # a page's own rules go when it ends
     shell = InteractiveShell.instance()
     shell.reset()
-    for cell in cells("tutorials/textbook.md"):
+    for cell in cells(f"{page}.md"):
         shell.run_cell(cell).raise_error()
     assert mpl.pyplot.get_fignums()
     mpl.pyplot.close("all")

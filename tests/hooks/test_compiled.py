@@ -13,10 +13,11 @@ from torch._dynamo.utils import counters
 
 def train(kind, rule, compiled):
     generator = torch.Generator().manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).double()
+    layers = torch.nn.Linear(200, 150), torch.nn.Tanh(), torch.nn.Linear(150, 120)
+    model = torch.nn.Sequential(*layers).double()
     for w in model.parameters():
-        w.data = torch.randn(w.shape, generator=generator, dtype=torch.float64)
-    x = torch.randn(9, 8, generator=generator, dtype=torch.float64)
+        w.data = torch.randn(w.shape, generator=generator, dtype=torch.float64) / 10
+    x = torch.randn(9, 200, generator=generator, dtype=torch.float64)
     optimizer = kind(model.named_parameters(), lr=0.05, weight_decay=0)
     wd.attach(optimizer, rule, model=model, on="all", compile=compiled)
     for step in range(6):

@@ -11,6 +11,8 @@ from weightdecay.errors import InputError
 from weightdecay.hooks.update import PIECE, direction, pieces
 from weightdecay.rules import Rule, Step
 
+# From this many elements on a compiled kernel is worth its call.
+SMALL = 1 << 14
 # A parameter and what the rule is told about it.
 Live = tuple[Tensor, Step]
 
@@ -55,8 +57,8 @@ class Pass:
             self._try()
 
     def _try(self) -> None:
-        """Compile once on a small tensor, so that a missing compiler shows before anything is changed."""
-        w = torch.ones(8)
+        """Compile once, so that a missing compiler shows before anything is changed."""
+        w = torch.ones(SMALL)
         try:
             self(w, Step(0.5, 0.5, state=self._rule.start(w, "")), (w.clone(),) * self._rule.needs_update)
         except InputError:  # the rule has no state for a parameter of this name; the kernel is made later
@@ -71,7 +73,7 @@ class Pass:
 
     def __call__(self, w: Tensor, step: Step, read: Sequence[Tensor] = (), share: float = 1.0) -> None:
         """Decay w; `read` holds gradient and momentum, of which `share` of the first counts."""
-        if self._kernel is None:
+        if self._kernel is None or not self.fuses(w):
             self._rule.decay_(w, step)
             return
         numbers = [
@@ -93,10 +95,9 @@ class Pass:
             update = read[0] * share if len(read) == 1 else read[1] + share * read[0]
         self._rule.decay_(w, Step(rate, strength, update, state))
 
-    @property
-    def fused(self) -> bool:
-        """Whether a kernel makes the update by itself."""
-        return self._kernel is not None
+    def fuses(self, w: Tensor) -> bool:
+        """Whether a kernel does it, update included; calling one costs more than a small tensor does."""
+        return self._kernel is not None and w.numel() >= SMALL
 
 
 def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
@@ -129,7 +130,7 @@ def decay_along(
         keys, count = list(step.state), len(update.tensors)
         for piece, *rest in _cut(rule, once, w, *update.tensors, *step.state.values()):
             told = replace(step, state=dict(zip(keys, rest[count:], strict=True)))
-            if once.fused:
+            if once.fuses(piece):
                 once(piece, told, rest[:count], update.share)
             else:
                 once(piece, replace(told, update=update.into(memory.piece(piece), *rest[:count])))
@@ -158,7 +159,7 @@ def _cut(rule: Rule, once: Pass, *tensors: Tensor) -> Iterable[tuple[Tensor, ...
     """Pieces where an element depends on itself alone; a kernel goes over all of them at once."""
     if not rule.elementwise:
         return [tensors]
-    return pieces(*tensors, size=tensors[0].numel() if once.fused else PIECE)
+    return pieces(*tensors, size=tensors[0].numel() if once.fuses(tensors[0]) else PIECE)
 
 
 def add_penalty(
