@@ -33,9 +33,14 @@ def broken(self, w, step):
         ({"decay": lambda self, w, step: w / 2}, "overrides none"),
         (
             {"decayed": lambda self, w, step: w.sum()},
-            r"tensor of the weight's shape: Own = \(\); \(2,\)",
+            r"tensor of the weight's shape: Own = \(\); \(2, 3\)",
         ),
         ({"decayed": lambda self, w, step: None}, "return a tensor of the weight's shape: Own = NoneType"),
+        (
+            {"decayed": lambda self, w, step: w * w.norm(dim=1, keepdim=True)},
+            "weights come flat unless elementwise",
+        ),
+        ({"decayed": lambda self, w, step: w - w.mean(-1, keepdim=True)}, "depends on the weight's shape"),
         ({"decayed": in_place}, "changes the weight it is given"),
         ({"decayed": broken}, r"failed on a trial \(KeyError: 'no such table'\): rule = Own"),
         ({"decayed": lambda self, w, step: step.update * w}, "set needs_update = True"),
@@ -54,6 +59,20 @@ def test_slips_are_named_and_nothing_changes(given, message):
         wd.attach(optimizer, methods(**given), model=model, on="all")
     assert all(torch.equal(w, b) for w, b in zip(model.parameters(), before, strict=True))
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_rule_that_acts_in_place_only():
+    """Its `decay_` is called, by hooks, also in a subclass of a rule that optimizers bring along."""
+    for kind, base in ((optim.SGD, wd.Rule), (optim.AdamW, wd.Decoupled)):
+        erasing = dataclass(frozen=True)(type("Own", (base,), {"decay_": lambda self, w, step: w.zero_()}))
+        del RULES["Own"]
+        model = Model()
+        optimizer = kind(model.named_parameters(), lr=0.1, weight_decay=0)
+        wd.attach(optimizer, erasing(0.1), model=model, on="all")
+        for w in model.parameters():
+            w.grad = torch.zeros_like(w)
+        optimizer.step()
+        assert not any(w.any() for w in model.parameters())
 
 
 def test_a_law_of_its_own_is_enough():

@@ -102,7 +102,7 @@ class Pass:
 
 def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
     """Decay parameters by a rule that does not look at the update."""
-    if type(rule).decayed is Rule.decayed:
+    if (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_):
         # A factor and nothing else: one call for the tensors that share it. (Tensors compare by identity.)
         together: dict[Any, list[Tensor]] = {}
         for w, step in live:

@@ -17,7 +17,7 @@ _NATIVE: dict[tuple[str | None, type], Mapping[str, Any]] = {
     **{("coupled", kind): {} for kind in _COUPLED_ONLY},
     **{("decoupled", kind): {} for kind in _DECOUPLED_ONLY},
 }
-_PLAIN = ((Rule.decayed, Rule.gradient), (L2.decayed, L2.gradient))
+_PLAIN = tuple((kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree")
 
 
@@ -37,7 +37,7 @@ def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] 
     >>> native_options(torch.optim.SGD([torch.zeros(1)]), Decoupled(0.1)) is None
     True
     """
-    if (type(rule).decayed, type(rule).gradient) not in _PLAIN:
+    if (type(rule).decayed, type(rule).decay_, type(rule).gradient) not in _PLAIN:
         return None  # a subclass that does something else
     kind = type(optimizer)
     # Their decay follows a learning rate of their own, so only the plain rule is theirs.

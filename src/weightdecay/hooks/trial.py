@@ -1,4 +1,4 @@
-"""A rule of one's own, tried on a copy of a parameter before it is attached."""
+"""A rule of one's own, tried before it is attached."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from weightdecay.rules import Rule, Step
 
 @torch.no_grad()
 def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
-    """Run a rule once on a copy of the smallest parameter; the package's own rules need no trial.
+    """Run a rule on made-up weights of a parameter's shape; the package's own rules need no trial.
 
     Raises:
         InputError: the rule overrides nothing, fails, or answers with something that is no new weight.
@@ -24,34 +24,50 @@ def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
         raise InputError(
             "the rule overrides none of a rule's methods", "rule", kind.__name__, "write a method `decayed`"
         )
-    target = min(targets, key=lambda target: target.parameter.numel())
-    w = target.parameter.detach().clone()
+    target = min(targets, key=lambda target: (target.parameter.ndim < 2, target.parameter.numel()))
+    like = target.parameter
+    w = torch.linspace(-1, 1, like.numel(), dtype=like.dtype, device=like.device).view(like.shape)
+    with torch.random.fork_rng(devices=[]):
+        answer = _answer(rule, w, target.name)
+        flat = _answer(rule, w.flatten(), target.name) if rule.elementwise else answer.flatten()
+    if not torch.equal(flat, answer.flatten()):
+        what = "the rule depends on the weight's shape, and weights come flat"
+        raise InputError(what, "rule", kind.__name__, "set elementwise = False")
+
+
+def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
+    """What the rule makes of a weight, checked."""
+    kind, before = type(rule).__name__, w.clone()
     try:
-        state = rule.start(w.clone(), target.name)
-        _check_state(kind.__name__, state)
+        torch.manual_seed(0)  # within the fork: a rule may draw, and draws the same each time
+        state = rule.start(w.clone(), name)
+        _check_state(kind, state)
         step = Step(0.5, 0.5, update=torch.ones_like(w) if rule.needs_update else None, state=state)
-        before = w.clone()
         answer = rule.gradient(torch.ones_like(w), w, step) if rule.coupled else rule.decayed(w, step)
     except InputError:
         raise
     except Exception as error:
-        hint = ""
-        if isinstance(error, NotImplementedError):
-            hint = "a coupled rule needs a method `gradient`"
-        elif "NoneType" in str(error) and not rule.needs_update:
-            hint = "set needs_update = True to be given step.update"
-        raise InputError(
-            f"the rule failed on a trial ({type(error).__name__}: {error})", "rule", kind.__name__, hint
-        ) from error
+        what = f"the rule failed on a trial ({type(error).__name__}: {error})"
+        raise InputError(what, "rule", kind, _hint(rule, error, w)) from error
     method = "gradient" if rule.coupled else "decayed"
     if not isinstance(answer, Tensor) or answer.shape != w.shape:
         found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         what = f"{method} has to return a tensor of the weight's shape"
-        raise InputError(what, kind.__name__, found, f"{tuple(w.shape)} is needed")
+        raise InputError(what, kind, found, f"{tuple(w.shape)} is needed")
     if not torch.equal(w, before):
-        raise InputError(
-            f"{method} changes the weight it is given", "rule", kind.__name__, "return a new tensor instead"
-        )
+        what = f"{method} changes the weight it is given"
+        raise InputError(what, "rule", kind, "return a new tensor instead")
+    return answer
+
+
+def _hint(rule: Rule, error: Exception, w: Tensor) -> str:
+    if isinstance(error, NotImplementedError):
+        return "a coupled rule needs a method `gradient`"
+    if "NoneType" in str(error) and not rule.needs_update:
+        return "set needs_update = True to be given step.update"
+    if rule.elementwise and w.ndim == 1:
+        return "weights come flat unless elementwise = False"
+    return ""
 
 
 def _check_state(name: str, state: object) -> None:

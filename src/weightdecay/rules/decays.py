@@ -209,7 +209,7 @@ class Toward(Rule):
         """Return a copy of the point w_0."""
         if isinstance(self.to, str):
             return {"point": w.detach().clone()}
-        points = {_WRAPPED.sub(r"\1", key): point for key, point in self.to.items()}
+        points = {_WRAPPED.sub(r"\1", key): point for key, point in self.to.items()} | dict(self.to)
         point = points.get(name)
         if not isinstance(point, Tensor):
             found = name if point is None else f"{name}: {type(point).__name__}"
