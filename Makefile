@@ -37,8 +37,9 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/.installed
+bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/textbook.py
+	$(BIN)/python benchmarks/attach.py
 
 clean:
 	rm -rf .venv docs/_build runs

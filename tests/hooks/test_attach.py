@@ -464,7 +464,7 @@ def test_an_ema_follows_and_is_resumed():
 
 
 def test_large_parameters_go_in_pieces_with_the_same_result():
-    """4.4 million elements in pieces of four million, against the rule on the whole tensor."""
+    """4.4 million elements in pieces of a million, against the rule on the whole tensor."""
     generator = torch.Generator().manual_seed(0)
     w0, g = (torch.randn(2200, 2000, generator=generator) for _ in range(2))
     for rule in (wd.Cautious(0.5), wd.Toward(0.5, to={"w": torch.ones(2200, 2000)})):
