@@ -198,7 +198,7 @@ class Decay:
         self._waiting.clear()
 
     def _give_back_gradients(self) -> None:
-        for parameter, gradient, with_penalty in reversed(self._gradients):
+        for parameter, gradient, with_penalty in self._gradients:
             if parameter.grad is with_penalty:  # else the user has made a new one since
                 parameter.grad = gradient
         self._gradients.clear()
