@@ -245,14 +245,19 @@ def test_freezing_during_training():
     assert decay.plan.all_targets == ()
 
 
-def test_a_model_that_was_cast_after_attaching():
+@pytest.mark.parametrize("rule", [wd.Toward(0.5), wd.L2(0.5), wd.Cautious(0.5)], ids=lambda rule: rule.shown)
+def test_a_model_that_was_cast_after_a_step(rule):
+    """State, gradients with a penalty and weights before the step follow the weights' type."""
     model = Model(dtype=torch.float32)
-    optimizer = optim.SGD(model.named_parameters(), lr=LR)
-    decay = wd.attach(optimizer, wd.Toward(0.5), model=model)
+    optimizer = optim.Adafactor(model.named_parameters(), lr=LR)
+    decay = wd.attach(optimizer, rule, model=model)
+    train(model, optimizer, 1)
     model.double()
     model.x, model.y = model.x.double(), model.y.double()
+    optimizer.state.clear()  # torch's own would not follow
     train(model, optimizer, 2)
-    assert decay.state_dict()["parameters"]["first.weight"][0]["point"].dtype == torch.float64
+    (state,) = decay.state_dict()["parameters"]["first.weight"]
+    assert all(tensor.dtype == torch.float64 for tensor in state.values())
 
 
 @pytest.mark.parametrize("name", ["Independent", "Corrected", "Cautious", "Decoupled"])

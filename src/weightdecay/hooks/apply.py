@@ -35,10 +35,11 @@ class Memory:
 
     def whole(self, parameter: Tensor, what: str) -> Tensor:
         """Memory as large as a parameter, the same in every step."""
-        key = parameter, what
-        if key not in self._copies or self._copies[key].shape != parameter.shape:
-            self._copies[key] = torch.empty_like(parameter)
-        return self._copies[key]
+        kept = self._copies.get((parameter, what))
+        now = parameter.shape, parameter.dtype, parameter.device  # a model may be moved or cast
+        if kept is None or (kept.shape, kept.dtype, kept.device) != now:
+            kept = self._copies[parameter, what] = torch.empty_like(parameter)
+        return kept
 
 
 class Pass:
