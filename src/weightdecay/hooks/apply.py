@@ -112,9 +112,8 @@ def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
             torch._foreach_mul_(ws, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
         return
     for w, step in live:
-        keys = list(step.state)
         for piece, *states in _cut(rule, once, w, *step.state.values()):
-            once(piece, replace(step, state=dict(zip(keys, states, strict=True))))
+            once(piece, _with_state(step, states))
 
 
 def decay_along(
@@ -128,9 +127,9 @@ def decay_along(
     """Decay by a rule that looks at the update, before the step, where the optimizer's state tells it."""
     for w, step in live:
         update = direction(optimizer, group, w)
-        keys, count = list(step.state), len(update.tensors)
+        count = len(update.tensors)
         for piece, *rest in _cut(rule, once, w, *update.tensors, *step.state.values()):
-            told = replace(step, state=dict(zip(keys, rest[count:], strict=True)))
+            told = _with_state(step, rest[count:])
             if once.fuses(piece):
                 once(piece, told, rest[:count], update.share)
             else:
@@ -149,11 +148,15 @@ def decay_after(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]], m
         decayed = memory.piece(piece, slot=1).copy_(old)
         update = torch.sub(old, piece, out=memory.piece(piece, slot=2))
         for rule, step in rules:
-            own = dict(zip(step.state, rest, strict=False))
-            rest = rest[len(own) :]
+            own, rest = rest[: len(step.state)], rest[len(step.state) :]
             u = memory.piece(piece).copy_(update)  # a rule may overwrite it
-            rule.decay_(decayed, replace(step, update=u, state=own))
+            rule.decay_(decayed, replace(_with_state(step, own), update=u))
         piece.add_(decayed.sub_(old))
+
+
+def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:
+    """The step with this stretch of the rule's state."""
+    return replace(step, state=dict(zip(step.state, stretch, strict=True)))
 
 
 def _cut(rule: Rule, once: Pass, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:

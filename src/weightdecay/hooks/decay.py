@@ -53,6 +53,8 @@ class Decay:
         self.steps, self.factor = 0, 1.0
         self._rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
         self._signature = signature(optimizer)
+        # Rules that look at the update come last.
+        self._order = sorted(range(len(rules)), key=lambda r: rules[r].needs_update)
         self._states = States(rules)
         self._states.add(plan.all_targets)
         self._native = Native(optimizer)
@@ -251,8 +253,9 @@ class Decay:
         return penalty
 
     def _work(self) -> Iterator[Work]:
-        """What is to be done, in order: rules that look at the update come last."""
-        for r, rule in sorted(enumerate(self._rules), key=lambda entry: entry[1].needs_update):
+        """What is to be done, in order."""
+        for r in self._order:
+            rule = self._rules[r]
             for i, targets in enumerate(self.plan.targets):
                 live = [target for target in targets if target.parameter.grad is not None]
                 if not live or i in self.plan.native:

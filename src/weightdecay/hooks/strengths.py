@@ -53,7 +53,9 @@ def _checked(
     lr = next(known)
     left = None
     if rates is not None and not rule.coupled:
-        removed = _over_the_run(strength, scale, rates)
+        varies = callable(rule.weight_decay)
+        strengths = scale * np.array([strength.at(t) for t in range(len(rates))]) if varies else at
+        removed = strengths * np.asarray(shape(strength.law, rates, strength.lr_max))
         if len(over := np.flatnonzero(removed >= 1)):
             t = int(over[0])
             found = f"{plain(strength.at(t)) * scale:g} at lr = {rates[t]:g}, step {t}"
@@ -77,12 +79,6 @@ def _checked(
         retention=left if rule.toward_zero else None,
         **momentum,
     )
-
-
-def _over_the_run(strength: GroupStrength, scale: float, rates: np.ndarray) -> np.ndarray:
-    """The fraction removed at every step of the schedule."""
-    strengths = np.array([plain(strength.at(t)) for t in range(len(rates))])
-    return scale * strengths * np.asarray(shape(strength.law, rates, strength.lr_max))
 
 
 def plain(value: float | Tensor) -> float:
