@@ -37,9 +37,10 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: .venv/.installed-dev
+bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/textbook.py
 	$(BIN)/python benchmarks/attach.py
+	$(BIN)/python benchmarks/ridge.py
 
 clean:
 	rm -rf .venv docs/_build runs

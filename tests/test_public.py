@@ -31,6 +31,8 @@ def test_public_names_are_these():
         "LambdaCurve",
         "LiveCurves",
         "Outcome",
+        "RidgeModel",
+        "RidgePath",
         "Rule",
         "Run",
         "Setup",
@@ -45,10 +47,12 @@ def test_public_names_are_these():
         "chain",
         "conventions",
         "convert",
+        "load_model",
         "load_run",
         "param_groups",
         "plot",
         "preset",
+        "ridge_path",
         "run_experiment",
         "split",
         "transfer",
@@ -104,6 +108,20 @@ def test_options_are_these():
                 ),
             )
         ),
+        "fit": sorted(
+            [
+                *("data", "--standardize"),
+                *(
+                    f"--{name}"
+                    for name in (
+                        *("target", "drop", "cv", "lambda", "unit", "choose", "shared", "seed", "groups"),
+                        *("time", "weights", "unpenalized", "intercept", "out-of-core", "engine", "out"),
+                        *("quiet", "json"),
+                    )
+                ),
+            ]
+        ),
+        "predict": ["--interval", "--json", "--out", "--quiet", "data", "model"],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
             *("--batch-size", "--dampening", "--from", "--json", "--list", "--lr-max", "--micro-batches"),
@@ -132,7 +150,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert "torch" not in loaded("import weightdecay; weightdecay.InputError")
 
 
-@pytest.mark.parametrize("command", ["textbook", "transfer", "convert", "half-life"])
+@pytest.mark.parametrize("command", ["textbook", "fit", "predict", "transfer", "convert", "half-life"])
 def test_help_does_not_import_torch(command):
     code = f"sys.argv = ['weightdecay', '{command}', '--help']\nfrom weightdecay import cli\n"
     modules = loaded(code + "try: cli.main()\nexcept SystemExit: pass")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from weightdecay.hooks import Decay, WeightDecayScheduler, attach
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
+    from weightdecay.ridge.model import RidgeModel, load_model
+    from weightdecay.ridge.path import ridge_path
+    from weightdecay.ridge.record import RidgePath
     from weightdecay.rules import L2, Cautious, Corrected, Decoupled, Independent, Rule, Toward, chain
     from weightdecay.schedule.setups import Setup, Transfer, transfer
     from weightdecay.textbook.data import Synthetic, TableFile
@@ -47,6 +50,8 @@ _HOMES = {
     "LambdaCurve": "textbook.record",
     "LiveCurves": "reports.live",
     "Outcome": "textbook.record",
+    "RidgeModel": "ridge.model",
+    "RidgePath": "ridge.record",
     "Rule": "rules",
     "Run": "textbook.record",
     "Setup": "schedule.setups",
@@ -61,10 +66,12 @@ _HOMES = {
     "chain": "rules",
     "conventions": "units.conventions",
     "convert": "units.conventions",
+    "load_model": "ridge.model",
     "load_run": "textbook.record",
     "param_groups": "groups",
     "plot": "reports.plot",
     "preset": "groups",
+    "ridge_path": "ridge.path",
     "run_experiment": "textbook.experiment",
     "split": "groups",
     "transfer": "schedule.setups",
@@ -88,6 +95,8 @@ __all__ = [
     "LambdaCurve",
     "LiveCurves",
     "Outcome",
+    "RidgeModel",
+    "RidgePath",
     "Rule",
     "Run",
     "Setup",
@@ -102,10 +111,12 @@ __all__ = [
     "chain",
     "conventions",
     "convert",
+    "load_model",
     "load_run",
     "param_groups",
     "plot",
     "preset",
+    "ridge_path",
     "run_experiment",
     "split",
     "transfer",

@@ -27,6 +27,10 @@ class InputError(WeightDecayError, ValueError):
         shown = where if value is None else f"{where} = {value}"
         super().__init__(" ".join(f"{what}: {shown}{'; ' if remedy else ''}{remedy}".split()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuilt from its parts where it is unpickled: workers send errors back."""
+        return type(self), (self.what, self.where, self.value, self.remedy), self.__dict__
+
 
 class WeightDecayWarning(UserWarning):
     """A strength or a rule that can be used and probably should not be."""

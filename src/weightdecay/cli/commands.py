@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from weightdecay import __version__
+from weightdecay.cli.ridge import fit, predict
 from weightdecay.cli.textbook import textbook
 from weightdecay.cli.units import convert, half_life, transfer
 from weightdecay.errors import InputError
@@ -28,7 +29,8 @@ _OPTIONS = {
     for name in (
         *("lambda", "version", "seed", "seeds", "data", "target", "drop", "n_train", "n_test", "n_inputs"),
         *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
-        *("dtype", "curve", "curve_seeds", "settings"),
+        *("dtype", "curve", "curve_seeds", "settings", "cv", "unit", "choose", "groups", "time", "weights"),
+        *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine"),
     )
 }
 
@@ -100,6 +102,8 @@ def _root(
 
 
 app.command()(textbook)
+app.command()(fit)
+app.command()(predict)
 app.command()(transfer)
 app.command()(convert)
 app.command("half-life")(half_life)

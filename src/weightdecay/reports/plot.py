@@ -12,43 +12,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightdecay.files import replacing
+from weightdecay.reports import ridge
+from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, STYLE
+from weightdecay.ridge.record import RidgePath
+from weightdecay.ridge.views import CoefficientPath, HeldOut
 from weightdecay.textbook.record import LambdaCurve, Run
 
-# Okabe and Ito's colours: told apart by everyone, and in grey.
-TRAIN, TEST, THEORY, RIDGE = "#0072B2", "#D55E00", "#000000", "#009E73"
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.titlesize": 9,
-    "legend.framealpha": 0.9,
-    "legend.edgecolor": "none",
-    "svg.hashsalt": "weightdecay",  # the same figure is the same file
-    "svg.fonttype": "none",
-}
+TRAIN, TEST, THEORY, RIDGE = BLUE, ORANGE, BLACK, GREEN
 
 
 def plot(result: Any, ax: Any = None) -> Any:
     """Draw a result and return the Axes.
 
     Args:
-        result: a `Run` (its training curves: a row per version, a column per λ) or its `curve` (test loss
-            against λ).
-        ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ); None makes a new
-            pyplot figure.
+        result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
+            against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
+            choices). A `RidgePath` has two more views, from `weightdecay.ridge`: `coefficient_path(path)`
+            and `held_out(path, y)`.
+        ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), and for a view of
+            several targets an array of one each; None makes a new pyplot figure.
 
     Returns:
-        The Axes; for a `Run` the array of them.
+        The Axes, or the array of them.
 
     Raises:
         TypeError: the result is of another kind, or None because the run has no curve.
     """
-    if not isinstance(result, Run | LambdaCurve):
-        raise TypeError(f"plot draws a Run or its curve, not {type(result).__name__}")
+    if not isinstance(result, Run | LambdaCurve | RidgePath | CoefficientPath | HeldOut):
+        raise TypeError(f"plot draws a Run or its curve, or a RidgePath, not {type(result).__name__}")
     with mpl.rc_context(STYLE):
         if ax is None:
             from matplotlib import pyplot as plt  # only here: it looks for a display
@@ -57,21 +48,30 @@ def plot(result: Any, ax: Any = None) -> Any:
             ax = _axes(result, figure)
         if isinstance(result, LambdaCurve):
             _draw_lambda(result, ax)
-        else:
+        elif isinstance(result, Run):
             _draw_losses(result, np.atleast_2d(ax))
+        else:
+            ridge.draw(result, ax)
     return ax
 
 
 def save_figures(run: Run, folder: Path) -> list[Path]:
     """Write curves.svg, curves.png and, if the run has a curve over λ, lambda.svg and lambda.png."""
+    paths = save_figure(run, folder, "curves")
+    if run.curve is not None:
+        return [*paths, *save_figure(run.curve, folder, "lambda")]
+    for kind in ("svg", "png"):
+        (folder / f"lambda.{kind}").unlink(missing_ok=True)
+    return paths
+
+
+def save_figure(result: Any, folder: Path, name: str) -> list[Path]:
+    """Write the figure that `plot` draws as name.svg and name.png, the same bits each time."""
     paths = []
-    for name, result in (("curves", run), ("lambda", run.curve)):
+    with _figure(result) as figure:
         for kind in ("svg", "png"):
             path = folder / f"{name}.{kind}"
-            if result is None:
-                path.unlink(missing_ok=True)
-                continue
-            with _figure(result) as figure, replacing(path) as temporary:
+            with replacing(path) as temporary:
                 metadata = {"Date": None} if kind == "svg" else None
                 figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
             paths.append(path)
@@ -79,22 +79,26 @@ def save_figures(run: Run, folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _figure(result: Run | LambdaCurve) -> Iterator[Figure]:
+def _figure(result: Any) -> Iterator[Figure]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=_size(result), layout="constrained")
         plot(result, _axes(result, figure))
         yield figure
 
 
-def _size(result: Run | LambdaCurve) -> tuple[float, float]:
+def _size(result: Any) -> tuple[float, float]:
     if isinstance(result, LambdaCurve):
         return 6.4, 4.4
+    if not isinstance(result, Run):
+        return ridge.figure_size(result)
     return 3.2 * max(2, len(result.experiment.watched)), 2.6 * len(result.experiment.versions)
 
 
-def _axes(result: Run | LambdaCurve, figure: Figure) -> Any:
+def _axes(result: Any, figure: Figure) -> Any:
     if isinstance(result, LambdaCurve):
         return figure.subplots()
+    if not isinstance(result, Run):
+        return ridge.figure_axes(result, figure)
     shape = len(result.experiment.versions), len(result.experiment.watched)
     return figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
 

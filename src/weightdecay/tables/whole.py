@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
+from weightdecay.tables.cells import listed, separator_hint
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
                 "no such column",
                 f"column in {path}",
                 repr(name),
-                f"the file has {_listed(frame.columns)}{_separator_hint(frame.columns)}",
+                f"the file has {listed(frame.columns)}{separator_hint(frame.columns)}",
             )
     if target in drop:
         raise InputError("the target is also dropped", "drop", repr(target), "take it out of one of the two")
@@ -115,13 +116,3 @@ def _numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
             "fill it, or leave the row out",
         )
     return numbers
-
-
-def _separator_hint(names: Sequence[str]) -> str:
-    """What to say of a header that was not taken apart."""
-    return "; are its columns separated by commas?" if len(names) == 1 and set(names[0]) & set(";\t|") else ""
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, … ({len(names)} columns)"

@@ -1,0 +1,241 @@
+"""`weightdecay fit` and `weightdecay predict`: from a table to a model, from new rows to predictions."""
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weightdecay.errors import InputError
+from weightdecay.files import writable_folder
+from weightdecay.units import grid
+
+if TYPE_CHECKING:
+    from weightdecay.ridge.fitting import Progress, Request, TableFit
+
+_CV = ("loo", "gcv", "evidence")
+
+
+def fit(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A .csv or .parquet table, or a folder of them.")
+    ],
+    target: Annotated[str, typer.Option(help="The column to predict, or several by commas.")],
+    drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None,
+    cv: Annotated[
+        str | None,
+        typer.Option(
+            help="loo, gcv, evidence or a number of folds. [loo; with --groups, --time, --out-of-core 5]"
+        ),
+    ] = None,
+    lambdas: Annotated[
+        str | None,
+        typer.Option("--lambda", help="λ: 0.1,1 or first:last:count. [a grid that suits the data]"),
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="Convention of λ; weightdecay convert --list has the names.")
+    ] = "canonical",
+    choose: Annotated[
+        str, typer.Option(help="The model's λ: best, or one-se, the largest within one standard error.")
+    ] = "best",
+    shared: Annotated[bool, typer.Option("--shared", help="With several targets: one λ for all.")] = False,
+    seed: Annotated[int, typer.Option(help="Shuffles the folds.")] = 0,
+    groups: Annotated[
+        str | None, typer.Option(help="Column of labels: rows of one label are held out together.")
+    ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Rows are in order of time: train on earlier ones only.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help="Column of the rows' weights.")] = None,
+    unpenalized: Annotated[
+        str | None, typer.Option(help="Columns that are not penalised, by commas.")
+    ] = None,
+    standardize: Annotated[
+        bool,
+        typer.Option("--standardize/--no-standardize", help="Divide each column by its standard deviation."),
+    ] = True,
+    intercept: Annotated[str, typer.Option(help="free of the penalty, penalized, or none.")] = "free",
+    out_of_core: Annotated[
+        bool,
+        typer.Option("--out-of-core", help="Read in blocks; large files and folders always are."),
+    ] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="Read on several machines: dask, or a scheduler as tcp://host:port.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/fit"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of five lines.")
+    ] = False,
+) -> None:
+    """Fit a ridge regression to a table, with the λ that leave-one-out or cross-validation chooses.
+
+    weightdecay fit examples/data/tecator.csv --target fat --drop water,protein --out runs/fat
+
+    Writes the model (model.safetensors, model.json), predictions of rows while they were held out
+    (out_of_fold.parquet), the whole path (path.parquet) and figures: cv, coefficients, predicted.
+    """
+    given = dict(locals())
+    for name in ("out", "quiet", "as_json"):
+        given.pop(name)
+    request = _request(given)
+    with _new_files(out) as folder:
+        with _bar(request.data, quiet or as_json) as advance:
+            found = _fitted(request, folder, advance)
+        paths = _written(found, folder)
+    names = ", ".join(path.name for path in paths)
+    if as_json:
+        print(json.dumps({**found.to_dict(), "files": [str(out / path.name) for path in paths]}))
+    elif not quiet:
+        print(*found.lines, f"written into {out}: {names}", sep="\n")
+    if not quiet:
+        for doubt in found.doubts:
+            print(f"note: {doubt}", file=sys.stderr)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The folder that fit wrote.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .parquet table of new rows.")],
+    out: Annotated[Path, typer.Option(help="The .csv or .parquet file to write.")] = Path("predictions.csv"),
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Probability of a prediction interval, such as 0.9; adds its two ends."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
+) -> None:
+    """Predict new rows with a model that fit wrote; columns are matched by name, in any order.
+
+    weightdecay predict runs/fat new.csv --out predictions.parquet
+
+    Missing and unknown columns are refused. Columns that were a target, dropped, a group or a weight at the
+    fit are not looked at. Tables of any length are read in blocks.
+    """
+    from weightdecay.ridge.model import load_model
+    from weightdecay.ridge.predicting import predict_file
+
+    loaded = load_model(model)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
+    if interval is not None and not 0 < interval < 1:
+        raise InputError("not a probability", "interval", interval, "give one between 0 and 1, such as 0.9")
+    with _fresh(out.parent), _bar(data, quiet or as_json) as advance:
+        each = None if advance is None else lambda rows: advance("predicting", rows, None)
+        done = predict_file(loaded, data, out, interval, each)
+    if as_json:
+        print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
+    elif not quiet:
+        print(f"{done.rows:,} rows predicted; written into {out}: {', '.join(done.columns)}")
+
+
+def _request(given: dict[str, Any]) -> "Request":
+    """The options as `fit_table` takes them."""
+    from weightdecay.ridge.fitting import Request
+
+    lists = {name: _names(given.pop(name)) for name in ("target", "drop", "unpenalized")}
+    if not lists["target"]:
+        raise InputError(
+            "which column is to be predicted?", "target", "nothing", "name a column of the table"
+        )
+    cv = given.pop("cv")
+    if cv is not None and cv not in _CV:
+        if not cv.isdecimal() or int(cv) < 2:
+            raise InputError(
+                "no such way to judge", "cv", repr(cv), "use loo, gcv, evidence or a number of folds"
+            )
+        cv = int(cv)
+    lambdas = given.pop("lambdas")
+    for name, names in (("choose", ("best", "one-se")), ("intercept", ("free", "penalized", "none"))):
+        if given[name] not in names:
+            raise InputError("no such choice", name, repr(given[name]), f"use {', '.join(names)}")
+    return Request(cv=cv, lambdas=None if lambdas is None else grid(lambdas, "lambda"), **lists, **given)
+
+
+def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "TableFit":
+    """Fit; errors about arguments are told with the options' names."""
+    from weightdecay.ridge.fitting import fit_table
+
+    try:
+        return fit_table(request, folder, advance)
+    except InputError as error:
+        about_unit = error.where in ("source", "convert") or error.value == repr(request.unit)
+        where = "unit" if about_unit else {"lambdas": "lambda", "lam": "lambda"}.get(error.where, error.where)
+        raise InputError(error.what, where, error.value, error.remedy) from error
+
+
+def _written(found: "TableFit", folder: Path) -> list[Path]:
+    from weightdecay.reports.plot import save_figure
+
+    views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
+    figures = [path for name, view in views for path in save_figure(view, folder, name)]
+    return [*figures, *found.save(folder)]
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+@contextlib.contextmanager
+def _new_files(out: Path) -> Iterator[Path]:
+    """A folder for new files, which replace those in `out` when all are there; else `out` is as it was."""
+    with _fresh(out):
+        writable_folder(out)
+        folder = writable_folder(out / ".new")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished folder is removed
+        try:
+            yield folder
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):
+                path.replace(out / path.name)
+        except OSError as error:
+            what = "the output folder cannot be written"
+            raise InputError(what, str(out), error.strerror or error, "choose another with --out") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _fresh(folder: Path) -> Iterator[None]:
+    """Take folders that were made away again if the block fails."""
+    made: list[Path] = []
+    with contextlib.suppress(OSError):  # a name that is no name is for others to refuse
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        yield
+    except BaseException:
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
+    """A progress bar with a rate and an end, where stderr is a terminal; else nothing."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from weightdecay.ridge.tabular import count_rows
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"),
+        TimeRemainingColumn(),
+    )
+    stages: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def advance(stage: str, rows: int, total: int | None) -> None:
+            if stage not in stages:
+                stages[stage] = progress.add_task(stage, total=total or count_rows(data), rate="–")
+            speed = next(task.speed for task in progress.tasks if task.id == stages[stage])
+            progress.update(stages[stage], completed=rows, rate="–" if speed is None else f"{speed:,.0f}")
+
+        yield advance

@@ -1,0 +1,198 @@
+"""Map a function over shards and merge the results: in this process, or by Dask workers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from weightdecay.errors import InputError
+
+S = TypeVar("S")
+T = TypeVar("T")
+DEATHS = 3  # workers that may die of one shard before it is given up
+
+
+def map_merge(
+    task: Callable[[S], T],
+    shards: Sequence[S],
+    merge: Callable[[T, T], T],
+    engine: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    names: Sequence[str] | None = None,
+) -> T:
+    """merge(task(shard), …) over all shards, neighbours first.
+
+    The order of merging is fixed by the shards' order, so that the result has the same bits whoever computed
+    what, and whichever was ready first. A result that has arrived is kept whatever becomes of the worker.
+
+    Args:
+        task: shard -> result; sent to workers, so it can be pickled.
+        shards: what to map over.
+        merge: two neighbours' results -> one.
+        engine: None: in this process. "dask": workers on this machine, one to a core, closed at the end.
+            "tcp://host:port" or a `distributed.Client`: that scheduler's.
+        on_progress: called with the place of a shard that is done, and how many are.
+        names: of the shards, for messages.
+
+    Raises:
+        InputError: what a task raised; a shard several workers died of; no Dask; no scheduler there.
+
+    >>> map_merge(lambda shard: shard**2, [1, 2, 3, 4, 5], lambda a, b: a + b)
+    55
+    """
+    if len(shards) == 0:
+        raise InputError("there is nothing to compute", "shards", 0, "give at least one")
+    names = [str(shard) for shard in shards] if names is None else names
+    results = _here(task, shards) if engine is None else _by_dask(task, shards, engine, names)
+    tree = Tree(len(shards), merge)
+    for done, (place, result) in enumerate(results, start=1):
+        tree.add(place, result)
+        if on_progress is not None:
+            on_progress(place, done)
+    return tree.root
+
+
+class Tree:
+    """A binary tree over places 0 … n − 1: two neighbours are merged as soon as both are there.
+
+    Args:
+        n: number of leaves.
+        merge: left, right -> both.
+    """
+
+    def __init__(self, n: int, merge: Callable[[Any, Any], Any]) -> None:
+        self.n, self.merge = n, merge
+        self.waiting: dict[tuple[int, int], Any] = {}
+
+    def add(self, place: int, value: Any) -> None:
+        """Put in a leaf."""
+        level, width = 0, self.n
+        while width > 1:
+            partner = place ^ 1
+            if partner < width:
+                other = self.waiting.pop((level, partner), None)
+                if other is None:
+                    break
+                value = self.merge(other, value) if partner < place else self.merge(value, other)
+            level, place, width = level + 1, place // 2, (width + 1) // 2
+        self.waiting[level, place] = value
+
+    @property
+    def root(self) -> Any:
+        """All of them merged."""
+        assert len(self.waiting) == 1, "a leaf is missing"
+        return next(iter(self.waiting.values()))
+
+
+def _here(task: Callable[[S], T], shards: Sequence[S]) -> Iterator[tuple[int, T]]:
+    for place, shard in enumerate(shards):
+        yield place, task(shard)
+
+
+def _by_dask(
+    task: Callable[[S], T], shards: Sequence[S], engine: Any, names: Sequence[str]
+) -> Iterator[tuple[int, T]]:
+    """Results as they arrive; a task whose worker died is given to another."""
+    distributed = _dask()
+    with _client(distributed, engine) as client:
+        futures = {
+            client.submit(_alone, task, shard, pure=False, retries=0): place
+            for place, shard in enumerate(shards)
+        }
+        try:
+            for future in distributed.as_completed(list(futures)):
+                place = futures[future]
+                if future.status != "finished":
+                    raise _failure(future, names[place], distributed)
+                result = future.result()
+                future.release()
+                yield place, result
+        finally:
+            client.cancel([future for future in futures if not future.done()])
+
+
+def _alone(task: Callable[[S], T], shard: S) -> T:
+    """A task on one thread: workers share the cores by tasks."""
+    with _one_thread():
+        return task(shard)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        try:
+            from threadpoolctl import threadpool_limits
+        except ImportError:  # a worker started with OPENBLAS_NUM_THREADS=1 needs none
+            yield
+            return
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _failure(future: Any, name: str, distributed: Any) -> Exception:
+    """What a worker says, as an InputError that names the shard."""
+    error = future.exception()
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, distributed.scheduler.KilledWorker):
+        return InputError(
+            "workers die of a shard",
+            name,
+            f"{DEATHS + 1} times",
+            "give workers more memory, or look at the file; results of the others were kept until now",
+        )
+    return InputError("a worker failed", name, f"{type(error).__name__}: {error}", "see the worker's log")
+
+
+def _dask() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError(
+            "Dask is not installed",
+            "engine",
+            "'dask'",
+            "pip install 'weightdecay[dask]', or leave engine out",
+        ) from error
+    return distributed
+
+
+@contextmanager
+def _client(distributed: Any, engine: Any) -> Iterator[Any]:
+    """A client of the scheduler that is meant; what was started here is closed at the end."""
+    if isinstance(engine, distributed.Client):
+        yield engine
+        return
+    if engine == "dask":
+        import os
+
+        import dask.config
+
+        single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+        with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
+            cluster = distributed.LocalCluster(
+                n_workers=os.cpu_count() or 1,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                env=single,
+                silence_logs=50,
+            )
+        with cluster, distributed.Client(cluster) as client:
+            yield client
+        return
+    if not isinstance(engine, str) or "://" not in engine:
+        raise InputError(
+            "no such engine", "engine", repr(engine), "leave it out, or give 'dask' or 'tcp://host:port'"
+        )
+    try:
+        client = distributed.Client(engine, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError("no scheduler answers", "engine", engine, "start one, or give 'dask'") from error
+    with client:
+        yield client

@@ -1,0 +1,222 @@
+"""Figures of a ridge path: its curve, coefficients, predictions beside measurements. Nothing is computed."""
+
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from weightdecay.reports.style import BLACK, COLOURS
+from weightdecay.ridge.record import RidgePath
+from weightdecay.ridge.views import CoefficientPath, HeldOut, target_names
+
+GREY = "#999999"
+_MOST_TARGETS = len(COLOURS)  # more are drawn in grey, without bands
+_MOST_PANELS = 6
+_LABELLED = 8
+_CRITERIA = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "evidence"}
+_SCORES = {"gcv": "generalised cross-validation score", "evidence": "−2 log evidence"}
+
+
+def figure_size(result: RidgePath | CoefficientPath | HeldOut) -> tuple[float, float]:
+    """Width and height in inches."""
+    if isinstance(result, RidgePath):
+        return 6.4, 4.6
+    rows, columns = _shape(len(result.targets))
+    wide, high = (6.4, 4.4) if isinstance(result, CoefficientPath) else (4.6, 4.4)
+    across, down = (1.0, 1.0) if columns == 1 else (0.75, 0.85)
+    return wide * across * columns, high * down * rows
+
+
+def figure_axes(result: RidgePath | CoefficientPath | HeldOut, figure: Figure) -> np.ndarray | Axes:
+    """One Axes; for the coefficients or predictions of several targets a panel for each, an array of them."""
+    if isinstance(result, RidgePath) or len(result.targets) == 1:
+        return figure.subplots()
+    count = min(len(result.targets), _MOST_PANELS)
+    axes = figure.subplots(*_shape(len(result.targets)), squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.remove()
+    return axes[:count]
+
+
+def draw(result: RidgePath | CoefficientPath | HeldOut, ax: np.ndarray | Axes) -> None:
+    """Draw into the Axes, or into an array of Axes, a target each."""
+    if isinstance(result, RidgePath):
+        assert isinstance(ax, Axes)
+        _draw_curve(result, ax)
+        return
+    panel = _draw_coefficients if isinstance(result, CoefficientPath) else _draw_held_out
+    for target, one in enumerate([ax] if isinstance(ax, Axes) else ax):
+        panel(result, target, one)  # pyright: ignore[reportArgumentType]
+
+
+def _shape(targets: int) -> tuple[int, int]:
+    count = min(targets, _MOST_PANELS)
+    columns = count if count <= 3 else -(-count // 2)
+    return -(-count // columns), columns
+
+
+def _draw_curve(path: RidgePath, ax: Axes) -> None:
+    lambdas, scores, errors = (_array(values) for values in (path.lambdas, path.scores, path.errors))
+    scores, errors = scores.reshape(len(lambdas), -1), errors.reshape(len(lambdas), -1)
+    best, one_se = (np.broadcast_to(_array(lam), scores.shape[1:]) for lam in (path.best, path.one_se))
+    _lambda_axis(ax, lambdas, path.unit)
+    _score_axis(ax, scores)
+    many = scores.shape[1] > _MOST_TARGETS
+    names = target_names(path)
+    colours = cycle([GREY] if many else COLOURS)
+    for t, colour in zip(range(scores.shape[1]), colours, strict=False):
+        name = names[t] if scores.shape[1] > 1 and not many else None
+        _draw_scores(ax, lambdas, scores[:, t], errors[:, t], colour, name, band=not many)
+        _mark(ax, lambdas, scores[:, t], best[t], colour, "o")
+        _mark(ax, lambdas, scores[:, t], one_se[t], colour, "D")
+    _label_choices(ax, best, one_se, shared=isinstance(path.best, float))
+    ax.set_ylabel(_SCORES.get(path.cv, "mean squared error of rows held out"))
+    if path.flat:
+        ax.axvspan(
+            *path.flat_range, color=GREY, alpha=0.15, lw=0, label="within one standard error of the least"
+        )
+    _dof_axis(ax, lambdas, _array(path.dof))
+    ax.set_title(_title(path), pad=8)
+    _legend_below(ax, 2)
+
+
+def _draw_scores(
+    ax: Axes,
+    lambdas: np.ndarray,
+    scores: np.ndarray,
+    errors: np.ndarray,
+    colour: str,
+    name: str | None,
+    band: bool,
+) -> None:
+    marker = "." if len(lambdas) <= 20 else None  # a line of one or two points is little
+    ax.plot(lambdas, scores, color=colour, marker=marker, lw=1.4 if band else 0.6, label=name)
+    if not band:
+        return
+    if len(lambdas) == 1:
+        ax.errorbar(lambdas, scores, yerr=errors, color=colour, capsize=4, lw=1)
+    else:
+        ax.fill_between(lambdas, scores - errors, scores + errors, color=colour, alpha=0.2, lw=0)
+
+
+def _mark(ax: Axes, lambdas: np.ndarray, scores: np.ndarray, lam: float, colour: str, marker: str) -> None:
+    """A choice on its curve: full for the least, open for one standard error."""
+    place = int(np.abs(lambdas - lam).argmin())
+    face, size, order = (colour, 4, 6) if marker == "o" else ("white", 8, 5)  # both are seen where they meet
+    ax.plot(
+        lambdas[place], scores[place], marker=marker, ms=size, mfc=face, mec=colour, ls="none", zorder=order
+    )
+
+
+def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool) -> None:
+    """Lines through both choices where they are one for all; a key for the marks."""
+    for lam, marker, what, line in ((best, "o", "least", "-"), (one_se, "D", "one standard error", ":")):
+        face = BLACK if marker == "o" else "white"
+        if shared:
+            ax.axvline(float(lam[0]), color=BLACK, lw=0.8, ls=line, zorder=1)
+        label = f"{what}: λ = {float(lam[0]):.3g}" if shared else f"{what}, λ for each target"
+        ax.plot(
+            [],
+            [],
+            color=BLACK,
+            marker=marker,
+            mfc=face,
+            ms=5,
+            lw=0.8,
+            ls=line if shared else "none",
+            label=label,
+        )
+
+
+def _title(path: RidgePath) -> str:
+    what = f"{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
+    if path.edge is not None:
+        what += f"\nthe least is at the edge: λ → {'0' if path.edge == 'low' else '∞'}"
+    if path.flat:
+        what += "\nflat: no λ of the grid can be told from the best"
+    return what
+
+
+def _lambda_axis(ax: Axes, lambdas: np.ndarray, unit: str) -> None:
+    positive = lambdas[lambdas > 0]
+    if len(positive) == len(lambdas):
+        ax.set_xscale("log")
+        if len(lambdas) == 1:
+            ax.set_xlim(lambdas[0] / 10, lambdas[0] * 10)
+    elif len(positive):
+        ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+    ax.set_xlabel("λ" if unit == "canonical" else f"λ, as {unit}")
+
+
+def _score_axis(ax: Axes, scores: np.ndarray) -> None:
+    low, high = float(scores.min()), float(scores.max())
+    if low > 0 and high > 4 * low:
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)  # the band may reach below 0
+
+
+def _dof_axis(ax: Axes, lambdas: np.ndarray, dof: np.ndarray) -> None:
+    """Degrees of freedom at a few λ, on top."""
+    zero_too = bool((lambdas == 0).any())
+    places = np.unique(np.linspace(0, len(lambdas) - 1, min(7, len(lambdas))).round().astype(int))
+    top = ax.secondary_xaxis("top")
+    if zero_too and len(lambdas) > 1:  # of this scale matplotlib's second axis does not know by itself
+        top.set_xscale("symlog", linthresh=float(lambdas[lambdas > 0].min()), linscale=0.5)
+    top.xaxis.set_major_locator(FixedLocator(lambdas[places].tolist()))
+    top.xaxis.set_major_formatter(FixedFormatter([_short(float(dof[place])) for place in places]))
+    top.xaxis.set_minor_locator(NullLocator())
+    top.set_xlabel("degrees of freedom", fontsize=8)
+    top.tick_params(labelsize=8)
+
+
+def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
+    lambdas, coef = _array(view.lambdas), _array(view.coef)[:, :, target]
+    order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
+    _lambda_axis(ax, lambdas, view.unit)
+    named = order[: min(_LABELLED, len(COLOURS))]
+    marker = "." if len(lambdas) <= 20 else None
+    for column in order[len(named) :]:
+        ax.plot(lambdas, coef[:, column], color=GREY, lw=0.5, alpha=0.5, marker=marker, ms=2)
+    for column, colour in zip(named, COLOURS, strict=False):
+        ax.plot(lambdas, coef[:, column], color=colour, lw=1.3, marker=marker, label=view.names[column])
+    best, one_se = float(view.best[target]), float(view.one_se[target])
+    ax.axvline(best, color=BLACK, lw=0.8, label=f"least: λ = {best:.3g}")
+    ax.axvline(one_se, color=BLACK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
+    ax.set_ylabel("coefficient × sd of the column")
+    rest = f"; the {len(view.names):,} largest of {view.p:,} are drawn" if view.p > len(view.names) else ""
+    ax.set_title(f"{view.targets[target]}: coefficients{rest}")
+    _legend_below(ax, 3)
+
+
+def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
+    measured, predicted = _array(view.measured)[:, target], _array(view.predicted)[:, target]
+    many = len(measured) > 2000
+    ax.plot(
+        *(measured, predicted, "."),
+        color=COLOURS[0],
+        ms=2 if many else 5,
+        alpha=0.3 if many else 0.7,
+        mec="none",
+        rasterized=many,
+    )
+    low, high = float(np.nanmin([measured, predicted])), float(np.nanmax([measured, predicted]))
+    ax.plot([low, high], [low, high], color=BLACK, lw=0.8)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set(xlabel="measured", ylabel="predicted while held out")
+    fit = f"R² = {float(view.r2[target]):.3g}, RMSE = {float(view.rmse[target]):.3g}"
+    ax.set_title(f"{view.targets[target]}: {fit}\n{_CRITERIA.get(view.how, view.how)}")
+
+
+def _legend_below(ax: Axes, columns: int) -> None:
+    """Under the axis' label, whatever the height of the Axes: the distance is in units of the font."""
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, ncols=columns)
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def _array(values: object) -> np.ndarray:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)  # pyright: ignore

@@ -1,0 +1,270 @@
+"""Ridge through the rows: everything from their products, or from the singular values of X.
+
+For tables with no more rows than columns; and for any table in memory where digits are short.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, weighted_mean
+from weightdecay.ridge.covariance import Covariance, dual_covariance
+from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, loo_curve, side_by_side
+from weightdecay.ridge.direct import decompose_directly, direct_errors
+from weightdecay.ridge.kernel import Cross, Kernel, decompose, fresh_fold, held_out_errors, kernel, part
+from weightdecay.ridge.lambda_axis import Axis, axis, sums_of_squares, whole
+from weightdecay.ridge.route import Curve, Scale, Scheme, scale_of
+from weightdecay.ridge.rows import (
+    Rows,
+    gcv,
+    left_out_errors,
+    loo_errors,
+    minus_two_log_evidence,
+    residuals,
+    rss,
+)
+from weightdecay.ridge.solution import coefficients, dual_spread
+
+SMALL = 2e7  # multiplications below which every λ is its own pivot
+ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
+MOST_PIVOTS = 60
+LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """The route through the rows.
+
+    Args:
+        problem: data, weights, penalty.
+        cols: how the columns enter, over all rows.
+        rows: the rows' eigenbasis.
+        scheme: how λ is judged.
+        kernel: the rows' products; None where singular values were taken instead.
+    """
+
+    problem: Problem
+    cols: Columns
+    rows: Rows
+    scheme: Scheme
+    kernel: Kernel | None
+
+    @property
+    def name(self) -> str:
+        """What was decomposed."""
+        n, p = self.problem.X.shape
+        return f"{n:,} × {p:,} inputs" if self.kernel is None else f"products of {n:,} rows"
+
+    @property
+    def eigenvalues(self) -> Float64[Tensor, " k"]:
+        """Of the projected Gram matrix, descending."""
+        return self.rows.s
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.problem.y.device
+
+    @property
+    def n(self) -> int:
+        """How many rows are fitted."""
+        return len(self.problem.X)
+
+    @property
+    def variance(self) -> Float64[Tensor, " t"]:
+        """The targets' weighted variances."""
+        mean = weighted_mean(self.problem.y, self.problem.weights)
+        return weighted_mean((self.problem.y - mean) ** 2, self.problem.weights)
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.problem.X.shape[1]
+
+    @property
+    def still(self) -> list[int]:
+        """Places of the columns that do not vary."""
+        return self.cols.still.tolist()
+
+    @property
+    def scale(self) -> Scale:
+        """The mean and the largest eigenvalue."""
+        return scale_of(self.rows.s)
+
+    @property
+    def unpenalized(self) -> int:
+        """The free intercept and free columns."""
+        return self.rows.Q.shape[1]
+
+    def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        """The score at every α, of so many targets at a time that their errors have room."""
+        t = self.problem.y.shape[1]
+        few = max(1, ERRORS // (MOST_PIVOTS * self.n))
+        if t <= few:
+            return self._curve(alphas)
+        parts = [self._some(slice(first, first + few))._curve(alphas) for first in range(0, t, few)]
+        return side_by_side(parts)
+
+    def _some(self, some: slice) -> "ByRows":
+        """The same for some of the targets."""
+        y, rows, products = self.problem.y[:, some], self.rows, self.kernel
+        return replace(
+            self,
+            problem=replace(self.problem, y=y),
+            cols=replace(self.cols, y_mean=self.cols.y_mean[some]),
+            rows=replace(rows, y=rows.y[:, some], c=rows.c[:, some]),
+            kernel=None if products is None else replace(products, y=products.y[:, some]),
+        )
+
+    def _curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        rows, n = self.rows, len(self.rows.U)
+        if self.scheme == "evidence":
+            return evidence_curve(minus_two_log_evidence(rows, alphas), self.precision(alphas))
+        if self.scheme == "gcv":
+            mean = gcv(rows, alphas)
+            return gcv_curve(mean, n, self._precision(alphas, mean))
+        if self.scheme == "loo":
+            grid = axis(rows.s, alphas) if self._heavy(alphas) else whole(alphas)
+            found = loo_curve(loo_errors(rows, grid.few), grid, self.precision(alphas))
+        else:
+            found = self._folds(alphas)
+        return Curve(found.mean, found.error, found.folds, self._precision(alphas, found.mean))
+
+    def _folds(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        grid = axis(self.rows.s, alphas)
+        inside = None
+        sums, weights = [], []
+        for train, test in splits_of(self.scheme):
+            if self._is_block(train, test):
+                inside = residuals(self.rows, grid.few) if inside is None else inside
+                errors, axis_here = left_out_errors(self.rows, grid.few, test, inside), grid
+            else:
+                errors, axis_here = self._other_fold(train, test, alphas)
+            sums.append(sums_of_squares(errors, axis_here))
+            root = self.rows.root
+            weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
+        return folds_curve(sums, weights, self.precision(alphas))
+
+    def _other_fold(
+        self, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"], alphas: Float64[Tensor, " L"]
+    ) -> tuple[Float64[Tensor, "r t d"], Axis]:
+        """A fold whose training rows are scaled by themselves, or are not all the others."""
+        if self.kernel is None:
+            grid = whole(alphas) if len(alphas) < 200 else axis(self.rows.s, alphas)
+            fit, held = self.problem.of_rows(train), self.problem.of_rows(test)
+            return direct_errors(fit, held, grid.few), grid
+        if self.problem.standardize:
+            fitted, beside = fresh_fold(self.problem, train, test)
+        else:
+            fitted = part(self.kernel, train)
+            beside = Cross(self.kernel.K[test][:, train], self.kernel.N[test], self.kernel.y[test])
+        rows = decompose(fitted)
+        grid = axis(rows.s, alphas) if len(alphas) > 100 else whole(alphas)
+        return held_out_errors(fitted, rows, beside, grid.few), grid
+
+    def _is_block(self, train: Tensor, test: Tensor) -> bool:
+        """Whether the test rows are all that the training rows leave, fewer, and scaled alike."""
+        blockwise = self.kernel is not None and not self.problem.standardize
+        return blockwise and 2 * len(test) <= self.n and len(train) + len(test) == self.n
+
+    def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """β = Z'u with u = U diag(1/(s + α)) U'y, an α for each target."""
+        s = self.rows.s[:, None]
+        inverse = torch.where(s > 0, 1 / (s + alphas), 0)
+        return coefficients(self.problem, self.cols, self.rows.U @ (inverse * self.rows.c))
+
+    def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+        """The weighted training residual sum of squares."""
+        return rss(self.rows, alphas)
+
+    def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+        """Predictions of each row by a fit without it: y − e/√w. NaN for rows that no split holds out."""
+        y, root = self.problem.y, self.rows.root
+        errors = torch.full_like(y, torch.nan)
+        for target, alpha in enumerate(alphas):
+            errors[:, target] = self._errors(alpha[None])[target]
+        return y - (errors if root is None else errors / root[:, None])
+
+    def _errors(self, alpha: Float64[Tensor, " 1"]) -> Float64[Tensor, "t n"]:
+        if isinstance(self.scheme, str):
+            return loo_errors(self.rows, alpha)[0]
+        found = torch.full_like(self.problem.y.mT, torch.nan)
+        for train, test in splits_of(self.scheme):
+            found[:, test] = self._other_fold(train, test, alpha)[0][0]
+        return found
+
+    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+        """The same in one block."""
+        yield self.out_of_fold(alphas)
+
+    def covariance(self, alpha: float) -> Covariance:
+        """(X'X + αF)^-1 through the rows."""
+        return dual_covariance(self.problem, self.cols, self.rows, alpha)
+
+    def spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """Standard errors of the coefficients in units of σ: the norms of the map from y to each of them."""
+        return dual_spread(self.problem, self.cols, self.rows, alpha)
+
+    def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+        """Weighted means and standard deviations of the columns."""
+        return means_and_sds(self.problem)
+
+    def precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """What a Gram matrix leaves of float64: 100 eps times the condition number of what is inverted."""
+        s = self.rows.s
+        if not bool((s > 0).any()):
+            return torch.full_like(alphas, LEAST_PRECISION)
+        # Where free columns were projected out, what they took away has left its rounding behind.
+        largest = s.max()
+        if self.kernel is not None and self.unpenalized > (self.problem.intercept == "free"):
+            largest = self.kernel.K.norm()
+        condition = largest / (s[s > 0].min() + alphas.to(s.device))
+        return gram_precision(condition if self.kernel is not None else condition.sqrt())
+
+    def _precision(
+        self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
+    ) -> Float64[Tensor, " L"]:
+        """The same, and what is lost where the errors are far smaller than the targets."""
+        return self.precision(alphas) * lost(self.rows.y, mean)
+
+    def _heavy(self, alphas: Float64[Tensor, " L"]) -> bool:
+        """Whether pivots save more than they cost."""
+        n, t = self.rows.y.shape
+        return n * n * t * len(alphas) > SMALL or len(alphas) > 128
+
+
+def by_products(problem: Problem, scheme: Scheme) -> ByRows:
+    """Form and decompose the products of the rows."""
+    cols = columns(problem)
+    products = kernel(problem, cols)
+    return ByRows(problem, cols, decompose(products), scheme, products)
+
+
+def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
+    """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
+    cols = columns(problem)
+    return ByRows(problem, cols, decompose_directly(problem, cols)[0], scheme, None)
+
+
+def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+    """Relative error of the scores: 100 eps times the condition number of what is inverted."""
+    return (100 * torch.finfo(torch.float64).eps * condition).clamp_min(LEAST_PRECISION)
+
+
+def lost(y: Float64[Tensor, "n t"], mean: Float64[Tensor, "L t"]) -> Float64[Tensor, " L"]:
+    """By how much an error that is relative to the targets grows where the held-out errors are small."""
+    tiny = torch.finfo(mean.dtype).tiny
+    return ((y**2).mean(0) / mean.clamp_min(tiny)).amax(1).clamp_min(1).sqrt()
+
+
+def splits_of(scheme: Scheme) -> list[tuple[Tensor, Tensor]]:
+    """(training rows, test rows) of every split."""
+    if isinstance(scheme, list):
+        return scheme
+    assert isinstance(scheme, Tensor)
+    return [
+        ((scheme != k).nonzero()[:, 0], (scheme == k).nonzero()[:, 0]) for k in range(int(scheme.max()) + 1)
+    ]

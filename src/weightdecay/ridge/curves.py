@@ -1,0 +1,84 @@
+"""From held-out errors at a few λ to a score and its standard error at all of them."""
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from weightdecay.ridge.lambda_axis import Axis, carried, sums_of_squares
+from weightdecay.ridge.route import Curve
+
+EVERY = 5e6  # beyond so many errors, the standard error is taken at some λ and interpolated
+SOME = 32
+
+
+def loo_curve(E: Float64[Tensor, "r t n"], grid: Axis, precision: Float64[Tensor, " L"]) -> Curve:
+    """The leave-one-out curve: the mean of n squared errors, and sd(e²)/√n.
+
+    Where n, λ and targets are many the standard error is taken at 32 λ of the grid and interpolated between;
+    its own statistical uncertainty is orders of magnitude larger.
+    """
+    n, L = E.shape[2], len(grid.alphas)
+    mean = sums_of_squares(E, grid) / n
+    places = some_places(L, E[0].numel())
+    fourth = torch.cat(
+        [torch.linalg.vecdot(e := errors.square_(), e) for _, errors in carried(E, grid, places)]
+    )
+    variance = (fourth / n - mean[places] ** 2).clamp_min(0) / max(1, n - 1)
+    error = between(variance.sqrt(), places, grid.alphas)
+    return Curve(mean, error, None, precision.to(mean.device))
+
+
+def folds_curve(
+    sums: list[Float64[Tensor, "L t"]], weights: list[float], precision: Float64[Tensor, " L"]
+) -> Curve:
+    """The curve over folds: the mean over all held-out rows, and sd(fold means)/√K.
+
+    Args:
+        sums: Σ w e² on each fold's held-out rows (L, t).
+        weights: Σ w of those rows.
+        precision: estimated relative error (L,).
+    """
+    folds = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)])
+    mean = torch.stack(sums).sum(0) / sum(weights)
+    spread = folds.std(0) if len(folds) > 1 else torch.zeros_like(mean)
+    return Curve(mean, spread / len(folds) ** 0.5, folds, precision.to(mean.device))
+
+
+def gcv_curve(mean: Float64[Tensor, "L t"], n: int, precision: Float64[Tensor, " L"]) -> Curve:
+    """Generalised CV, with the standard error of a mean of n squares of normal errors, mean·√(2/n)."""
+    return Curve(mean, mean * (2 / n) ** 0.5, None, precision.to(mean.device))
+
+
+def evidence_curve(mean: Float64[Tensor, "L t"], precision: Float64[Tensor, " L"]) -> Curve:
+    """The evidence: one unit of −2 log is what one standard error of log λ costs."""
+    return Curve(mean, torch.ones_like(mean), None, precision.to(mean.device))
+
+
+def side_by_side(parts: list[Curve]) -> Curve:
+    """The curves of some targets and of others, as one."""
+    folds = [part.folds for part in parts if part.folds is not None]
+    return Curve(
+        torch.cat([part.mean for part in parts], dim=1),
+        torch.cat([part.error for part in parts], dim=1),
+        torch.cat(folds, dim=2) if folds else None,
+        torch.stack([part.precision for part in parts]).amax(0),
+    )
+
+
+def some_places(L: int, errors: int) -> Int64[Tensor, " m"]:
+    """Places of a grid of L at which a standard error is taken: all where the errors at one λ are few."""
+    count = L if errors * L <= EVERY else min(L, SOME)
+    return torch.linspace(0, L - 1, count).round().long()
+
+
+def between(
+    values: Float64[Tensor, "m t"], places: Tensor, alphas: Float64[Tensor, " L"]
+) -> Float64[Tensor, "L t"]:
+    """Linear in log α between the places where values are known."""
+    if len(places) == len(alphas):
+        return values
+    known = alphas[places].log()
+    right = torch.searchsorted(known, alphas.log()).clamp(1, len(places) - 1)
+    share = (alphas.log() - known[right - 1]) / (known[right] - known[right - 1])
+    share = share.clamp(0, 1)[:, None].to(values.device)
+    return values[right - 1] * (1 - share) + values[right] * share

@@ -1,0 +1,100 @@
+"""What a path says of itself, in sentences with its own figures."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.select import Choice
+
+if TYPE_CHECKING:
+    from weightdecay.ridge.record import RidgePath
+
+LOST = 1e-6  # relative error of the scores from which on it is told
+
+
+def facts(path: "RidgePath") -> list[str]:
+    """What was done and what was chosen."""
+    lambdas = path.lambdas
+    grid = (
+        f"{len(lambdas)} λ from {_short(lambdas[0])} to {_short(lambdas[-1])}"
+        if len(lambdas) > 1
+        else "one λ"
+    )
+    found = [
+        f"{path.n:,} rows, {path.p:,} columns: the {path.route} decomposed once, judged by {path.cv} "
+        f"at {grid} ({path.unit})"
+    ]
+    if isinstance(path.best, float) and isinstance(path.one_se, float):
+        best, one_se = (int((lambdas - lam).abs().argmin()) for lam in (path.best, path.one_se))
+        least = f" {_short(path.scores[best])}" if path.scores.ndim == 1 else ""
+        found.append(
+            f"least score{least} at λ = {_short(path.best)}, {_short(path.dof[best])} degrees of freedom; "
+            f"within one standard error up to λ = {_short(path.one_se)}, {_short(path.dof[one_se])} degrees "
+            "of freedom"
+        )
+    if path.still:
+        names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
+        some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
+        found.append(f"columns that do not vary have the coefficient 0: {some} ({len(path.still)} in all)")
+    worst = float(path.precision.max())
+    if worst <= LOST:
+        found.append(f"estimated relative error of the scores: at most {worst:.1g}")
+    return found
+
+
+def doubts(
+    path: "RidgePath",
+    judged: Sequence[tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]],
+    choices: Sequence[Choice],
+    given: bool,
+) -> tuple[str, ...]:
+    """What to be careful about: a flat curve, an edge, digits that are lost.
+
+    Args:
+        path: the record.
+        judged: scores and standard errors, as they were chosen by.
+        choices: what was chosen from each.
+        given: whether the grid was the user's.
+    """
+    found = []
+    flat = [k for k, choice in enumerate(choices) if choice.flat]
+    if flat and len(path.lambdas) > 1:
+        scores, errors = judged[flat[0]]
+        finite = scores[scores.isfinite()]
+        found.append(
+            f"the curve is flat{_of(flat, path)}: over all λ the score changes by "
+            f"{_short(finite.max() - finite.min())}, no more than its standard error of "
+            f"{_short(errors[choices[flat[0]].best])}; the data do not choose λ"
+        )
+    for side, meaning in (("low", "no shrinkage at all"), ("high", "the mean alone")):
+        at = [k for k, choice in enumerate(choices) if choice.edge == side and not choice.flat]
+        if at:
+            lam = path.lambdas[0 if side == "low" else -1]
+            hint = "widen it" if given else f"what it tends to there is {meaning}"
+            if side == "low" and not given and path.settings.get("dtype") == "float32":
+                hint = "float32 inputs may carry no smaller one; give float64"
+            found.append(
+                f"the least score is at the edge of the grid{_of(at, path)}, λ = {_short(lam)}; {hint}"
+            )
+    worst = float(path.precision.max())
+    if worst > LOST:
+        where = path.lambdas[int(path.precision.argmax())]
+        found.append(
+            f"digits are lost: the scores have an estimated relative error of {worst:.1g} at "
+            f"λ = {_short(where)}; standardise, or take larger λ"
+        )
+    return tuple(found)
+
+
+def _of(targets: Sequence[int], path: "RidgePath") -> str:
+    """Which targets, where there are several."""
+    if path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float):
+        return ""
+    name = path.targets[targets[0]] if path.targets else f"target {targets[0] + 1}"
+    return f" for {len(targets)} of {path.scores.shape[1]} targets, {name} first"
+
+
+def _short(value: Any) -> str:
+    return f"{float(value):.4g}"

@@ -1,0 +1,364 @@
+"""A person's table -> a fitted path, a model, and what there is to say of them: behind `weightdecay fit`."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.files import replacing, writable_folder
+from weightdecay.ridge.columns import Intercept
+from weightdecay.ridge.folds import splits
+from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.out_of_fold import write_held_out
+from weightdecay.ridge.path import ridge_path
+from weightdecay.ridge.record import RidgePath
+from weightdecay.ridge.tabular import is_large, read_for_ridge
+from weightdecay.ridge.views import CoefficientPath, HeldOut, coefficient_path, held_out
+from weightdecay.tables.source import open_source
+
+Progress = Callable[[str, int, int | None], None]
+HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fit, and how; every field is an option of `weightdecay fit`.
+
+    Args:
+        data: a .csv or .parquet file, or a folder of them.
+        target: the columns to predict.
+        drop: columns to leave out.
+        cv: "loo", "gcv", "evidence" or a number of folds; None is "loo", or 5
+            folds with groups, with time and out of core.
+        lambdas: the grid in `unit`, or None.
+        unit: the convention of λ.
+        choose: the λ of the model: of least score, or the largest within one standard error of it.
+        shared: one λ for all targets.
+        seed: shuffles the folds.
+        groups: the column whose rows of one value are held out together.
+        time: rows are in the order of time: train on what came before.
+        weights: the column of the rows' weights.
+        unpenalized: columns that are not penalised.
+        standardize: divide each column by its standard deviation.
+        intercept: "free", "penalized" or "none".
+        out_of_core: read the table in blocks; so are folders and files that are large for the memory, too.
+        engine: "dask" or a scheduler's address: read it there, in blocks.
+    """
+
+    data: str
+    target: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+    cv: str | int | None = None
+    lambdas: tuple[float, ...] | None = None
+    unit: str = "canonical"
+    choose: Literal["best", "one-se"] = "best"
+    shared: bool = False
+    seed: int = 0
+    groups: str | None = None
+    time: bool = False
+    weights: str | None = None
+    unpenalized: tuple[str, ...] = ()
+    standardize: bool = True
+    intercept: Intercept = "free"
+    out_of_core: bool = False
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class InTimeOrder:
+    """Splits for rows in the order of time: train on all rows before, test on the next stretch.
+
+    Args:
+        count: how many splits; each tests n // (count + 1) rows.
+
+    >>> [(len(train), test.tolist()) for train, test in InTimeOrder(2).split(range(7))]
+    [(3, [3, 4]), (5, [5, 6])]
+    """
+
+    count: int
+
+    def split(self, X: Any, *_: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training rows and test rows of each split."""
+        n = len(X)
+        size = n // (self.count + 1)
+        if size == 0:
+            raise InputError(
+                "fewer rows than folds", "cv", self.count, f"there are {n} rows; use fewer folds"
+            )
+        for start in range(n - self.count * size, n, size):
+            yield torch.arange(start), torch.arange(start, start + size)
+
+
+@dataclass(frozen=True, eq=False)
+class TableFit:
+    """What `weightdecay fit` writes and says.
+
+    Args:
+        path: the whole path.
+        model: the model at the λ that was chosen.
+        out_of_fold: one row per row and target: row, target, measured, prediction, fold (null without folds);
+            None where it was written while the table was read.
+        held_out: the same for a figure, with R² and RMSE.
+        coefficients: the coefficient path for a figure.
+        lines: what was chosen and why.
+        doubts: what to be careful about, in sentences.
+    """
+
+    path: RidgePath
+    model: RidgeModel
+    out_of_fold: pl.DataFrame | None = field(repr=False)
+    held_out: HeldOut = field(repr=False)
+    coefficients: CoefficientPath = field(repr=False)
+    lines: tuple[str, ...] = field(repr=False)
+    doubts: tuple[str, ...] = field(repr=False)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the model, path.parquet and out_of_fold.parquet, if it is not there; returns their paths.
+
+        Raises:
+            InputError: they cannot be written; then no file is half-written.
+        """
+        folder = writable_folder(Path(folder))
+        paths = [folder / "path.parquet", folder / "out_of_fold.parquet"]
+        write_parquet(paths[0], self.path.frame())
+        if self.out_of_fold is not None:
+            write_parquet(paths[1], self.out_of_fold)
+        return [*paths, *self.model.save(folder)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, as plain values: the model's record without long lists, and the held-out error."""
+        record = self.model.to_dict()
+        for name in ("features", "means", "scales", "environment"):
+            record.pop(name)
+        for name in ("best", "one_se"):
+            lam = getattr(self.path, name)
+            record[name] = lam.tolist() if isinstance(lam, Tensor) else lam
+        return {
+            **record,
+            "p": self.path.p,
+            "cv": self.path.cv,
+            "edge": self.path.edge,
+            "flat": self.path.flat,
+            "rmse": self.held_out.rmse.tolist(),
+            "r2": self.held_out.r2.tolist(),
+            "notes": [*self.path.notes],
+        }
+
+
+def fit_table(request: Request, folder: Path, on_progress: Progress | None = None) -> TableFit:
+    """Read the table, fit the whole path, and make the model at the λ that is chosen.
+
+    Args:
+        request: what to fit.
+        folder: where out_of_fold.parquet is written while the table is read again, if it is out of core.
+        on_progress: then called with what is done, rows done, and rows in all or None.
+
+    Raises:
+        InputError: the table or an option cannot be used.
+    """
+    cv = _cv(request)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", WeightDecayWarning)
+        if request.out_of_core or request.engine is not None or is_large(request.data):
+            path, seen, lam, frame = _streamed(request, cv, folder, on_progress)
+        else:
+            path, seen, lam, frame = _in_memory(request, cv)
+    model = path.model(lam)
+    model = replace(model, settings={**model.settings, **_settings(request)})
+    return TableFit(
+        path=path,
+        model=model,
+        out_of_fold=frame,
+        held_out=seen,
+        coefficients=coefficient_path(path),
+        lines=_lines(request, path, model, seen),
+        doubts=tuple(str(one.message) for one in caught),
+    )
+
+
+def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame]:
+    table = read_for_ridge(
+        request.data, request.target, request.drop, groups=request.groups, weights=request.weights
+    )
+    single = len(request.target) == 1
+    path = ridge_path(
+        table.X,
+        table.y.to_series() if single else table.y,
+        request.lambdas,
+        cv=cv,
+        unit=request.unit,
+        seed=request.seed,
+        groups=table.groups,
+        sample_weight=table.weights,
+        penalty_factors=_penalty(request.unpenalized, table.X.columns),
+        intercept=request.intercept,
+        standardize=request.standardize,
+        shared=request.shared,
+    )
+    lam = path.best if request.choose == "best" else path.one_se
+    y = torch.from_numpy(table.y.filter(table.kept).to_numpy().copy())
+    seen = held_out(path, y[:, 0] if single else y, lam)
+    folds = _fold_of_row(
+        splits(cv, len(table.rows), request.seed, table.groups, table.X).scheme, len(table.rows)
+    )
+    fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
+    return path, seen, lam, _long(table.rows.filter(table.kept), seen, fold)
+
+
+def _streamed(
+    request: Request, cv: Any, folder: Path, on_progress: Progress | None
+) -> tuple[RidgePath, HeldOut, float | Tensor, None]:
+    for name in ("groups", "time"):
+        if getattr(request, name):
+            what = "a table that is read in blocks has folds by row number only"
+            raise InputError(
+                what, name, getattr(request, name), "leave it out, or take a part that fits memory"
+            )
+
+    def stage(what: str) -> Callable[[int, int | None], None] | None:
+        told = on_progress
+        return None if told is None else lambda done, total: told(what, done, total)
+
+    table = open_source(request.data, request.target, request.drop, request.weights)
+    for name in request.unpenalized:
+        if name not in table.inputs:
+            raise InputError("no such column", "unpenalized", repr(name), "name one of the inputs")
+    path = ridge_path(
+        request.data,
+        request.target[0] if len(request.target) == 1 else request.target,
+        request.lambdas,
+        cv=5 if request.cv is None else cv,
+        unit=request.unit,
+        seed=request.seed,
+        drop=request.drop,
+        sample_weight=request.weights,
+        penalty_factors=dict.fromkeys(request.unpenalized, 0.0) or None,
+        intercept=request.intercept,
+        standardize=request.standardize,
+        shared=request.shared,
+        engine=request.engine,
+        on_progress=stage("reading"),
+    )
+    lam = path.best if request.choose == "best" else path.one_se
+    seen = write_held_out(path, lam, table, folder / "out_of_fold.parquet", stage("predicting"))
+    return path, seen, lam, None
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    with replacing(path) as temporary:
+        frame.write_parquet(temporary)
+
+
+def _cv(request: Request) -> Any:
+    held_together = request.groups is not None or request.time
+    if request.groups is not None and request.time:
+        raise InputError(
+            "groups and time do not go together", "groups", repr(request.groups), "leave one out"
+        )
+    if not held_together:
+        return "loo" if request.cv is None else request.cv
+    if isinstance(request.cv, str):
+        option = "groups" if request.groups is not None else "time"
+        raise InputError(f"{option} need folds", "cv", repr(request.cv), "give a number of folds")
+    count = 5 if request.cv is None else request.cv
+    if count < 1 or (count < 2 and not request.time):
+        raise InputError("too few folds", "cv", count, "two are needed at least")
+    return InTimeOrder(count) if request.time else count
+
+
+def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> np.ndarray | None:
+    """A penalty factor for each column, or None where all are 1."""
+    if not unpenalized:
+        return None
+    for name in unpenalized:
+        if name not in columns:
+            raise InputError("no such column", "unpenalized", repr(name), "name one of the inputs")
+    return np.array([0.0 if name in unpenalized else 1.0 for name in columns])
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    aside = (*request.target, *request.drop, *(name for name in (request.groups, request.weights) if name))
+    return {
+        **{name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas")},
+        "not_inputs": list(dict.fromkeys(aside)),
+    }
+
+
+def _fold_of_row(scheme: Any, n: int) -> list[int] | None:
+    """The fold that holds out each row, from 1; 0 for none. None where folds are not the way."""
+    if isinstance(scheme, str):
+        return None
+    if isinstance(scheme, Tensor):
+        return (scheme + 1).tolist()
+    fold = [0] * n
+    for number, (_, test) in enumerate(scheme):
+        for row in test.tolist():
+            fold[row] = number + 1
+    return fold
+
+
+def _long(rows: pl.Series, seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
+    parts = [
+        pl.DataFrame(
+            {
+                "row": rows,
+                "target": [name] * len(rows),
+                "measured": seen.measured[:, t].numpy(),
+                "prediction": seen.predicted[:, t].numpy(),
+                "fold": fold,
+            },
+            schema_overrides={"row": pl.Int64},
+        )
+        for t, name in enumerate(seen.targets)
+    ]
+    # A row that no split holds out has no prediction.
+    return pl.concat(parts).with_columns(pl.col("prediction").fill_nan(None), pl.col("fold").replace(0, None))
+
+
+def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) -> tuple[str, ...]:
+    """Four sentences: the data, how λ was judged, what was chosen, and what else could have been."""
+    targets = ", ".join(request.target[:3]) + (", …" if len(request.target) > 3 else "")
+    scaled = "standardised" if request.standardize else "as they are"
+    unpenalized = f", {len(request.unpenalized)} of them not penalised" if request.unpenalized else ""
+    first, last = float(path.lambdas[0]), float(path.lambdas[-1])
+    grid = (
+        f"{len(path.lambdas)} λ from {first:.3g} to {last:.3g}"
+        if len(path.lambdas) > 1
+        else f"λ = {first:.3g}"
+    )
+    one_se = request.choose == "one-se"
+    name = Path(request.data).name
+    judged = HOW.get(path.cv, path.cv)
+    return (
+        f"{targets} from {path.p:,} columns, {scaled}{unpenalized}; {path.n:,} rows of {name}",
+        f"judged by {judged} at {grid} ({request.unit}); decomposed once: {path.route}",
+        f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
+        + ("the largest λ within one standard error of the least score" if one_se else "the least score"),
+        f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
+        + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
+        f"held out: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; noise sd {_several(model.noise_sd)}",
+    )
+
+
+def _choice(path: RidgePath, lam: float | Tensor) -> str:
+    """λ, its degrees of freedom and its score."""
+    values = torch.as_tensor(lam, dtype=torch.float64).reshape(-1)
+    places = [int((path.lambdas - one).abs().argmin()) for one in values]
+    scores = path.scores.reshape(len(path.lambdas), -1)
+    chosen = scores[places[0]] if len(places) == 1 else scores[places].diagonal()
+    what = "score" if path.cv in ("gcv", "evidence") else "mean squared error"
+    dof = _several(path.dof[places])
+    return f"λ = {_several(values)} with {dof} degrees of freedom and {what} {_several(chosen)}"
+
+
+def _several(values: float | Tensor, most: int = 3) -> str:
+    numbers = [f"{value:.3g}" for value in torch.as_tensor(values).reshape(-1).tolist()]
+    return " / ".join(numbers[:most]) + (" / …" if len(numbers) > most else "")

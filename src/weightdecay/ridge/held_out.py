@@ -1,0 +1,192 @@
+"""Held-out errors of fits known by their bases: from moments of the rows held out, or from the rows again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from weightdecay.ridge.basis import Basis
+from weightdecay.ridge.curves import between, some_places
+from weightdecay.ridge.lambda_axis import Axis
+from weightdecay.ridge.linalg import gram, matmul, one_pool
+from weightdecay.ridge.moments import Moments
+
+MOST = 4_000_000  # numbers in a working copy: 32 MB
+
+
+class Block(NamedTuple):
+    """Consecutive rows of the data: number of the first, inputs, targets, weights."""
+
+    first: int
+    X: Float[Tensor, "b p"]
+    y: Float64[Tensor, "b t"]
+    weights: Float64[Tensor, " b"] | None
+
+
+Rows = Callable[[], Iterator[Block]]
+Chooser = Callable[
+    [int, int], Sequence[Int64[Tensor, " m"]]
+]  # (first row, count) -> places held out, by split
+
+
+def targets_at_once(numbers: int, t: int) -> list[slice]:
+    """Slices of targets such that `numbers` for each of them fit a working copy."""
+    width = max(1, MOST // max(1, numbers))
+    return [slice(first, min(t, first + width)) for first in range(0, t, width)]
+
+
+def squares_by_moments(
+    basis: Basis, part: Moments, grid: Axis
+) -> tuple[Float64[Tensor, "L t"], Float64[Tensor, "L t"]]:
+    """Σ w e² on rows held out, from their moments, and the size of the terms it is the difference of.
+
+    ss − 2 b'g + b'G b + W (dy − d'b)²,   d = m − centre of the training rows
+    """
+    p, t = part.p, len(part.ss)
+    d = (part.mean - basis.center) + (part.rest - basis.rest)
+    T = grid.T.to(part.G.device)
+    found, terms = part.G.new_empty(T.shape[1], t), part.G.new_empty(T.shape[1], t)
+    for some in targets_at_once(3 * len(basis.R) * len(grid.pivots), t):
+        B = basis.fits(grid.few, some)
+        b = B[:p]
+        q, u = b.shape[1:]
+        Gb = matmul(part.G, b.reshape(p, -1)).reshape(p, q, u)
+        quadratic = b.permute(2, 1, 0) @ Gb.permute(2, 0, 1)  # (u, q, q)
+        bending = ((quadratic @ T) * T).sum(1).T
+        linear = T.T @ (b * part.g[:, some][:, None]).sum(0)
+        shift = matmul(d[:p][None], b.reshape(p, -1)).reshape(q, u)
+        shift = T.T @ (shift + B[p] if basis.ones else shift)
+        ss, dy, W = part.ss[some], d[p:][some], part.weight
+        found[:, some] = ss - 2 * linear + bending + W * (dy - shift) ** 2
+        terms[:, some] = ss + bending.abs() + W * (dy.abs() + shift.abs()) ** 2
+    return found, terms
+
+
+def centred(block: Block, basis: Basis, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Inputs (with a column of ones if need be) and targets less the centre of the training rows, float64."""
+    X, y = (block.X, block.y) if places is None else (block.X.index_select(0, places), block.y[places])
+    p = X.shape[1]
+    Z = X.double() - basis.center[:p]
+    Z -= basis.rest[:p]
+    if basis.ones:
+        Z = torch.cat([Z, Z.new_ones(len(Z), 1)], dim=1)
+    return Z, y - basis.center[p:] - basis.rest[p:]
+
+
+@one_pool()
+def squares_by_rows(
+    bases: Sequence[Basis], rows: Rows, chosen: Chooser, grid: Axis, which: Sequence[int]
+) -> list[Float64[Tensor, "L t"]]:
+    """Σ w e² on the rows held out, for some splits: one more pass over the rows for each slice of targets.
+
+    Args:
+        bases: the fit of every split.
+        rows: the data, from the start.
+        chosen: which rows of a block each split holds out.
+        grid: of α.
+        which: splits to compute.
+    """
+    T = grid.T
+    L, t = T.shape[1], bases[0].c.shape[1]
+    sums = [torch.zeros(L, t, dtype=torch.float64, device=bases[0].R.device) for _ in which]
+    for some in targets_at_once(len(which) * len(bases[0].R) * len(grid.pivots), t):
+        fits = [bases[k].fits(grid.few, some) for k in which]
+        for block in rows():
+            places = chosen(block.first, len(block.X))
+            for place, k in enumerate(which):
+                if len(places[k]) == 0:
+                    continue
+                here = places[k].to(block.X.device)
+                Z, y = centred(block, bases[k], here)
+                b = fits[place]
+                e = y[:, None, some] - matmul(Z, b.reshape(len(b), -1)).reshape(len(Z), *b.shape[1:])
+                if block.weights is not None:
+                    e *= block.weights[here].sqrt()[:, None, None]
+                e = e.permute(2, 0, 1) @ T.to(e.device)
+                sums[place][:, some] += (e**2).sum(1).T
+    return sums
+
+
+class LeaveOneOut(NamedTuple):
+    """Leave-one-out errors, summed: Σ q and Σ q² with q_i = w_i e_i² (L, t), and the least 1 − h_i (L,)."""
+
+    sums: Float64[Tensor, "L t"]
+    squares: Float64[Tensor, "L t"]
+    slack: Float64[Tensor, " L"]
+
+
+@one_pool()
+def leave_one_out(basis: Basis, rows: Rows, n: int, grid: Axis) -> LeaveOneOut:
+    """A pass over the rows:  e_i = r_i/(1 − h_i),  r = y − W(φ∘c),  h = w/Σw + (W∘W) φ,  W = Z R.
+
+    An error left out is, as a function of α, a sum of 1/(s + α) again: so errors are computed at the grid's
+    pivots and carried over.
+    """
+    T, P = grid.T.to(basis.R.device), basis.phi(grid.few)
+    L, t, q = T.shape[1], basis.c.shape[1], P.shape[1]
+    places = some_places(L, n * t)
+    products, squares = basis.R.new_zeros(t, q, q), basis.R.new_zeros(len(places), t)
+    slack = basis.R.new_ones(q)
+    for e, left, some in left_out(basis, rows, P):
+        slack = torch.minimum(slack, left.amin(0))
+        for u in range(e.shape[2]):
+            errors = e[:, :, u].contiguous()
+            products[some.start + u] += gram(errors.mT)
+            every = matmul(errors, T[:, places]).square_()
+            squares[:, some.start + u] += torch.linalg.vecdot(every, every, dim=0)
+    sums = ((products @ T) * T).sum(1).mT.contiguous()
+    squares = between(squares.sqrt(), places, grid.alphas) ** 2
+    return LeaveOneOut(sums, squares, (slack @ T) if q == L else slack.min().expand(L))
+
+
+def left_out(
+    basis: Basis, rows: Rows, P: Float64[Tensor, "r q"], raw: bool = False
+) -> Iterator[tuple[Float64[Tensor, "b q u"], Float64[Tensor, "b q"], slice]]:
+    """For blocks of rows and of targets: √w e (or e if `raw`), 1 − h, and which targets."""
+    t = basis.c.shape[1]
+    for block in rows():
+        Z, y = centred(block, basis)
+        W = matmul(Z, basis.R)
+        h = matmul(W * W, P)
+        if basis.intercept == "free":
+            h += 1 / basis.weight
+        root = None
+        if block.weights is not None:
+            h *= block.weights[:, None]
+            root = block.weights.sqrt()[:, None, None]
+        left = 1 - h
+        for some in targets_at_once(len(Z) * P.shape[1] * 4, t):
+            c = basis.c[:, some]
+            fitted = matmul(W, (P[:, :, None] * c[:, None, :]).reshape(len(P), -1))
+            e = (y[:, None, some] - fitted.reshape(len(Z), P.shape[1], -1)) / left[:, :, None]
+            if root is not None and not raw:
+                e *= root
+            yield e, left, some
+
+
+@one_pool()
+def outside(basis: Basis, rows: Rows) -> Float64[Tensor, " t"]:
+    """Σ w e² of the fit without a penalty, from the rows: what of the targets no direction reaches."""
+    total = torch.zeros_like(basis.ss)
+    b = matmul(basis.R, basis.c)
+    for block in rows():
+        Z, y = centred(block, basis)
+        e = y - matmul(Z, b)
+        total += (e**2 if block.weights is None else e**2 * block.weights[:, None]).sum(0)
+    return total
+
+
+@one_pool()
+def null_norm(basis: Basis, rows: Rows) -> float:
+    """The largest true eigenvalue among directions taken for null: their length in the rows themselves."""
+    side = basis.null.shape[1]
+    total = basis.R.new_zeros(side, side)
+    for block in rows():
+        Z, _ = centred(block, basis)
+        W = matmul(Z, basis.null)
+        if block.weights is not None:
+            W *= block.weights.sqrt()[:, None]
+        total += gram(W.mT)
+    return float(torch.linalg.eigvalsh(total)[-1].clamp_min(0)) if side else 0.0

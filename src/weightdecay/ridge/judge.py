@@ -1,0 +1,200 @@
+"""From an algorithm to a record: the grid, the curve on it, the choices, and what is said of them."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.ridge import grid as grids
+from weightdecay.ridge.explain import doubts
+from weightdecay.ridge.record import RidgePath
+from weightdecay.ridge.route import Curve, Route, at_least
+from weightdecay.ridge.strength import Strength
+from weightdecay.select import Choice, Edge, choose
+
+ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
+ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
+SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
+MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, beside the data.
+
+    Args:
+        strength: the convention of λ.
+        lambdas: the grid as given, or None.
+        shared: one λ for all targets.
+        cv: how λ is judged, in words.
+        features, targets: names, or None.
+        single: one target, without an axis.
+        settings: for the record.
+        small: whether such a route costs next to nothing.
+        precise: makes a route that keeps more digits than a Gram matrix, or None where there is none.
+    """
+
+    strength: Strength
+    lambdas: Any
+    shared: bool
+    cv: str
+    features: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    single: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    small: bool = False
+    precise: Callable[[], Route] | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A curve on a grid."""
+
+    route: Route
+    alphas: Float64[Tensor, " L"]
+    curve: Curve
+
+
+def path_of(route: Route, job: Job) -> RidgePath:
+    """The record of a path: the curve on the grid, with more digits where they are needed, and the choices.
+
+    Raises:
+        InputError: strengths that cannot be used.
+    """
+    found = _on_grid(route, job)
+    enough = ENOUGH_SMALL if job.small else ENOUGH
+    if float(found.curve.precision.max()) > enough and job.precise is not None:
+        found = _on_grid(job.precise(), job)
+    judged = _judged(found, job)
+    choices = [choose(*one) for one in judged]
+    lambdas = job.strength.lam(found.alphas) if job.lambdas is None else _given(job)[1]
+    path = _record(found, job, choices, lambdas)
+    path = replace(path, doubts=doubts(path, judged, choices, given=job.lambdas is not None))
+    for doubt in path.doubts:
+        warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
+    return path
+
+
+def _on_grid(route: Route, job: Job) -> _Found:
+    """The curve on the grid as given, or on one that is widened while the least score is at its edge."""
+    device = route.device
+    if job.lambdas is not None:
+        alphas = at_least(_given(job)[0], route)
+        return _Found(route, alphas, route.curve(alphas.to(device)))
+    scale = route.scale
+    low, high = grids.first(scale)
+    found = _Found(route, alphas := grids.automatic(scale, low, high), route.curve(alphas.to(device)))
+    while True:
+        edges = {choose(*one).edge for one in _judged(found, job)}
+        wider = grids.wider(low, high, edges)
+        if wider == (low, high):
+            return found
+        below = grids.automatic(scale, wider[0], low)[:-1] if wider[0] < low else None
+        above = grids.automatic(scale, high, wider[1])[1:] if wider[1] > high else None
+        try:
+            found = _joined(found, below, above)
+        except InputError:  # inputs in single precision carry no smaller λ
+            return found
+        low, high = wider
+
+
+def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found:
+    """The curve with more of the grid on one side or both."""
+    device = found.route.device
+    pieces = [(found.alphas, found.curve)]
+    if below is not None:
+        pieces.insert(0, (below, found.route.curve(below.to(device))))
+    if above is not None:
+        pieces.append((above, found.route.curve(above.to(device))))
+    curves = [curve for _, curve in pieces]
+    folds = [curve.folds for curve in curves if curve.folds is not None]
+    return _Found(
+        found.route,
+        torch.cat([alphas for alphas, _ in pieces]),
+        Curve(
+            torch.cat([curve.mean for curve in curves]),
+            torch.cat([curve.error for curve in curves]),
+            torch.cat(folds, dim=1) if folds else None,
+            torch.cat([curve.precision for curve in curves]),
+        ),
+    )
+
+
+def _given(job: Job) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
+    """The grid as given, as α ascending and in its own unit; repeated strengths once."""
+    alphas = job.strength.alpha(job.lambdas, "lambdas")
+    values = torch.as_tensor(job.lambdas, dtype=torch.float64).reshape(-1)
+    order = torch.from_numpy(alphas.numpy().argsort(kind="stable"))
+    alphas, values = alphas[order], values[order]
+    new = torch.cat([torch.ones(1, dtype=torch.bool), alphas[1:] > alphas[:-1]])
+    return alphas[new], values[new]
+
+
+def _judged(found: _Found, job: Job) -> list[tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]]:
+    """What is chosen by: scores and standard errors of each target, or those that are shared."""
+    mean, error = found.curve.mean.cpu(), found.curve.error.cpu()
+    if job.cv == "gcv":
+        s = found.route.eigenvalues.cpu()
+        dof = (s / (s + found.alphas[:, None])).sum(1) + found.route.unpenalized
+        believed = dof <= MOST_DOF * found.route.n
+        if bool(believed.any()):
+            mean = torch.where(believed[:, None], mean, torch.inf)
+    if job.shared:
+        scale = found.route.variance.cpu()
+        if job.cv == "evidence":
+            mean, error = mean.sum(1, keepdim=True), error[:, :1]
+        else:
+            mean = (mean / scale).mean(1, keepdim=True)
+            # Fold by fold where there are folds: targets share their rows, and so their luck.
+            error = _shared_error(found.curve, scale, error)
+    return [(mean[:, k], error[:, k]) for k in range(mean.shape[1])]
+
+
+def _shared_error(curve: Curve, scale: Tensor, error: Tensor) -> Float64[Tensor, "L 1"]:
+    if curve.folds is None:
+        return (error / scale).mean(1, keepdim=True)
+    folds = (curve.folds.cpu() / scale).mean(2)
+    return (folds.std(0) / len(folds) ** 0.5)[:, None]
+
+
+def _record(found: _Found, job: Job, choices: list[Choice], lambdas: Float64[Tensor, " L"]) -> RidgePath:
+    def chosen(places: list[int]) -> float | Tensor:
+        return (
+            float(lambdas[places[0]]) if len(places) == 1 and (job.single or job.shared) else lambdas[places]
+        )
+
+    def squeezed(values: Tensor) -> Tensor:
+        return (values[..., 0] if job.single else values).cpu()
+
+    widest = max(choices, key=lambda choice: choice.high - choice.low)
+    edges: list[Edge] = [choice.edge for choice in choices if choice.edge]
+    route, curve = found.route, found.curve
+    return RidgePath(
+        lambdas=lambdas,
+        unit=job.strength.unit,
+        alphas=found.alphas,
+        scores=squeezed(curve.mean),
+        errors=squeezed(curve.error),
+        fold_scores=None if curve.folds is None else squeezed(curve.folds),
+        precision=curve.precision.cpu(),
+        best=chosen([choice.best for choice in choices]),
+        one_se=chosen([choice.one_se for choice in choices]),
+        edge=edges[0] if edges else None,
+        flat=any(choice.flat for choice in choices),
+        flat_range=(float(lambdas[widest.low]), float(lambdas[widest.high])),
+        cv=job.cv,
+        route=route.name,
+        n=route.n,
+        p=route.width,
+        features=job.features,
+        targets=job.targets,
+        doubts=(),
+        settings={"cv": job.cv, "unit": job.strength.unit, **job.settings},
+        _solver=route,
+        _strength=job.strength,
+    )

@@ -1,0 +1,128 @@
+"""The rows of a table as their products: one Gram matrix, its decomposition, and folds as blocks of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
+from weightdecay.ridge.linalg import eigh, gram, matmul
+from weightdecay.ridge.rows import Rows, floor_to_zero, project
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The rows of a problem as their products.
+
+    Args:
+        K: products of the weighted, centred, scaled rows (n, n).
+        N: the weighted unpenalised part (n, q).
+        y: weighted targets (n, t).
+        root: √w (n,) or None.
+    """
+
+    K: Float64[Tensor, "n n"]
+    N: Float64[Tensor, "n q"]
+    y: Float64[Tensor, "n t"]
+    root: Float64[Tensor, " n"] | None
+
+
+def kernel(problem: Problem, cols: Columns) -> Kernel:
+    """One pass over X, in blocks of columns.
+
+    Raises:
+        FloatingPointError: a cell is not finite.
+    """
+    n = len(problem.X)
+    K = problem.y.new_zeros(n, n)
+    for block in penalized_blocks(problem, cols):
+        K += gram(block)
+    if not bool(K.diagonal().sum().isfinite()):
+        raise FloatingPointError("X")
+    N, root = unpenalized(problem, cols), problem.root
+    if root is not None:
+        K *= root[:, None] * root
+        N = N * root[:, None]
+    return Kernel(K, N, targets(problem, cols), root)
+
+
+def decompose(rows: Kernel) -> Rows:
+    """Eigenvalues and eigenvectors with the unpenalised part deflated, never subtracted.
+
+    The part is raised above all else (t QQ', t = 2 tr K + 1) and its eigenvectors are dropped.
+    """
+    n, q = rows.N.shape
+    if q == 0:
+        s, U = eigh(rows.K)
+        U = U.flip(1)
+        return Rows(floor_to_zero(s.flip(0), n), U, rows.y, matmul(U.mT, rows.y), rows.N, rows.root)
+    Q = torch.linalg.qr(rows.N)[0]
+    K = project(Q, project(Q, rows.K).mT.contiguous())
+    K.addmm_(Q * (2 * K.trace() + 1), Q.mT)
+    s, U = eigh(K)
+    s, U = s[: n - q].flip(0), U[:, : n - q].flip(1)
+    y = project(Q, rows.y)
+    return Rows(floor_to_zero(s, n), U, y, matmul(U.mT, y), Q, rows.root)
+
+
+def part(rows: Kernel, keep: Int64[Tensor, " m"]) -> Kernel:
+    """The same of some of the rows."""
+    root = None if rows.root is None else rows.root[keep]
+    return Kernel(rows.K[keep][:, keep], rows.N[keep], rows.y[keep], root)
+
+
+@dataclass(frozen=True)
+class Cross:
+    """Rows that were not fitted, beside those that were.
+
+    Args:
+        K: products of the former with the latter (d, m).
+        N: the former's unpenalised part (d, q).
+        y: their targets (d, t).
+    """
+
+    K: Float64[Tensor, "d m"]
+    N: Float64[Tensor, "d q"]
+    y: Float64[Tensor, "d t"]
+
+
+def held_out_errors(
+    fitted: Kernel, rows: Rows, beside: Cross, alphas: Float64[Tensor, " r"]
+) -> Float64[Tensor, "r t d"]:
+    """Errors of the fit on rows that took no part in it.
+
+    With A = N_T^+: prediction = N_S A y_T + (K_ST − N_S A K_TT) U diag(1/(s + α)) U'y. What is subtracted is
+    the unpenalised part's share, as in recentring a block of a Gram matrix.
+    """
+    error, B = beside.y, beside.K
+    if fitted.N.shape[1]:
+        share = beside.N @ torch.linalg.pinv(fitted.N)
+        error, B = error - matmul(share, fitted.y), B - matmul(share, fitted.K)
+    B = matmul(B, rows.U)
+    positive = rows.s > 0
+    inverse = torch.where(positive[:, None], 1 / (rows.s[:, None] + alphas), 0)
+    k, t = rows.c.shape
+    spread = (inverse.mT[:, None, :] * rows.c.mT).reshape(-1, k)
+    return error.mT - matmul(spread, B.mT).reshape(len(alphas), t, -1)
+
+
+def fresh_fold(
+    problem: Problem, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]
+) -> tuple[Kernel, Cross]:
+    """Kernel and cross products of a fold that is scaled by its own training rows."""
+    fit, held = problem.of_rows(train), problem.of_rows(test)
+    cols = columns(fit)
+    fitted = kernel(fit, cols)
+    K = problem.y.new_zeros(len(test), len(train))
+    pairs: Iterator[tuple[Float[Tensor, "d w"], Float[Tensor, "m w"]]] = zip(
+        penalized_blocks(held, cols), penalized_blocks(fit, cols), strict=True
+    )
+    for left, right in pairs:
+        K += matmul(left, right.mT.contiguous())
+    N = unpenalized(held, cols)
+    if fit.root is not None and held.root is not None:
+        K *= held.root[:, None] * fit.root
+        N = N * held.root[:, None]
+    return fitted, Cross(K, N, targets(held, cols))

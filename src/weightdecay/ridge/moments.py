@@ -1,0 +1,253 @@
+"""Sums over rows that merge, and from which every ridge solution follows: weight, means, centred products.
+
+Merging  G = G_a + G_b + (W_a W_b/W) d d',  d = m_b − m_a,  only adds; nothing is ever subtracted again from a
+whole, so a part with rows a million times as large as the rest takes no digits from the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.ridge.linalg import gram, matmul, one_pool
+
+BLOCK = 2_000_000  # numbers to a block: 16 MB in float64, of which the working copies are made
+JOINT = 16  # targets that ride along in the Gram matrix of the inputs
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted sums over some rows about their own means.
+
+    Args:
+        rows: number of rows.
+        weight: sum of their weights W.
+        mean: means of inputs, then of targets (p + t,).
+        rest: what rounding left out of the means: they are mean + rest to twice the digits (p + t,).
+        G: Σ w (x − m)(x − m)', (p, p).
+        g: Σ w (x − m)(y − ȳ)', (p, t).
+        ss: Σ w (y − ȳ)², (t,).
+    """
+
+    rows: int
+    weight: float
+    mean: Float64[Tensor, " pt"]
+    rest: Float64[Tensor, " pt"]
+    G: Float64[Tensor, "p p"]
+    g: Float64[Tensor, "p t"]
+    ss: Float64[Tensor, " t"]
+
+    @property
+    def p(self) -> int:
+        """The number of inputs."""
+        return len(self.G)
+
+    @property
+    def x_mean(self) -> Float64[Tensor, " p"]:
+        """The inputs' means (p,)."""
+        return self.mean[: self.p]
+
+    @property
+    def y_mean(self) -> Float64[Tensor, " t"]:
+        """The targets' means (t,)."""
+        return self.mean[self.p :]
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of rows together, from their own; it is associative up to rounding."""
+    if a.rows == 0 or b.rows == 0:
+        return b if a.rows == 0 else a
+    weight = a.weight + b.weight
+    d = (b.mean - a.mean) + (b.rest - a.rest)
+    step = a.rest + (b.weight / weight) * d
+    mean = a.mean + step
+    rest = step - (mean - a.mean)
+    share = a.weight * b.weight / weight
+    dx, dy = d[: a.p], d[a.p :]
+    G = torch.addr(a.G + b.G, share * dx, dx)
+    g = torch.addr(a.g + b.g, share * dx, dy)
+    return Moments(a.rows + b.rows, weight, mean, rest, G, g, a.ss + b.ss + share * dy**2)
+
+
+def merge_tree(parts: Sequence[Moments]) -> Moments:
+    """All of them, neighbours first: the order is fixed by their number."""
+    parts = list(parts)
+    while len(parts) > 1:
+        pairs = [merge(*parts[i : i + 2]) for i in range(0, len(parts) - 1, 2)]
+        parts = pairs + parts[len(pairs) * 2 :]
+    return parts[0]
+
+
+def training(folds: Sequence[Moments]) -> Iterator[Moments]:
+    """For each fold, the moments of all other folds: merges of what lies before it and after it."""
+    after = list(folds[-1:])
+    for part in reversed(folds[1:-1]):
+        after.append(merge(part, after[-1]))
+    before: Moments | None = None
+    for k in range(len(folds)):
+        if k < len(folds) - 1:
+            follows = after.pop()
+            yield follows if before is None else merge(before, follows)
+        else:
+            assert before is not None
+            yield before
+        before = folds[k] if before is None else merge(before, folds[k])
+
+
+class Sums:
+    """Moments in the making: blocks of rows go in; the first one's means are taken out of all of them.
+
+    Args:
+        p: number of inputs.
+        t: number of targets.
+        dtype: of the products, float64 or float32; they are added up in float64.
+        device: where.
+    """
+
+    def __init__(self, p: int, t: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        self.p, self.t = p, t
+        self.joint = t if t <= JOINT else 0
+        self.dtype, self.device = dtype, torch.device(device)
+        self.rows, self.weight = 0, 0.0
+        self.buffer: Tensor | None = None
+
+    def _start(self, X: Tensor, y: Tensor) -> None:
+        """Means of the first rows, as values of X's type: taking them out rounds nothing twice."""
+        side = self.p + self.joint + 1
+        self.x_shift = X[:1024].double().mean(0).to(self.dtype)
+        self.y_shift = y[:1024].mean(0)
+        self.raw = torch.zeros(side, side, dtype=torch.float64, device=self.device)
+        self.cross = torch.zeros(self.p, self.t, dtype=torch.float64, device=self.device)
+        self.y_sum = torch.zeros(self.t, dtype=torch.float64, device=self.device)
+        self.y_squares = torch.zeros(self.t, dtype=torch.float64, device=self.device)
+
+    def add(
+        self, X: Float[Tensor, "b p"], y: Float64[Tensor, "b t"], weights: Float64[Tensor, " b"] | None = None
+    ) -> None:
+        """Add a block of rows."""
+        b, p = X.shape
+        if b == 0:
+            return
+        if self.rows == 0:
+            self._start(X, y)
+        if self.buffer is None or len(self.buffer) < b:
+            self.buffer = torch.empty(b, p + self.joint + 1, dtype=self.dtype, device=self.device)
+        Z = self.buffer[:b]
+        torch.sub(X, self.x_shift, out=Z[:, :p])
+        v = y - self.y_shift
+        if self.joint:
+            Z[:, p:-1] = v
+        Z[:, -1] = 1
+        w = None if weights is None else weights[:, None]
+        if w is not None:
+            Z *= w.sqrt()
+        self.raw += gram(Z.mT)
+        wv = v if w is None else v * w
+        if not self.joint:
+            root = v if w is None else v * w.sqrt()
+            self.cross += matmul(Z[:, :p].mT, root.to(self.dtype))
+        self.y_sum += wv.sum(0)
+        self.y_squares += (wv * v).sum(0)
+        self.weight += float(b) if weights is None else float(weights.sum())
+        self.rows += b
+
+    def moments(self) -> Moments:
+        """What was added, about its own means."""
+        p, W = self.p, self.weight
+        if self.rows == 0:
+            zero = torch.zeros(p + self.t, dtype=torch.float64, device=self.device)
+            return Moments(
+                0,
+                0.0,
+                zero,
+                zero.clone(),
+                zero.new_zeros(p, p),
+                zero.new_zeros(p, self.t),
+                zero[: self.t].clone(),
+            )
+        offset = torch.cat([self.raw[-1, :p], self.y_sum]) / W
+        shift = torch.cat([self.x_shift.double(), self.y_shift])
+        mean = shift + offset
+        rest = offset - (mean - shift)
+        x, y = offset[:p], offset[p:]
+        G = torch.addr(self.raw[:p, :p], W * x, -x)
+        cross = self.raw[:p, p:-1] if self.joint else self.cross
+        return Moments(
+            self.rows, W, mean, rest, (G + G.mT) / 2, torch.addr(cross, W * x, -y), self.y_squares - W * y**2
+        )
+
+
+@one_pool()
+def fold_moments(
+    X: Float[Tensor, "n p"],
+    y: Float64[Tensor, "n t"],
+    fold: Int64[Tensor, " n"] | None = None,
+    weights: Float64[Tensor, " n"] | None = None,
+) -> list[Moments]:
+    """The moments of every fold in one pass over the rows; of all rows where no fold is given.
+
+    Args:
+        X: inputs, float64 or float32 (n, p); read in blocks, never copied as a whole.
+        y: targets (n, t).
+        fold: the fold of each row, 0 to K − 1 (n,).
+        weights: of each row (n,).
+    """
+    (n, p), t = X.shape, y.shape[1]
+    K = 1 if fold is None or n == 0 else int(fold.max()) + 1
+    sums = [Sums(p, t, X.dtype, X.device) for _ in range(K)]
+    most = max(256, BLOCK // (p + min(t, JOINT) + 1))
+    share = _shared_buffer(sums, most, K)
+    for start in range(0, n, share):
+        rows = slice(start, min(n, start + share))
+        if fold is None:
+            _add(sums[0], X[rows], y[rows], None if weights is None else weights[rows])
+            continue
+        for k, chosen in enumerate(_by_fold(fold[rows], K)):
+            if len(chosen) == 0:
+                continue
+            if int(chosen[-1] - chosen[0]) + 1 == len(chosen):  # one stretch: no need to gather
+                part = slice(start + int(chosen[0]), start + int(chosen[-1]) + 1)
+                _add(sums[k], X[part], y[part], None if weights is None else weights[part])
+            else:
+                chosen = chosen.to(X.device)
+                w = None if weights is None else weights[rows][chosen]
+                _add(sums[k], X[rows].index_select(0, chosen), y[rows][chosen], w)
+    return [part.moments() for part in sums]
+
+
+def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
+    """One working copy for all folds; returns how many rows to read at a time."""
+    first = sums[0]
+    share = max(256 * K, most) if K <= 32 else most
+    buffer = torch.empty(share, first.p + first.joint + 1, dtype=first.dtype, device=first.device)
+    for part in sums:
+        part.buffer = buffer
+    return share
+
+
+def _add(sums: Sums, X: Tensor, y: Tensor, weights: Tensor | None) -> None:
+    sums.add(X, y, weights)
+
+
+def _by_fold(fold: Int64[Tensor, " b"], K: int) -> list[Int64[Tensor, " m"]]:
+    """The places of each fold in a block, ascending."""
+    order = fold.cpu().argsort(stable=True)
+    return list(order.split(fold.cpu().bincount(minlength=K).tolist()))
+
+
+def check_float32(alphas: Float64[Tensor, " L"], largest: float) -> None:
+    """Refuse single precision where it cannot be trusted.
+
+    Raises:
+        InputError: the least α is below 1e-6 of the largest eigenvalue.
+    """
+    if float(alphas.min()) < 1e-6 * largest:
+        raise InputError(
+            "float32 is not precise enough",
+            "smallest λ in the sum convention",
+            f"{float(alphas.min()):.3g}",
+            f"under 1e-6 of the largest eigenvalue, {largest:.3g}: give float64 inputs, or larger λ",
+        )

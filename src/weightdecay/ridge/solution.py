@@ -1,0 +1,64 @@
+"""From the basis of the rows back to coefficients and an intercept for the columns as they were given."""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.ridge.columns import Columns, Problem, blocks, unpenalized
+from weightdecay.ridge.kernel import kernel
+from weightdecay.ridge.linalg import matmul
+from weightdecay.ridge.rows import Rows
+
+
+def coefficients(
+    problem: Problem, cols: Columns, dual: Float64[Tensor, "n t"]
+) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+    """From dual weights u, with β = Z'u, to coefficients and intercepts of the columns as they were given."""
+    n, p = problem.X.shape
+    u = dual if problem.root is None else dual * problem.root[:, None]
+    coef = u.new_zeros(p, u.shape[1])
+    for J in blocks(n, p):
+        block = problem.X[:, J].double()
+        coef[J] = matmul(block.mT, u) - cols.mean[J][:, None] * u.sum(0)
+    coef *= (cols.factor**2)[:, None]
+    constant = u.sum(0) if cols.ones else u.new_zeros(u.shape[1])
+    return free_part(problem, cols, coef, constant)
+
+
+def free_part(
+    problem: Problem, cols: Columns, coef: Float64[Tensor, "p t"], constant: Float64[Tensor, " t"]
+) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+    """Fill in the unpenalised coefficients, which fit what the penalised ones leave, and the intercept."""
+    if len(cols.free) == 0:
+        if problem.intercept != "free":
+            return coef, constant
+        return coef, cols.y_mean - cols.mean @ coef
+    rest = problem.y - constant
+    for J in blocks(*problem.X.shape):
+        rest = rest - (problem.X[:, J].double() - cols.mean[J]) @ coef[J]
+    N = unpenalized(problem, cols)
+    if problem.root is not None:
+        N, rest = N * problem.root[:, None], rest * problem.root[:, None]
+    a = torch.linalg.pinv(N) @ rest
+    if problem.intercept == "free":
+        constant, a = a[0], a[1:]
+    coef[cols.free] = a
+    return coef, constant - cols.mean @ coef
+
+
+def dual_spread(problem: Problem, cols: Columns, rows: Rows, alpha: float) -> Float64[Tensor, " p"]:
+    """The norm of the linear map from y to each coefficient, standard errors in units of σ."""
+    n, p = problem.X.shape
+    positive = rows.s > 0
+    shrunk = rows.U[:, positive] / (rows.s[positive] + alpha)
+    u = shrunk if rows.root is None else shrunk * rows.root[:, None]
+    spread = u.new_zeros(p)
+    for J in blocks(n, p):
+        block = problem.X[:, J].double() - cols.mean[J]
+        spread[J] = matmul(block.mT, u).norm(dim=1) * cols.factor[J] ** 2
+    if len(cols.free):
+        products = kernel(problem, cols)
+        ahead = torch.linalg.pinv(products.N)
+        dual = ahead - matmul(matmul(ahead, products.K), matmul(shrunk, rows.U[:, positive].mT))
+        spread[cols.free] = dual[int(problem.intercept == "free") :].norm(dim=1)
+    return spread

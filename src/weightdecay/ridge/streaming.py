@@ -1,0 +1,257 @@
+"""Moments of a table that is read in blocks, here or by several workers, and the path from them."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.engine import map_merge
+from weightdecay.errors import InputError
+from weightdecay.ridge.basis import Penalty
+from weightdecay.ridge.folds import fold_ids
+from weightdecay.ridge.held_out import Block
+from weightdecay.ridge.linalg import one_pool
+from weightdecay.ridge.moments import Moments, Sums, merge, merge_tree, training
+from weightdecay.ridge.route import Criterion
+from weightdecay.ridge.tall import Tall
+from weightdecay.tables.footer import row_group_rows
+from weightdecay.tables.source import READERS, Shard, Source, open_source
+
+Progress = Callable[[int, int | None], None]
+SHARD_ROWS = 250_000  # of a Parquet file that several workers share
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over a table leaves.
+
+    Args:
+        source: the table.
+        folds: moments of every fold; of all rows as one fold where λ is judged without folds.
+        seed: of the folds.
+        scale: what weights are divided by to have mean 1.
+    """
+
+    source: Source
+    folds: tuple[Moments, ...]
+    seed: int
+    scale: float
+
+    @property
+    def rows(self) -> int:
+        """The number of rows with a weight."""
+        return sum(part.rows for part in self.folds)
+
+
+def statistics(
+    source: Source | str | Path,
+    target: Any = None,
+    drop: Any = (),
+    *,
+    weights: str | None = None,
+    folds: int = 1,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    engine: Any = None,
+    on_progress: Progress | None = None,
+) -> Statistics:
+    """Read a table once: the moments of every fold.
+
+    Args:
+        source: the table as `open_source` gives it; or a file or folder, with the next three.
+        target: the target's column, or several.
+        drop: columns to leave out.
+        weights: the column of row weights; they are made to have mean 1, and rows of weight 0 take no part.
+        folds: number of folds K; 1 for leave-one-out, generalised CV and the evidence.
+        seed: of the folds, which depend on the row's number alone.
+        dtype: of the products; they are always added up in float64.
+        engine: None in this process, "dask", a scheduler's address or a client.
+        on_progress: called with rows done and rows in all, or None where that is not known before.
+
+    Raises:
+        InputError: what cannot be used, by file, row and column; fewer rows than folds; a constant target.
+    """
+    if not isinstance(source, Source):
+        source = open_source(source, target, drop, weights, dtype)
+    if engine is None and source.rows is None:  # CSV: to know a shard's first row takes reading all before it
+        found = _of_shards(source, source.shards, 0, folds, seed, on_progress)
+    else:
+        found = _mapped(source, folds, seed, engine, on_progress)
+    return _checked(source, found, seed)
+
+
+@one_pool()
+def _of_shards(
+    source: Source, shards: Any, first_row: int, K: int, seed: int, on_progress: Progress | None = None
+) -> tuple[Moments, ...]:
+    """The moments of the rows of some shards, the first of which has the number `first_row`."""
+    sums = [Sums(len(source.inputs), len(source.targets), source.dtype) for _ in range(K)]
+    row = first_row
+    for block in source.blocks(shards):
+        for k, places in enumerate(_places(row, len(block.X), K, seed)):
+            X, y, w = block.X, block.y, block.weights
+            if K > 1:
+                X, y = X.index_select(0, places), y[places]
+                w = None if w is None else w[places]
+            if w is not None and bool((w == 0).any()):
+                X, y, w = X[w > 0], y[w > 0], w[w > 0]
+            sums[k].add(X, y, w)
+            if sums[k].buffer is not None:  # one working copy for all folds
+                for other in sums:
+                    other.buffer = sums[k].buffer
+        row += len(block.X)
+        if on_progress is not None:
+            on_progress(row, source.rows)
+    return tuple(part.moments() for part in sums)
+
+
+def _places(first: int, count: int, K: int, seed: int) -> Any:
+    if K == 1:
+        return [torch.arange(count)]
+    fold = fold_ids(first, count, K, seed)
+    return fold.argsort(stable=True).split(fold.bincount(minlength=K).tolist())
+
+
+def _merged(a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:
+    return tuple(merge(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _mapped(source: Source, K: int, seed: int, engine: Any, on_progress: Progress | None) -> Any:
+    """Shards mapped and merged: files, and stretches of row groups of large Parquet files."""
+    shards, total = _shards(source)
+    done = 0
+
+    def one_done(place: int, count: int) -> None:
+        nonlocal done
+        del count
+        done += (shards[place + 1][1] if place + 1 < len(shards) else total) - shards[place][1]
+        if on_progress is not None and engine is not None:
+            on_progress(done, total)
+
+    def here(rows: int, all_rows: int | None) -> None:
+        if on_progress is not None:
+            on_progress(rows, all_rows)
+
+    return map_merge(
+        _Task(source, K, seed, here if engine is None else None), shards, _merged, engine=engine,
+        on_progress=one_done, names=[str(shard.path) for shard, _ in shards],
+    )  # fmt: skip
+
+
+def _shards(source: Source) -> tuple[list[tuple[Shard, int]], int]:
+    """What a worker is given at a time, with the number of its first row; and how many rows there are."""
+    shards: list[tuple[Shard, int]] = []
+    first = 0
+    for shard in source.shards:
+        rows = _rows_of(source, shard)
+        edges = [0, rows]
+        if shard.path.lower().endswith(".parquet") and rows > SHARD_ROWS:
+            edges = [0]
+            for size in row_group_rows(shard.path) or [rows]:
+                if len(edges) > 1 and edges[-1] - edges[-2] < SHARD_ROWS:
+                    edges[-1] += size
+                else:
+                    edges.append(edges[-1] + size)
+        for a, b in itertools.pairwise(edges):
+            shards.append((shard if len(edges) == 2 else Shard(shard.path, a, b - a), first + a))
+        first += rows
+    return shards, first
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Shard -> moments; what a worker is sent."""
+
+    source: Source
+    K: int
+    seed: int
+    on_progress: Progress | None
+
+    def __call__(self, shard: tuple[Shard, int]) -> tuple[Moments, ...]:
+        return _of_shards(self.source, [shard[0]], shard[1], self.K, self.seed, self.on_progress)
+
+
+def _rows_of(source: Source, shard: Shard) -> int:
+    known = READERS[Path(shard.path).suffix.lower()].count(shard.path)
+    return sum(len(block.X) for block in source.blocks([shard])) if known is None else known
+
+
+def _checked(source: Source, found: tuple[Moments, ...], seed: int) -> Statistics:
+    """Refuse what no path comes from; weights to mean 1."""
+    rows, weight = sum(part.rows for part in found), sum(part.weight for part in found)
+    where = source.shards[0].path
+    if rows == 0:
+        raise InputError("no row has a weight", where, None, "weights must not all be 0")
+    if rows < 2:
+        raise InputError("too few rows", where, rows, "two are needed at least")
+    if rows < len(found) or min(part.rows for part in found) == 0:
+        raise InputError("fewer rows than folds", "cv", len(found), f"there are {rows} rows; use fewer folds")
+    whole = merge_tree(found)
+    for t, name in enumerate(source.targets):
+        if float(whole.ss[t]) <= (1e-15 * float(whole.y_mean[t])) ** 2 * weight:
+            raise InputError(
+                "the target is constant",
+                f"column {name!r} in {where}",
+                float(whole.y_mean[t]),
+                "choose another",
+            )
+    scale = weight / rows
+    if source.weights is not None:
+        found = tuple(
+            Moments(m.rows, m.weight / scale, m.mean, m.rest, m.G / scale, m.g / scale, m.ss / scale)
+            for m in found
+        )
+    return Statistics(source, found, seed, scale)
+
+
+def tall_from(
+    stats: Statistics,
+    criterion: Criterion | None = None,
+    penalty: Penalty | None = None,
+    second_pass: bool = True,
+) -> Tall:
+    """The route of moments on a table that was read in blocks.
+
+    Args:
+        stats: from `statistics`.
+        criterion: "loo", "gcv" or "evidence"; None for the folds.
+        penalty: what is penalised.
+        second_pass: read the table again where that is needed: leave-one-out, predictions out of fold, and
+            where moments leave too few digits. Without it the last is told by the precision.
+    """
+    rows = _again(stats) if second_pass else None
+    whole, dtype = merge_tree(stats.folds), stats.source.dtype
+    penalty = penalty or Penalty()
+    if criterion is not None:
+        return Tall(whole, (), (), criterion, penalty, dtype, rows)
+    K = len(stats.folds)
+    if K < 2:
+        raise InputError("too few folds", "cv", K, "two are needed at least")
+
+    def chosen(first: int, count: int) -> Any:
+        return _places(first, count, K, stats.seed)
+
+    return Tall(whole, stats.folds, tuple(training(stats.folds)), "folds", penalty, dtype, rows, chosen)
+
+
+def _again(stats: Statistics) -> Callable[[], Iterator[Block]]:
+    """The table's rows from the start, weights of mean 1."""
+
+    def rows() -> Iterator[Block]:
+        first = 0
+        for block in stats.source.blocks():
+            weights = None if block.weights is None else block.weights / stats.scale
+            yield Block(first, block.X, block.y, weights)
+            first += len(block.X)
+
+    return rows
+
+
+def out_of_fold(route: Tall, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+    """Predictions of each row by a fit without it, in blocks, in the order of the table."""
+    return route.out_of_fold_blocks(alphas)

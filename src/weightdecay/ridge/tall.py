@@ -1,0 +1,399 @@
+"""Ridge for tables with more rows than columns: everything from moments of the folds, taken in one pass."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.ridge import trust
+from weightdecay.ridge.basis import CONSTANT, Basis, Penalty, basis
+from weightdecay.ridge.columns import Problem
+from weightdecay.ridge.covariance import Covariance
+from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve
+from weightdecay.ridge.held_out import (
+    Block,
+    Chooser,
+    Rows,
+    leave_one_out,
+    left_out,
+    null_norm,
+    outside,
+    squares_by_moments,
+    squares_by_rows,
+)
+from weightdecay.ridge.lambda_axis import Axis, axis, whole
+from weightdecay.ridge.moments import BLOCK, Moments, check_float32, fold_moments, merge_tree, training
+from weightdecay.ridge.route import Criterion, Curve, Scale, Scheme, scale_of
+
+EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+LONG = 128  # λ from which on pivots pay for themselves
+SMALL = 4e9  # multiplications below which every λ is its own pivot
+
+
+@dataclass(frozen=True)
+class Tall:
+    """The route of moments.
+
+    Args:
+        all: moments of all rows.
+        parts: moments of the rows each split holds out; empty for a criterion without folds.
+        trains: moments of the rows each split trains on.
+        criterion: "folds", or a criterion without them.
+        penalty: what is penalised.
+        dtype: of the inputs, and so of their products.
+        rows: the data again from the start, for what takes a second pass; None where it is gone.
+        chosen: which rows of a block each split holds out.
+    """
+
+    all: Moments
+    parts: Sequence[Moments]
+    trains: Sequence[Moments]
+    criterion: Criterion | str
+    penalty: Penalty
+    dtype: torch.dtype = torch.float64
+    rows: Rows | None = None
+    chosen: Chooser | None = None
+
+    @property
+    def name(self) -> str:
+        """What was decomposed."""
+        return f"moments of {self.all.p} columns"
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return self.all.rows
+
+    @cached_property
+    def whole(self) -> Basis:
+        """The fit to all rows."""
+        return basis(self.all, self.penalty, self._eps)
+
+    @cached_property
+    def bases(self) -> list[Basis]:
+        """The fit of every split."""
+        return [basis(part, self.penalty, self._eps) for part in self.trains]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.all.G.device
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.all.p
+
+    @property
+    def variance(self) -> Float64[Tensor, " t"]:
+        """The targets' weighted variances."""
+        return self.all.ss / self.all.weight
+
+    @property
+    def still(self) -> list[int]:
+        """Places of the columns that do not vary."""
+        _, sd = self.inputs()
+        return (sd == 0).nonzero()[:, 0].tolist()
+
+    @property
+    def scale(self) -> Scale:
+        """The mean and the largest eigenvalue."""
+        return scale_of(self.whole.s)
+
+    def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+        """Weighted means and standard deviations (1/n) of the columns; 0 for one that does not vary."""
+        sd = (self.all.G.diagonal().clamp_min(0) / self.all.weight).sqrt()
+        return self.all.x_mean, torch.where(sd <= CONSTANT * self._eps * self.all.x_mean.abs(), 0, sd)
+
+    def spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """Standard errors of the coefficients in units of σ: rows of R φ, for Z R is orthonormal."""
+        phi = self.whole.phi(torch.tensor([alpha], dtype=torch.float64))[:, 0]
+        return (self.whole.R[: self.all.p] * phi).norm(dim=1)
+
+    @property
+    def eigenvalues(self) -> Float64[Tensor, " k"]:
+        """Of the penalised, scaled, projected X'X on all rows, descending, rounding zeros set to 0."""
+        return self.whole.s
+
+    @property
+    def unpenalized(self) -> int:
+        """How many coefficients are free, the intercept among them."""
+        return self.whole.free + (self.penalty.intercept == "free")
+
+    def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        """The score at every α.
+
+        Raises:
+            InputError: float32 inputs and an α under 1e-6 of the largest eigenvalue; rows that are gone.
+        """
+        alphas = alphas.to(self.all.G.device)
+        self.check(alphas)
+        if self.criterion == "gcv":
+            return self._gcv(alphas)
+        if self.criterion == "evidence":
+            return self._evidence(alphas)
+        return self._loo(alphas) if self.criterion == "loo" else self._folds(alphas)
+
+    def check(self, alphas: Float64[Tensor, " L"]) -> None:
+        """Refuse what single precision cannot give.
+
+        Raises:
+            InputError: float32 inputs and an α under 1e-6 of the largest eigenvalue.
+        """
+        if self.dtype == torch.float32:
+            check_float32(alphas, self.whole.largest)
+
+    def _folds(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        grid = self._axis(alphas, self.bases, 6 * self.all.p**2 * len(self.parts))
+        sums, lost = [], torch.zeros_like(alphas)
+        again = []
+        for k, (fit, part) in enumerate(zip(self.bases, self.parts, strict=True)):
+            found, terms = squares_by_moments(fit, part, grid)
+            sums.append(found)
+            ratio = trust.cancelled(found, terms, carried=len(grid.pivots) < len(alphas))
+            if self.rows is not None and bool((ratio > trust.AGAIN).any()):
+                again.append(k)
+            else:
+                lost = torch.maximum(lost, self._eps * ratio.amax(1))
+        if again:
+            assert self.rows is not None
+            assert self.chosen is not None
+            for k, found in zip(
+                again, squares_by_rows(self.bases, self.rows, self.chosen, grid, again), strict=True
+            ):
+                sums[k] = found
+        weights = [part.weight for part in self.parts]
+        errors = torch.stack(sums).sum(0)
+        scale = torch.stack(
+            [part.ss + part.weight * (part.y_mean - self.all.y_mean) ** 2 for part in self.parts]
+        ).sum(0)
+        precision = trust.of_fits(self.bases, alphas, scale, errors, self._eps, self._null) + 4 * lost
+        return folds_curve([s.clamp_min(0) for s in sums], weights, precision.clamp(max=1))
+
+    def _loo(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        fit, n = self.whole, self.n
+        grid = self._axis(alphas, [fit], 4 * self.all.p * n)
+        found = leave_one_out(fit, self._data("leave-one-out takes a second pass over the rows"), n, grid)
+        least = float(found.slack.min())
+        if least <= 16 * EPS[torch.float64]:
+            raise InputError(
+                "a row cannot be left out",
+                "cv",
+                "'loo'",
+                "without it an unpenalised column has nothing to say; penalise the column, or use folds",
+            )
+        mean = found.sums / self.all.weight
+        variance = (found.squares / n - (found.sums / n) ** 2).clamp_min(0) / max(1, n - 1)
+        precision = trust.of_fits([fit], alphas, self.all.ss, found.sums, self._eps, self._null)
+        precision = precision / found.slack + self._eps * trust.carried(
+            found.sums, len(grid.pivots) < len(alphas)
+        )
+        return Curve(mean, variance.sqrt() * n / self.all.weight, None, precision.clamp(max=1))
+
+    def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        n, rss = self.n, self.rss(alphas)
+        share = 1 - self._dof(alphas) / n
+        mean = rss / n / share[:, None] ** 2
+        precision = trust.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
+        return gcv_curve(mean, n, (precision + 4 * self._eps / share).clamp(max=1))
+
+    def _evidence(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        fit, left = self.whole, self.n - self.unpenalized
+        misfit = self._outside + matmul_t(fit.lost(alphas), fit.c**2)
+        tiny = torch.finfo(torch.float64).tiny
+        spread = torch.log1p(fit.s[:, None] / alphas).sum(0)
+        mean = left * (misfit / left).clamp_min(tiny).log() + spread[:, None]
+        relative = trust.of_criterion(fit, alphas, misfit, self._eps, self._outside_lost, self._null)
+        absolute = left * relative + trust.of_spread(fit, alphas, self._eps, self._null)
+        return evidence_curve(mean, absolute / mean.abs().amin(1).clamp_min(tiny))
+
+    def _dof(self, alphas: Tensor) -> Tensor:
+        s = self.whole.s[: self.whole.rank, None]
+        return (s / (s + alphas)).sum(0) + self.unpenalized
+
+    def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+        """The weighted training residual sum of squares: what no direction reaches, and Σ c² (α/(s + α))²."""
+        alphas = alphas.to(self.all.G.device)
+        return self._outside + matmul_t(self.whole.lost(alphas) ** 2, self.whole.c**2)
+
+    @cached_property
+    def _outside(self) -> Tensor:
+        """Σ w e² without a penalty; from the rows where the difference of moments has few digits left."""
+        fit = self.whole
+        difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
+        if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
+            return outside(fit, self.rows)
+        return difference
+
+    @cached_property
+    def _outside_lost(self) -> Tensor:
+        """Error of `_outside` in units of eps (t,)."""
+        fit = self.whole
+        difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
+        if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
+            return (fit.ss * self._outside).sqrt()
+        return fit.ss
+
+    @cached_property
+    def _null(self) -> float:
+        """An upper bound on the eigenvalues that were taken for zero."""
+        if self.whole.null.shape[1] == 0 and all(fit.null.shape[1] == 0 for fit in self.bases):
+            return 0.0
+        if self.rows is None or self.whole.null.shape[1] == 0:
+            return max(fit.floor for fit in [self.whole, *self.bases])
+        return null_norm(self.whole, self.rows)
+
+    def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """Coefficients and intercepts on the original scale, an α for each target."""
+        return self.whole.solve(alphas)
+
+    def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+        """Predictions of each row by a fit without it; leave-one-out ones where there are no folds.
+
+        NaN for rows that no split holds out; the mean where several do.
+        """
+        return torch.cat(list(self.out_of_fold_blocks(alphas)))
+
+    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+        """The same in blocks of consecutive rows, each (b, t), in one pass over the rows."""
+        rows = self._data("predictions out of fold take a second pass over the rows")
+        alphas = alphas.to(self.all.G.device)
+        if not self.bases:
+            yield from self._left_out_predictions(rows, alphas)
+            return
+        assert self.chosen is not None
+        solutions = [fit.solve(alphas) for fit in self.bases]
+        for block in rows():
+            found = block.y.new_zeros(block.y.shape)
+            count = block.y.new_zeros(len(found), 1)
+            for (coef, intercept), places in zip(
+                solutions, self.chosen(block.first, len(block.X)), strict=True
+            ):
+                if len(places):
+                    here = places.to(found.device)
+                    found[here] += block.X.index_select(0, here).double() @ coef + intercept
+                    count[here] += 1
+            yield torch.where(count > 0, found / count, torch.nan)
+
+    def _left_out_predictions(self, rows: Rows, alphas: Tensor):
+        """Targets less their errors, in blocks: each target at its own α, one after the other."""
+        fit = self.whole
+        for block in rows():
+            found = torch.empty_like(block.y)
+            for u, alpha in enumerate(alphas):
+                one = replace(fit, c=fit.c[:, u : u + 1], center=_only(fit.center, fit.p, u),
+                              rest=_only(fit.rest, fit.p, u), ss=fit.ss[u : u + 1])  # fmt: skip
+                for e, _, _ in left_out(
+                    one, partial(_one_target, [block], u), fit.phi(alpha[None]), raw=True
+                ):
+                    found[:, u] = block.y[:, u] - e[:, 0, 0]
+            yield found
+
+    def covariance(self, alpha: float) -> Covariance:
+        """(X'X + αF)^-1 = Σ_k φ_k R_k R_k' + the null directions' 1/α."""
+        fit, p = self.whole, self.all.p
+        if self.penalty.intercept == "penalized":
+            raise InputError(
+                "no intervals here", "intercept", "'penalized'", "intervals need a free intercept, or none"
+            )
+        known = fit.R[:p] * fit.phi(torch.tensor([alpha], dtype=torch.float64))[:, 0].sqrt()
+        unknown = fit.null[:p] / alpha**0.5 if alpha > 0 else fit.null[:p, :0]
+        leverage = 1 / fit.weight if self.penalty.intercept == "free" else 0.0
+        return Covariance(fit.R.new_zeros(p), torch.cat([known, unknown], dim=1).mT.contiguous(), 1, leverage)
+
+    @property
+    def _eps(self) -> float:
+        return EPS[self.dtype]
+
+    def _data(self, why: str) -> Rows:
+        if self.rows is None:
+            raise InputError("the rows are gone", "data", None, f"{why}: keep the file, or use folds")
+        return self.rows
+
+    def _axis(self, alphas: Tensor, bases: Sequence[Basis], cost: float) -> Axis:
+        """Pivots where they save more than they cost."""
+        if len(alphas) <= LONG and cost * len(alphas) * self.all.g.shape[1] < SMALL:
+            return whole(alphas)
+        positive = torch.cat([fit.s[: fit.rank] for fit in bases])
+        if len(positive) == 0:
+            return whole(alphas)
+        # Leaving rows out makes small eigenvalues smaller.
+        return axis(torch.stack([positive.min() * 1e-3, positive.max()]), alphas)
+
+
+def matmul_t(A: Float64[Tensor, "r L"], B: Float64[Tensor, "r t"]) -> Float64[Tensor, "L t"]:
+    """A'B."""
+    return A.mT @ B
+
+
+def _only(center: Tensor, p: int, u: int) -> Tensor:
+    return torch.cat([center[:p], center[p + u : p + u + 1]])
+
+
+def _one_target(blocks, u: int):
+    for block in blocks:
+        yield block._replace(y=block.y[:, u : u + 1])
+
+
+def tall(problem: Problem, scheme: Scheme) -> Tall:
+    """Take the moments of the folds, in one pass; of every split's rows where splits are no partition."""
+    X, y, weights = problem.X, problem.y, problem.weights
+    penalty = Penalty(problem.penalty, problem.intercept, problem.standardize)
+    if X.dtype not in EPS:
+        raise InputError("a type this program does not compute in", "X", X.dtype, "give float64 or float32")
+    rows = in_memory(problem)
+    if isinstance(scheme, str):
+        return Tall(fold_moments(X, y, None, weights)[0], (), (), scheme, penalty, X.dtype, rows)
+    if isinstance(scheme, Tensor):
+        parts = fold_moments(X, y, scheme, weights)
+        trains = list(training(parts))
+        return Tall(merge_tree(parts), parts, trains, "folds", penalty, X.dtype, rows, by_fold(scheme))
+    parts, trains = [], []
+    for train, test in scheme:
+        mark = torch.full((len(y),), 2)
+        mark[train], mark[test] = 0, 1
+        found = fold_moments(X, y, mark, weights)
+        trains.append(found[0])
+        parts.append(found[1])
+    every = fold_moments(X, y, None, weights)[0]
+    return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_pairs([test for _, test in scheme]))
+
+
+def in_memory(problem: Problem) -> Rows:
+    """The rows of a problem in blocks."""
+    n, p = problem.X.shape
+    step = max(256, BLOCK // (4 * p))
+
+    def rows():
+        for first in range(0, n, step):
+            part = slice(first, min(n, first + step))
+            weights = None if problem.weights is None else problem.weights[part]
+            yield Block(first, problem.X[part], problem.y[part], weights)
+
+    return rows
+
+
+def by_fold(fold: Tensor) -> Chooser:
+    """Held-out places in a block, where every row is in one fold."""
+    K, fold = int(fold.max()) + 1, fold.cpu()
+
+    def chosen(first: int, count: int) -> Sequence[Tensor]:
+        here = fold[first : first + count]
+        return here.argsort(stable=True).split(here.bincount(minlength=K).tolist())
+
+    return chosen
+
+
+def by_pairs(tests: Sequence[Tensor]) -> Chooser:
+    """Held-out places in a block, where splits may overlap or leave rows out."""
+    tests = [test.cpu().sort().values for test in tests]
+
+    def chosen(first: int, count: int) -> Sequence[Tensor]:
+        ends = torch.tensor([first, first + count])
+        return [test[slice(*torch.searchsorted(test, ends).tolist())] - first for test in tests]
+
+    return chosen
