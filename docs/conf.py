@@ -43,10 +43,12 @@ napoleon_custom_sections = [("Class variables declare what the rule is and needs
 
 
 def shorten_defaults(_app, _what, _name, _obj, _options, signature, returns):
-    """Show a default that is a long grid of numbers by its ends."""
+    """Show a default that is a long grid of numbers by its ends; leave private arguments out."""
     number = r"[\d.e+-]+"
     grid = re.compile(rf"\(({number}), (?:{number}, ){{3,}}({number})\)")
-    return (grid.sub(r"(\1, ..., \2)", signature), returns) if signature else None
+    if not signature:
+        return None
+    return re.sub(r", _\w+(?=[,)])", "", grid.sub(r"(\1, ..., \2)", signature)), returns
 
 
 def docstring_to_rst(_app, what, _name, _obj, _options, lines):
@@ -63,7 +65,9 @@ def docstring_to_rst(_app, what, _name, _obj, _options, lines):
         elif line and after_gap and not out[-2].startswith(" "):
             literal = True
             out += ["::", ""]
-        out.append(line if literal else re.sub(r"(`[^`]*`)|(\|)", lambda m: m[1] or r"\|", line))
+        # ||w||² is no substitution, and alpha_ no reference
+        plain = re.sub(r"(`[^`]*`)|(\||(?<=\w)_(?![\w:,]))", lambda m: m[1] or rf"\{m[2]}", line)
+        out.append(line if literal else plain)
     lines[:] = out
 
 

@@ -30,7 +30,6 @@ from weightdecay.ridge.solution import coefficients, dual_spread
 
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
-MOST_PIVOTS = 60
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
 
 
@@ -101,11 +100,12 @@ class ByRows:
 
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
         """The score at every α, of so many targets at a time that their errors have room."""
+        grid = self._axis(alphas)
         t = self.problem.y.shape[1]
-        few = max(1, ERRORS // (MOST_PIVOTS * self.n))
+        few = max(1, ERRORS // (len(grid.pivots) * self.n))
         if t <= few:
-            return self._curve(alphas)
-        parts = [self._some(slice(first, first + few))._curve(alphas) for first in range(0, t, few)]
+            return self._curve(grid)
+        parts = [self._some(slice(first, first + few))._curve(grid) for first in range(0, t, few)]
         return side_by_side(parts)
 
     def _some(self, some: slice) -> "ByRows":
@@ -119,22 +119,21 @@ class ByRows:
             kernel=None if products is None else replace(products, y=products.y[:, some]),
         )
 
-    def _curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
-        rows, n = self.rows, len(self.rows.U)
+    def _curve(self, grid: Axis) -> Curve:
+        rows, n, alphas = self.rows, self.n, grid.alphas.to(self.device)
         if self.scheme == "evidence":
             return evidence_curve(minus_two_log_evidence(rows, alphas), self.precision(alphas))
         if self.scheme == "gcv":
             mean = gcv(rows, alphas)
             return gcv_curve(mean, n, self._precision(alphas, mean))
         if self.scheme == "loo":
-            grid = axis(rows.s, alphas) if self._heavy(alphas) else whole(alphas)
             found = loo_curve(loo_errors(rows, grid.few), grid, self.precision(alphas))
         else:
-            found = self._folds(alphas)
+            found = self._folds(grid)
         return Curve(found.mean, found.error, found.folds, self._precision(alphas, found.mean))
 
-    def _folds(self, alphas: Float64[Tensor, " L"]) -> Curve:
-        grid = axis(self.rows.s, alphas)
+    def _folds(self, grid: Axis) -> Curve:
+        alphas = grid.alphas.to(self.device)
         inside = None
         sums, weights = [], []
         for train, test in splits_of(self.scheme):
@@ -230,10 +229,11 @@ class ByRows:
         """The same, and what is lost where the errors are far smaller than the targets."""
         return self.precision(alphas) * lost(self.rows.y, mean)
 
-    def _heavy(self, alphas: Float64[Tensor, " L"]) -> bool:
-        """Whether pivots save more than they cost."""
+    def _axis(self, alphas: Float64[Tensor, " L"]) -> Axis:
+        """Pivots where they save more than they cost: always where each takes a matrix for every fold."""
         n, t = self.rows.y.shape
-        return n * n * t * len(alphas) > SMALL or len(alphas) > 128
+        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > 128
+        return axis(self.rows.s, alphas) if heavy or not isinstance(self.scheme, str) else whole(alphas)
 
 
 def by_products(problem: Problem, scheme: Scheme) -> ByRows:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from weightdecay.ridge.basis import Basis
 from weightdecay.ridge.curves import between, some_places
-from weightdecay.ridge.lambda_axis import Axis
+from weightdecay.ridge.lambda_axis import Axis, quadratic
 from weightdecay.ridge.linalg import gram, matmul, one_pool
 from weightdecay.ridge.moments import Moments
 
@@ -136,7 +136,7 @@ def leave_one_out(basis: Basis, rows: Rows, n: int, grid: Axis) -> LeaveOneOut:
             products[some.start + u] += gram(errors.mT)
             every = matmul(errors, T[:, places]).square_()
             squares[:, some.start + u] += torch.linalg.vecdot(every, every, dim=0)
-    sums = ((products @ T) * T).sum(1).mT.contiguous()
+    sums = quadratic(products, grid)
     squares = between(squares.sqrt(), places, grid.alphas) ** 2
     return LeaveOneOut(sums, squares, (slack @ T) if q == L else slack.min().expand(L))
 

@@ -59,8 +59,12 @@ def decompose(rows: Kernel) -> Rows:
         U = U.flip(1)
         return Rows(floor_to_zero(s.flip(0), n), U, rows.y, matmul(U.mT, rows.y), rows.N, rows.root)
     Q = torch.linalg.qr(rows.N)[0]
-    K = project(Q, project(Q, rows.K).mT.contiguous())
-    K.addmm_(Q * (2 * K.trace() + 1), Q.mT)
+    # P K P + t QQ' = K − Q B' − B Q' with B = K Q − Q (Q'K Q + t)/2.
+    along = matmul(rows.K, Q)
+    inner = matmul(Q.mT, along)
+    above = 2 * rows.K.trace() + 1
+    B = along - matmul(Q, (inner + above * torch.eye(q, dtype=Q.dtype, device=Q.device)) / 2)
+    K = rows.K.addmm(Q, B.mT, alpha=-1).addmm_(B, Q.mT, alpha=-1)
     s, U = eigh(K)
     s, U = s[: n - q].flip(0), U[:, : n - q].flip(1)
     y = project(Q, rows.y)

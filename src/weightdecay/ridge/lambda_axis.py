@@ -107,15 +107,21 @@ def sums_of_squares(E: Float64[Tensor, "r t n"], grid: Axis) -> Float64[Tensor, 
     Where a target's sums differ by more than a factor of 30 over the grid its errors themselves are carried
     over, so that the least keep their digits.
     """
-    T = grid.T.to(E.device)
     products = matmul(E.permute(1, 0, 2), E.permute(1, 2, 0))  # (t, r, r)
-    squares = ((products @ T) * T).sum(1).mT.contiguous()
+    squares = quadratic(products, grid)
     diagonal = products.diagonal(dim1=1, dim2=2)
     uneven = (diagonal.amin(1) * 30 < diagonal.amax(1)).nonzero()[:, 0]
     if len(uneven) and len(grid.pivots) < len(grid.alphas):
         for places, errors in carried(E[:, uneven], grid):
             squares[places[:, None], uneven] = torch.linalg.vecdot(errors, errors)
     return squares
+
+
+def quadratic(products: Float64[Tensor, "t r r"], grid: Axis) -> Float64[Tensor, "L t"]:
+    """T_l' P T_l at every λ, for each target's products P of errors at the pivots: one product for all."""
+    T = grid.T.to(products.device)
+    pairs = (T[:, None, :] * T[None, :, :]).reshape(-1, T.shape[1])
+    return matmul(pairs.mT, products.reshape(len(products), -1).mT)
 
 
 def carried(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 
@@ -27,13 +28,16 @@ def matmul(A: Float[Tensor, "*b n k"], B: Float[Tensor, "*b k m"]) -> Float[Tens
     return A @ B if A.device.type != "cpu" else torch.from_numpy(A.numpy() @ B.numpy())
 
 
-def solve_definite(A: Float[Tensor, "r d d"], B: Float[Tensor, "r d t"]) -> Float[Tensor, "r d t"] | None:
-    """A^-1 B for symmetric positive definite matrices; None where one is not."""
+def solve_definite(
+    A: Float[Tensor, "r d d"], B: Float[Tensor, "r d t"], certain: bool
+) -> Float[Tensor, "r d t"] | None:
+    """A^-1 B for symmetric positive definite matrices; None where one is not, unless that is ruled out."""
     if A.device.type != "cpu":
         factor, info = torch.linalg.cholesky_ex(A)
         return None if bool(info.any()) else torch.cholesky_solve(B, factor)
     try:
-        np.linalg.cholesky(A.numpy())
+        if not certain:
+            np.linalg.cholesky(A.numpy())
         return torch.from_numpy(np.linalg.solve(A.numpy(), B.numpy()))
     except np.linalg.LinAlgError:
         return None
@@ -59,3 +63,10 @@ def one_pool() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep NumPy's BLAS to one thread meanwhile: other threads read, or other processes have the cores."""
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -133,9 +133,7 @@ class Sums:
             return
         if self.rows == 0:
             self._start(X, y)
-        if self.buffer is None or len(self.buffer) < b:
-            self.buffer = torch.empty(b, p + self.joint + 1, dtype=self.dtype, device=self.device)
-        Z = self.buffer[:b]
+        Z = self._working_copy(b, by_columns(X))
         torch.sub(X, self.x_shift, out=Z[:, :p])
         v = y - self.y_shift
         if self.joint:
@@ -153,6 +151,14 @@ class Sums:
         self.y_squares += (wv * v).sum(0)
         self.weight += float(b) if weights is None else float(weights.sum())
         self.rows += b
+
+    def _working_copy(self, b: int, columns: bool) -> Float[Tensor, "b side"]:
+        """Room for b rows, laid out as the data are."""
+        side = self.p + self.joint + 1
+        if self.buffer is None or len(self.buffer) < b * side:
+            self.buffer = torch.empty(b * side, dtype=self.dtype, device=self.device)
+        room = self.buffer[: b * side]
+        return room.view(side, b).mT if columns else room.view(b, side)
 
     def moments(self) -> Moments:
         """What was added, about its own means."""
@@ -178,6 +184,16 @@ class Sums:
         return Moments(
             self.rows, W, mean, rest, (G + G.mT) / 2, torch.addr(cross, W * x, -y), self.y_squares - W * y**2
         )
+
+
+def by_columns(X: Float[Tensor, "b p"]) -> bool:
+    """Whether a table lies column after column."""
+    return X.stride(0) == 1 and X.stride(1) != 1
+
+
+def some_rows(X: Float[Tensor, "b p"], places: Int64[Tensor, " m"]) -> Float[Tensor, "m p"]:
+    """A copy of some rows, laid out as X is."""
+    return X.mT.index_select(1, places).mT if by_columns(X) else X.index_select(0, places)
 
 
 @one_pool()
@@ -214,7 +230,7 @@ def fold_moments(
             else:
                 chosen = chosen.to(X.device)
                 w = None if weights is None else weights[rows][chosen]
-                _add(sums[k], X[rows].index_select(0, chosen), y[rows][chosen], w)
+                _add(sums[k], some_rows(X[rows], chosen), y[rows][chosen], w)
     return [part.moments() for part in sums]
 
 
@@ -222,7 +238,7 @@ def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     """One working copy for all folds; returns how many rows to read at a time."""
     first = sums[0]
     share = max(256 * K, most) if K <= 32 else most
-    buffer = torch.empty(share, first.p + first.joint + 1, dtype=first.dtype, device=first.device)
+    buffer = torch.empty(share * (first.p + first.joint + 1), dtype=first.dtype, device=first.device)
     for part in sums:
         part.buffer = buffer
     return share

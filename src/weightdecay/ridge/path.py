@@ -84,8 +84,8 @@ def ridge_path(
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> X = torch.randn(30, 10, generator=generator, dtype=torch.float64)
-    >>> y = X[:, 0] + 2 * torch.randn(30, generator=generator, dtype=torch.float64)
-    >>> path = ridge_path(X, y, [1e-4, 0.1, 100.0], cv="loo")
+    >>> y = X[:, 0] + torch.randn(30, generator=generator, dtype=torch.float64)
+    >>> path = ridge_path(X, y, [1e-3, 1.0, 100.0], cv="loo")
     >>> path.coef(path.best).shape
     torch.Size([10])
     """

@@ -95,7 +95,9 @@ def left_out_errors(
     if not rows.complete:
         rest = torch.eye(d, dtype=U.dtype, device=U.device) - gram(U) - gram(rows.Q[out])
         blocks += rest / largest[:, None, None]
-    found = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT)
+    # Nothing but free columns can make a block singular: some row is always left for the mean.
+    certain = rows.Q.shape[1] <= 1
+    found = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT, certain)
     if found is None:
         raise InputError(
             "a fold cannot be left out",

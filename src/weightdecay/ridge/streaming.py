@@ -1,7 +1,9 @@
 """Moments of a table that is read in blocks, here or by several workers, and the path from them."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,15 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.folds import fold_ids
 from weightdecay.ridge.held_out import Block
-from weightdecay.ridge.linalg import one_pool
-from weightdecay.ridge.moments import Moments, Sums, merge, merge_tree, training
+from weightdecay.ridge.linalg import one_blas_thread, one_pool
+from weightdecay.ridge.moments import Moments, Sums, merge, merge_tree, some_rows, training
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.tall import Tall
 from weightdecay.tables.footer import row_group_rows
-from weightdecay.tables.source import READERS, Shard, Source, open_source
+from weightdecay.tables.source import READERS, RowBlock, Shard, Source, open_source
 
 Progress = Callable[[int, int | None], None]
+AHEAD = 2  # blocks that wait to be added up
 SHARD_ROWS = 250_000  # of a Parquet file that several workers share
 
 
@@ -86,28 +89,41 @@ def statistics(
 
 
 @one_pool()
+@one_blas_thread()
 def _of_shards(
     source: Source, shards: Any, first_row: int, K: int, seed: int, on_progress: Progress | None = None
 ) -> tuple[Moments, ...]:
     """The moments of the rows of some shards, the first of which has the number `first_row`."""
     sums = [Sums(len(source.inputs), len(source.targets), source.dtype) for _ in range(K)]
     row = first_row
-    for block in source.blocks(shards):
-        for k, places in enumerate(_places(row, len(block.X), K, seed)):
-            X, y, w = block.X, block.y, block.weights
-            if K > 1:
-                X, y = X.index_select(0, places), y[places]
-                w = None if w is None else w[places]
-            if w is not None and bool((w == 0).any()):
-                X, y, w = X[w > 0], y[w > 0], w[w > 0]
-            sums[k].add(X, y, w)
-            if sums[k].buffer is not None:  # one working copy for all folds
-                for other in sums:
-                    other.buffer = sums[k].buffer
-        row += len(block.X)
-        if on_progress is not None:
-            on_progress(row, source.rows)
+    # One thread adds up, in the order of the blocks, while this one puts the next together from columns.
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as adder:
+        waiting: deque[Future[None]] = deque()
+        for block in source.blocks(shards):
+            waiting.append(adder.submit(_add, sums, block, row, seed))
+            row += len(block.X)
+            if len(waiting) > AHEAD:
+                waiting.popleft().result()
+            if on_progress is not None:
+                on_progress(row, source.rows)
+        while waiting:
+            waiting.popleft().result()
     return tuple(part.moments() for part in sums)
+
+
+def _add(sums: list[Sums], block: RowBlock, first: int, seed: int) -> None:
+    """Each row of a block to the sums of its fold; not those of weight 0."""
+    for part, places in zip(sums, _places(first, len(block.X), len(sums), seed), strict=True):
+        X, y, w = block.X, block.y, block.weights
+        if len(sums) > 1:
+            X, y = some_rows(X, places), y[places]
+            w = None if w is None else w[places]
+        if w is not None and bool((w == 0).any()):
+            X, y, w = X[w > 0], y[w > 0], w[w > 0]
+        part.add(X, y, w)
+        if part.buffer is not None:  # one working copy for all folds
+            for other in sums:
+                other.buffer = part.buffer
 
 
 def _places(first: int, count: int, K: int, seed: int) -> Any:

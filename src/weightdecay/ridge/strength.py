@@ -49,11 +49,10 @@ class Strength:
         return torch.from_numpy(np.atleast_1d(self._convert(alphas.cpu().numpy(), SUM, self.unit)))
 
     def _convert(self, values: np.ndarray, source: str, target: str) -> np.ndarray:
-        # One conversion is one factor and one power, so two numbers would do; every value is checked so.
         if source == target:
             return values.copy()
         needed = {name: self.context[name] for name in self.context if name in _used(source, target)}
-        return np.array([convert(float(value), source, target, **needed) for value in values])
+        return np.asarray(convert(values, source, target, **needed))
 
 
 def _used(source: str, target: str) -> set[str]:

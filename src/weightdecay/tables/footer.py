@@ -1,5 +1,6 @@
 """How many rows each row group of a Parquet file has: which polars does not tell."""
 
+import functools
 from pathlib import Path
 
 
@@ -8,6 +9,16 @@ def row_group_rows(path: str) -> list[int] | None:
 
     Source: parquet.thrift, FileMetaData: 3 num_rows, 4 row_groups; RowGroup: 1 columns, 3 num_rows.
     """
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return None
+    return _rows(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(path: str, *_: int) -> list[int] | None:
+    """The same; kept for the same file, for a wide one takes a while."""
     try:
         with Path(path).open("rb") as file:
             file.seek(-8, 2)

@@ -1,8 +1,8 @@
 """Parquet in blocks of rows: a few columns at a time of one row group, and memory does not follow the file.
 
 A row group's pages are compressed column by column, so all its rows have to be held to have one of them:
-its numbers stay as they were decoded, and rows are put together from them a block at a time. What is never
-held is the file's bytes and polars' working copies for more than a few columns.
+its numbers are held column by column, and a block of rows is a view of them, while the next row group is
+read. What is never held is the file's bytes and polars' working copies for more than some columns.
 """
 
 import functools
@@ -21,8 +21,8 @@ from weightdecay.errors import InputError
 from weightdecay.tables.cells import refuse_cell
 from weightdecay.tables.footer import row_group_rows
 
-HELD = 104 << 20  # bytes of decoded numbers; a larger row group is read in parts
-AT_ONCE = 1 << 19  # numbers that polars reads at a time
+HELD = 48 << 20  # bytes of decoded numbers; a larger row group is read in parts
+AT_ONCE = 1 << 21  # numbers that polars reads at a time
 
 
 def schema(path: str) -> dict[str, Any]:
@@ -78,40 +78,53 @@ def blocks(
     rows = count(path) or 0
     stop = rows if number is None else min(rows, start + number)
     a_row = len(inputs) * (4 if kind == pl.Float32 else 8) + 8 * len(others)
-    for first, last in pieces(path, rows, a_row, start, stop):
-        held = _columns(path, inputs, kind, first, last - first)
-        beside = _columns(path, others, pl.Float64, first, last - first)
+
+    table = pl.scan_parquet(path, glob=False)  # one for all reads: it keeps what it knows of the file
+
+    def read(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        inside = _columns(table, path, inputs, kind, first, last - first)
+        return inside, _columns(table, path, others, pl.Float64, first, last - first)
+
+    for (first, last), (held, beside) in _ahead(read, pieces(path, rows, a_row, start, stop)):
         for a in range(0, last - first, step):
             b = min(last - first, a + step)
             show = functools.partial(_shown, (held, inputs, beside, others), a, b)
-            yield first + a, show, _by_rows(held, a, b), _by_rows(beside, a, b)
-        held.clear()  # whoever still has a block must not keep all of these
-        beside.clear()
+            yield first + a, show, _rows(held, a, b), _rows(beside, a, b)
 
 
-def _columns(path: str, names: Sequence[str], kind: Any, first: int, number: int) -> list[np.ndarray]:
-    """Columns as numbers, a few read at a time, by two threads."""
+def _ahead(
+    read: Callable[[int, int], Any], ranges: Iterator[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], Any]]:
+    """Each range with what was read of it, the next one being read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for one in ranges:
+            following = one, pool.submit(read, *one)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
+
+
+def _columns(
+    table: pl.LazyFrame, path: str, names: Sequence[str], kind: Any, first: int, number: int
+) -> np.ndarray:
+    """Columns as numbers, one below the other (columns, rows); some are read at a time."""
     width = max(1, AT_ONCE // number)
-    groups = [names[some : some + width] for some in range(0, len(names), width)]
-
-    def read(some: Sequence[str]) -> list[np.ndarray]:
-        found = []
-        for column in _read(path, some, first, number):
+    found = np.empty((len(names), number), np.float32 if kind == pl.Float32 else np.float64)
+    for some in range(0, len(names), width):
+        read = _read(table, path, names[some : some + width], first, number)
+        for place, column in enumerate(read, start=some):
             if column.null_count():
                 refuse_cell(column.to_frame(), first, path, 1e300, lines=False)
-            found.append(column.cast(kind).to_numpy())
-        return found
-
-    with ThreadPoolExecutor(2) as pool:
-        return [column for group in pool.map(read, groups) for column in group]
+            found[place] = column.cast(kind).to_numpy()
+    return found
 
 
-def _by_rows(columns: list[np.ndarray], a: int, b: int) -> Tensor:
-    """Some rows of columns, row by row; in tiles that stay in cache while rows and columns change places."""
-    rows = np.empty((b - a, len(columns)), columns[0].dtype)
-    for j in range(0, len(columns), 16):
-        rows[:, j : j + 16] = np.stack([column[a:b] for column in columns[j : j + 16]]).T
-    return torch.from_numpy(rows)
+def _rows(columns: np.ndarray, a: int, b: int) -> Tensor:
+    """Some rows of columns, as they lie: column after column, without a copy."""
+    return torch.from_numpy(columns[:, a:b]).mT
 
 
 def pieces(path: str, rows: int, bytes_a_row: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -131,9 +144,9 @@ def unreadable(path: str, error: Exception) -> InputError:
     return InputError("the table cannot be read", path, reason, "check the path and the file")
 
 
-def _read(path: str, names: Sequence[str], first: int, number: int) -> list[pl.Series]:
+def _read(table: pl.LazyFrame, path: str, names: Sequence[str], first: int, number: int) -> list[pl.Series]:
     try:
-        frame = pl.scan_parquet(path, glob=False).select(names).slice(first, number).collect()
+        frame = table.select(names).slice(first, number).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
     return [column.rechunk() for column in frame.iter_columns()]

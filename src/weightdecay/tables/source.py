@@ -82,7 +82,7 @@ class Source:
         """Split a block by what its columns are for."""
         t, limit = len(self.targets), 1e300 if self.dtype == torch.float64 else 1e30
         for part in (X, rest):
-            flat = part.numpy().reshape(-1)
+            flat = part.numpy().ravel(order="K")  # as it lies: no copy
             with np.errstate(over="ignore", invalid="ignore"):
                 size = float(flat @ flat)
             if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
