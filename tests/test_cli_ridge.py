@@ -200,7 +200,7 @@ def test_rows_in_order_of_time_are_predicted_from_what_came_before(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "the largest λ within one standard error" in done.stdout.splitlines()[2]
+    assert "the strongest λ within one standard error" in done.stdout.splitlines()[2]
     held = pl.read_parquet(tmp_path / "a/out_of_fold.parquet")
     assert held["fold"].to_list() == [None] * 6 + [1] * 6 + [2] * 6 + [3] * 6
     assert held["prediction"].is_null().sum() == 6

@@ -75,7 +75,9 @@ def cells(page):
     return [re.sub(r"^:.*\n", "", cell, flags=re.MULTILINE) for cell in found]
 
 
-@pytest.mark.parametrize("page", ["tutorials/textbook", "howto/choose", "howto/own-rule"])
+@pytest.mark.parametrize(
+    "page", ["tutorials/textbook", "howto/choose", "howto/own-rule", "howto/from-sklearn-glmnet"]
+)
 def test_the_pages_run(page, somewhere, monkeypatch):
     """As in a notebook, magics and all; `make docs` also draws them. The Chinese ones have the same cells."""
     assert cells(f"{page}.md") == cells(f"{page}.zh.md")

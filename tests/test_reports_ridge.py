@@ -151,3 +151,11 @@ def test_given_axes_are_drawn_into_and_files_have_the_same_bits(tmp_path):
     assert [file.read_bytes() for file in save_figure(path, tmp_path, "cv")] == bits
     with pytest.raises(TypeError, match="or a RidgePath, not dict"):
         wd.plot({})
+
+
+def test_the_coefficient_path_needs_no_covariance(monkeypatch):
+    """Which is p × p, while the scale of the inputs is p numbers."""
+    X, y = data(24, 6)
+    path = ridge_path(X, y, LAMBDAS)
+    monkeypatch.setattr(type(path), "model", None)
+    assert coefficient_path(path).coef.shape == (len(LAMBDAS), 6, 1)

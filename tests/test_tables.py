@@ -6,6 +6,7 @@ import torch
 
 from weightdecay.errors import InputError
 from weightdecay.tables import read_table
+from weightdecay.tables.source import open_source
 
 GOOD = "a,b,y\n1,2.5,3\n4,5,6\n7,8,10\n"
 
@@ -100,3 +101,33 @@ def test_dates_are_not_numbers(tmp_path):
     )
     with pytest.raises(InputError, match=r"column 'a'.*Date"):
         read_table(tmp_path / "t.parquet", "y")
+
+
+QUOTED = {
+    "last": ("x,y,note\n", '{x},{y},"line {x}\n\n, ""more"" of it"\n'),
+    "first": ("note,x,y\n", '"line {x}\nmore",{x},{y}\n'),
+    "in the header": ('x,"no\nte",y\n', "{x},n,{y}\n"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 40, 700, 1 << 20])
+@pytest.mark.parametrize("name", QUOTED)
+def test_quoted_line_breaks_in_blocks(tmp_path, monkeypatch, name, size):
+    """Wherever a block of bytes ends, a row is cut at its own end."""
+    monkeypatch.setattr("weightdecay.tables.csv_blocks.BYTES", size)
+    header, line = QUOTED[name]
+    path = tmp_path / "t.csv"
+    path.write_text(header + "".join(line.format(x=i, y=i + 0.5) for i in range(40)))
+    source = open_source(path, "y", [column for column in ("note", "no\nte") if column in header])
+    blocks = list(source.blocks())
+    assert torch.cat([block.X for block in blocks])[:, 0].tolist() == list(range(40))
+    assert torch.cat([block.y for block in blocks])[:, 0].tolist() == [i + 0.5 for i in range(40)]
+
+
+def test_a_quotation_mark_that_is_not_closed(tmp_path, monkeypatch):
+    for name, part in (("BYTES", "near row 1"), ("LONGEST", "a quotation mark is not closed")):
+        monkeypatch.setattr(f"weightdecay.tables.csv_blocks.{name}", 100)
+        path = tmp_path / "t.csv"
+        path.write_text('note,x,y\n"a,1,2\n' + "b,1,2\n" * 200)
+        with pytest.raises(InputError, match=part):
+            list(open_source(path, "y", ["note"]).blocks())

@@ -164,6 +164,7 @@ def test_weights_are_repetitions_where_folds_are_given():
     ("options", "weights", "message"),
     [
         ({"alphas": [-1.0]}, None, "not a strength"),
+        ({"alphas": "x"}, None, "not numbers: alphas = 'x'"),
         ({"cv": "loocv"}, None, "no such criterion: cv = 'loocv'"),
         ({"cv": 100}, None, "fewer rows than folds"),
         ({"choose": "1se"}, None, "no such choice: choose = '1se'"),

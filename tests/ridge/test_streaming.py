@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.columns import Problem
@@ -118,12 +119,12 @@ def test_row_groups_and_parts_of_large_ones(tmp_path, monkeypatch):
     groups = row_group_rows(str(tmp_path / "t.parquet"))
     assert sum(groups) == 230
     assert len(groups) > 1
-    whole = torch.cat([b.X for b in open_source(tmp_path / "t.parquet", "y", ["note"]).blocks()])
+    whole = torch.cat([b.X.clone() for b in open_source(tmp_path / "t.parquet", "y", ["note"]).blocks()])
     monkeypatch.setattr(parquet_blocks, "HELD", 1000)
     monkeypatch.setattr(parquet_blocks, "AT_ONCE", 30)
-    parts = list(open_source(tmp_path / "t.parquet", "y", ["note"]).blocks())
+    parts = [b.X.clone() for b in open_source(tmp_path / "t.parquet", "y", ["note"]).blocks()]
     assert len(parts) > 10
-    assert torch.equal(torch.cat([b.X for b in parts]), whole)
+    assert torch.equal(torch.cat(parts), whole)
     assert row_group_rows(str(tmp_path / "none")) is None
 
 
@@ -229,3 +230,20 @@ def test_workers_give_the_same_bits(tmp_path, monkeypatch):
         (folder / "1.parquet").unlink()
         with pytest.raises(InputError, match=r"1\.parquet"):
             statistics(source, folds=3, engine=client)
+
+
+@pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
+def test_a_file_whose_moments_are_not_enough_is_read_whole(tmp_path, monkeypatch):
+    """Blocks lend their memory; what is kept of them is not overwritten by what is read later."""
+    monkeypatch.setattr("weightdecay.tables.parquet_blocks.HELD", 4000)
+    monkeypatch.setattr("weightdecay.tables.source.ROWS", 16)
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(400, 6, generator=generator, dtype=torch.float64)
+    X[:, 5] = X[:, 0] + 1e-6 * X[:, 5]
+    y = X[:, 1] + torch.randn(400, generator=generator, dtype=torch.float64)
+    frame = pl.DataFrame(X.numpy(), schema=[f"x{j}" for j in range(6)]).with_columns(y=pl.Series(y.numpy()))
+    frame.write_parquet(tmp_path / "table.parquet", row_group_size=50)
+    lambdas = [1e-12, 1e-6, 1e2]
+    found = wd.ridge_path(tmp_path / "table.parquet", "y", lambdas, cv=4)
+    assert "400 × 6 inputs" in found.route
+    assert torch.allclose(found.scores, wd.ridge_path(X, y, lambdas, cv=4).scores, rtol=1e-12)

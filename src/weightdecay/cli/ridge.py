@@ -41,7 +41,7 @@ def fit(
         str, typer.Option(help="Convention of λ; weightdecay convert --list has the names.")
     ] = "canonical",
     choose: Annotated[
-        str, typer.Option(help="The model's λ: best, or one-se, the largest within one standard error.")
+        str, typer.Option(help="The model's λ: best, or one-se, the strongest within one standard error.")
     ] = "best",
     shared: Annotated[bool, typer.Option("--shared", help="With several targets: one λ for all.")] = False,
     seed: Annotated[int, typer.Option(help="Shuffles the folds.")] = 0,

@@ -27,8 +27,8 @@ def plot(result: Any, ax: Any = None) -> Any:
     Args:
         result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
-            choices). A `RidgePath` has two more views, from `weightdecay.ridge`: `coefficient_path(path)`
-            and `held_out(path, y)`.
+            choices). A `RidgePath` has two more views, from `weightdecay.ridge.views`:
+            `coefficient_path(path)` and `held_out(path, y)`.
         ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), and for a view of
             several targets an array of one each; None makes a new pyplot figure.
 

@@ -16,7 +16,7 @@ from weightdecay.ridge.linalg import eigh, matmul
 from weightdecay.ridge.moments import Moments
 
 Intercept = Literal["free", "penalized", "none"]
-CONSTANT = 16  # a column is constant if its sd is under so many roundings of its mean
+CONSTANT = 16 * torch.finfo(torch.float64).eps  # under so much of its mean, the sd of a column is rounding
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Basis:
         """Coefficients at each α, an intercept penalised or free of columns last where there is one."""
         c = self.c[:, targets]
         spread = self.phi(alphas)[:, :, None] * c[:, None, :]
-        return matmul(self.R, spread.reshape(len(c), -1)).reshape(len(self.R), len(alphas), c.shape[1])
+        L, u = len(alphas), c.shape[1]
+        return matmul(self.R, spread.reshape(len(c), L * u)).reshape(len(self.R), L, u)
 
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """Coefficients and intercepts on the original scale, an α for each target."""
@@ -127,7 +128,7 @@ def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.flo
     factors = G.new_ones(len(G))
     if penalty.factors is not None:
         factors[:p] = penalty.factors.to(G.device)
-    scale = _scale(moments, penalty, eps, len(G))
+    scale = _scale(moments, penalty, len(G))
     penalised = factors > 0
     P, U = penalised.nonzero()[:, 0], (~penalised).nonzero()[:, 0]
     column = scale[P] / factors[P].sqrt()
@@ -170,15 +171,24 @@ def _about_the_intercept(m: Moments, intercept: Intercept) -> tuple[Tensor, Tens
     return G, g, m.ss + W * y**2, torch.zeros_like(m.mean), torch.zeros_like(m.rest)
 
 
-def _scale(m: Moments, penalty: Penalty, eps: float, side: int) -> Tensor:
+def deviations(m: Moments) -> Float64[Tensor, " p"]:
+    """Standard deviations (1/n) of the inputs; 0 for one that does not vary.
+
+    What is taken out of a column is a value of the column's own type: a constant one leaves no more than the
+    rounding of float64, float32 inputs, too.
+    """
+    sd = (m.G.diagonal().clamp_min(0) / m.weight).sqrt()
+    return torch.where(sd <= CONSTANT * m.x_mean.abs(), 0, sd)
+
+
+def _scale(m: Moments, penalty: Penalty, side: int) -> Tensor:
     """1/sd if columns are standardised, and 0 for a column that is constant, whose coefficient is 0."""
     scale = m.G.new_ones(side)
-    sd = (m.G.diagonal().clamp_min(0) / m.weight).sqrt()
-    constant = sd <= CONSTANT * eps * m.x_mean.abs()
+    sd = deviations(m)
     if penalty.standardize:
         scale[: m.p] = 1 / sd
     if penalty.standardize or penalty.intercept == "free":
-        scale[: m.p][constant] = 0
+        scale[: m.p][sd == 0] = 0
     return scale
 
 

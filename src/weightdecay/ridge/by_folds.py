@@ -9,13 +9,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.ridge.by_rows import ByRows, gram_precision, lost, splits_of
-from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, weighted_mean
+from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, target_variance
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.curves import folds_curve
 from weightdecay.ridge.kernel import Kernel, decompose, kernel
 from weightdecay.ridge.krylov import Krylov, lanczos
 from weightdecay.ridge.linalg import matmul
 from weightdecay.ridge.route import Curve, Scale, Scheme
+from weightdecay.ridge.rows import orthonormal
 from weightdecay.ridge.solution import coefficients
 
 LEAST_ROWS = 1200  # below, decomposing is faster
@@ -73,8 +74,7 @@ class ByFolds:
     @property
     def variance(self) -> Float64[Tensor, " t"]:
         """The target's weighted variance."""
-        mean = weighted_mean(self.problem.y, self.problem.weights)
-        return weighted_mean((self.problem.y - mean) ** 2, self.problem.weights)
+        return target_variance(self.problem)
 
     @property
     def still(self) -> list[int]:
@@ -84,7 +84,7 @@ class ByFolds:
     @property
     def unpenalized(self) -> int:
         """The free intercept and free columns."""
-        return self.kernel.N.shape[1]
+        return orthonormal(self.kernel.N).shape[1]
 
     @property
     def eigenvalues(self) -> Float64[Tensor, " k"]:
@@ -94,7 +94,7 @@ class ByFolds:
     @property
     def scale(self) -> Scale:
         """The mean eigenvalue from the trace, the largest from Lanczos."""
-        Q = torch.linalg.qr(self.kernel.N)[0]
+        Q = orthonormal(self.kernel.N)
         trace = self.kernel.K.trace() - (Q * matmul(self.kernel.K, Q)).sum()
         mean = float(trace) / (self.n - self.unpenalized)
         basis = self._basis(mean)

@@ -10,24 +10,27 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, weighted_mean
+from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, target_variance
 from weightdecay.ridge.covariance import Covariance, dual_covariance
 from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, loo_curve, side_by_side
-from weightdecay.ridge.direct import decompose_directly, direct_errors
-from weightdecay.ridge.kernel import Cross, Kernel, decompose, fresh_fold, held_out_errors, kernel, part
+from weightdecay.ridge.direct import decompose_directly, direct_fold
+from weightdecay.ridge.kernel import Cross, Fold, Kernel, decompose, fold_of, fresh_fold, kernel, part
 from weightdecay.ridge.lambda_axis import Axis, axis, sums_of_squares, whole
+from weightdecay.ridge.linalg import matmul
 from weightdecay.ridge.route import Curve, Scale, Scheme, scale_of
 from weightdecay.ridge.rows import (
     Rows,
     gcv,
     left_out_errors,
     loo_errors,
+    loo_errors_each,
     minus_two_log_evidence,
     residuals,
     rss,
 )
-from weightdecay.ridge.solution import coefficients, dual_spread
+from weightdecay.ridge.solution import coefficients, dual_spread, from_right
 
+LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
@@ -43,6 +46,7 @@ class ByRows:
         rows: the rows' eigenbasis.
         scheme: how λ is judged.
         kernel: the rows' products; None where singular values were taken instead.
+        Vh: then the right singular vectors (k, m).
     """
 
     problem: Problem
@@ -50,6 +54,7 @@ class ByRows:
     rows: Rows
     scheme: Scheme
     kernel: Kernel | None
+    Vh: Float64[Tensor, "k m"] | None = None
 
     @property
     def name(self) -> str:
@@ -75,8 +80,7 @@ class ByRows:
     @property
     def variance(self) -> Float64[Tensor, " t"]:
         """The targets' weighted variances."""
-        mean = weighted_mean(self.problem.y, self.problem.weights)
-        return weighted_mean((self.problem.y - mean) ** 2, self.problem.weights)
+        return target_variance(self.problem)
 
     @property
     def width(self) -> int:
@@ -120,7 +124,7 @@ class ByRows:
         )
 
     def _curve(self, grid: Axis) -> Curve:
-        rows, n, alphas = self.rows, self.n, grid.alphas.to(self.device)
+        rows, n, alphas = self.rows, self.n, grid.alphas
         if self.scheme == "evidence":
             return evidence_curve(minus_two_log_evidence(rows, alphas), self.precision(alphas))
         if self.scheme == "gcv":
@@ -133,7 +137,7 @@ class ByRows:
         return Curve(found.mean, found.error, found.folds, self._precision(alphas, found.mean))
 
     def _folds(self, grid: Axis) -> Curve:
-        alphas = grid.alphas.to(self.device)
+        alphas = grid.alphas
         inside = None
         sums, weights = [], []
         for train, test in splits_of(self.scheme):
@@ -141,28 +145,22 @@ class ByRows:
                 inside = residuals(self.rows, grid.few) if inside is None else inside
                 errors, axis_here = left_out_errors(self.rows, grid.few, test, inside), grid
             else:
-                errors, axis_here = self._other_fold(train, test, alphas)
+                fold = self._fold(train, test)
+                axis_here = axis(fold.s, alphas) if len(alphas) > LONG else whole(alphas)
+                errors = fold.errors(axis_here.few)
             sums.append(sums_of_squares(errors, axis_here))
             root = self.rows.root
             weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
         return folds_curve(sums, weights, self.precision(alphas))
 
-    def _other_fold(
-        self, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"], alphas: Float64[Tensor, " L"]
-    ) -> tuple[Float64[Tensor, "r t d"], Axis]:
-        """A fold whose training rows are scaled by themselves, or are not all the others."""
+    def _fold(self, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
+        """One fold by a decomposition of its own."""
         if self.kernel is None:
-            grid = whole(alphas) if len(alphas) < 200 else axis(self.rows.s, alphas)
-            fit, held = self.problem.of_rows(train), self.problem.of_rows(test)
-            return direct_errors(fit, held, grid.few), grid
+            return direct_fold(self.problem.of_rows(train), self.problem.of_rows(test))
         if self.problem.standardize:
-            fitted, beside = fresh_fold(self.problem, train, test)
-        else:
-            fitted = part(self.kernel, train)
-            beside = Cross(self.kernel.K[test][:, train], self.kernel.N[test], self.kernel.y[test])
-        rows = decompose(fitted)
-        grid = axis(rows.s, alphas) if len(alphas) > 100 else whole(alphas)
-        return held_out_errors(fitted, rows, beside, grid.few), grid
+            return fold_of(*fresh_fold(self.problem, train, test))
+        K, N, y = self.kernel.K, self.kernel.N, self.kernel.y
+        return fold_of(part(self.kernel, train), Cross(K[test][:, train], N[test], y[test]))
 
     def _is_block(self, train: Tensor, test: Tensor) -> bool:
         """Whether the test rows are all that the training rows leave, fewer, and scaled alike."""
@@ -170,30 +168,30 @@ class ByRows:
         return blockwise and 2 * len(test) <= self.n and len(train) + len(test) == self.n
 
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
-        """β = Z'u with u = U diag(1/(s + α)) U'y, an α for each target."""
+        """β = Z'u with u = U diag(1/(s + α)) U'y, or V diag(√s/(s + α)) U'y; an α for each target."""
         s = self.rows.s[:, None]
         inverse = torch.where(s > 0, 1 / (s + alphas), 0)
-        return coefficients(self.problem, self.cols, self.rows.U @ (inverse * self.rows.c))
+        if self.Vh is not None:
+            beta = matmul(self.Vh.mT, s.sqrt() * inverse * self.rows.c)
+            return from_right(self.problem, self.cols, beta)
+        return coefficients(self.problem, self.cols, matmul(self.rows.U, inverse * self.rows.c))
 
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
         """The weighted training residual sum of squares."""
         return rss(self.rows, alphas)
 
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it: y − e/√w. NaN for rows that no split holds out."""
+        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
         y, root = self.problem.y, self.rows.root
-        errors = torch.full_like(y, torch.nan)
-        for target, alpha in enumerate(alphas):
-            errors[:, target] = self._errors(alpha[None])[target]
-        return y - (errors if root is None else errors / root[:, None])
-
-    def _errors(self, alpha: Float64[Tensor, " 1"]) -> Float64[Tensor, "t n"]:
         if isinstance(self.scheme, str):
-            return loo_errors(self.rows, alpha)[0]
-        found = torch.full_like(self.problem.y.mT, torch.nan)
-        for train, test in splits_of(self.scheme):
-            found[:, test] = self._other_fold(train, test, alpha)[0][0]
-        return found
+            errors = loo_errors_each(self.rows, alphas)
+        else:
+            errors, count = torch.zeros_like(y), y.new_zeros(len(y), 1)
+            for train, test in splits_of(self.scheme):
+                errors[test] += self._fold(train, test).errors_each(alphas)
+                count[test] += 1
+            errors = torch.where(count > 0, errors / count, torch.nan)
+        return y - (errors if root is None else errors / root[:, None])
 
     def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
         """The same in one block."""
@@ -232,7 +230,7 @@ class ByRows:
     def _axis(self, alphas: Float64[Tensor, " L"]) -> Axis:
         """Pivots where they save more than they cost: always where each takes a matrix for every fold."""
         n, t = self.rows.y.shape
-        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > 128
+        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > LONG
         return axis(self.rows.s, alphas) if heavy or not isinstance(self.scheme, str) else whole(alphas)
 
 
@@ -246,7 +244,8 @@ def by_products(problem: Problem, scheme: Scheme) -> ByRows:
 def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
     """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
     cols = columns(problem)
-    return ByRows(problem, cols, decompose_directly(problem, cols)[0], scheme, None)
+    rows, Vh = decompose_directly(problem, cols)
+    return ByRows(problem, cols, rows, scheme, None, Vh)
 
 
 def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:

@@ -121,6 +121,12 @@ def weighted_mean(y: Float64[Tensor, "n t"], weights: Float64[Tensor, " n"] | No
     return y.mean(0) if weights is None else weights @ y / weights.sum()
 
 
+def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
+    """The targets' weighted variances, divided by n."""
+    mean = weighted_mean(problem.y, problem.weights)
+    return weighted_mean((problem.y - mean) ** 2, problem.weights)
+
+
 def targets(problem: Problem, cols: Columns) -> Float64[Tensor, "n t"]:
     """The weighted targets, centred before anything is projected out: a large mean takes no digits."""
     y = problem.y - cols.y_mean

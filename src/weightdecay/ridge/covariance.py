@@ -1,6 +1,6 @@
 """(X'X + αF)^-1 in a form that gives the variance of a prediction, in units of σ²."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
@@ -34,6 +34,10 @@ class Covariance:
         """The variance of the prediction's mean at inputs less their mean, in units of σ² (m,)."""
         own = D**2 @ self.diagonal + self.sign * (D @ self.root.mT).square().sum(1)
         return own.clamp_min(0) + self.leverage
+
+    def cpu(self) -> "Covariance":
+        """The same in main memory."""
+        return replace(self, diagonal=self.diagonal.cpu(), root=self.root.cpu())
 
     def tensors(self) -> dict[str, Tensor]:
         """The parts by name, for a file."""

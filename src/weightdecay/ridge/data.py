@@ -1,5 +1,6 @@
 """What a person gives -> a checked problem: tensors, arrays or DataFrames; weights and penalties."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.columns import Intercept, Problem, blocks
+from weightdecay.tables.cells import TOO_LARGE
 
-TOO_LARGE = 1e150  # beyond, squares overflow in float64
+TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ def checked(
         InputError: shapes that do not fit, cells that are not finite (the first is named), columns that are
             not numbers or that repeat a name, a constant target, weights that are negative or all zero.
     """
-    features, targets = _names(X, "X"), _names(y, "y")
-    inputs, target = _tensor(X, "X"), _tensor(y, "y")
+    features, targets = names_of(X), names_of(y)
+    no_name_twice(features, "X")
+    no_name_twice(targets, "y")
+    inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
     if inputs.ndim != 2:
         shape = tuple(inputs.shape)
         raise InputError(
@@ -68,10 +72,10 @@ def checked(
         raise InputError("not a target for each row", "y", f"shape {shape}", f"X has {n} rows")
     if n < 2:
         raise InputError("too few rows", "X", n, "two are needed at least")
-    if not bool(target.sum().isfinite()):
+    if not bool(target.abs().sum() < TOO_LARGE):
         all_finite(target, "y", targets)
     weights = None if sample_weight is None else vector(sample_weight, n, "sample_weight", inputs)
-    penalty = None if penalty_factors is None else vector(penalty_factors, p, "penalty_factors", inputs)
+    penalty = None if penalty_factors is None else factors(penalty_factors, p, features, inputs)
     checked_choice(intercept)
     rows = None
     if weights is not None:
@@ -95,53 +99,97 @@ def checked(
     return Given(problem, rows, features, targets, single)
 
 
-def _names(X: Any, where: str) -> tuple[str, ...] | None:
-    """The column names of a DataFrame, or of a Series; None for a tensor or an array."""
-    if isinstance(X, Tensor | np.ndarray | list | tuple):
+def names_of(values: Any) -> tuple[str, ...] | None:
+    """The column names of a polars or pandas DataFrame, or of a Series; None for a tensor or an array."""
+    if isinstance(values, pl.DataFrame) or (hasattr(values, "iloc") and hasattr(values, "columns")):
+        return tuple(str(name) for name in values.columns)
+    if not (isinstance(values, pl.Series) or hasattr(values, "iloc")) or values.name in (None, ""):
         return None
-    if hasattr(X, "columns"):
-        names = tuple(str(name) for name in X.columns)
-        for place, name in enumerate(names):
-            if name in names[:place]:
-                raise InputError("two columns have one name", where, repr(name), "rename one of them")
-        return names
-    name = getattr(X, "name", None)
-    return None if name in (None, "") else (str(name),)
+    return (str(values.name),)
 
 
-def _tensor(values: Any, where: str) -> Tensor:
-    """A float32 or float64 tensor on the same memory where that can be."""
-    if isinstance(values, pl.DataFrame | pl.Series):
-        values = _polars(values, where)
+def no_name_twice(names: Sequence[str] | None, where: str) -> None:
+    """Raise if two columns have one name."""
+    seen: set[str] = set()
+    for name in names or ():
+        if name in seen:
+            raise InputError("two columns have one name", where, repr(name), "rename one of them")
+        seen.add(name)
+
+
+def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
+    """A float32 or float64 tensor, on the same memory where that can be.
+
+    Args:
+        values: numbers: a tensor, an array, lists, or a DataFrame or Series, whose empty cells become NaN.
+        where: the argument to name in an error.
+
+    Raises:
+        InputError: not real numbers in a dense form; the column is named where it has a name.
+    """
+    if values is None:
+        raise InputError("nothing is given", where, repr(None), "give numbers")
     if not isinstance(values, Tensor):
+        if hasattr(values, "tocsr"):
+            raise _unsupported("sparse", where, type(values).__name__)
         try:
-            array = np.asarray(values)
-            if array.dtype.kind in "OUSM":
-                array = array.astype(np.float64)
-            values = torch.from_numpy(np.ascontiguousarray(array) if array.ndim == 0 else _writable(array))
+            array = _array(values, where)
+            if array.dtype.kind == "c":
+                raise _unsupported("complex", where, array.dtype)
+            if array.dtype.kind not in "iufbO":
+                raise TypeError("text" if array.dtype.kind in "SU" else f"{array.dtype} values")
+            values = torch.from_numpy(_plain(array))
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(
                 "not numbers", where, str(error)[:80], "convert text to numbers, or leave it out"
             ) from error
-    if values.is_complex() or values.is_sparse:
-        what = "complex" if values.is_complex() else "sparse"
-        raise InputError(f"{what} values are not supported", where, values.dtype, "give real, dense numbers")
+    if values.is_complex():
+        raise _unsupported("complex", where, values.dtype)
+    if values.layout != torch.strided:
+        raise _unsupported("sparse", where, values.layout)
     values = values.detach()
     return values if values.dtype in (torch.float32, torch.float64) else values.double()
+
+
+def _unsupported(what: str, where: str, found: Any) -> InputError:
+    return InputError(f"{what} values are not supported", where, found, "give real, dense numbers")
+
+
+def _array(values: Any, where: str) -> np.ndarray:
+    if isinstance(values, pl.DataFrame | pl.Series):
+        return _polars(values, where)
+    return _pandas(values, where) if hasattr(values, "iloc") else np.asarray(values)
 
 
 def _polars(values: Any, where: str) -> np.ndarray:
     frame = values.to_frame() if isinstance(values, pl.Series) else values
     for column in frame:
-        if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-            place = f"column {column.name!r} of {where}"
-            raise InputError("a column is not numeric", place, column.dtype, "drop it, or convert it")
+        if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+            raise _no_numbers(column.name, where, column.dtype)
     same = len(set(frame.dtypes)) == 1 and frame.dtypes[0] in (pl.Float32, pl.Float64)
     array = (frame if same else frame.cast(pl.Float64)).to_numpy()
     return array[:, 0] if isinstance(values, pl.Series) else array
 
 
-def _writable(array: np.ndarray) -> np.ndarray:
+def _pandas(values: Any, where: str) -> np.ndarray:
+    columns, dtypes = (values.columns, list(values.dtypes)) if values.ndim == 2 else ([None], [values.dtype])
+    for name, dtype in zip(columns, dtypes, strict=True):
+        if getattr(dtype, "kind", "O") not in "iufb":
+            raise _no_numbers(values.name if name is None else name, where, dtype)
+    same = dtypes and all(dtype == dtypes[0] for dtype in dtypes)
+    if same and isinstance(dtypes[0], np.dtype):
+        return values.to_numpy()
+    return values.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _no_numbers(name: Any, where: str, dtype: Any) -> InputError:
+    place = where if name in (None, "") else f"column {str(name)!r} of {where}"
+    return InputError("a column is not numeric", place, dtype, "drop it, or convert it")
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
     """Torch has no read-only tensors, negative strides or swapped bytes."""
     plain = array.dtype.isnative and all(stride >= 0 for stride in array.strides)
     if array.dtype not in (np.float32, np.float64) or not plain:
@@ -156,20 +204,21 @@ def _writable(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def all_finite(values: Float[Tensor, "n p"], where: str, names: tuple[str, ...] | None) -> None:
+def all_finite(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
     """Check that every cell is finite, and its square, too.
 
     Raises:
         InputError: one is not; the first is named.
     """
+    largest = TOO_LARGE if values.dtype == torch.float64 else TOO_LARGE_SINGLE
     for J in blocks(*values.shape):
-        wrong = ~(values[:, J].double().abs() < TOO_LARGE)
+        wrong = ~(values[:, J].abs() < largest)
         if bool(wrong.any()):
             row, column = (int(i) for i in wrong.nonzero()[0])
             place = (J.start or 0) + column
             name = repr(names[place]) if names else place
+            what = f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e")
             value = float(values[row, place])
-            what = "a cell is empty, not finite or beyond 1e150"
             raise InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
 
 
@@ -180,9 +229,30 @@ def checked_choice(intercept: str) -> None:
         raise InputError("no such choice", "intercept", repr(intercept), f"use {choices}")
 
 
+def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:
+    """Penalty factors as a vector.
+
+    Args:
+        values: a factor for each column, or {name: factor}, 1 for the columns that are not in it.
+        p: the number of columns.
+        names: theirs, or None.
+        like: a tensor on the device they are wanted on.
+    """
+    if isinstance(values, Mapping):
+        if names is None:
+            what = "the columns have no names"
+            raise InputError(what, "penalty_factors", "by name", f"give {p} numbers, or a DataFrame")
+        by_name = {str(name): factor for name, factor in values.items()}
+        unknown = next((name for name in by_name if name not in names), None)
+        if unknown is not None:
+            raise InputError("no such column", "penalty_factors", repr(unknown), "name inputs only")
+        values = [by_name.get(name, 1.0) for name in names]
+    return vector(values, p, "penalty_factors", like)
+
+
 def vector(values: Any, size: int, where: str, like: Tensor) -> Float64[Tensor, " m"]:
     """A vector of numbers of 0 or more, not all 0."""
-    vector = _tensor(values, where).to(device=like.device, dtype=torch.float64)
+    vector = tensor_of(values, where).to(device=like.device, dtype=torch.float64)
     if vector.shape != (size,):
         raise InputError("the wrong number of values", where, f"shape {tuple(vector.shape)}", f"give {size}")
     wrong = ~((vector >= 0) & (vector < TOO_LARGE))

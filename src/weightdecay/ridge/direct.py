@@ -8,8 +8,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
+from weightdecay.ridge.kernel import Fold
 from weightdecay.ridge.linalg import matmul
-from weightdecay.ridge.rows import Rows, project
+from weightdecay.ridge.rows import Rows, orthonormal, project
 
 
 def centred(problem: Problem, cols: Columns) -> tuple[Float64[Tensor, "n m"], Float64[Tensor, "n q"]]:
@@ -26,11 +27,12 @@ def decompose_directly(problem: Problem, cols: Columns) -> tuple[Rows, Float64[T
     left is orthogonal to it even where X has no rank of its own.
     """
     Z, N = centred(problem, cols)
-    (n, m), q = Z.shape, N.shape[1]
-    Q = torch.linalg.qr(N)[0]
+    Q = orthonormal(N)
+    (n, m), q = Z.shape, Q.shape[1]
     if q:
         Z = project(Q, Z)
-        Z = torch.cat([Z, Q * (2 * Z.norm() + 1)], dim=1)
+        size = 2 * Z.norm()
+        Z = torch.cat([Z, Q * torch.where(size > 0, size, 1)], dim=1)
     U, d, Vh = torch.linalg.svd(Z, full_matrices=False)
     U, d, Vh = U[:, q:], d[q:], Vh[q:, :m]
     floor = n * torch.finfo(d.dtype).eps * (d.max() if len(d) else 0)
@@ -39,19 +41,12 @@ def decompose_directly(problem: Problem, cols: Columns) -> tuple[Rows, Float64[T
     return Rows(d**2, U, y, matmul(U.mT, y), Q, problem.root), Vh
 
 
-def direct_errors(fit: Problem, held: Problem, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t d"]:
-    """Errors, weighted, of a fit on rows that took no part in it."""
+def direct_fold(fit: Problem, held: Problem) -> Fold:
+    """The fold of singular values: B = (Z_S − N_S A Z_T) V diag(d)."""
     cols = columns(fit)
     rows, Vh = decompose_directly(fit, cols)
-    Z, N = centred(held, cols)
-    error = targets(held, cols)
-    if N.shape[1]:
-        Z_fit, N_fit = centred(fit, cols)
-        share = N @ torch.linalg.pinv(N_fit)
-        error, Z = error - share @ targets(fit, cols), Z - matmul(share, Z_fit)
-    gain = rows.s.sqrt()[:, None] / (rows.s[:, None] + alphas)
-    gain = torch.where(rows.s[:, None] > 0, gain, 0)
-    c = rows.c
-    spread = (gain.mT[:, None, :] * c.mT).reshape(-1, len(c))
-    found = matmul(spread, matmul(Z, Vh.mT).mT).reshape(len(alphas), c.shape[1], -1)
-    return error.mT - found
+    (Z, N), (Z_fit, N_fit) = centred(held, cols), centred(fit, cols)
+    A = torch.linalg.pinv(N_fit)
+    base = targets(held, cols) - matmul(N, matmul(A, targets(fit, cols)))
+    Z -= matmul(N, matmul(A, Z_fit))
+    return Fold(rows.s, rows.c, matmul(Z, Vh.mT) * rows.s.sqrt(), base)

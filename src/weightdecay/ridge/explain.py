@@ -11,7 +11,7 @@ from weightdecay.select import Choice
 if TYPE_CHECKING:
     from weightdecay.ridge.record import RidgePath
 
-LOST = 1e-6  # relative error of the scores from which on it is told
+LOST = {"float64": 1e-6, "float32": 1e-3}  # relative error of the scores from which on it is told
 
 
 def facts(path: "RidgePath") -> list[str]:
@@ -39,7 +39,7 @@ def facts(path: "RidgePath") -> list[str]:
         some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
         found.append(f"columns that do not vary have the coefficient 0: {some} ({len(path.still)} in all)")
     worst = float(path.precision.max())
-    if worst <= LOST:
+    if worst <= _told(path):
         found.append(f"estimated relative error of the scores: at most {worst:.1g}")
     return found
 
@@ -79,13 +79,17 @@ def doubts(
                 f"the least score is at the edge of the grid{_of(at, path)}, λ = {_short(lam)}; {hint}"
             )
     worst = float(path.precision.max())
-    if worst > LOST:
+    if worst > _told(path):
         where = path.lambdas[int(path.precision.argmax())]
         found.append(
             f"digits are lost: the scores have an estimated relative error of {worst:.1g} at "
             f"λ = {_short(where)}; standardise, or take larger λ"
         )
     return tuple(found)
+
+
+def _told(path: "RidgePath") -> float:
+    return LOST.get(path.settings.get("dtype", ""), 1e-6)
 
 
 def _of(targets: Sequence[int], path: "RidgePath") -> str:

@@ -39,7 +39,7 @@ class Request:
             folds with groups, with time and out of core.
         lambdas: the grid in `unit`, or None.
         unit: the convention of λ.
-        choose: the λ of the model: of least score, or the largest within one standard error of it.
+        choose: the λ of the model: of least score, or the strongest within one standard error of it.
         shared: one λ for all targets.
         seed: shuffles the folds.
         groups: the column whose rows of one value are held out together.
@@ -341,7 +341,7 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         f"{targets} from {path.p:,} columns, {scaled}{unpenalized}; {path.n:,} rows of {name}",
         f"judged by {judged} at {grid} ({request.unit}); decomposed once: {path.route}",
         f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
-        + ("the largest λ within one standard error of the least score" if one_se else "the least score"),
+        + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
         f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
         + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
         f"held out: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; noise sd {_several(model.noise_sd)}",

@@ -13,7 +13,9 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.route import Scheme
 
 CRITERIA = {"loo": "loo", "leave-one-out": "loo", "gcv": "gcv", "evidence": "evidence"}
-REMEDY = "give a number of folds, 'loo', 'gcv', 'evidence', a splitter or pairs (train, test)"
+REMEDY = (
+    "give a number of folds, 'loo', 'gcv', 'evidence', a fold for each row, a splitter or pairs (train, test)"
+)
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,25 @@ def fold_ids(first_row: int, count: int, K: int, seed: int) -> Int64[Tensor, " c
     return torch.from_numpy(folds.ravel()[offset : offset + count].astype(np.int64))
 
 
-def splits(
-    cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y: Any = None, rows: Any = None
-) -> Splits:
+def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y: Any = None) -> Splits:
     """What `cv` means for n rows.
 
     Args:
-        cv: a number of folds; "loo", "gcv" or "evidence"; an object with scikit-learn's `split`;
-            or pairs (training rows, test rows), row numbers or masks.
+        cv: a number of folds; "loo", "gcv" or "evidence"; a fold's number for each row, as a tensor or array
+            (n,); an object with scikit-learn's `split`; or pairs (training rows, test rows), row numbers or
+            masks.
         n: number of rows.
         seed: shuffles the folds of an integer `cv`.
         groups: a label for each row (n,): rows of one label are never on both sides. Integer `cv` deals the
             groups to folds of about equal size.
         X: for splitters that look at the inputs.
         y: for splitters that look at the target.
-        rows: numbers of the rows in the data as given, where some were dropped before (n,).
 
     Raises:
         InputError: fewer rows or groups than folds, less than two folds, folds that share rows between
-            training and test, an empty side, row numbers out of range, labels of another length.
+            training and test, an empty side, row numbers out of range, labels of another length or none.
     """
+    checked_seed(seed)
     if groups is not None:
         groups = _labels(groups, n)
     if isinstance(cv, str):
@@ -93,21 +94,46 @@ def splits(
     if isinstance(cv, bool):
         raise InputError("not a way to hold rows out", "cv", cv, REMEDY)
     if isinstance(cv, (int, np.integer)):
-        return _counted(int(cv), n, seed, groups, rows)
-    if hasattr(cv, "split"):
-        if groups is None:
-            pairs = cv.split(X if X is not None else np.zeros((n, 1)), y)
-        else:
-            pairs = cv.split(X if X is not None else np.zeros((n, 1)), y, groups)
-        return _from_pairs(_guarded(pairs, cv), n, type(cv).__name__)
+        return _counted(int(cv), n, seed, groups)
+    if hasattr(cv, "split") and not isinstance(cv, Tensor):
+        there = (np.zeros((n, 1)) if X is None else X, _on_cpu(y), *(() if groups is None else (groups,)))
+        return _from_pairs(_guarded(cv, there), n, type(cv).__name__)
     if isinstance(cv, Iterable):
+        cv = _on_cpu(cv)
         if groups is not None:
             raise InputError("groups need a splitter", "cv", "given pairs", "leave groups out")
+        if isinstance(cv, np.ndarray) and cv.ndim == 1 and cv.dtype.kind in "iu":
+            return _numbered(cv, n)
         return _from_pairs(cv, n, "given splits")
     raise InputError("not a way to hold rows out", "cv", repr(cv), REMEDY)
 
 
-def _counted(K: int, n: int, seed: int, groups: Any, rows: Any) -> Splits:
+def checked_seed(seed: Any) -> None:
+    """Raise unless it is a whole number."""
+    if not isinstance(seed, int | np.integer):
+        raise InputError("not a whole number", "seed", repr(seed), "give an integer")
+
+
+def _on_cpu(values: Any) -> Any:
+    """NumPy's array of a tensor, on any device; anything else as it is."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def _numbered(fold: np.ndarray, n: int) -> Splits:
+    """A fold's number for each row."""
+    if len(fold) != n:
+        raise InputError("not a fold for each row", "cv", f"{len(fold)} numbers", f"give {n}")
+    if n and int(fold.min()) < 0:
+        raise InputError("not the number of a fold", "cv", int(fold.min()), "give 0 or more")
+    numbers, found = np.unique(fold, return_inverse=True)
+    if len(numbers) < 2:
+        raise InputError("too few folds", "cv", len(numbers), "two are needed at least")
+    if len(numbers) == n:
+        return Splits("loo", f"{n} given folds")
+    return Splits(torch.from_numpy(found.astype(np.int64)), f"{len(numbers)} given folds")
+
+
+def _counted(K: int, n: int, seed: int, groups: Any) -> Splits:
     """K folds, shuffled; groups stay together."""
     if K < 2:
         raise InputError("too few folds", "cv", K, "two are needed at least")
@@ -115,14 +141,7 @@ def _counted(K: int, n: int, seed: int, groups: Any, rows: Any) -> Splits:
         return Splits(_deal(groups, K, seed), f"{K} folds by group, shuffled, seed {seed}")
     if n < K:
         raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
-    if rows is None:
-        fold = fold_ids(0, n, K, seed)
-    else:
-        rows = torch.as_tensor(rows)
-        fold = fold_ids(0, int(rows.max()) + 1, K, seed)[rows]
-        if int(fold.bincount(minlength=K).min()) == 0:  # what was dropped left a fold empty
-            fold = fold_ids(0, n, K, seed)
-    return Splits(fold, f"{K} folds, shuffled, seed {seed}")
+    return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
 
 
 def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]:
@@ -182,7 +201,7 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
         raise InputError("not a pair (train, test)", where, type(pair).__name__, REMEDY) from error
     sides = []
     for side, given in (("training", train), ("test", test)):
-        rows = torch.as_tensor(np.asarray(given))
+        rows = torch.as_tensor(np.asarray(_on_cpu(given)))
         if rows.dtype == torch.bool and len(rows) == n:
             rows = rows.nonzero()[:, 0]
         if rows.numel() == 0:
@@ -203,9 +222,12 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
     return sides[0], sides[1]
 
 
-def _guarded(pairs: Iterable[Any], cv: Any) -> Iterable[Any]:
-    """A splitter's own complaint, in this package's form."""
+def _guarded(cv: Any, there: tuple[Any, ...]) -> Iterable[Any]:
+    """A splitter's pairs, or its own complaint, in this package's form."""
     try:
+        pairs = cv.split(*there)
+        if not isinstance(pairs, Iterable):
+            raise InputError("the splitter gives no splits", "cv", type(cv).__name__, f"it gave {pairs!r}")
         yield from pairs
     except InputError:
         raise
@@ -214,11 +236,20 @@ def _guarded(pairs: Iterable[Any], cv: Any) -> Iterable[Any]:
 
 
 def _labels(groups: Any, n: int) -> Int64[Tensor, " n"]:
-    """Labels of any kind -> 0, 1, … in their order."""
-    labels = np.asarray(groups)
+    """Labels of one kind -> 0, 1, … in their order."""
+    # As objects: an array of a list with a text in it makes texts of None and NaN.
+    labels = np.asarray(_on_cpu(groups), dtype=object if isinstance(groups, list | tuple) else None)
     if labels.shape != (n,):
         raise InputError("not a group for each row", "groups", labels.shape, f"give {n} labels")
-    return torch.from_numpy(np.unique(labels, return_inverse=True)[1].astype(np.int64))
+    for row in labels if labels.dtype.kind == "O" else labels[labels != labels]:
+        if row is None or type(row).__name__ == "NAType" or row != row:
+            raise InputError("a row without a group", "groups", str(row), "give every row a label")
+    try:
+        found = np.unique(labels, return_inverse=True)[1]
+    except TypeError as error:
+        kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
+        raise InputError("labels of several kinds", "groups", kinds, "give numbers, or texts") from error
+    return torch.from_numpy(found.astype(np.int64))
 
 
 def _seed(seed: int) -> Any:

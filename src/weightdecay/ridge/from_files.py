@@ -1,27 +1,26 @@
 """The path of a table that is read in blocks: CSV or Parquet, a file or a folder of shards, of any length."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.by_rows import by_singular_values
 from weightdecay.ridge.columns import Intercept, Problem
-from weightdecay.ridge.data import checked_choice, vector
-from weightdecay.ridge.folds import CRITERIA, fold_ids
+from weightdecay.ridge.data import checked_choice, factors
+from weightdecay.ridge.folds import CRITERIA, checked_seed, fold_ids
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.memory import available, require
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route
 from weightdecay.ridge.streaming import Statistics, statistics, tall_from
-from weightdecay.ridge.strength import Strength
+from weightdecay.ridge.strength import strength
 from weightdecay.ridge.tall import Tall
 from weightdecay.tables.source import Source, open_source
 
@@ -56,14 +55,17 @@ def path_of_file(
         what = type(sample_weight).__name__
         raise InputError("weights of a file are a column of it", "sample_weight", what, "name the column")
     checked_choice(intercept)
-    source = open_source(data, _names(target), _names(drop), sample_weight)
+    checked_seed(seed)
+    source = open_source(data, _names(target, "y"), _names(drop, "drop"), sample_weight)
     p = len(source.inputs)
     require(8 * p * p * (PRODUCTS * K + 4), f"the products of {p:,} columns for {K} folds")
-    penalty = Penalty(_factors(penalty_factors, source.inputs), intercept, standardize)
+    if penalty_factors is not None:
+        penalty_factors = factors(penalty_factors, p, source.inputs, torch.empty(0))
+    penalty = Penalty(penalty_factors, intercept, standardize)
     stats = statistics(source, folds=K, seed=seed, engine=engine, on_progress=on_progress)
     route = tall_from(stats, criterion, penalty)
     job = Job(
-        strength=Strength(unit, {"n": stats.rows, "sd_y": float(route.variance[0].sqrt())}),
+        strength=strength(unit, stats.rows, route.variance),
         lambdas=lambdas,
         shared=shared,
         cv=criterion or f"{K} folds, shuffled, seed {seed}",
@@ -89,10 +91,13 @@ def _in_memory(stats: Statistics, route: Tall, penalty: Penalty, seed: int) -> C
 
     def precise() -> Route:
         assert route.rows is not None
-        blocks = list(route.rows())
-        weights = [block.weights for block in blocks if block.weights is not None]
-        weight = torch.cat(weights) if weights else None
-        X, y = torch.cat([block.X for block in blocks]), torch.cat([block.y for block in blocks])
+        inputs, targets, weights = [], [], []
+        for block in route.rows():  # copies: later blocks come in the same memory
+            inputs.append(block.X.clone())
+            targets.append(block.y.clone())
+            if block.weights is not None:
+                weights.append(block.weights.clone())
+        X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights) if weights else None
         K = len(stats.folds)
         scheme: Any = route.criterion if K == 1 else fold_ids(0, len(X), K, seed)
         if weight is not None and bool((weight == 0).any()):
@@ -121,19 +126,12 @@ def _criterion(cv: Any) -> tuple[Any, int]:
     )
 
 
-def _names(given: Any) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _factors(given: Any, inputs: Sequence[str]) -> Float64[Tensor, " p"] | None:
-    if given is None:
-        return None
-    if isinstance(given, Mapping):
-        unknown = next((name for name in given if name not in inputs), None)
-        if unknown is not None:
-            raise InputError("no such column", "penalty_factors", repr(unknown), "name inputs only")
-        given = [given.get(name, 1.0) for name in inputs]
-    return vector(given, len(inputs), "penalty_factors", torch.empty(0))
+def _names(given: Any, where: str) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        found = type(given).__name__
+        raise InputError("not names of columns", where, found, "of a file, give a column's name or several")
+    return tuple(names)
 
 
 def _settings(
@@ -142,7 +140,7 @@ def _settings(
     return {
         "seed": stats.seed,
         "files": [Path(shard.path).name for shard in source.shards],
-        "drop": list(_names(drop)),
+        "drop": list(_names(drop, "drop")),
         "weights": source.weights,
         "intercept": penalty.intercept,
         "standardize": penalty.standardize,

@@ -32,8 +32,8 @@ def first(scale: Scale) -> tuple[float, float]:
     return max(FIRST, GRAM * scale.largest / scale.mean), LAST
 
 
-def wider(low: float, high: float, edges: set[str | None]) -> tuple[float, float]:
-    """The next range, two decades further where a least score sits at an edge that can move."""
+def wider(low: float, high: float, edges: set[str]) -> tuple[float, float]:
+    """The next range, two decades further where a least score sits near an edge that can move."""
     if "low" in edges:
         low = max(LOWEST, low / 10**STEP)
     if "high" in edges:

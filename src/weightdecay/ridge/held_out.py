@@ -159,8 +159,9 @@ def left_out(
         left = 1 - h
         for some in targets_at_once(len(Z) * P.shape[1] * 4, t):
             c = basis.c[:, some]
-            fitted = matmul(W, (P[:, :, None] * c[:, None, :]).reshape(len(P), -1))
-            e = (y[:, None, some] - fitted.reshape(len(Z), P.shape[1], -1)) / left[:, :, None]
+            q, u = P.shape[1], c.shape[1]
+            fitted = matmul(W, (P[:, :, None] * c[:, None, :]).reshape(len(P), q * u))
+            e = (y[:, None, some] - fitted.reshape(len(Z), q, u)) / left[:, :, None]
             if root is not None and not raw:
                 e *= root
             yield e, left, some

@@ -19,6 +19,8 @@ from weightdecay.select import Choice, Edge, choose
 
 ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
 ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
+ENOUGH_SINGLE = 1e-3  # of products in single precision, which carry six digits where noise is not tiny
+NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
 SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
 MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond
 
@@ -67,7 +69,8 @@ def path_of(route: Route, job: Job) -> RidgePath:
         InputError: strengths that cannot be used.
     """
     found = _on_grid(route, job)
-    enough = ENOUGH_SMALL if job.small else ENOUGH
+    single = job.settings.get("dtype") == "float32"
+    enough = ENOUGH_SINGLE if single else ENOUGH_SMALL if job.small else ENOUGH
     if float(found.curve.precision.max()) > enough and job.precise is not None:
         found = _on_grid(job.precise(), job)
     judged = _judged(found, job)
@@ -90,7 +93,9 @@ def _on_grid(route: Route, job: Job) -> _Found:
     low, high = grids.first(scale)
     found = _Found(route, alphas := grids.automatic(scale, low, high), route.curve(alphas.to(device)))
     while True:
-        edges = {choose(*one).edge for one in _judged(found, job)}
+        places = [choose(*one).best for one in _judged(found, job)]
+        edges = {"low" for place in places if place < NEAR}
+        edges |= {"high" for place in places if place >= len(found.alphas) - NEAR}
         wider = grids.wider(low, high, edges)
         if wider == (low, high):
             return found

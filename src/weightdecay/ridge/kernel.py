@@ -9,7 +9,7 @@ from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
 from weightdecay.ridge.linalg import eigh, gram, matmul
-from weightdecay.ridge.rows import Rows, floor_to_zero, project
+from weightdecay.ridge.rows import Rows, floor_to_zero, orthonormal, project
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,19 @@ def kernel(problem: Problem, cols: Columns) -> Kernel:
 def decompose(rows: Kernel) -> Rows:
     """Eigenvalues and eigenvectors with the unpenalised part deflated, never subtracted.
 
-    The part is raised above all else (t QQ', t = 2 tr K + 1) and its eigenvectors are dropped.
+    The part is raised above all else (t QQ', t = 2 tr K) and its eigenvectors are dropped.
     """
-    n, q = rows.N.shape
+    Q = orthonormal(rows.N)
+    n, q = Q.shape
     if q == 0:
         s, U = eigh(rows.K)
         U = U.flip(1)
         return Rows(floor_to_zero(s.flip(0), n), U, rows.y, matmul(U.mT, rows.y), rows.N, rows.root)
-    Q = torch.linalg.qr(rows.N)[0]
     # P K P + t QQ' = K − Q B' − B Q' with B = K Q − Q (Q'K Q + t)/2.
     along = matmul(rows.K, Q)
     inner = matmul(Q.mT, along)
-    above = 2 * rows.K.trace() + 1
+    trace = 2 * rows.K.trace()
+    above = torch.where(trace > 0, trace, 1)
     B = along - matmul(Q, (inner + above * torch.eye(q, dtype=Q.dtype, device=Q.device)) / 2)
     K = rows.K.addmm(Q, B.mT, alpha=-1).addmm_(B, Q.mT, alpha=-1)
     s, U = eigh(K)
@@ -92,24 +93,45 @@ class Cross:
     y: Float64[Tensor, "d t"]
 
 
-def held_out_errors(
-    fitted: Kernel, rows: Rows, beside: Cross, alphas: Float64[Tensor, " r"]
-) -> Float64[Tensor, "r t d"]:
-    """Errors of the fit on rows that took no part in it.
+@dataclass(frozen=True)
+class Fold:
+    """A fit to some rows, seen from others: their errors at every α are base − B diag(1/(s + α)) c.
 
-    With A = N_T^+: prediction = N_S A y_T + (K_ST − N_S A K_TT) U diag(1/(s + α)) U'y. What is subtracted is
-    the unpenalised part's share, as in recentring a block of a Gram matrix.
+    Args:
+        s: eigenvalues of the fit (k,).
+        c: targets in its eigenbasis (k, t).
+        B: products of the others with the eigenvectors (d, k).
+        base: the others' targets less what the unpenalised part predicts (d, t).
     """
-    error, B = beside.y, beside.K
-    if fitted.N.shape[1]:
-        share = beside.N @ torch.linalg.pinv(fitted.N)
-        error, B = error - matmul(share, fitted.y), B - matmul(share, fitted.K)
-    B = matmul(B, rows.U)
-    positive = rows.s > 0
-    inverse = torch.where(positive[:, None], 1 / (rows.s[:, None] + alphas), 0)
-    k, t = rows.c.shape
-    spread = (inverse.mT[:, None, :] * rows.c.mT).reshape(-1, k)
-    return error.mT - matmul(spread, B.mT).reshape(len(alphas), t, -1)
+
+    s: Float64[Tensor, " k"]
+    c: Float64[Tensor, "k t"]
+    B: Float64[Tensor, "d k"]
+    base: Float64[Tensor, "d t"]
+
+    def errors(self, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t d"]:
+        """At each α."""
+        k, t = self.c.shape
+        spread = (self._inverse(alphas).mT[:, None, :] * self.c.mT).reshape(len(alphas) * t, k)
+        return self.base.mT - matmul(spread, self.B.mT).reshape(len(alphas), t, len(self.B))
+
+    def errors_each(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "d t"]:
+        """Each target at an α of its own."""
+        return self.base - matmul(self.B, self._inverse(alphas) * self.c)
+
+    def _inverse(self, alphas: Tensor) -> Tensor:
+        return torch.where(self.s[:, None] > 0, 1 / (self.s[:, None] + alphas), 0)
+
+
+def fold_of(fitted: Kernel, beside: Cross) -> Fold:
+    """The fold of a Gram matrix: what the unpenalised part predicts is taken out of the cross products, too.
+
+    With A = N_T^+: base = y_S − N_S A y_T, B = (K_ST − N_S A K_TT) U; recentring a block is the case N = 1.
+    """
+    rows = decompose(fitted)
+    A = torch.linalg.pinv(fitted.N)
+    base = beside.y - matmul(beside.N, matmul(A, fitted.y))
+    return Fold(rows.s, rows.c, matmul(beside.K - matmul(beside.N, matmul(A, fitted.K)), rows.U), base)
 
 
 def fresh_fold(

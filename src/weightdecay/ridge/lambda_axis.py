@@ -5,6 +5,7 @@ in the span of the functions 1 and s/(s + α). On a grid of 100 or 1000 values t
 10 to 40: errors are computed at so many *pivots* of the grid, and carried to the others by one small matrix.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from weightdecay.ridge.linalg import matmul
 
 SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
 TOLERANCE = 3e-14
+MARGIN = 1e-2
 CANDIDATES = 200  # for pivots, of a long grid
 CHUNK = 1 << 20  # errors that are carried over together: 8 MB
 
@@ -37,19 +39,20 @@ class Axis:
     @property
     def few(self) -> Float64[Tensor, " r"]:
         """The pivots' penalties (r,)."""
-        return self.alphas[self.pivots]
+        return self.alphas[self.pivots.to(self.alphas.device)]
 
 
 def whole(alphas: Float64[Tensor, " L"]) -> Axis:
     """Every penalty its own pivot: for small problems, where choosing costs more than it saves."""
-    return Axis(alphas.cpu(), torch.arange(len(alphas)), torch.eye(len(alphas), dtype=torch.float64))
+    return Axis(alphas, torch.arange(len(alphas)), torch.eye(len(alphas), dtype=torch.float64))
 
 
 def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
     """Choose the pivots for training sets whose eigenvalues lie between the least and the largest of s.
 
-    Leaving rows out never widens that interval (Cauchy's interlacing), so the eigenvalues of all rows
-    serve every fold.
+    Leaving rows out of a Gram matrix of rows that has no zero eigenvalue never widens that interval (Cauchy's
+    interlacing), so the eigenvalues of all rows serve every fold. Where there are zeros, a fold's least
+    positive eigenvalue may lie anywhere below, and the interval goes down to where no α of the grid sees it.
 
     Args:
         s: eigenvalues on all rows, zeros included.
@@ -61,14 +64,17 @@ def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
     >>> len(found.pivots) < 25, bool((f[found.pivots] @ found.T - f).abs().max() < 1e-13)
     (True, True)
     """
-    alphas = alphas.cpu()
     positive = s[s > 0].double().cpu()
     if len(alphas) < 8 or len(positive) == 0:
         return whole(alphas)
-    low, high = float(positive.min().log()), float(positive.max().log())
+    least = float(positive.min())
+    if len(positive) < len(s):
+        least = MARGIN * min(least, float(alphas.min()))
+    low, high = math.log(least), float(positive.max().log())
     count = 64 + int(SAMPLES * (high - low))
     samples = torch.linspace(low, high, count, dtype=torch.float64).exp()[:, None]
-    family = torch.cat([torch.ones_like(alphas)[None], samples / (samples + alphas)])
+    values = alphas.cpu()
+    family = torch.cat([torch.ones_like(values)[None], samples / (samples + values)])
     step = max(1, len(alphas) // CANDIDATES)  # the family is smooth in log α, too
     return Axis(alphas, *_interpolate(family, torch.arange(0, len(alphas), step)))
 

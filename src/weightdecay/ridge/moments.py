@@ -82,7 +82,14 @@ def merge_tree(parts: Sequence[Moments]) -> Moments:
 
 
 def training(folds: Sequence[Moments]) -> Iterator[Moments]:
-    """For each fold, the moments of all other folds: merges of what lies before it and after it."""
+    """For each fold, the moments of all other folds: merges of what lies before it and after it.
+
+    Raises:
+        InputError: there is one fold only.
+    """
+    if len(folds) < 2:
+        what = "all rows of positive weight are in one fold"
+        raise InputError(what, "cv", len(folds), "use other folds, or another seed")
     after = list(folds[-1:])
     for part in reversed(folds[1:-1]):
         after.append(merge(part, after[-1]))
@@ -92,7 +99,7 @@ def training(folds: Sequence[Moments]) -> Iterator[Moments]:
             follows = after.pop()
             yield follows if before is None else merge(before, follows)
         else:
-            assert before is not None
+            assert before is not None  # two folds at least
             yield before
         before = folds[k] if before is None else merge(before, folds[k])
 
@@ -219,18 +226,18 @@ def fold_moments(
     for start in range(0, n, share):
         rows = slice(start, min(n, start + share))
         if fold is None:
-            _add(sums[0], X[rows], y[rows], None if weights is None else weights[rows])
+            sums[0].add(X[rows], y[rows], None if weights is None else weights[rows])
             continue
         for k, chosen in enumerate(_by_fold(fold[rows], K)):
             if len(chosen) == 0:
                 continue
             if int(chosen[-1] - chosen[0]) + 1 == len(chosen):  # one stretch: no need to gather
                 part = slice(start + int(chosen[0]), start + int(chosen[-1]) + 1)
-                _add(sums[k], X[part], y[part], None if weights is None else weights[part])
+                sums[k].add(X[part], y[part], None if weights is None else weights[part])
             else:
                 chosen = chosen.to(X.device)
                 w = None if weights is None else weights[rows][chosen]
-                _add(sums[k], some_rows(X[rows], chosen), y[rows][chosen], w)
+                sums[k].add(some_rows(X[rows], chosen), y[rows][chosen], w)
     return [part.moments() for part in sums]
 
 
@@ -242,10 +249,6 @@ def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     for part in sums:
         part.buffer = buffer
     return share
-
-
-def _add(sums: Sums, X: Tensor, y: Tensor, weights: Tensor | None) -> None:
-    sums.add(X, y, weights)
 
 
 def _by_fold(fold: Int64[Tensor, " b"], K: int) -> list[Int64[Tensor, " m"]]:

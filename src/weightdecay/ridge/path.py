@@ -10,8 +10,8 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.by_folds import by_folds, folds_alone
-from weightdecay.ridge.by_rows import by_products, by_singular_values
-from weightdecay.ridge.columns import Intercept, Problem
+from weightdecay.ridge.by_rows import by_products, by_singular_values, splits_of
+from weightdecay.ridge.columns import Intercept, Problem, target_variance
 from weightdecay.ridge.data import Given, all_finite, checked
 from weightdecay.ridge.folds import Splits, splits
 from weightdecay.ridge.from_files import path_of_file
@@ -20,8 +20,10 @@ from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.memory import require
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route, Scheme
-from weightdecay.ridge.strength import Strength
+from weightdecay.ridge.strength import strength
 from weightdecay.ridge.tall import tall
+
+COPIES = 6  # of the inputs, for their singular values
 
 
 def ridge_path(
@@ -117,7 +119,7 @@ def ridge_path(
     problem = given.problem
     found = _splits(X, y, cv, seed, groups, given)
     job = Job(
-        strength=_strength(unit, problem),
+        strength=strength(unit, len(problem.X), target_variance(problem)),
         lambdas=lambdas,
         shared=shared,
         cv=found.text,
@@ -134,7 +136,7 @@ def ridge_path(
             "dtype": str(problem.X.dtype).removeprefix("torch."),
         },
         small=problem.X.numel() * min(problem.X.shape) < SMALL,
-        precise=lambda: by_singular_values(problem, found.scheme),
+        precise=lambda: _precise(problem, found.scheme),
     )
     try:
         with one_pool():
@@ -148,7 +150,12 @@ def _route(problem: Problem, scheme: Scheme) -> Route:
     """Products of the rows or of the columns, whichever are fewer."""
     n, p = problem.X.shape
     side = min(n, p)
-    require(5 * 8 * side**2, f"the products of {side:,} {'rows' if n <= p else 'columns'}", problem.y.device)
+    folds = 1 if isinstance(scheme, str) or n <= p else len(splits_of(scheme))
+    require(
+        (5 + 3 * folds) * 8 * side**2,
+        f"the products of {side:,} {'rows' if n <= p else 'columns'}",
+        problem.y.device,
+    )
     if n > p:
         return tall(problem, scheme)
     if folds_alone(problem, scheme):
@@ -156,9 +163,10 @@ def _route(problem: Problem, scheme: Scheme) -> Route:
     return by_products(problem, scheme)
 
 
-def _strength(unit: str, problem: Problem) -> Strength:
-    y = problem.y[:, 0]
-    return Strength(unit, {"n": len(y), "sd_y": float(y.std(correction=0))})
+def _precise(problem: Problem, scheme: Scheme) -> Route:
+    n, p = problem.X.shape
+    require(COPIES * 8 * n * p, f"the singular values of {n:,} × {p:,} inputs", problem.y.device)
+    return by_singular_values(problem, scheme)
 
 
 def _splits(X: Any, y: Any, cv: Any, seed: int, groups: Any, given: Given) -> Splits:

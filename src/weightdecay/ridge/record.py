@@ -128,7 +128,7 @@ class RidgePath:
             if float(alphas.min()) != float(alphas.max()):
                 what = "targets have different λ"
                 raise InputError("one covariance serves one λ", "lam", what, "choose one λ, or shared=True")
-            return self._model(lam, self._solver.covariance(float(alphas[0])), {})
+            return self._model(lam, self._solver.covariance(float(alphas[0])).cpu(), {})
         except InputError as error:
             return self._model(lam, None, {"no_covariance": str(error)})
 

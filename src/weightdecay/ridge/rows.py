@@ -79,6 +79,16 @@ def loo_errors(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r 
     return residuals(rows, alphas).div_(remaining[:, None, :])
 
 
+def loo_errors_each(rows: Rows, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+    """The same with an α for each target."""
+    keep = rows.kept(alphas)
+    error, remaining = matmul(rows.U, keep * rows.c), matmul(rows.U**2, keep)
+    if not rows.complete:
+        error += rows.y - matmul(rows.U, rows.c)
+        remaining += (1 - (rows.U**2).sum(1) - (rows.Q**2).sum(1)).clamp_min(0)[:, None]
+    return error / remaining
+
+
 def left_out_errors(
     rows: Rows, alphas: Float64[Tensor, " r"], out: Int64[Tensor, " d"], inside: Float64[Tensor, "r t n"]
 ) -> Float64[Tensor, "r t d"]:
@@ -140,6 +150,15 @@ def minus_two_log_evidence(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64
 
 def _outside(rows: Rows, c: Float64[Tensor, "k t"]) -> Float64[Tensor, " t"]:
     return ((rows.y - matmul(rows.U, c)) ** 2).sum(0)
+
+
+def orthonormal(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "n r"]:
+    """An orthonormal basis of what columns span, by their rank: columns that repeat others add nothing."""
+    if N.shape[1] == 0:
+        return N
+    size = N.norm(dim=0)
+    U, d, _ = torch.linalg.svd(N[:, size > 0] / size[size > 0], full_matrices=False)
+    return U[:, d > len(N) * torch.finfo(N.dtype).eps * d.max()] if len(d) else U
 
 
 def project(Q: Float64[Tensor, "n q"], A: Float64[Tensor, "n m"]) -> Float64[Tensor, "n m"]:

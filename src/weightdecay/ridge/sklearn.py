@@ -11,6 +11,7 @@ import torch
 from weightdecay.errors import InputError
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
+from weightdecay.ridge.strength import Strength
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -116,16 +117,19 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ensure_min_samples=2,
         )
         weights = _weights(sample_weight, len(X))
+        alphas = (
+            None if self.alphas is None else Strength("sklearn.Ridge").alpha(self.alphas, "alphas").numpy()
+        )
         # The path makes weights of mean 1, and so α smaller by as much.
         total = 1.0 if weights is None else float(weights[weights > 0].mean())
         shared = y.ndim == 2 and not (self.alpha_per_target and y.shape[1] > 1)
         self.path_ = ridge_path(
             X,
             y,
-            None if self.alphas is None else np.atleast_1d(np.asarray(self.alphas, dtype=np.float64)) / total,
+            None if alphas is None else alphas / total,
             cv=self.cv,
             unit="sklearn.Ridge",
-            seed=self.random_state or 0,
+            seed=0 if self.random_state is None else self.random_state,
             groups=groups,
             sample_weight=weights,
             penalty_factors=self.penalty_factors,

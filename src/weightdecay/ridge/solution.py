@@ -18,10 +18,20 @@ def coefficients(
     u = dual if problem.root is None else dual * problem.root[:, None]
     coef = u.new_zeros(p, u.shape[1])
     for J in blocks(n, p):
-        block = problem.X[:, J].double()
-        coef[J] = matmul(block.mT, u) - cols.mean[J][:, None] * u.sum(0)
+        # Centred first: u may be large where λ is small, and its sum is zero only to rounding.
+        coef[J] = matmul((problem.X[:, J].double() - cols.mean[J]).mT, u)
     coef *= (cols.factor**2)[:, None]
     constant = u.sum(0) if cols.ones else u.new_zeros(u.shape[1])
+    return free_part(problem, cols, coef, constant)
+
+
+def from_right(
+    problem: Problem, cols: Columns, beta: Float64[Tensor, "m t"]
+) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+    """From coefficients of the centred, scaled columns to those of the columns as they were given."""
+    p = problem.X.shape[1]
+    coef = beta[:p] * cols.factor[:, None]
+    constant = beta[p] if cols.ones else beta.new_zeros(beta.shape[1])
     return free_part(problem, cols, coef, constant)
 
 

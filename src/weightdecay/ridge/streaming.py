@@ -18,15 +18,15 @@ from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.folds import fold_ids
 from weightdecay.ridge.held_out import Block
 from weightdecay.ridge.linalg import one_blas_thread, one_pool
-from weightdecay.ridge.moments import Moments, Sums, merge, merge_tree, some_rows, training
+from weightdecay.ridge.moments import Moments, Sums, by_columns, merge, merge_tree, some_rows, training
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.tall import Tall
 from weightdecay.tables.footer import row_group_rows
 from weightdecay.tables.source import READERS, RowBlock, Shard, Source, open_source
 
 Progress = Callable[[int, int | None], None]
-AHEAD = 2  # blocks that wait to be added up
-SHARD_ROWS = 250_000  # of a Parquet file that several workers share
+AHEAD = 1  # blocks that wait to be added up
+SHARD_ROWS = 1_000_000  # of a Parquet file that several workers share
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _of_shards(
 
 def _add(sums: list[Sums], block: RowBlock, first: int, seed: int) -> None:
     """Each row of a block to the sums of its fold; not those of weight 0."""
+    if len(sums) > 1 and by_columns(block.X):  # it may be a view of many more rows: bring its own together
+        block = block._replace(X=block.X.mT.contiguous().mT)
     for part, places in zip(sums, _places(first, len(block.X), len(sums), seed), strict=True):
         X, y, w = block.X, block.y, block.weights
         if len(sums) > 1:

@@ -55,6 +55,19 @@ class Strength:
         return np.asarray(convert(values, source, target, **needed))
 
 
+def strength(unit: str, n: int, variance: Float64[Tensor, " t"]) -> Strength:
+    """The convention for n rows and targets of these variances.
+
+    Raises:
+        InputError: several targets of different sd, in a convention that goes with the target's sd.
+    """
+    sd = variance.sqrt()
+    if "sd_y" in _used(unit, SUM) and float(sd.max() - sd.min()) > 1e-12 * float(sd.max()):
+        what = "this convention goes with the target's standard deviation, and there are several"
+        raise InputError(what, "unit", repr(unit), "fit one target at a time, or use 'canonical'")
+    return Strength(unit, {"n": n, "sd_y": float(sd[0])})
+
+
 def _used(source: str, target: str) -> set[str]:
     from weightdecay.units.rows import ROWS
 

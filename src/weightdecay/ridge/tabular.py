@@ -11,7 +11,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.matching import check_names
 from weightdecay.ridge.memory import available
 from weightdecay.tables.cells import listed, separator_hint
-from weightdecay.tables.whole import _numeric, _read
+from weightdecay.tables.whole import numeric, read_rows
 
 ENDINGS = (".csv", ".parquet")
 CELLS = 4_000_000  # of a block: 32 MB in float64
@@ -52,7 +52,7 @@ def read_for_ridge(
             for two things, a cell that is empty or not finite (row and column named), a constant target.
     """
     path = Path(path)
-    frame, rows = _read(path)
+    frame, rows = read_rows(path)
     aside = {"target": list(targets), "drop": list(drop)}
     aside |= {name: [column] for name, column in (("groups", groups), ("weights", weights)) if column}
     uses: dict[str, str] = {}
@@ -69,7 +69,7 @@ def read_for_ridge(
     if not inputs:
         raise InputError("no column is left as an input", str(path), None, "drop fewer columns")
     numbers = frame.select(
-        _numeric(frame[name], rows, path) for name in (*inputs, *targets, *([weights] if weights else []))
+        numeric(frame[name], rows, path) for name in (*inputs, *targets, *([weights] if weights else []))
     )
     kept = pl.Series([True]).new_from_index(0, frame.height)
     if weights:
@@ -125,7 +125,7 @@ def new_rows(
             blank = batch.select(pl.all_horizontal(pl.all().is_null())).to_series()
             batch, rows = batch.filter(~blank), rows.filter(~blank)
             if batch.height:
-                yield rows, batch.select(_numeric(batch[name], rows, path) for name in features).to_numpy()
+                yield rows, batch.select(numeric(batch[name], rows, path) for name in features).to_numpy()
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

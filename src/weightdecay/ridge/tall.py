@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge import trust
-from weightdecay.ridge.basis import CONSTANT, Basis, Penalty, basis
+from weightdecay.ridge.basis import Basis, Penalty, basis, deviations
 from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve
@@ -106,8 +107,7 @@ class Tall:
 
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         """Weighted means and standard deviations (1/n) of the columns; 0 for one that does not vary."""
-        sd = (self.all.G.diagonal().clamp_min(0) / self.all.weight).sqrt()
-        return self.all.x_mean, torch.where(sd <= CONSTANT * self._eps * self.all.x_mean.abs(), 0, sd)
+        return self.all.x_mean, deviations(self.all)
 
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
         """Standard errors of the coefficients in units of σ: rows of R φ, for Z R is orthonormal."""
@@ -203,7 +203,7 @@ class Tall:
 
     def _evidence(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, left = self.whole, self.n - self.unpenalized
-        misfit = self._outside + matmul_t(fit.lost(alphas), fit.c**2)
+        misfit = self._outside + fit.lost(alphas).mT @ fit.c**2
         tiny = torch.finfo(torch.float64).tiny
         spread = torch.log1p(fit.s[:, None] / alphas).sum(0)
         mean = left * (misfit / left).clamp_min(tiny).log() + spread[:, None]
@@ -218,7 +218,7 @@ class Tall:
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
         """The weighted training residual sum of squares: what no direction reaches, and Σ c² (α/(s + α))²."""
         alphas = alphas.to(self.all.G.device)
-        return self._outside + matmul_t(self.whole.lost(alphas) ** 2, self.whole.c**2)
+        return self._outside + (self.whole.lost(alphas) ** 2).mT @ self.whole.c**2
 
     @cached_property
     def _outside(self) -> Tensor:
@@ -325,11 +325,6 @@ class Tall:
         return axis(torch.stack([positive.min() * 1e-3, positive.max()]), alphas)
 
 
-def matmul_t(A: Float64[Tensor, "r L"], B: Float64[Tensor, "r t"]) -> Float64[Tensor, "L t"]:
-    """A'B."""
-    return A.mT @ B
-
-
 def _only(center: Tensor, p: int, u: int) -> Tensor:
     return torch.cat([center[:p], center[p + u : p + u + 1]])
 
@@ -339,19 +334,30 @@ def _one_target(blocks, u: int):
         yield block._replace(y=block.y[:, u : u + 1])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused here
 def tall(problem: Problem, scheme: Scheme) -> Tall:
-    """Take the moments of the folds, in one pass; of every split's rows where splits are no partition."""
+    """Take the moments of the folds, in one pass; of every split's rows where splits are no partition.
+
+    Raises:
+        FloatingPointError: a cell is not finite.
+        InputError: all rows are in one fold, or no split is left.
+    """
     X, y, weights = problem.X, problem.y, problem.weights
     penalty = Penalty(problem.penalty, problem.intercept, problem.standardize)
     if X.dtype not in EPS:
         raise InputError("a type this program does not compute in", "X", X.dtype, "give float64 or float32")
     rows = in_memory(problem)
     if isinstance(scheme, str):
-        return Tall(fold_moments(X, y, None, weights)[0], (), (), scheme, penalty, X.dtype, rows)
+        every = _finite(fold_moments(X, y, None, weights)[0])
+        return Tall(every, (), (), scheme, penalty, X.dtype, rows)
     if isinstance(scheme, Tensor):
         parts = fold_moments(X, y, scheme, weights)
-        trains = list(training(parts))
-        return Tall(merge_tree(parts), parts, trains, "folds", penalty, X.dtype, rows, by_fold(scheme))
+        every, trains = _finite(merge_tree(parts)), list(training(parts))
+        return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_fold(scheme))
+    if not scheme:
+        what = "no split has rows of positive weight on both sides"
+        raise InputError(what, "cv", None, "use other splits")
+    every = _finite(fold_moments(X, y, None, weights)[0])
     parts, trains = [], []
     for train, test in scheme:
         mark = torch.full((len(y),), 2)
@@ -359,8 +365,13 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
         found = fold_moments(X, y, mark, weights)
         trains.append(found[0])
         parts.append(found[1])
-    every = fold_moments(X, y, None, weights)[0]
     return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_pairs([test for _, test in scheme]))
+
+
+def _finite(moments: Moments) -> Moments:
+    if not bool(moments.G.diagonal().sum().isfinite()):
+        raise FloatingPointError("X")
+    return moments
 
 
 def in_memory(problem: Problem) -> Rows:

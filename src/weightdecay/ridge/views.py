@@ -67,7 +67,7 @@ def coefficient_path(path: RidgePath, most: int = 200, points: int = 60) -> Coef
     """
     step = max(1, -(-len(path.lambdas) // points))
     lambdas = path.lambdas.cpu()[::step]
-    scale = path.model().scale.cpu()
+    scale = path._solver.inputs()[1].cpu()
     best = _each(path, path.best)
     final = _columns(path.coef(path.best)) * scale[:, None]
     order = final.abs().amax(1).argsort(descending=True)[:most]

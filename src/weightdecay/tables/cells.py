@@ -9,6 +9,8 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 
+TOO_LARGE = 1e150  # beyond, squares overflow in float64
+
 
 def numbers(frame: pl.DataFrame, names: Sequence[str]) -> Float64[Tensor, "b t"]:
     """Some columns as float64 (rows, columns)."""
@@ -31,7 +33,7 @@ def refuse_cell(frame: pl.DataFrame, first: int, path: str, limit: float, lines:
         limit: of the sum of squares.
         lines: a row with nothing in any cell is a blank line, and no row.
     """
-    largest = min(1e150, limit**0.5)
+    largest = min(TOO_LARGE, limit**0.5)
     blank = blank_rows(frame) & lines
     least: tuple[int, str] | None = None
     for column in frame.iter_columns():
@@ -67,4 +69,4 @@ def separator_hint(names: Sequence[str]) -> str:
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The first few names, and how many there are."""
     shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, … ({len(names)} columns)"
+    return shown if len(names) <= most else f"{shown}, … ({len(names):,} columns)"

@@ -1,9 +1,9 @@
-"""CSV in blocks of lines: bytes are read, cut after a line's end, and parsed by polars."""
+"""CSV in blocks of rows: bytes are read, cut after a row's end, and parsed by polars."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import polars as pl
 import torch
@@ -13,12 +13,13 @@ from weightdecay.errors import InputError
 from weightdecay.tables.cells import blank_rows, numbers, refuse_cell
 
 BYTES = 4 << 20
+LONGEST = 64 << 20  # of what may lie between two quotation marks: beyond, one was not closed
 
 
 def schema(path: str) -> dict[str, Any]:
     """The names in the header; types are only known when all is read."""
     with Path(path).open("rb") as file:
-        header = file.readline()
+        header = _header(file)
     if not header.strip():
         raise InputError("the table cannot be read", path, "empty CSV", "give a file with a header and rows")
     try:
@@ -32,6 +33,26 @@ def schema(path: str) -> dict[str, Any]:
         name = twice[0].partition("_duplicated_")[0]
         raise InputError("two columns have one name", f"column in {path}", repr(name), "rename one of them")
     return dict.fromkeys(frame.columns)
+
+
+def _header(file: IO[bytes]) -> bytes:
+    """The first row; quoted names may hold line breaks."""
+    header = line = file.readline()
+    while line and header.count(b'"') % 2 and len(header) < LONGEST:
+        line = file.readline()
+        header += line
+    return header
+
+
+def _end(text: bytes) -> int:
+    """Where the last whole row ends: after a line break with an even number of quotation marks before it."""
+    end = text.rfind(b"\n") + 1
+    inside = text.count(b'"', 0, end) % 2
+    while inside:
+        before = text.rfind(b"\n", 0, end - 1) + 1
+        inside ^= text.count(b'"', before, end) % 2
+        end = before
+    return end
 
 
 def count(path: str) -> int | None:  # noqa: ARG001  (known for Parquet)
@@ -63,12 +84,15 @@ def blocks(
             "the table cannot be read", path, error.strerror or error, "check the path"
         ) from error
     with file:
-        file.readline()
+        _header(file)
         while True:
             read = file.read(BYTES)
             lines = rest + read
-            end = lines.rfind(b"\n") + 1 if read else len(lines)
+            end = _end(lines) if read else len(lines)
             lines, rest = lines[:end], lines[end:]
+            if len(rest) > LONGEST:
+                what = "a quotation mark is not closed"
+                raise InputError(what, path, f"after row {first}", "close it, or write it twice")
             if lines:
                 frame = _parsed(path, lines, every, names, first)
                 kept = frame.filter(~blank_rows(frame))

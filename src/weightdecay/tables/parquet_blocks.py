@@ -22,7 +22,8 @@ from weightdecay.tables.cells import refuse_cell
 from weightdecay.tables.footer import row_group_rows
 
 HELD = 48 << 20  # bytes of decoded numbers; a larger row group is read in parts
-AT_ONCE = 1 << 21  # numbers that polars reads at a time
+LET_GO = 2  # blocks after which nobody holds one of the range before
+AT_ONCE = 1 << 20  # numbers that polars reads at a time
 
 
 def schema(path: str) -> dict[str, Any]:
@@ -81,45 +82,49 @@ def blocks(
 
     table = pl.scan_parquet(path, glob=False)  # one for all reads: it keeps what it knows of the file
 
+    ranges = list(pieces(path, rows, a_row, start, stop))
+    room = max((last - first for first, last in ranges), default=0)
+    # Two of each, used in turn: new memory for every range would cost as much as the reading.
+    memory = [(_numbers(len(inputs), room, kind), _numbers(len(others), room, pl.Float64)) for _ in range(2)]
+
     def read(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        inside = _columns(table, path, inputs, kind, first, last - first)
-        return inside, _columns(table, path, others, pl.Float64, first, last - first)
+        inside, beside = (part[:, : last - first] for part in memory[0])
+        memory.reverse()
+        _columns(inside, table, path, inputs, first)
+        _columns(beside, table, path, others, first)
+        return inside, beside
 
-    for (first, last), (held, beside) in _ahead(read, pieces(path, rows, a_row, start, stop)):
-        for a in range(0, last - first, step):
-            b = min(last - first, a + step)
-            show = functools.partial(_shown, (held, inputs, beside, others), a, b)
-            yield first + a, show, _rows(held, a, b), _rows(beside, a, b)
-
-
-def _ahead(
-    read: Callable[[int, int], Any], ranges: Iterator[tuple[int, int]]
-) -> Iterator[tuple[tuple[int, int], Any]]:
-    """Each range with what was read of it, the next one being read meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
-        for one in ranges:
-            following = one, pool.submit(read, *one)
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(read, *ranges[0]) if ranges else None
+        for place, (first, last) in enumerate(ranges):
+            assert waiting is not None
+            held, beside = waiting.result()
+            waiting = None
+            for number_yielded, a in enumerate(range(0, last - first, step)):
+                # Not before those who wait for blocks have let go of the range before.
+                if waiting is None and number_yielded >= LET_GO and place + 1 < len(ranges):
+                    waiting = reader.submit(read, *ranges[place + 1])
+                b = min(last - first, a + step)
+                show = functools.partial(_shown, (held, inputs, beside, others), a, b)
+                yield first + a, show, _rows(held, a, b), _rows(beside, a, b)
+            if waiting is None and place + 1 < len(ranges):
+                waiting = reader.submit(read, *ranges[place + 1])
 
 
-def _columns(
-    table: pl.LazyFrame, path: str, names: Sequence[str], kind: Any, first: int, number: int
-) -> np.ndarray:
+def _numbers(columns: int, rows: int, kind: Any) -> np.ndarray:
+    return np.empty((columns, rows), np.float32 if kind == pl.Float32 else np.float64)
+
+
+def _columns(into: np.ndarray, table: pl.LazyFrame, path: str, names: Sequence[str], first: int) -> None:
     """Columns as numbers, one below the other (columns, rows); some are read at a time."""
+    number = into.shape[1]
     width = max(1, AT_ONCE // number)
-    found = np.empty((len(names), number), np.float32 if kind == pl.Float32 else np.float64)
+    kind = pl.Float32 if into.dtype == np.float32 else pl.Float64
     for some in range(0, len(names), width):
-        read = _read(table, path, names[some : some + width], first, number)
-        for place, column in enumerate(read, start=some):
+        for place, column in enumerate(_read(table, path, names[some : some + width], first, number), some):
             if column.null_count():
                 refuse_cell(column.to_frame(), first, path, 1e300, lines=False)
-            found[place] = column.cast(kind).to_numpy()
-    return found
+            into[place] = column.cast(kind).to_numpy()
 
 
 def _rows(columns: np.ndarray, a: int, b: int) -> Tensor:

@@ -16,12 +16,15 @@ from weightdecay.tables import csv_blocks, parquet_blocks
 from weightdecay.tables.cells import listed, refuse_cell, separator_hint
 
 READERS = {".csv": csv_blocks, ".parquet": parquet_blocks}
-ROWS = 4096  # rows to a block; fewer where there are many columns
-NUMBERS = 1 << 20
+ROWS = 8192  # rows to a block; fewer where there are many columns
+NUMBERS = 1 << 21
 
 
 class RowBlock(NamedTuple):
-    """Consecutive rows: inputs (b, p), targets (b, t), and weights (b,) if a column holds them."""
+    """Consecutive rows: inputs (b, p), targets (b, t), and weights (b,) if a column holds them.
+
+    Their memory is used again some blocks later: copy what is to be kept.
+    """
 
     X: Float[Tensor, "b p"]
     y: Float64[Tensor, "b t"]

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.tables.cells import listed, separator_hint
+from weightdecay.tables.cells import TOO_LARGE, listed, separator_hint
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
             not numeric, an empty, NaN or infinite cell (row and column named), a constant target.
     """
     path = Path(path)
-    frame, rows = _read(path)
+    frame, rows = read_rows(path)
     for name in (target, *drop):
         if name not in frame.columns:
             raise InputError(
@@ -56,7 +56,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
     inputs = [name for name in frame.columns if name != target and name not in drop]
     if not inputs:
         raise InputError("no column is left as an input", str(path), None, "drop fewer columns")
-    numbers = frame.select(_numeric(frame[name], rows, path) for name in (*inputs, target))
+    numbers = frame.select(numeric(frame[name], rows, path) for name in (*inputs, target))
     y = torch.from_numpy(numbers[target].to_numpy(writable=True))
     if len(y) > 1 and bool((y == y[0]).all()):
         raise InputError(
@@ -67,7 +67,7 @@ def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table
     )
 
 
-def _read(path: Path) -> tuple[pl.DataFrame, pl.Series]:
+def read_rows(path: Path) -> tuple[pl.DataFrame, pl.Series]:
     """The rows that are not blank, and which rows of the file they are, counted from 1."""
     # Types are inferred from all rows, so that a column of whole numbers may end in fractions, or in text.
     readers = {
@@ -93,7 +93,7 @@ def _read(path: Path) -> tuple[pl.DataFrame, pl.Series]:
     return frame.filter(~blank), (~blank).arg_true() + 1
 
 
-def _numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
+def numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
     """The column as float64; the first cell that is not a finite number is an error that names it."""
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean or column.dtype == pl.String):
         raise InputError(
@@ -103,7 +103,7 @@ def _numeric(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
             "drop it, or convert it",
         )
     numbers = column.cast(pl.Float64, strict=False)
-    wrong = (~(numbers.abs() < 1e150)).fill_null(True).arg_true()  # beyond, squares overflow
+    wrong = (~(numbers.abs() < TOO_LARGE)).fill_null(True).arg_true()
     if len(wrong):
         cell = column[wrong[0]]
         place = f"row {rows[wrong[0]]}, column {column.name!r} of {path}"
