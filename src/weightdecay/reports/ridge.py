@@ -175,7 +175,7 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
     lambdas, coef = _array(view.lambdas), _array(view.coef)[:, :, target]
     order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
     _lambda_axis(ax, lambdas, view.unit)
-    named = order[: min(_LABELLED, len(COLOURS))]
+    named = order[: min(_LABELLED, len(COLOURS) - 1)]  # black is for the lines of λ
     marker = "." if len(lambdas) <= 20 else None
     for column in order[len(named) :]:
         ax.plot(lambdas, coef[:, column], color=GREY, lw=0.5, alpha=0.5, marker=marker, ms=2)

@@ -34,14 +34,20 @@ def facts(path: "RidgePath") -> list[str]:
             f"within one standard error up to λ = {_short(path.one_se)}, {_short(path.dof[one_se])} degrees "
             "of freedom"
         )
-    if path.still:
-        names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
-        some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
-        found.append(f"columns that do not vary have the coefficient 0: {some} ({len(path.still)} in all)")
+    found += constant_columns_said(path)
     worst = float(path.precision.max())
     if worst <= _told(path):
         found.append(f"estimated relative error of the scores: at most {worst:.1g}")
     return found
+
+
+def constant_columns_said(path: "RidgePath") -> list[str]:
+    """Which columns do not vary, in one sentence or none."""
+    if not path.still:
+        return []
+    names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
+    some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
+    return [f"columns that do not vary have the coefficient 0: {some} ({len(path.still)} in all)"]
 
 
 def doubts(

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.columns import Intercept
+from weightdecay.ridge.explain import constant_columns_said
 from weightdecay.ridge.folds import splits
 from weightdecay.ridge.model import RidgeModel
 from weightdecay.ridge.out_of_fold import write_held_out
@@ -83,6 +83,11 @@ class InTimeOrder:
     """
 
     count: int
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+        return "what came before, in order of time"
 
     def split(self, X: Any, *_: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Training rows and test rows of each split."""
@@ -179,7 +184,7 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
         held_out=seen,
         coefficients=coefficient_path(path),
         lines=_lines(request, path, model, seen),
-        doubts=tuple(str(one.message) for one in caught),
+        doubts=(*constant_columns_said(path), *(str(one.message) for one in caught)),
     )
 
 
@@ -227,9 +232,6 @@ def _streamed(
         return None if told is None else lambda done, total: told(what, done, total)
 
     table = open_source(request.data, request.target, request.drop, request.weights)
-    for name in request.unpenalized:
-        if name not in table.inputs:
-            raise InputError("no such column", "unpenalized", repr(name), "name one of the inputs")
     path = ridge_path(
         request.data,
         request.target[0] if len(request.target) == 1 else request.target,
@@ -239,7 +241,7 @@ def _streamed(
         seed=request.seed,
         drop=request.drop,
         sample_weight=request.weights,
-        penalty_factors=dict.fromkeys(request.unpenalized, 0.0) or None,
+        penalty_factors=_penalty(request.unpenalized, table.inputs),
         intercept=request.intercept,
         standardize=request.standardize,
         shared=request.shared,
@@ -274,14 +276,12 @@ def _cv(request: Request) -> Any:
     return InTimeOrder(count) if request.time else count
 
 
-def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> np.ndarray | None:
-    """A penalty factor for each column, or None where all are 1."""
-    if not unpenalized:
-        return None
+def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, float] | None:
+    """Penalty factors by name, or None where all are 1."""
     for name in unpenalized:
         if name not in columns:
             raise InputError("no such column", "unpenalized", repr(name), "name one of the inputs")
-    return np.array([0.0 if name in unpenalized else 1.0 for name in columns])
+    return dict.fromkeys(unpenalized, 0.0) or None
 
 
 def _settings(request: Request) -> dict[str, Any]:
@@ -335,6 +335,7 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         else f"λ = {first:.3g}"
     )
     one_se = request.choose == "one-se"
+    one_by_one = " one by one" if path.cv in ("gcv", "evidence") else ""
     name = Path(request.data).name
     judged = HOW.get(path.cv, path.cv)
     return (
@@ -344,7 +345,8 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
         f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
         + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
-        f"held out: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; noise sd {_several(model.noise_sd)}",
+        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; "
+        f"noise sd {_several(model.noise_sd)}",
     )
 
 

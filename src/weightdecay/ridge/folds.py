@@ -97,7 +97,7 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
         return _counted(int(cv), n, seed, groups)
     if hasattr(cv, "split") and not isinstance(cv, Tensor):
         there = (np.zeros((n, 1)) if X is None else X, _on_cpu(y), *(() if groups is None else (groups,)))
-        return _from_pairs(_guarded(cv, there), n, type(cv).__name__)
+        return _from_pairs(_guarded(cv, there), n, getattr(cv, "name", type(cv).__name__))
     if isinstance(cv, Iterable):
         cv = _on_cpu(cv)
         if groups is not None:

@@ -53,12 +53,12 @@ def ridge_path(
         lambdas: the grid, in `unit`; by default one that suits the data, widened where the least score is at
             its edge.
         cv: a number of folds, "loo", "gcv", "evidence", an object with scikit-learn's `split`, or pairs
-            (training rows, test rows).
+            (training rows, test rows), or a fold for each row (n,).
         unit: the convention of λ, a name of `wd.conventions()`.
         seed: shuffles the folds.
         groups: a label for each row (n,): rows of one label are held out together.
         sample_weight: a weight for each row (n,), made to have mean 1; rows of weight 0 take no part.
-        penalty_factors: f, a multiple of the penalty for each column (p,); 0: not penalised.
+        penalty_factors: f, a multiple of the penalty for each column (p,), or some by name; 0: not penalised.
         intercept: "free" of the penalty, "penalized" like a column of ones, or "none".
         standardize: divide each column by its standard deviation over the rows that are fitted, inside every
             fold; coefficients come back on the original scale. Leave-one-out, generalised CV and the evidence
@@ -143,7 +143,10 @@ def ridge_path(
             return path_of(_route(problem, found.scheme), job)
     except FloatingPointError:  # a sum is not finite: say which cell
         all_finite(problem.X, "X", given.features)
-        raise
+        what = "sums of squares are beyond what float64 can hold"
+        raise InputError(
+            what, "X", float(problem.X.abs().max()), "divide the columns by their size"
+        ) from None
 
 
 def _route(problem: Problem, scheme: Scheme) -> Route:
@@ -183,8 +186,14 @@ def _splits(X: Any, y: Any, cv: Any, seed: int, groups: Any, given: Given) -> Sp
 def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -> Scheme:
     """Folds or pairs of all rows as those of the rows that are kept."""
     if isinstance(scheme, Tensor):
-        return scheme[rows].unique(return_inverse=True)[1]
+        folds = scheme[rows].unique(return_inverse=True)[1]
+        if int(folds.max()) == 0:
+            raise InputError("only one fold is left", "sample_weight", "0 in all others", "use other folds")
+        return folds
     place = torch.full((n,), -1)
     place[rows] = torch.arange(len(rows))
     pairs = [tuple(side[side >= 0] for side in (place[train], place[test])) for train, test in scheme]
-    return [(train, test) for train, test in pairs if len(train) and len(test)]
+    kept = [(train, test) for train, test in pairs if len(train) and len(test)]
+    if not kept:
+        raise InputError("no split is left", "sample_weight", "0 on one side of each", "use other splits")
+    return kept

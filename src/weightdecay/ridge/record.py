@@ -124,10 +124,10 @@ class RidgePath:
     def model(self, lam: float | Tensor | None = None) -> RidgeModel:
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         alphas = self._alphas(lam)
+        if float(alphas.min()) != float(alphas.max()):
+            why = "targets have different λ; choose one for all of them, by --shared or shared=True"
+            return self._model(lam, None, {"no_covariance": why})
         try:
-            if float(alphas.min()) != float(alphas.max()):
-                what = "targets have different λ"
-                raise InputError("one covariance serves one λ", "lam", what, "choose one λ, or shared=True")
             return self._model(lam, self._solver.covariance(float(alphas[0])).cpu(), {})
         except InputError as error:
             return self._model(lam, None, {"no_covariance": str(error)})
