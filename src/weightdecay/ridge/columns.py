@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 Intercept = Literal["free", "penalized", "none"]
-BLOCK = 1 << 21  # numbers of X that are looked at together: 16 MB
+BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
 
 
 @dataclass(frozen=True)
