@@ -135,8 +135,8 @@ def himalaya_folds(batch: int = 5) -> Contestant:
     On D its `RidgeCV` ran out of 23 GB (a matrix of rows for each λ), and a kernel would be 80 GB.
     """
     import torch
-    from himalaya.backend import set_backend
-    from himalaya.kernel_ridge import KernelRidgeCV
+    from himalaya.backend import set_backend  # pyright: ignore[reportMissingImports]
+    from himalaya.kernel_ridge import KernelRidgeCV  # pyright: ignore[reportMissingImports]
     from sklearn.model_selection import KFold
 
     set_backend("torch")
