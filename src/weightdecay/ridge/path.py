@@ -188,7 +188,8 @@ def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -
     if isinstance(scheme, Tensor):
         folds = scheme[rows].unique(return_inverse=True)[1]
         if int(folds.max()) == 0:
-            raise InputError("only one fold is left", "sample_weight", "0 in all others", "use other folds")
+            what = "all rows of positive weight are in one fold"
+            raise InputError(what, "sample_weight", "0 in the others", "use other folds")
         return folds
     place = torch.full((n,), -1)
     place[rows] = torch.arange(len(rows))
