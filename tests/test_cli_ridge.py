@@ -223,7 +223,9 @@ def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     done = weightdecay("fit", "t.csv", "--target", "y", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "do not vary" in " ".join(json.loads(done.stdout)["notes"])
-    assert done.stderr.startswith("note: the curve is flat")
+    assert done.stderr.startswith(
+        "note: columns that do not vary have the coefficient 0: k (1 in all)\nnote: the curve is flat"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 

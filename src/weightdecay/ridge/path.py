@@ -196,5 +196,6 @@ def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -
     pairs = [tuple(side[side >= 0] for side in (place[train], place[test])) for train, test in scheme]
     kept = [(train, test) for train, test in pairs if len(train) and len(test)]
     if not kept:
-        raise InputError("no split is left", "sample_weight", "0 on one side of each", "use other splits")
+        what = "no split has rows of positive weight on both sides"
+        raise InputError(what, "sample_weight", "0 on one side of each", "use other splits")
     return kept
