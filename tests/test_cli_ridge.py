@@ -226,7 +226,7 @@ def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     assert done.stderr.startswith(
         "note: columns that do not vary have the coefficient 0: k (1 in all)\nnote: the curve is flat"
     )
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2
 
 
 BAD_TABLES = {
