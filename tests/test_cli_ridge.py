@@ -15,11 +15,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+import weightdecay as wd
+
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 TECATOR = Path("examples/data/tecator.csv").resolve()
 FILES = [
     *("coefficients.png", "coefficients.svg", "cv.png", "cv.svg", "model.json", "model.safetensors"),
-    *("out_of_fold.parquet", "path.parquet", "predicted.png", "predicted.svg"),
+    *(
+        "out_of_fold.parquet",
+        "path.json",
+        "path.parquet",
+        "path.safetensors",
+        "predicted.png",
+        "predicted.svg",
+    ),
 ]
 
 
@@ -78,6 +87,10 @@ def test_fit_says_what_it_chose_and_writes_everything(fitted):
     path = pl.read_parquet(folder / "runs/fat/path.parquet")
     best = path.sort("score").row(0, named=True)
     assert best["lam"] == record["lambda"]
+    kept, model = wd.load_path(folder / "runs/fat"), wd.load_model(folder / "runs/fat")
+    assert kept.frame().equals(path)
+    assert (kept.best, kept.n, kept.p, kept.targets) == (record["lambda"], 215, 100, ("fat",))
+    np.testing.assert_allclose(kept.coef(), model.coef, rtol=1e-9)
     held = pl.read_parquet(folder / "runs/fat/out_of_fold.parquet")
     assert held.columns == ["row", "target", "measured", "prediction", "fold"]
     np.testing.assert_array_equal(held["measured"], pl.read_csv(TECATOR)["fat"])
@@ -393,6 +406,13 @@ def test_a_cell_far_down_that_is_no_number_leaves_no_file(fitted, tmp_path):
     done = weightdecay("predict", folder / "runs/fat", "new.csv", "--out", "p.parquet", cwd=tmp_path)
     refused(done, ["row 86000, column 'x_002'", "'oops'"])
     assert names(tmp_path) == ["new.csv"]
+
+
+def test_the_table_is_called_as_in_the_help(fitted, tmp_path):
+    (tmp_path / "t.txt").write_text("a,b\n1,2\n")
+    asked = [("fit", "t.txt", "--target", "a"), ("predict", fitted[0] / "runs/fat", "t.txt")]
+    for done in in_one_process([*asked, (*asked[0], "--out-of-core")], tmp_path):
+        refused(done, ["not a table this program reads: DATA = t.txt"])
 
 
 def test_a_model_that_is_none_is_refused(fitted, tmp_path):

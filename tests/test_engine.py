@@ -43,6 +43,11 @@ def test_an_error_survives_the_way_back():
     assert (str(again), again.what, again.value, type(again)) == (str(error), "what", 3, InputError)
 
 
+def test_tls_without_certificates_is_told():
+    with pytest.raises(InputError, match=r"TLS needs certificates: engine = tls://127\.0\.0\.1:1; give a"):
+        map_merge(abs, [1], max, engine="tls://127.0.0.1:1")
+
+
 def test_engines_that_are_none():
     with pytest.raises(InputError, match="no such engine"):
         map_merge(str, ["a"], bracketed, engine="spark")

@@ -48,6 +48,7 @@ def test_public_names_are_these():
         "conventions",
         "convert",
         "load_model",
+        "load_path",
         "load_run",
         "param_groups",
         "plot",

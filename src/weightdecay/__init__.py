@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weightdecay.hooks import Decay, WeightDecayScheduler, attach
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
+    from weightdecay.ridge.loading import load_path
     from weightdecay.ridge.model import RidgeModel, load_model
     from weightdecay.ridge.path import ridge_path
     from weightdecay.ridge.record import RidgePath
@@ -67,6 +68,7 @@ _HOMES = {
     "conventions": "units.conventions",
     "convert": "units.conventions",
     "load_model": "ridge.model",
+    "load_path": "ridge.loading",
     "load_run": "textbook.record",
     "param_groups": "groups",
     "plot": "reports.plot",
@@ -112,6 +114,7 @@ __all__ = [
     "conventions",
     "convert",
     "load_model",
+    "load_path",
     "load_run",
     "param_groups",
     "plot",

@@ -1,7 +1,9 @@
-"""Map a function over shards and merge the results: in this process, or by Dask workers."""
+"""Map a function over shards, in this process or by Dask workers: results merged, or as they finish."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from weightdecay.errors import InputError
@@ -29,7 +31,8 @@ def map_merge(
         shards: what to map over.
         merge: two neighbours' results -> one.
         engine: None: in this process. "dask": workers on this machine, one to a core, closed at the end.
-            "tcp://host:port" or a `distributed.Client`: that scheduler's.
+            "tcp://host:port", "tls://host:port" (certificates from Dask's configuration) or a
+            `distributed.Client`: that scheduler's.
         on_progress: called with the place of a shard that is done, and how many are.
         names: of the shards, for messages.
 
@@ -49,6 +52,98 @@ def map_merge(
         if on_progress is not None:
             on_progress(place, done)
     return tree.root
+
+
+def as_finished(
+    task: Callable[[Any, S], T], shared: Any, items: Sequence[S], engine: Any, names: Sequence[str]
+) -> Iterator[tuple[int, T]]:
+    """task(shared, item) for every item: its place and the result, as soon as it is there.
+
+    What is shared goes to each worker once. A task whose worker died is given to another; when the caller
+    stops, what is not finished is cancelled.
+
+    Args:
+        task: shared, item -> result; sent to workers, so it can be pickled.
+        shared: what every task needs, or a function that makes it; sent to workers, too.
+        items: what to map over.
+        engine: as in `map_merge`; None: in this process, one after the other.
+        names: of the items, for messages.
+
+    Raises:
+        InputError: what a task raised; an item several workers died of; no Dask; no scheduler there.
+
+    >>> list(as_finished(lambda a, b: a * b, 10, [1, 2], None, ["one", "two"]))
+    [(0, 10), (1, 20)]
+    """
+    if engine is None:
+        yield from ((place, task(shared, item)) for place, item in enumerate(items))
+        return
+    distributed = _dask()
+    with _client(distributed, engine) as client:
+        # A task of its own and not scattered data: Dask does it again when the workers that hold it die.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            held = client.submit(_unpacked, _packed(shared), pure=False)
+            futures = {
+                client.submit(task, held, item, pure=False, retries=0): place
+                for place, item in enumerate(items)
+            }
+        yield from _arriving(client, futures, names, distributed)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine can do at a time.
+
+    Args:
+        tasks: how many tasks.
+        memory: bytes a task may take; None where workers do not say.
+    """
+
+    tasks: int
+    memory: int | None
+
+
+@contextmanager
+def connected(engine: Any) -> Iterator[tuple[Any, Capacity | None]]:
+    """The client of an engine, open for the block, and what its workers can do; None and None for no engine.
+
+    Args:
+        engine: as in `map_merge`.
+
+    Raises:
+        InputError: no Dask; no such engine; no scheduler that answers within 10 s.
+
+    >>> with connected(None) as found:
+    ...     found
+    (None, None)
+    """
+    if engine is None:
+        yield None, None
+        return
+    with _client(_dask(), engine) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        shares = [w["memory_limit"] // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
+        tasks = sum(worker["nthreads"] for worker in workers)
+        yield client, Capacity(max(1, tasks), min(shares) if shares else None)
+
+
+def _packed(shared: Any) -> bytes:
+    """Pickled here, so that what cannot be is told before anything is sent."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(shared)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        remedy = "define it in a module or by def, without open files, locks or generators"
+        raise InputError("something cannot be sent to workers", "engine", what, remedy) from error
+
+
+def _unpacked(content: bytes) -> Any:
+    import cloudpickle
+
+    return cloudpickle.loads(content)
 
 
 class Tree:
@@ -98,16 +193,23 @@ def _by_dask(
             client.submit(_alone, task, shard, pure=False, retries=0): place
             for place, shard in enumerate(shards)
         }
-        try:
-            for future in distributed.as_completed(list(futures)):
-                place = futures[future]
-                if future.status != "finished":
-                    raise _failure(future, names[place], distributed)
-                result = future.result()
-                future.release()
-                yield place, result
-        finally:
-            client.cancel([future for future in futures if not future.done()])
+        yield from _arriving(client, futures, names, distributed)
+
+
+def _arriving(
+    client: Any, futures: dict[Any, int], names: Sequence[str], distributed: Any
+) -> Iterator[tuple[int, Any]]:
+    """Results as they arrive; the rest is cancelled when that ends early."""
+    try:
+        for future in distributed.as_completed(list(futures)):
+            place = futures[future]
+            if future.status != "finished":
+                raise _failure(future, names[place], distributed)
+            result = future.result()
+            future.release()
+            yield place, result
+    finally:
+        client.cancel([future for future in futures if not future.done()])
 
 
 def _alone(task: Callable[[S], T], shard: S) -> T:
@@ -188,10 +290,18 @@ def _client(distributed: Any, engine: Any) -> Iterator[Any]:
         return
     if not isinstance(engine, str) or "://" not in engine:
         raise InputError(
-            "no such engine", "engine", repr(engine), "leave it out, or give 'dask' or 'tcp://host:port'"
+            "no such engine",
+            "engine",
+            repr(engine),
+            "leave it out, or give 'dask', 'tcp://host:port' or 'tls://host:port'",
         )
     try:
         client = distributed.Client(engine, timeout="10s")
+    except TypeError as error:
+        remedy = (
+            "give a `distributed.Client` with security=, or set distributed.comm.tls in Dask's configuration"
+        )
+        raise InputError("TLS needs certificates", "engine", engine, remedy) from error
     except (OSError, ValueError) as error:
         raise InputError("no scheduler answers", "engine", engine, "start one, or give 'dask'") from error
     with client:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +76,16 @@ def writable_folder(path: Path) -> Path:
             "choose another with --out",
         ) from error
     return path
+
+
+def write_together(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a folder, made if need be; either all are replaced, the last one last, or none.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    folder = writable_folder(Path(folder))
+    with contextlib.ExitStack() as stack:
+        for name in reversed(files):  # what is entered last is renamed first
+            stack.enter_context(replacing(folder / name)).write_bytes(files[name])
+    return [folder / name for name in files]

@@ -3,10 +3,12 @@
 For paths and sweeps alike.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Edge = Literal["low", "high"] | None
@@ -17,9 +19,10 @@ class Choice:
     """Places in a grid of ascending strengths.
 
     Args:
-        best: the least score; the larger strength where two are equal.
-        one_se: the largest strength whose score is within one standard error of the least.
-        low, high: the first and last strength around the best that one standard error does not tell from it.
+        best: the least score; the strongest where several are equal.
+        one_se: the strongest whose score is within one standard error of the least, also beyond worse ones.
+        low, high: the weakest and the strongest of the stretch around the best that one standard error does
+            not tell from it.
         edge: "low" or "high" where the least score is the first or the last.
         flat: whether one standard error tells no strength of the grid from the best.
     """
@@ -40,15 +43,61 @@ def choose(scores: Float[Tensor, " L"], errors: Float[Tensor, " L"]) -> Choice:
     Choice(best=2, one_se=3, low=2, high=3, edge=None, flat=False)
     """
     values = scores.tolist()
+    best = _least(values)
+    bound = values[best] + float(errors[best])
+    return _choice(best, [value <= bound for value in values])
+
+
+@dataclass(frozen=True)
+class PairedChoice:
+    """A choice from scores that are paired.
+
+    Args:
+        choice: the places.
+        differences: how much higher than the best's a strength's mean score is (L,).
+        errors: the standard errors of those differences (L,); 0 where there is one seed.
+    """
+
+    choice: Choice
+    differences: Float64[Tensor, " L"]
+    errors: Float64[Tensor, " L"]
+
+
+def choose_paired(scores: Float64[Tensor, "S L"]) -> PairedChoice:
+    """Choose from scores (smaller is better) of the same S seeds at every strength, in ascending order.
+
+        d_s(λ) = score_s(λ) − score_s(best);   near the best: mean of d(λ) ≤ sd of d(λ) / √S
+
+    What a seed does to the scores of all strengths alike cancels in d. A strength with a score that is not
+    finite is never near the best.
+
+    >>> import torch
+    >>> lucky, unlucky = torch.tensor([5.0, 4.0, 4.2, 6.0]), torch.tensor([7.0, 6.1, 6.0, 8.0])
+    >>> choose_paired(torch.stack([lucky, unlucky]).double()).choice
+    Choice(best=1, one_se=2, low=1, high=2, edge=None, flat=False)
+    """
+    best = _least(scores.mean(0).nan_to_num(nan=math.inf, posinf=math.inf).tolist())
+    d = scores - scores[:, best : best + 1]
+    differences, errors = d.mean(0).nan_to_num(nan=math.inf, posinf=math.inf), torch.zeros_like(d[0])
+    if len(scores) > 1:
+        errors = (d.std(0) / math.sqrt(len(scores))).nan_to_num(nan=math.inf, posinf=math.inf)
+    within = (differences <= errors) & differences.isfinite()
+    return PairedChoice(_choice(best, within.tolist()), differences, errors)
+
+
+def _least(values: list[float]) -> int:
+    """The place of the least; the last one where several are equal."""
     least = min(values)
-    best = max(place for place, value in enumerate(values) if value == least)
-    bound = least + float(errors[best])
-    within = [value <= bound for value in values]
+    return max(place for place, value in enumerate(values) if value == least)
+
+
+def _choice(best: int, within: list[bool]) -> Choice:
+    """From the best and from which others one standard error does not tell from it."""
     low = high = best
     while low > 0 and within[low - 1]:
         low -= 1
-    while high + 1 < len(values) and within[high + 1]:
+    while high + 1 < len(within) and within[high + 1]:
         high += 1
     one_se = max(place for place, near in enumerate(within) if near)
-    edge: Edge = "low" if best == 0 else "high" if best == len(values) - 1 else None
-    return Choice(best, one_se, low, high, edge if len(values) > 1 else None, all(within))
+    edge: Edge = "low" if best == 0 else "high" if best == len(within) - 1 else None
+    return Choice(best, one_se, low, high, edge if len(within) > 1 else None, all(within))

@@ -3,10 +3,12 @@
 import warnings
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import weightdecay as wd
+from weightdecay.ridge.by_rows import by_products
 from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.memory import available, require
 from weightdecay.ridge.strength import Strength
@@ -157,6 +159,22 @@ def test_the_grid_is_widened_until_the_least_score_has_both_sides():
         wd.ridge_path(X, noise, [1e-3, 1.0, 1e3], cv=5)
 
 
+def test_the_least_score_has_half_a_decade_on_both_sides(monkeypatch):
+    """From a grid of two decades, wherever in it or beside it the least score is."""
+    monkeypatch.setattr("weightdecay.ridge.grid.FIRST", 1e-2)
+    monkeypatch.setattr("weightdecay.ridge.grid.LAST", 1.0)
+    generator = torch.Generator().manual_seed(8)
+    X = torch.randn(60, 40, generator=generator, dtype=torch.float64)
+    signal = X @ torch.randn(40, generator=generator, dtype=torch.float64)
+    noise = torch.randn(60, generator=generator, dtype=torch.float64)
+    for size in np.logspace(-1, 1, 12):
+        path = quiet(X, signal + size * noise, cv="loo")
+        best = int(path.scores.argmin())
+        half_a_decade = 10**0.5 * (1 - 1e-9)
+        assert path.lambdas[best] / path.lambdas[0] >= half_a_decade, size
+        assert path.lambdas[-1] / path.lambdas[best] >= half_a_decade, size
+
+
 def test_a_flat_curve_and_constant_columns_are_said():
     X, _ = table(12, 3, seed=1)
     X[:, 1] = 7.0
@@ -169,13 +187,43 @@ def test_a_flat_curve_and_constant_columns_are_said():
 
 
 def test_generalised_cv_is_not_believed_where_nothing_is_left():
-    """n close to p: at λ → 0 the criterion is 0/0, and may be least there by chance."""
-    generator = torch.Generator().manual_seed(2)
-    X = torch.randn(40, 60, generator=generator, dtype=torch.float64)
-    y = torch.randn(40, generator=generator, dtype=torch.float64)
-    path = quiet(X, y, np.logspace(-10, 3, 40), cv="gcv")
+    """At λ → 0 the criterion is 0/0: least there, if the direction of least variance happens to fit."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(m, 12, generator=generator, dtype=torch.float64) for m in (12, 20))
+    s = torch.logspace(0, -3, 12, dtype=torch.float64)
+    X = torch.linalg.qr(rows)[0] * s @ torch.linalg.qr(columns)[0].mT
+    c = s + 0.1 * torch.randn(12, generator=generator, dtype=torch.float64)
+    c[-1] = 0
+    y = torch.linalg.qr(rows)[0] @ c
+    path = quiet(X, y, np.logspace(-12, 2, 60), cv="gcv", intercept="none")
     place = int((path.lambdas - path.best).abs().argmin())
-    assert float(path.dof[place]) <= 0.95 * 40
+    assert int(path.scores.argmin()) == 0
+    assert float(path.dof[place]) <= 0.95 * 12 < float(path.dof[place - 1])
+    # Where no λ is believed, the least score has to do.
+    low = quiet(X, y, np.logspace(-12, -10, 3), cv="gcv", intercept="none")
+    assert low.best == float(low.lambdas[low.scores.argmin()])
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_column_that_is_the_target_is_told(single):
+    X, Y = table(300, 5, targets=3)
+    Y[:, 1] = X[:, 4]
+    y, which = (Y[:, 1], "y") if single else (Y, r"y\[:, 1\]")
+    edge = pytest.warns(wd.WeightDecayWarning, match="at the edge of the grid")  # all is said at λ → 0
+    with edge, pytest.warns(wd.WeightDecayWarning, match=rf"X\[:, 4\] equals {which} in every row"):
+        path = wd.ridge_path(X, y, GRID)
+    assert "is the target itself" in path.doubts[-1]
+    names = pl.DataFrame(X.numpy(), schema=list("abcde"))
+    named = pl.Series("fat", y.numpy()) if single else pl.DataFrame(y.numpy(), schema=["u", "fat", "v"])
+    refused = "a column is the target itself: X = 'e', which equals 'fat' in every row; drop the column"
+    with pytest.raises(wd.InputError, match=refused):
+        wd.ridge_path(names, named, GRID)
+    for row in (0, 5, 50, 299):  # equal in all rows but one
+        almost = X.clone()
+        almost[row, 4] += 1e-9
+        assert not any("target itself" in doubt for doubt in quiet(almost, y, GRID).doubts)
+    told = quiet(X.float(), y, GRID).doubts  # y is rounded as X is
+    assert any("target itself" in doubt for doubt in told)
 
 
 def test_many_targets_at_a_time_or_all(monkeypatch):
@@ -187,6 +235,11 @@ def test_many_targets_at_a_time_or_all(monkeypatch):
             parts = quiet(X, Y, GRID, cv=cv)
         assert torch.allclose(whole.scores, parts.scores, rtol=1e-12)
         assert torch.allclose(whole.errors, parts.errors, rtol=1e-9)
+    alphas = torch.tensor([0.1, 3.0, 20.0], dtype=torch.float64)
+    route = by_products(Problem(X, Y + 100 * torch.arange(7)), "loo")
+    every = route.solve(alphas.repeat(3)[:7])
+    for found, expected in zip(route._some(slice(3, 6)).solve(alphas), every, strict=True):
+        assert torch.allclose(found, expected[..., 3:6], rtol=1e-12)
 
 
 def test_the_variance_of_a_prediction_is_that_of_the_inverse():

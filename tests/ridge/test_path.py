@@ -247,6 +247,26 @@ def test_any_table_any_options(seed, n, p, which):
     assert float(path.scores) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.parametrize("which", ["", "weights", "standardize"])
+@pytest.mark.parametrize(("n", "p"), SHAPES)
+@pytest.mark.parametrize("value", [0.1, 1e5 / 3])
+def test_constant_columns_have_nothing_to_say(n, p, value, which):
+    """Beside a free intercept, penalised or free: the coefficient is 0 exactly, not the mean's rounding."""
+    X, y, weights, _ = table(12, n, p, targets=1)
+    ours, _ = given_options(which, weights, None)
+    X[:, [2, 4]] = value
+    factors = np.ones(p)
+    factors[[2, 3]] = 0
+    path = wd.ridge_path(X, y[:, 0], LAMBDAS, cv="loo", penalty_factors=factors, **ours)
+    rest = [j for j in range(p) if j not in (2, 4)]
+    without = wd.ridge_path(X[:, rest], y[:, 0], LAMBDAS, cv="loo", penalty_factors=factors[rest], **ours)
+    assert path.still == [2, 4]
+    assert path.coef(0.05)[[2, 4]].tolist() == [0, 0]
+    np.testing.assert_allclose(path.coef(0.05)[rest], without.coef(0.05), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(path.scores, without.scores, rtol=1e-9)
+    np.testing.assert_allclose(path.dof, without.dof, rtol=1e-9)
+
+
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
 def test_tensors_and_arrays(kind):
     X, y, _, _ = table(11, 20, 5, targets=1)

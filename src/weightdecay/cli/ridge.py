@@ -78,7 +78,8 @@ def fit(
     weightdecay fit examples/data/tecator.csv --target fat --drop water,protein --out runs/fat
 
     Writes the model (model.safetensors, model.json), predictions of rows while they were held out
-    (out_of_fold.parquet), the whole path (path.parquet) and figures: cv, coefficients, predicted.
+    (out_of_fold.parquet), the whole path (path.parquet, .safetensors, .json) and figures: cv, coefficients,
+    predicted.
     """
     given = dict(locals())
     for name in ("out", "quiet", "as_json"):
@@ -123,7 +124,7 @@ def predict(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
     if interval is not None and not 0 < interval < 1:
         raise InputError("not a probability", "interval", interval, "give one between 0 and 1, such as 0.9")
-    with _fresh(out.parent), _bar(data, quiet or as_json) as advance:
+    with _fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
         done = predict_file(loaded, data, out, interval, each)
     if as_json:
@@ -160,10 +161,21 @@ def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "Ta
     from weightdecay.ridge.fitting import fit_table
 
     try:
-        return fit_table(request, folder, advance)
+        with _in_arguments():
+            return fit_table(request, folder, advance)
     except InputError as error:
         about_unit = error.where in ("source", "convert") or error.value == repr(request.unit)
         where = "unit" if about_unit else {"lambdas": "lambda", "lam": "lambda"}.get(error.where, error.where)
+        raise InputError(error.what, where, error.value, error.remedy) from error
+
+
+@contextlib.contextmanager
+def _in_arguments() -> Iterator[None]:
+    """Tell errors about the table or the model with the names that --help has for them."""
+    try:
+        yield
+    except InputError as error:
+        where = error.where.upper() if error.where in ("data", "model") else error.where
         raise InputError(error.what, where, error.value, error.remedy) from error
 
 
@@ -188,7 +200,7 @@ def _new_files(out: Path) -> Iterator[Path]:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished folder is removed
         try:
             yield folder
-            for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):
+            for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
                 path.replace(out / path.name)
         except OSError as error:
             what = "the output folder cannot be written"

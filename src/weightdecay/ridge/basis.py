@@ -108,11 +108,11 @@ class Basis:
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """Coefficients and intercepts on the original scale, an α for each target."""
         b = matmul(self.R, self.phi(alphas) * self.c)
-        p, t = self.p, self.c.shape[1]
+        p = self.p
         coef = b[:p]
         mean, y_mean = self.center[:p], self.center[p:]
         intercept = (y_mean - mean @ coef) + (self.rest[p:] - self.rest[:p] @ coef)
-        return coef, intercept + b[p] if self.ones else intercept[:t]
+        return coef, intercept + b[p] if self.ones else intercept
 
 
 def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.float64).eps) -> Basis:

@@ -125,17 +125,18 @@ class TableFit:
     doubts: tuple[str, ...] = field(repr=False)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the model, path.parquet and out_of_fold.parquet, if it is not there; returns their paths.
+        """Write the path, the model and out_of_fold.parquet, if it is not there; returns their paths.
+
+        `wd.load_path` and `wd.load_model` read them back.
 
         Raises:
             InputError: they cannot be written; then no file is half-written.
         """
         folder = writable_folder(Path(folder))
-        paths = [folder / "path.parquet", folder / "out_of_fold.parquet"]
-        write_parquet(paths[0], self.path.frame())
+        rows = folder / "out_of_fold.parquet"
         if self.out_of_fold is not None:
-            write_parquet(paths[1], self.out_of_fold)
-        return [*paths, *self.model.save(folder)]
+            write_parquet(rows, self.out_of_fold)
+        return [rows, *self.path.save(folder), *self.model.save(folder)]
 
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, as plain values: the model's record without long lists, and the held-out error."""

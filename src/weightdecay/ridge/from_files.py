@@ -138,7 +138,7 @@ def _settings(
     source: Source, stats: Statistics, penalty: Penalty, shared: bool, drop: Sequence[str]
 ) -> dict[str, Any]:
     return {
-        "seed": stats.seed,
+        "seed": int(stats.seed),
         "files": [Path(shard.path).name for shard in source.shards],
         "drop": list(_names(drop, "drop")),
         "weights": source.weights,

@@ -1,4 +1,4 @@
-"""The grid of λ that suits ridge, and how it is widened where the least score is at its edge."""
+"""The grid of λ that suits ridge, and how it is widened where the least score is near its edge."""
 
 import math
 

@@ -1,26 +1,29 @@
 """A fitted ridge model: predictions, intervals, and a folder of two plain files that holds it."""
 
-import hashlib
-import json
-import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Float64
-from safetensors import SafetensorError
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json, replacing, writable_folder
+from weightdecay.files import write_together
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.matching import matched
 from weightdecay.ridge.quantile import student_t
+from weightdecay.ridge.record_files import (
+    environment,
+    json_bytes,
+    names_of_list,
+    plain,
+    read_record,
+    read_tensors,
+    sha256,
+    tensor_bytes,
+)
 
 KIND, VERSION = "ridge model", 1
 # What is a number or a tensor of numbers: kept in model.safetensors, to the bit.
@@ -127,20 +130,12 @@ class RidgeModel:
         Raises:
             InputError: they cannot be written.
         """
-        folder = writable_folder(Path(folder))
-        weights, record = folder / "model.safetensors", folder / "model.json"
-        tensors = {name: _stored(getattr(self, name)) for name in _NUMBERS}
+        tensors: dict[str, float | Tensor] = {name: getattr(self, name) for name in _NUMBERS}
         if self.covariance is not None:
-            parts = self.covariance.tensors()
-            tensors |= {f"covariance.{name}": _stored(part) for name, part in parts.items()}
-        content = safetensors.torch.save(tensors)
-        values = self.to_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
-        with replacing(record) as new_record, replacing(weights) as new_weights:  # both written, then renamed
-            new_record.write_text(
-                json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-            )
-            new_weights.write_bytes(content)
-        return [weights, record]
+            tensors |= {f"covariance.{name}": part for name, part in self.covariance.tensors().items()}
+        content = tensor_bytes(tensors)
+        record = json_bytes(self.to_dict() | {"sha256": sha256(content)})
+        return write_together(folder, {"model.safetensors": content, "model.json": record})
 
     def to_dict(self) -> dict[str, Any]:
         """All but the coefficients and the covariance, as plain values; null where a number is not finite."""
@@ -148,18 +143,18 @@ class RidgeModel:
             "kind": KIND,
             "version": VERSION,
             "targets": self.targets,
-            "lambda": _plain(self.lam),
+            "lambda": plain(self.lam),
             "unit": self.unit,
-            "alpha": _plain(self.alpha),
+            "alpha": plain(self.alpha),
             "n": self.n,
-            "dof": _plain(self.dof),
-            "noise_sd": _plain(self.noise_sd),
-            "intercept": _plain(self.intercept),
+            "dof": plain(self.dof),
+            "noise_sd": plain(self.noise_sd),
+            "intercept": plain(self.intercept),
             "settings": dict(self.settings),
             "environment": environment(),
             "features": self.features,
-            "means": _plain(self.mean),
-            "scales": _plain(self.scale),
+            "means": plain(self.mean),
+            "scales": plain(self.scale),
         }
 
     def _predict(self, rows: Float64[Tensor, "m p"]) -> Float64[Tensor, "m *t"]:
@@ -182,12 +177,8 @@ def load_model(folder: str | Path) -> RidgeModel:
     """
     folder = Path(folder)
     record, weights = folder / "model.json", folder / "model.safetensors"
-    values = read_json(record)
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise InputError("not a ridge model", str(record), None, "give a folder that `weightdecay fit` wrote")
-    if values.get("version") != VERSION:
-        raise InputError("written by another version", str(record), values.get("version"), "fit it again")
-    tensors = _read_tensors(weights, values.get("sha256"))
+    values = read_record(record, KIND, VERSION)
+    tensors = read_tensors(weights, values.get("sha256"), record.name)
     try:
         parts = {
             name.removeprefix("covariance."): t
@@ -199,8 +190,8 @@ def load_model(folder: str | Path) -> RidgeModel:
             numbers[name] = numbers[name] if numbers[name].ndim else float(numbers[name])
         return RidgeModel(
             **numbers,
-            features=_names(values["features"]),
-            targets=_names(values["targets"]),
+            features=names_of_list(values["features"]),
+            targets=names_of_list(values["targets"]),
             unit=values["unit"],
             n=values["n"],
             covariance=Covariance.of(parts) if parts else None,
@@ -208,44 +199,3 @@ def load_model(folder: str | Path) -> RidgeModel:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("a field is missing or wrong", str(record), error, "fit it again") from error
-
-
-def environment() -> dict[str, str]:
-    """What, beside the settings, the bits of a fit depend on."""
-    names = ("weightdecay", "torch", "numpy", "polars", "safetensors")
-    versions = {name: version_of(name) for name in names}
-    return {**versions, "python": platform.python_version(), "machine": platform.machine()}
-
-
-def _read_tensors(path: Path, sha256: Any) -> dict[str, Tensor]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            "a file cannot be read", str(path), error.strerror or error, "fit it again"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        what = "cut short, changed, or not the file that model.json was written with"
-        raise InputError(what, str(path), f"{len(content):,} bytes", "fit it again")
-    try:
-        return safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise InputError("not a safetensors file", str(path), error, "fit it again") from error
-
-
-def _names(names: list[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(names)
-
-
-def _stored(value: float | Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().contiguous().clone()
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def _plain(value: float | Tensor) -> Any:
-    """A number, or a list of them, as JSON has it."""
-    if isinstance(value, Tensor) and value.ndim:
-        return [_plain(one) for one in value.tolist()]
-    number = float(value)
-    return number if math.isfinite(number) else None

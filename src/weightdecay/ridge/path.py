@@ -1,5 +1,6 @@
 """The front door: data in, the whole regularisation path out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightdecay.errors import InputError
+from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.by_folds import by_folds, folds_alone
 from weightdecay.ridge.by_rows import by_products, by_singular_values, splits_of
 from weightdecay.ridge.columns import Intercept, Problem, target_variance
@@ -16,6 +17,7 @@ from weightdecay.ridge.data import Given, all_finite, checked
 from weightdecay.ridge.folds import Splits, splits
 from weightdecay.ridge.from_files import path_of_file
 from weightdecay.ridge.judge import SMALL, Job, path_of
+from weightdecay.ridge.leaks import leak
 from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.memory import require
 from weightdecay.ridge.record import RidgePath
@@ -50,8 +52,8 @@ def ridge_path(
         X: inputs (n, p): tensor, array, or a pandas or polars DataFrame. Or a .csv or .parquet file or a
             folder of such shards, which is read in blocks; then y, `drop` and `sample_weight` name columns.
         y: target (n,), or targets (n, t).
-        lambdas: the grid, in `unit`; by default one that suits the data, widened where the least score is at
-            its edge.
+        lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
+            half a decade on both sides, or is at a true edge.
         cv: a number of folds, "loo", "gcv", "evidence", an object with scikit-learn's `split`, or pairs
             (training rows, test rows), or a fold for each row (n,).
         unit: the convention of λ, a name of `wd.conventions()`.
@@ -65,7 +67,7 @@ def ridge_path(
             take the standard deviations of all rows.
         drop: columns of a file to leave out.
         engine: who reads a file: None this process, "dask" workers on this machine, "tcp://host:port" or a
-            `distributed.Client` those of a scheduler.
+            `distributed.Client` those of a scheduler; with TLS a client that has certificates.
         on_progress: called with the rows of a file that are read, and how many there are or None.
         shared: choose one λ for all targets, by the mean of their scores in units of each one's variance.
 
@@ -79,10 +81,12 @@ def ridge_path(
         A `RidgePath`.
 
     Raises:
-        InputError: data, folds or strengths that cannot be used, or more memory than there is.
+        InputError: data, folds or strengths that cannot be used, a named column that is the target itself, or
+            more memory than there is.
 
     Warns:
-        WeightDecayWarning: the curve is flat, the least score is at an edge, or digits are lost.
+        WeightDecayWarning: the curve is flat, the least score is at an edge, digits are lost, or a column of
+            an array is the target itself.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> X = torch.randn(30, 10, generator=generator, dtype=torch.float64)
@@ -117,6 +121,7 @@ def ridge_path(
         raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
     given = checked(X, y, sample_weight, penalty_factors, intercept, standardize)
     problem = given.problem
+    leaks = leak(problem.X, problem.y, given.features, given.targets)
     found = _splits(X, y, cv, seed, groups, given)
     job = Job(
         strength=strength(unit, len(problem.X), target_variance(problem)),
@@ -127,7 +132,7 @@ def ridge_path(
         targets=given.targets,
         single=given.single,
         settings={
-            "seed": seed,
+            "seed": int(seed),
             "intercept": intercept,
             "standardize": standardize,
             "penalty_factors": None if problem.penalty is None else problem.penalty.tolist(),
@@ -140,13 +145,16 @@ def ridge_path(
     )
     try:
         with one_pool():
-            return path_of(_route(problem, found.scheme), job)
+            path = path_of(_route(problem, found.scheme), job)
     except FloatingPointError:  # a sum is not finite: say which cell
         all_finite(problem.X, "X", given.features)
         what = "sums of squares are beyond what float64 can hold"
         raise InputError(
             what, "X", float(problem.X.abs().max()), "divide the columns by their size"
         ) from None
+    for doubt in leaks:
+        warnings.warn(doubt, WeightDecayWarning, stacklevel=2)
+    return replace(path, doubts=(*path.doubts, *leaks)) if leaks else path
 
 
 def _route(problem: Problem, scheme: Scheme) -> Route:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,12 +13,27 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
+from weightdecay.files import write_together
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.explain import facts
 from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.record_files import (
+    environment,
+    json_bytes,
+    plain,
+    sha256,
+    tensor_bytes,
+)
 from weightdecay.ridge.route import Route, at_least
+from weightdecay.ridge.stored import store, tensors_of, values_of
 from weightdecay.ridge.strength import Strength
 from weightdecay.select import Edge
+
+KIND, VERSION = "ridge path", 1
+# Fields that are plain values.
+PLAIN = ("unit", "edge", "flat", "cv", "route", "n", "p")
+
+REMEMBERED = 1_000_000  # coefficients that are kept when they have been found: 8 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +51,7 @@ class RidgePath:
         fold_scores: each fold's mean squared error (K, L) or (K, L, t); None without folds.
         precision: estimated relative error of the scores, not smaller than the true one (L,).
         best: λ of the least score; one each (t,) for several targets, unless one is shared.
-        one_se: the largest λ whose score is within one standard error of the least.
+        one_se: the strongest λ whose score is within one standard error of the least.
         edge: "low" or "high" where the least score is at an end of the grid, which was not to be moved.
         flat: whether one standard error tells no λ of the grid from the best, for some target.
         flat_range: the λ around the best that one standard error does not tell from it; the widest target's.
@@ -70,6 +87,7 @@ class RidgePath:
     settings: Mapping[str, Any] = field(repr=False)
     _solver: Route = field(repr=False)
     _strength: Strength = field(repr=False)
+    _last: dict[tuple[float, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def dof(self) -> Float64[Tensor, " L"]:
@@ -88,11 +106,11 @@ class RidgePath:
 
     def coef(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Coefficients on the original scale (p,) or (p, t), at λ in `unit`; at the best without it."""
-        return self._squeezed(self._solver.solve(self._alphas(lam))[0])
+        return self._squeezed(self._solution(self._alphas(lam))[0])
 
     def intercept(self, lam: float | Tensor | None = None) -> Float64[Tensor, "*t"]:
         """The intercept () or (t,)."""
-        return self._squeezed(self._solver.solve(self._alphas(lam))[1])
+        return self._squeezed(self._solution(self._alphas(lam))[1])
 
     def predict(self, X: Any, lam: float | Tensor | None = None) -> Float64[Tensor, "m *t"]:
         """Predictions for new rows (m,) or (m, t) at λ; a DataFrame is matched by name."""
@@ -147,6 +165,43 @@ class RidgePath:
             columns[f"fold_{k + 1}"] = fold.reshape(L, t).T.reshape(-1).tolist()
         return pl.DataFrame(columns)
 
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write path.safetensors, path.parquet (`frame`) and path.json into a folder, made if need be.
+
+        Of the data nothing is kept but means and standard deviations of the columns. Coefficients are those
+        of every λ of the grid; of the best and by one standard error only where they would take more than
+        160 MB. Either all files are replaced or none; path.json has the checksums of the others.
+
+        Returns:
+            The files' paths.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        stored = store(self)
+        numbers, table = tensor_bytes(tensors_of(stored)), BytesIO()
+        self.frame().write_parquet(table)
+        record = {
+            "kind": KIND,
+            "version": VERSION,
+            "sha256": {"path.safetensors": sha256(numbers), "path.parquet": sha256(table.getvalue())},
+            **{name: getattr(self, name) for name in PLAIN},
+            "best": plain(self.best),
+            "one_se": plain(self.one_se),
+            "flat_range": self.flat_range,
+            "single": self.scores.ndim == 1,
+            "targets": self.targets,
+            "notes": self.notes,
+            "doubts": self.doubts,
+            "settings": dict(self.settings),
+            "context": dict(self._strength.context),
+            "solver": values_of(stored),
+            "environment": environment(),
+            "features": self.features,
+        }
+        files = {"path.safetensors": numbers, "path.parquet": table.getvalue()}
+        return write_together(folder, {**files, "path.json": json_bytes(record)})
+
     def _alphas(self, lam: float | Tensor | None) -> Float64[Tensor, " t"]:
         """α of λ, one for each target."""
         t = self.scores[0].numel()
@@ -154,6 +209,20 @@ class RidgePath:
         if len(alphas) not in (1, t):
             raise InputError("one λ for each target is needed", "lam", len(alphas), f"give one, or {t}")
         return at_least(alphas, self._solver).expand(t).to(self._solver.device)
+
+    def _solution(
+        self, alphas: Float64[Tensor, " t"]
+    ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """Coefficients and intercepts; the last small ones are remembered: one asks for both in turn."""
+        key = tuple(alphas.tolist())
+        if key not in self._last:
+            found = self._solver.solve(alphas)
+            if found[0].numel() > REMEMBERED:
+                return found
+            self._last.clear()
+            self._last[key] = found
+        coef, intercept = self._last[key]
+        return coef.clone(), intercept.clone()
 
     def _dof(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         s = self._solver.eigenvalues.cpu()
@@ -172,7 +241,7 @@ class RidgePath:
         self, lam: float | Tensor | None, covariance: Covariance | None, more: dict[str, Any]
     ) -> RidgeModel:
         alphas = self._alphas(lam)
-        coef, intercept = self._solver.solve(alphas)
+        coef, intercept = self._solution(alphas)
         mean, sd = self._solver.inputs()
         given = self.best if lam is None else lam
         one = float(alphas.min()) == float(alphas.max())

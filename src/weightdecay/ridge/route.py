@@ -101,7 +101,7 @@ class Route(Protocol):
         ...
 
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
-        """Coefficients and intercepts on the original scale, an α for each target."""
+        """Coefficients and intercepts on the original scale, an α for each target; for one target several."""
         ...
 
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:

@@ -31,7 +31,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     every fold and in the final fit.
 
     Args:
-        alphas: the grid; None makes one that suits the data, widened while the least score is at its edge.
+        alphas: the grid; None makes one that suits the data, widened while the least score is near its edge.
         cv: "loo" (exact leave-one-out), "gcv", "evidence", a number of folds (shuffled), a splitter of
             scikit-learn, or pairs (train, test).
         choose: "best", the α of least score, or "one_se", the largest α within one standard error of it.

@@ -5,12 +5,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float64
-from torch import Tensor
 
 from weightdecay.engine import map_merge
 from weightdecay.errors import InputError
@@ -251,25 +250,18 @@ def tall_from(
     if K < 2:
         raise InputError("too few folds", "cv", K, "two are needed at least")
 
-    def chosen(first: int, count: int) -> Any:
-        return _places(first, count, K, stats.seed)
-
+    chosen = partial(_places, K=K, seed=stats.seed)
     return Tall(whole, stats.folds, tuple(training(stats.folds)), "folds", penalty, dtype, rows, chosen)
 
 
 def _again(stats: Statistics) -> Callable[[], Iterator[Block]]:
     """The table's rows from the start, weights of mean 1."""
-
-    def rows() -> Iterator[Block]:
-        first = 0
-        for block in stats.source.blocks():
-            weights = None if block.weights is None else block.weights / stats.scale
-            yield Block(first, block.X, block.y, weights)
-            first += len(block.X)
-
-    return rows
+    return partial(_rows_again, stats)
 
 
-def out_of_fold(route: Tall, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-    """Predictions of each row by a fit without it, in blocks, in the order of the table."""
-    return route.out_of_fold_blocks(alphas)
+def _rows_again(stats: Statistics) -> Iterator[Block]:
+    first = 0
+    for block in stats.source.blocks():
+        weights = None if block.weights is None else block.weights / stats.scale
+        yield Block(first, block.X, block.y, weights)
+        first += len(block.X)

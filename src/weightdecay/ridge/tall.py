@@ -16,7 +16,6 @@ from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve
 from weightdecay.ridge.held_out import (
-    Block,
     Chooser,
     Rows,
     leave_one_out,
@@ -27,7 +26,8 @@ from weightdecay.ridge.held_out import (
     squares_by_rows,
 )
 from weightdecay.ridge.lambda_axis import Axis, axis, whole
-from weightdecay.ridge.moments import BLOCK, Moments, check_float32, fold_moments, merge_tree, training
+from weightdecay.ridge.moments import Moments, check_float32, fold_moments, merge_tree, training
+from weightdecay.ridge.passes import by_fold, by_pairs, in_memory
 from weightdecay.ridge.route import Criterion, Curve, Scale, Scheme, scale_of
 
 EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
@@ -372,39 +372,3 @@ def _finite(moments: Moments) -> Moments:
     if not bool(moments.G.diagonal().sum().isfinite()):
         raise FloatingPointError("X")
     return moments
-
-
-def in_memory(problem: Problem) -> Rows:
-    """The rows of a problem in blocks."""
-    n, p = problem.X.shape
-    step = max(256, BLOCK // (4 * p))
-
-    def rows():
-        for first in range(0, n, step):
-            part = slice(first, min(n, first + step))
-            weights = None if problem.weights is None else problem.weights[part]
-            yield Block(first, problem.X[part], problem.y[part], weights)
-
-    return rows
-
-
-def by_fold(fold: Tensor) -> Chooser:
-    """Held-out places in a block, where every row is in one fold."""
-    K, fold = int(fold.max()) + 1, fold.cpu()
-
-    def chosen(first: int, count: int) -> Sequence[Tensor]:
-        here = fold[first : first + count]
-        return here.argsort(stable=True).split(here.bincount(minlength=K).tolist())
-
-    return chosen
-
-
-def by_pairs(tests: Sequence[Tensor]) -> Chooser:
-    """Held-out places in a block, where splits may overlap or leave rows out."""
-    tests = [test.cpu().sort().values for test in tests]
-
-    def chosen(first: int, count: int) -> Sequence[Tensor]:
-        ends = torch.tensor([first, first + count])
-        return [test[slice(*torch.searchsorted(test, ends).tolist())] - first for test in tests]
-
-    return chosen
