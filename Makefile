@@ -41,6 +41,7 @@ bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/textbook.py
 	$(BIN)/python benchmarks/attach.py
 	$(BIN)/python benchmarks/ridge.py
+	$(BIN)/python benchmarks/sweep.py
 
 clean:
 	rm -rf .venv docs/_build runs

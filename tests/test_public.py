@@ -36,6 +36,7 @@ def test_public_names_are_these():
         "Rule",
         "Run",
         "Setup",
+        "Sweep",
         "Synthetic",
         "TableFile",
         "Toward",
@@ -50,12 +51,14 @@ def test_public_names_are_these():
         "load_model",
         "load_path",
         "load_run",
+        "load_sweep",
         "param_groups",
         "plot",
         "preset",
         "ridge_path",
         "run_experiment",
         "split",
+        "sweep",
         "transfer",
     ]
     for name in wd.__all__:
@@ -122,6 +125,19 @@ def test_options_are_these():
                 ),
             ]
         ),
+        "sweep": sorted(
+            [
+                "file",
+                *(
+                    f"--{name}"
+                    for name in (
+                        *("strengths", "unit", "seeds", "epochs", "batch-size", "rule", "lr", "minimize"),
+                        *("maximize", "widen", "refine", "engine", "device", "out", "resume", "curves"),
+                        *("quiet", "json"),
+                    )
+                ),
+            ]
+        ),
         "predict": ["--interval", "--json", "--out", "--quiet", "data", "model"],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
@@ -151,7 +167,9 @@ def test_importing_the_package_imports_nothing_heavy():
     assert "torch" not in loaded("import weightdecay; weightdecay.InputError")
 
 
-@pytest.mark.parametrize("command", ["textbook", "fit", "predict", "transfer", "convert", "half-life"])
+@pytest.mark.parametrize(
+    "command", ["textbook", "fit", "predict", "sweep", "transfer", "convert", "half-life"]
+)
 def test_help_does_not_import_torch(command):
     code = f"sys.argv = ['weightdecay', '{command}', '--help']\nfrom weightdecay import cli\n"
     modules = loaded(code + "try: cli.main()\nexcept SystemExit: pass")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from weightdecay.ridge.record import RidgePath
     from weightdecay.rules import L2, Cautious, Corrected, Decoupled, Independent, Rule, Toward, chain
     from weightdecay.schedule.setups import Setup, Transfer, transfer
+    from weightdecay.sweeps.loading import load_sweep
+    from weightdecay.sweeps.record import Sweep
+    from weightdecay.sweeps.run import sweep
     from weightdecay.textbook.data import Synthetic, TableFile
     from weightdecay.textbook.experiment import run_experiment
     from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
@@ -56,6 +59,7 @@ _HOMES = {
     "Rule": "rules",
     "Run": "textbook.record",
     "Setup": "schedule.setups",
+    "Sweep": "sweeps.record",
     "Synthetic": "textbook.data",
     "TableFile": "textbook.data",
     "Toward": "rules",
@@ -70,12 +74,14 @@ _HOMES = {
     "load_model": "ridge.model",
     "load_path": "ridge.loading",
     "load_run": "textbook.record",
+    "load_sweep": "sweeps.loading",
     "param_groups": "groups",
     "plot": "reports.plot",
     "preset": "groups",
     "ridge_path": "ridge.path",
     "run_experiment": "textbook.experiment",
     "split": "groups",
+    "sweep": "sweeps.run",
     "transfer": "schedule.setups",
 }
 
@@ -102,6 +108,7 @@ __all__ = [
     "Rule",
     "Run",
     "Setup",
+    "Sweep",
     "Synthetic",
     "TableFile",
     "Toward",
@@ -116,12 +123,14 @@ __all__ = [
     "load_model",
     "load_path",
     "load_run",
+    "load_sweep",
     "param_groups",
     "plot",
     "preset",
     "ridge_path",
     "run_experiment",
     "split",
+    "sweep",
     "transfer",
 ]
 

@@ -10,6 +10,7 @@ from weightdecay.errors import InputError
 
 S = TypeVar("S")
 T = TypeVar("T")
+PATIENCE = 10.0  # seconds in which a scheduler has to answer
 DEATHS = 3  # workers that may die of one shard before it is given up
 
 
@@ -105,14 +106,15 @@ class Capacity:
 
 
 @contextmanager
-def connected(engine: Any) -> Iterator[tuple[Any, Capacity | None]]:
+def connected(engine: Any, patience: float = PATIENCE) -> Iterator[tuple[Any, Capacity | None]]:
     """The client of an engine, open for the block, and what its workers can do; None and None for no engine.
 
     Args:
         engine: as in `map_merge`.
+        patience: seconds in which a scheduler has to answer.
 
     Raises:
-        InputError: no Dask; no such engine; no scheduler that answers within 10 s.
+        InputError: no Dask; no such engine; no scheduler that answers.
 
     >>> with connected(None) as found:
     ...     found
@@ -121,7 +123,7 @@ def connected(engine: Any) -> Iterator[tuple[Any, Capacity | None]]:
     if engine is None:
         yield None, None
         return
-    with _client(_dask(), engine) as client:
+    with _client(_dask(), engine, patience) as client:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         shares = [w["memory_limit"] // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
         tasks = sum(worker["nthreads"] for worker in workers)
@@ -265,7 +267,7 @@ def _dask() -> Any:
 
 
 @contextmanager
-def _client(distributed: Any, engine: Any) -> Iterator[Any]:
+def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterator[Any]:
     """A client of the scheduler that is meant; what was started here is closed at the end."""
     if isinstance(engine, distributed.Client):
         yield engine
@@ -296,7 +298,7 @@ def _client(distributed: Any, engine: Any) -> Iterator[Any]:
             "leave it out, or give 'dask', 'tcp://host:port' or 'tls://host:port'",
         )
     try:
-        client = distributed.Client(engine, timeout="10s")
+        client = distributed.Client(engine, timeout=patience)
     except TypeError as error:
         remedy = (
             "give a `distributed.Client` with security=, or set distributed.comm.tls in Dask's configuration"

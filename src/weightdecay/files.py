@@ -86,6 +86,6 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]
     """
     folder = writable_folder(Path(folder))
     with contextlib.ExitStack() as stack:
-        for name in reversed(files):  # what is entered last is renamed first
+        for name in reversed(list(files)):  # what is entered last is renamed first
             stack.enter_context(replacing(folder / name)).write_bytes(files[name])
     return [folder / name for name in files]

@@ -11,6 +11,7 @@ import typer
 
 from weightdecay import __version__
 from weightdecay.cli.ridge import fit, predict
+from weightdecay.cli.sweep import sweep
 from weightdecay.cli.textbook import textbook
 from weightdecay.cli.units import convert, half_life, transfer
 from weightdecay.errors import InputError
@@ -31,6 +32,7 @@ _OPTIONS = {
         *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
         *("dtype", "curve", "curve_seeds", "settings", "cv", "unit", "choose", "groups", "time", "weights"),
         *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine"),
+        *("strengths", "rule", "widen", "refine", "minimize", "maximize", "device", "chunk", "resume"),
     )
 }
 
@@ -85,8 +87,9 @@ def _as_given(error: typer.TyperException) -> str:
 def _in_options(error: InputError) -> str:
     """The message with settings spelled as options: n_train -> --n-train."""
     message = str(error)
-    if error.where in _OPTIONS:
-        message = message.replace(f": {error.where}", f": {_OPTIONS[error.where]}", 1)
+    name, place = re.fullmatch(r"(\w*)(.*)", error.where, re.DOTALL).groups()  # pyright: ignore
+    if name in _OPTIONS and (not place or place.startswith("[")):
+        message = message.replace(f": {error.where}", f": {_OPTIONS[name]}", 1)
     return re.sub(r"\b[a-z]+_[a-z]+\b(?= = )", lambda word: _OPTIONS.get(word[0], word[0]), message)
 
 
@@ -104,6 +107,7 @@ def _root(
 app.command()(textbook)
 app.command()(fit)
 app.command()(predict)
+app.command()(sweep)
 app.command()(transfer)
 app.command()(convert)
 app.command("half-life")(half_life)

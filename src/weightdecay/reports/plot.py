@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightdecay.files import replacing
-from weightdecay.reports import ridge
+from weightdecay.reports import ridge, sweep
 from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, STYLE
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.views import CoefficientPath, HeldOut
+from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import LambdaCurve, Run
 
 TRAIN, TEST, THEORY, RIDGE = BLUE, ORANGE, BLACK, GREEN
@@ -28,9 +29,11 @@ def plot(result: Any, ax: Any = None) -> Any:
         result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
             choices). A `RidgePath` has two more views, from `weightdecay.ridge.views`:
-            `coefficient_path(path)` and `held_out(path, y)`.
-        ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), and for a view of
-            several targets an array of one each; None makes a new pyplot figure.
+            `coefficient_path(path)` and `held_out(path, y)`. Or a `Sweep`: its score against the strength,
+            and where it has a second axis the heat map of both.
+        ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), for a view of several
+            targets an array of one each, and for a `Sweep` with a second axis an array of two, or one for
+            the curves alone; None makes a new pyplot figure.
 
     Returns:
         The Axes, or the array of them.
@@ -38,8 +41,10 @@ def plot(result: Any, ax: Any = None) -> Any:
     Raises:
         TypeError: the result is of another kind, or None because the run has no curve.
     """
-    if not isinstance(result, Run | LambdaCurve | RidgePath | CoefficientPath | HeldOut):
-        raise TypeError(f"plot draws a Run or its curve, or a RidgePath, not {type(result).__name__}")
+    if not isinstance(result, Run | LambdaCurve | RidgePath | CoefficientPath | HeldOut | Sweep):
+        raise TypeError(
+            f"plot draws a Run or its curve, a Sweep, or a RidgePath, not {type(result).__name__}"
+        )
     with mpl.rc_context(STYLE):
         if ax is None:
             from matplotlib import pyplot as plt  # only here: it looks for a display
@@ -51,7 +56,7 @@ def plot(result: Any, ax: Any = None) -> Any:
         elif isinstance(result, Run):
             _draw_losses(result, np.atleast_2d(ax))
         else:
-            ridge.draw(result, ax)
+            _module(result).draw(result, ax)
     return ax
 
 
@@ -90,15 +95,20 @@ def _size(result: Any) -> tuple[float, float]:
     if isinstance(result, LambdaCurve):
         return 6.4, 4.4
     if not isinstance(result, Run):
-        return ridge.figure_size(result)
+        return _module(result).figure_size(result)
     return 3.2 * max(2, len(result.experiment.watched)), 2.6 * len(result.experiment.versions)
+
+
+def _module(result: Any) -> Any:
+    """The module that draws a record of ridge or of sweeps."""
+    return sweep if isinstance(result, Sweep) else ridge
 
 
 def _axes(result: Any, figure: Figure) -> Any:
     if isinstance(result, LambdaCurve):
         return figure.subplots()
     if not isinstance(result, Run):
-        return ridge.figure_axes(result, figure)
+        return _module(result).figure_axes(result, figure)
     shape = len(result.experiment.versions), len(result.experiment.watched)
     return figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
 

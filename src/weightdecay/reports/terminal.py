@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -115,11 +116,11 @@ class GrowingCurves(Watcher):
         return Group(Columns(panels, padding=0), self._progress)
 
 
-def chart(looks: Sequence[Evaluation], values: Sequence[float], width: int, height: int) -> Text:
+def chart(looks: Sequence[Any], values: Sequence[float], width: int, height: int) -> Text:
     """Train and test loss over the epochs in braille dots, log scale; `values` sets the scale's ends.
 
     Args:
-        looks: one training's looks.
+        looks: one training's looks: epoch, train_loss, test_loss, and how many epochs there are in all.
         values: all losses that share the vertical scale.
         width: of the chart in characters, the axis' labels included.
         height: in lines.

@@ -62,6 +62,9 @@ class LinearSweep:
         b: the bias at the end (S, L).
         coordinates: the weights at the end in the basis (S, k, L).
         basis: orthonormal columns (S, p, k), or None where the coordinates are the weights.
+        batch_loss: c/2 times the mean squared error of an epoch's batches, each before its step, averaged
+            (S, L, E); None unless asked for.
+        diverged: the first step whose batch loss is not finite, -1 where there is none (S, L); likewise.
     """
 
     lambdas: Float[Tensor, " L"]
@@ -72,6 +75,8 @@ class LinearSweep:
     b: Float[Tensor, "S L"]
     coordinates: Float[Tensor, "S k L"]
     basis: Float[Tensor, "S p k"] | None
+    batch_loss: Float[Tensor, "S L E"] | None = None
+    diverged: Int64[Tensor, "S L"] | None = None
 
     @property
     def w(self) -> Float[Tensor, "S L p"]:
@@ -91,6 +96,8 @@ def train_linear(
     penalize_bias: bool = False,
     adam_bias: AdamBias | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
+    batch_losses: bool = False,
+    on_look: Callable[[slice, Float[Tensor, "S t L"]], None] | None = None,
 ) -> LinearSweep:
     """Train every seed at every strength by minibatch gradient descent.
 
@@ -110,6 +117,8 @@ def train_linear(
         penalize_bias: let the bias decay, too.
         adam_bias: step the bias by Adam instead (its penalty, if any, is then part of its gradient).
         on_epoch: called as on_epoch(done, total) after each epoch.
+        batch_losses: keep what the batches' losses were, too.
+        on_look: called at each look with the place of a block of strengths and its predictions of y_test.
 
     Returns:
         A LinearSweep. A training that diverges ends in inf or NaN and leaves the others alone.
@@ -120,11 +129,16 @@ def train_linear(
     test_design = _with_ones(problem.X_test if basis is None else problem.X_test @ basis)
     block = max(1, _BLOCK_BYTES // (seeds * max(n, problem.X_test.shape[1]) * design.element_size()))
     blocks = lambdas.split(block)
+    batches = -(-n // batch_size)
+    batch_loss = design.new_empty(seeds, len(lambdas), epochs) if batch_losses else None
+    diverged = torch.full((seeds, len(lambdas)), -1, device=design.device) if batch_losses else None
     looks = tuple(e for e in range(1, epochs + 1) if e % every == 0 or e == epochs)
 
     def train_block(index: int, lambdas: Tensor) -> tuple[Tensor, Tensor]:
         """The state at the end (S, k + 1, L) and train loss, test loss and norm at each look (3, S, L, E)."""
         Z = torch.cat([start, problem.b[:, None]], 1)[:, :, None].repeat(1, 1, len(lambdas))
+        place = slice(index * block, index * block + len(lambdas))
+        errors = Z.new_empty(batches, seeds, len(lambdas)) if batch_losses else None
         decay = (lr * lambdas).expand(Z.shape[1:]).clone()
         if not penalize_bias or adam_bias:
             decay[-1] = 0
@@ -134,14 +148,25 @@ def train_linear(
             rows = problem.order[:, epoch - 1]
             X = design.take_along_dim(rows[:, :, None], 1)
             y = problem.y.take_along_dim(rows, 1)[:, :, None]
-            for A, target in zip(X.split(batch_size, 1), y.split(batch_size, 1), strict=True):
+            for i, (A, target) in enumerate(zip(X.split(batch_size, 1), y.split(batch_size, 1), strict=True)):
                 residual = torch.baddbmm(target, A, Z, beta=-1)
+                if errors is not None:
+                    torch.mean(residual.square(), 1, out=errors[i])
                 bias = adam.step(Z[:, -1], loss_scale * residual.mean(1)) if adam else None
                 # Not Z *= 1 - decay: rounding 1 - decay would bend a small decay the same way at every step.
                 Z.addcmul_(Z, decay, value=-1)
                 Z.baddbmm_(A.mT, residual, alpha=-lr * loss_scale / A.shape[1])
                 if bias is not None:
                     Z[:, -1] = bias
+            if errors is not None:
+                assert batch_loss is not None
+                assert diverged is not None
+                batch_loss[:, place, epoch - 1] = errors.mean(0) * (loss_scale / 2)
+                bad = ~errors.isfinite()
+                first = torch.where(bad.any(0), bad.int().argmax(0) + (epoch - 1) * batches, -1)
+                diverged[:, place] = torch.where(diverged[:, place] < 0, first, diverged[:, place])
+            if epoch in looks and on_look:
+                on_look(place, test_design @ Z)
             if epoch in looks:
                 look = looks.index(epoch)
                 seen[0, look] = _half_mse(design, problem.y, Z)
@@ -154,7 +179,18 @@ def train_linear(
     with torch.no_grad():
         ends, seen = zip(*(train_block(i, part.to(design)) for i, part in enumerate(blocks)), strict=True)
     Z = torch.cat(ends, 2)
-    return LinearSweep(lambdas, looks, *torch.cat(seen, 2), b=Z[:, -1], coordinates=Z[:, :-1], basis=basis)
+    if batch_loss is not None:
+        batch_loss = batch_loss[:, :, [epoch - 1 for epoch in looks]]
+    return LinearSweep(
+        lambdas,
+        looks,
+        *torch.cat(seen, 2),
+        b=Z[:, -1],
+        coordinates=Z[:, :-1],
+        basis=basis,
+        batch_loss=batch_loss,
+        diverged=diverged,
+    )
 
 
 def _span(problem: LinearProblem) -> tuple[Tensor | None, Tensor, Tensor]:

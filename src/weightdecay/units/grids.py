@@ -30,8 +30,7 @@ def _part(part: str, where: str) -> list[float]:
             return [float(first)]
         low, high, count = float(first), float(rest[0]), int(rest[1])
         if len(rest) == 2 and math.isfinite(high) and 0 < low < high and 2 <= count <= 100_000:
-            start, span = math.log10(low), math.log10(high) - math.log10(low)
-            return [low, *(10 ** (start + span * i / (count - 1)) for i in range(1, count - 1)), high]
+            return log_spaced(low, high, count)
     except (ValueError, IndexError):
         pass
     raise InputError(
@@ -40,3 +39,13 @@ def _part(part: str, where: str) -> list[float]:
         repr(part),
         "write 0,3 or first:last:count with 0 < first < last",
     )
+
+
+def log_spaced(low: float, high: float, count: int) -> list[float]:
+    """At least two numbers from `low` to `high`, both exactly, equally far apart on a log axis.
+
+    >>> log_spaced(0.1, 10, 3)
+    [0.1, 1.0, 10]
+    """
+    start, span = math.log10(low), math.log10(high) - math.log10(low)
+    return [low, *(10 ** (start + span * i / (count - 1)) for i in range(1, count - 1)), high]

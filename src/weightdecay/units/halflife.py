@@ -13,6 +13,8 @@ import numpy as np
 from weightdecay.errors import InputError
 from weightdecay.units.coupled import coupled_rate as coupled_rate
 from weightdecay.units.coupled import coupled_weight_decay as coupled_weight_decay
+from weightdecay.units.grids import log_spaced
+from weightdecay.units.numbers import count as whole
 from weightdecay.units.numbers import number, vector
 
 Law = Literal["lr", "lr_relative", "lr_squared", "constant"]
@@ -119,6 +121,20 @@ class HalfLife:
                 plain = number(value, f"HalfLife.{f.name}", above=0, infinite=f.name != "lr")
                 object.__setattr__(self, f.name, plain)
 
+    @classmethod
+    def grid(cls, low: float, high: float, count: int, unit: str = "epochs") -> "tuple[HalfLife, ...]":
+        """Half-lives from `low` to `high`, both included, equally far apart on a log axis.
+
+        Raises:
+            InputError: not 0 < low < high, fewer than two, or no such unit.
+
+        >>> [h.epochs for h in HalfLife.grid(0.5, 8, 3)]
+        [0.5, 2.0, 8.0]
+        """
+        if unit not in _PER:
+            raise InputError("no such unit", "unit", repr(unit), f"use {', '.join(_PER)}")
+        return tuple(cls(**{unit: value}) for value in _grid(low, high, count))
+
     def in_steps(
         self,
         *,
@@ -176,10 +192,27 @@ class HalfLives:
     def __post_init__(self) -> None:
         object.__setattr__(self, "per_run", number(self.per_run, "HalfLives.per_run", least=0))
 
+    @classmethod
+    def grid(cls, low: float, high: float, count: int) -> "tuple[HalfLives, ...]":
+        """Half-lives per run from `low` to `high`, both included, equally far apart on a log axis.
+
+        Raises:
+            InputError: not 0 < low < high, or fewer than two.
+
+        >>> [h.per_run for h in HalfLives.grid(0.1, 10, 3)]
+        [0.1, 1.0, 10.0]
+        """
+        return tuple(cls(value) for value in _grid(low, high, count))
+
     @property
     def retention(self) -> float:
         """The share of the initial weights that is left at the end, 2^-H."""
         return 2**-self.per_run
+
+
+def _grid(low: float, high: float, count: int) -> list[float]:
+    low, count = number(low, "low", above=0), whole(count, "count", least=2, most=100_000)
+    return log_spaced(low, number(high, "high", above=low), count)
 
 
 def half_life(rate: float) -> float:

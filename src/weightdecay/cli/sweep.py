@@ -1,0 +1,263 @@
+"""`weightdecay sweep`: the best strength for the model of a Python file."""
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weightdecay.errors import InputError
+from weightdecay.units import grid
+
+if TYPE_CHECKING:
+    from weightdecay.sweeps.record import Sweep
+    from weightdecay.sweeps.run import Progress
+    from weightdecay.sweeps.script import Script
+    from weightdecay.sweeps.strengths import Strengths, Unit
+
+EPOCHS = 20  # where neither the file nor the command says
+_UNITS: "dict[str, Unit]" = {
+    "weight-decay": "weight_decay",
+    "half-lives": "half_lives_per_run",
+    "half-life-steps": "half_life_steps",
+    "half-life-epochs": "half_life_epochs",
+    "half-life-samples": "half_life_samples",
+    "half-life-tokens": "half_life_tokens",
+}
+
+
+def sweep(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="A Python file with make_model, data, loss and optimizer."),
+    ],
+    strengths: Annotated[
+        str, typer.Option(help="What to try: 0.1,1 or first:last:count, log spaced; no decay always is.")
+    ],
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="Of the strengths: weight-decay (λ), half-lives (per run), half-life-steps, "
+            "half-life-epochs, half-life-samples."
+        ),
+    ] = "weight-decay",
+    seeds: Annotated[str, typer.Option(help="How many seeds, or which, by commas.")] = "8",
+    epochs: Annotated[
+        int | None, typer.Option(help=f"Passes over the data. [the file's, else {EPOCHS}]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples of a step. [the file's, else 128 or all there are]")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Decay rules, by commas: l2, decoupled, cautious, ... [the file's, else decoupled]"
+        ),
+    ] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="Step sizes as a second axis: 1e-4:1e-2:5. [the optimizer's own]")
+    ] = None,
+    minimize: Annotated[
+        str | None, typer.Option(help="Choose by loss, or by a metric of the file. [the file's, else loss]")
+    ] = None,
+    maximize: Annotated[
+        str | None, typer.Option(help="Choose by a metric of which more is better, instead.")
+    ] = None,
+    widen: Annotated[
+        int, typer.Option(help="How often to go on by a decade where the best is at an edge.")
+    ] = 2,
+    refine: Annotated[int, typer.Option(help="How often to halve the steps around the best.")] = 0,
+    engine: Annotated[
+        str | None, typer.Option(help="Train on several machines: dask, or a scheduler as tcp://host:port.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to train: cpu, cuda. [where the data are]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/sweep"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in the folder.")] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Draw the curves of the trainings that finish, while it runs.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, an object a line: progress, and at last the result.")
+    ] = False,
+) -> None:
+    """Find the best weight decay for a model: train it at many strengths and seeds at once.
+
+    weightdecay sweep examples/digits.py --strengths 1e-3:30:24 --seeds 8 --out runs/digits
+
+    The file has make_model() -> model, data = (train, test) or a function that returns both, loss(output,
+    target) and optimizer(parameters), without decay of its own; it may have metrics, schedule, epochs,
+    batch_size, rule, on, clip, every, minimize and maximize.
+
+    Writes every finished training into a store at once: after anything, --resume goes on. At the end also
+    tables (table.parquet, curves.parquet), the best weights, sweep.json and a figure.
+    """
+    given = dict(locals())
+    options = _options(given)
+    script = _loaded(file)
+    arguments = _arguments(script, options)
+    with _untouched(out) as begun, _report(options["strengths"], given) as told, _streams() as printer:
+
+        def on_progress(progress: "Progress") -> None:
+            begun()
+            told(progress)
+            if as_json:
+                printer(_progress(progress))
+
+        found = _swept(script, arguments, out, resume, on_progress)
+        paths = _figures(found, out)
+    names = ", ".join(path.name for path in paths)
+    if as_json:
+        print(json.dumps({"event": "result", **found.to_dict(), "files": [str(path) for path in paths]}))
+    elif not quiet:
+        from weightdecay.reports.sweep_terminal import print_sweep
+
+        print_sweep(found, _console())
+        print(*found.lines, f"written into {out}: {names}", sep="\n")
+    if not quiet:
+        for doubt in found.doubts:
+            print(f"note: {doubt}", file=sys.stderr)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as `sweep` takes them; None where nothing was given."""
+    from weightdecay.sweeps.strengths import read_strengths
+
+    if (unit := given["unit"]) not in _UNITS:
+        raise InputError("no such unit", "unit", repr(unit), f"use {', '.join(_UNITS)}")
+    if given["minimize"] is not None and given["maximize"] is not None:
+        raise InputError("choose by one score", "maximize", given["maximize"], "leave out --minimize")
+    return {
+        "strengths": read_strengths(given["strengths"], _UNITS[unit]),
+        "seeds": _seeds(given["seeds"]),
+        "rule": None if given["rule"] is None else _rules(given["rule"]),
+        "lr": None if given["lr"] is None else grid(given["lr"], "lr"),
+        **{
+            name: given[name]
+            for name in (
+                *("epochs", "batch_size", "minimize", "maximize", "widen", "refine", "engine", "device"),
+            )
+        },
+    }
+
+
+def _seeds(text: str) -> int | list[int]:
+    try:
+        parts = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError("not seeds", "seeds", repr(text), "give how many, or which, by commas") from None
+    return parts[0] if "," not in text else parts
+
+
+def _rules(text: str) -> list[Any]:
+    from weightdecay.rules import RULES
+
+    known = {name.lower(): rule for name, rule in RULES.items()}
+    names = [name.strip().lower() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError("no such rule", "rule", repr(name), f"use {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _loaded(file: str) -> "Script":
+    """The file; what its code prints goes to stderr, and of its traceback its own frames are shown."""
+    from weightdecay.sweeps.script import ScriptError, load_script
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return load_script(file)
+    except ScriptError as error:
+        print(error.frames, file=sys.stderr)
+        raise
+
+
+def _arguments(script: "Script", options: dict[str, Any]) -> dict[str, Any]:
+    """The file's arguments, then the command's."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    arguments = {"epochs": EPOCHS, **script.arguments, **chosen}
+    if "minimize" in chosen:
+        arguments.pop("maximize", None)  # the file's
+    return arguments
+
+
+def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool, on_progress: Any) -> "Sweep":
+    from weightdecay.sweeps.run import sweep as front_door
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to keep
+    try:
+        return front_door(
+            **arguments,
+            out=out,
+            resume=resume,
+            on_progress=on_progress,
+            about={"script": script.sha256},
+        )
+    except KeyboardInterrupt:
+        print(f"what is finished is kept in {out}: --resume goes on", file=sys.stderr)
+        raise
+
+
+def _figures(found: "Sweep", out: Path) -> "list[Path]":
+    """The figures, and everything else that is in the folder."""
+    from weightdecay.reports.plot import save_figure
+
+    save_figure(found, out, "sweep")
+    return sorted(path for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _progress(progress: "Progress") -> dict[str, Any]:
+    best = None if progress.best is None else {"strength": progress.best[0], "score": progress.best[1]}
+    numbers = {name: getattr(progress, name) for name in ("done", "total", "share", "seconds")}
+    return {"event": "progress", **numbers, "best": best}
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[Any]:
+    """Standard output for the command alone: what the file's code prints goes to stderr. Yields a printer."""
+    own = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield lambda values: print(json.dumps(values), file=own, flush=True)
+
+
+@contextlib.contextmanager
+def _untouched(out: Path) -> Iterator[Any]:
+    """Take new folders away again if nothing was trained; yields what to call when something is."""
+    trained: list[bool] = []
+    made: list[Path] = []
+    with contextlib.suppress(OSError):  # a name that is no name is for others to refuse
+        made = [one for one in (out, *out.parents) if not one.exists()]
+    try:
+        yield lambda: trained or trained.append(True)
+    except InputError:
+        if made and not trained:
+            shutil.rmtree(made[-1], ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _report(strengths: "Strengths", given: dict[str, Any]) -> Iterator[Any]:
+    """A bar where stderr is a terminal; else nothing."""
+    if given["quiet"] or given["as_json"] or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    from weightdecay.reports.sweep_terminal import SweepBar
+
+    with SweepBar(Console(stderr=True), strengths.unit, given["curves"]) as bar:
+        yield bar
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=110, color_system=None)

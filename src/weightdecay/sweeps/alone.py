@@ -1,0 +1,183 @@
+"""One training as people write it: the oracle of the vectorised trainer, and its fallback."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import weightdecay.hooks as hooks
+from weightdecay.errors import WeightDecayWarning
+from weightdecay.rules import Chain
+from weightdecay.sweeps.looks import measures_of, outputs_of, trained_of
+from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
+from weightdecay.sweeps.records import Checkpoint, ChunkResult, Copy, Look
+from weightdecay.sweeps.seeds import made, mixed, order
+from weightdecay.sweeps.settings import Settings, optimizer_of
+
+OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
+
+
+class Alone:
+    """A copy in training: the user's model, the user's optimizer, and the rule attached to it."""
+
+    def __init__(self, settings: Settings, copy: Copy) -> None:
+        self.settings, self.copy = settings, copy
+        task, rules = settings.task, settings.strong[settings.chunk.strengths.index(copy.strength)].rules
+        self.model = made(task, copy.seed)
+        self.optimizer = optimizer_of(task, list(self.model.parameters()), copy.lr)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightDecayWarning)
+            self.decay = hooks.attach(
+                self.optimizer,
+                rules[0] if len(rules) == 1 else Chain(rules),
+                model=self.model,
+                on=task.on,
+                steps_per_epoch=settings.steps_per_epoch,
+                samples_per_step=task.batch_size,
+                steps=settings.rates.shape[1],
+                schedule=settings.rates,
+            )
+        self.looks: list[Look] = []
+        self.diverged: int | None = None
+
+    def train_epoch(self, epoch: int) -> None:
+        """Train an epoch, counted from 0, up to a loss that is not finite; look after it if it is time."""
+        task, data, seed = self.settings.task, self.settings.task.train, self.copy.seed
+        self.model.train()
+        batches = order(len(data), seed, epoch).split(task.batch_size)
+        losses = []
+        for i, rows in enumerate(batches if self.diverged is None else ()):
+            step = epoch * len(batches) + i
+            for group, lr in zip(self.optimizer.param_groups, self.settings.rates[:, step], strict=True):
+                group["lr"] = float(lr)
+            batch = [tensor[rows].to(task.device) for tensor in (*data.inputs, data.target)]
+            losses.append(self._step(step, batch[:-1], batch[-1]))
+            if not math.isfinite(losses[-1]):
+                self.diverged = step
+                break
+        if task.looked_at(epoch + 1):
+            finite = self.diverged is None
+            self.looks.append(self._look(epoch + 1, sum(losses) / len(batches) if finite else math.nan))
+
+    def _step(self, step: int, inputs: list[Tensor], target: Tensor) -> float:
+        """One step of the optimizer; the loss before it, without penalty."""
+        task, losses = self.settings.task, []
+
+        def closure() -> Tensor:
+            torch.manual_seed(mixed(self.copy.seed, "step", step))
+            self.optimizer.zero_grad()
+            loss = task.loss(self.model(*inputs), target)
+            loss.backward()
+            if task.clip is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), task.clip)
+            losses.append(loss.item())
+            return loss
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightDecayWarning)
+            if _needs_closure(self.optimizer):
+                self.optimizer.step(closure)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            else:
+                closure()
+                self.optimizer.step()
+        return losses[0]
+
+    @torch.no_grad()
+    def _look(self, epoch: int, train_loss: float) -> Look:
+        task = self.settings.task
+        if self.diverged is not None:
+            return Look(epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan))
+        self.model.eval()
+        torch.manual_seed(mixed(self.copy.seed, "look", epoch))
+        outputs = outputs_of(
+            lambda *inputs: self.model(*(x.to(task.device) for x in inputs)), task.test, task
+        )
+        target = task.test.target.to(task.device)
+        found = {name: float(measure(outputs, target)) for name, measure in measures_of(task).items()}
+        return Look(epoch, train_loss, found.pop(""), found)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers on the CPU; NaN if it diverged."""
+        named = (*self.model.named_parameters(), *self.model.named_buffers())
+        found = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named}
+        if self.diverged is not None:
+            for tensor in found.values():
+                if tensor.is_floating_point():
+                    tensor.fill_(math.nan)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """All that training goes on from."""
+        return {
+            "model": {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())},
+            "optimizer": optimizer_state(self.optimizer),
+            "decay": self.decay.state_dict(),
+            "looks": [[look.epoch, look.train_loss, look.test_loss, look.metrics] for look in self.looks],
+            "diverged": self.diverged,
+        }
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            tensor.copy_(state["model"][name])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.decay.load_state_dict(state["decay"])
+        self.looks, self.diverged = [Look(*look) for look in state["looks"]], state["diverged"]
+
+
+def train_alone(
+    settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
+) -> ChunkResult:
+    """Train the copies of a chunk one after another; epochs are counted over all of them."""
+    task, chunk = settings.task, settings.chunk
+    finished: list[list[Any]] = []  # of each copy that is done: looks, diverged, weights
+    running, done = None, 0
+    if start is not None:
+        finished, running = unpack(start.tensors, start.plain, task.device)
+        done = start.epoch
+    for copy in chunk.copies[len(finished) :]:
+        one = Alone(settings, copy)
+        if running is not None:
+            one.load(running)
+            running = None
+        for epoch in range(done - len(finished) * task.epochs, task.epochs):
+            one.train_epoch(epoch)
+            done += 1
+            if on_epoch is not None and epoch + 1 < task.epochs:
+                on_epoch(done, lambda done=done, one=one: Checkpoint(done, *pack([finished, one.state()])))
+        finished.append([one.state()["looks"], one.diverged, one.weights()])
+        if on_epoch is not None:
+            on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
+    return _result(settings, finished)
+
+
+def _result(settings: Settings, finished: list[list[Any]]) -> ChunkResult:
+    chunk, steps = settings.chunk, settings.task.steps_per_epoch
+    trained = [
+        trained_of(
+            copy,
+            settings.strong[chunk.strengths.index(copy.strength)].weight_decay,
+            [Look(*look) for look in looks],
+            diverged,
+            steps,
+        )
+        for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True)
+    ]
+    shape = len(chunk.seeds), len(chunk.strengths)
+    weights = {
+        name: torch.stack([part[2][name] for part in finished]).unflatten(0, shape) for name in finished[0][2]
+    }
+    return ChunkResult(tuple(trained), weights)
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer evaluates the loss itself, as LBFGS does."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return isinstance(optimizer, torch.optim.LBFGS) or (
+        closure is not None and closure.default is inspect.Parameter.empty
+    )

@@ -1,0 +1,188 @@
+"""What a model, a loss and metrics have to be before anything is trained; and what a copy of them takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from weightdecay.errors import InputError
+from weightdecay.sweeps.looks import outputs_of
+from weightdecay.sweeps.seeds import made, mixed
+from weightdecay.sweeps.task import Task
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a batch and the test data showed.
+
+    Args:
+        draws: whether the model draws random numbers.
+        forward_bytes: of one copy, kept from the forward pass of a batch for the backward pass.
+        weight_bytes: of its parameters and buffers.
+        output_bytes: of its outputs for all test examples.
+        results: loss and metrics, to be compared.
+    """
+
+    draws: bool
+    forward_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    results: str
+
+
+def check_task(task: Task, seed: int) -> Seen:
+    """Try model, loss and metrics on one batch, twice under one seed.
+
+    Raises:
+        InputError: the model cannot be made or called; parameters that are not float, or none to train; two
+            runs under one seed differ; the loss is not one number that the parameters decide; a metric fails.
+    """
+    models = [_model(task, seed) for _ in range(2)]
+    _check_parameters(models[0])
+    again = models[1].state_dict()
+    for name, tensor in models[0].state_dict().items():
+        if name not in again or not torch.equal(tensor, again[name]):
+            raise _undetermined("its initialisation differs between two runs", name)
+    one, two = (_seen(task, model, seed) for model in models)
+    if one.results != two.results:
+        raise _undetermined("its output differs between two runs", type(models[0]).__name__)
+    return one
+
+
+def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
+    rows = min(task.batch_size, len(task.train))
+    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+    target = task.train.target[:rows].to(task.device)
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = _bytes([tensor])
+        return tensor
+
+    def trained() -> Tensor:
+        model.train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return _loss(task, _output(model, inputs), target)
+
+    def looked() -> Any:
+        model.eval()
+        return outputs_of(
+            lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
+        )
+
+    weights = [*model.parameters(), *model.buffers()]
+    loss, draws = _drawing(task, mixed(seed, "step", 0), trained)
+    with torch.no_grad():
+        output, draws_too = _drawing(task, mixed(seed, "look", 0), looked)
+        target = task.test.target.to(task.device)
+        results = [loss.item(), *(_metric(task, name, output, target) for name in task.metrics)]
+    shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
+    return Seen(
+        draws=draws or draws_too,
+        forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
+        weight_bytes=_bytes(weights),
+        output_bytes=_bytes(pytree.tree_leaves(output)),
+        results=repr([results, [leaf.double().sum().item() for leaf in pytree.tree_leaves(output)]]),
+    )
+
+
+def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
+    """What a function gives, and whether it drew random numbers."""
+    torch.manual_seed(seed)
+    before = _random_states(task)
+    found = function()
+    return found, not all(map(torch.equal, before, _random_states(task)))
+
+
+def _random_states(task: Task) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else states
+
+
+def _model(task: Task, seed: int) -> nn.Module:
+    try:
+        model = made(task, seed)
+    except Exception as error:
+        what = f"the model cannot be made ({type(error).__name__}: {error})"
+        raise InputError(what, "make_model", _named(task.make_model), "mend it") from error
+    if not isinstance(model, nn.Module):
+        what = "make_model has to return a torch.nn.Module"
+        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
+    return model
+
+
+def _check_parameters(model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if isinstance(p, nn.UninitializedParameter):
+            remedy = "give the layer its sizes"
+            raise InputError("a parameter without a shape before the first batch", name, "lazy", remedy)
+        if not p.is_floating_point():
+            kind = str(p.dtype).removeprefix("torch.")
+            raise InputError("a parameter that is not float", name, kind, "use a floating point type")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("nothing to train", "make_model", type(model).__name__, "unfreeze some parameters")
+
+
+def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
+    try:
+        return model(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
+        what = f"the model cannot be called with the data ({type(error).__name__}: {_line(error)})"
+        raise InputError(
+            what, "inputs", shapes, "give what the model takes; the last tensor is the target"
+        ) from error
+
+
+def _loss(task: Task, output: Any, target: Tensor) -> Tensor:
+    try:
+        loss = task.loss(output, target)
+    except Exception as error:
+        what = f"the loss cannot be computed ({type(error).__name__}: {_line(error)})"
+        raise InputError(what, "loss", _named(task.loss), "give a function of (output, target)") from error
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        what = "the loss has to be one number for a batch"
+        raise InputError(what, "loss", found, "return the mean over the batch, a 0-dim tensor")
+    if not loss.requires_grad or not loss.is_floating_point():
+        what = "the loss does not depend on the parameters"
+        raise InputError(
+            what, "loss", _named(task.loss), "compute it from the output, without detach or item"
+        )
+    return loss
+
+
+def _metric(task: Task, name: str, output: Any, target: Tensor) -> float:
+    try:
+        return float(task.metrics[name](output, target))
+    except Exception as error:
+        what = f"the metric cannot be computed ({type(error).__name__}: {_line(error)})"
+        remedy = "give a function of (output, target) that returns one number"
+        raise InputError(what, f"metrics[{name!r}]", _named(task.metrics[name]), remedy) from error
+
+
+def _undetermined(what: str, where: str) -> InputError:
+    return InputError(
+        f"the model is not deterministic under a fixed seed: {what}",
+        "make_model",
+        where,
+        "draw all random numbers from torch's global generator, and none at import",
+    )
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,279 @@
+"""The course of a sweep: round after round, chunk after chunk, stored as they finish; then the record."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from weightdecay.errors import InputError, Interrupted
+from weightdecay.sweeps.checkpoints import Keeper, Weights, joined, taken
+from weightdecay.sweeps.leader import Leader, key_of
+from weightdecay.sweeps.loading import load_sweep
+from weightdecay.sweeps.plan import Plan, chunks_of
+from weightdecay.sweeps.record import Sweep, sweep_record
+from weightdecay.sweeps.records import Chunk, ChunkResult, Trained
+from weightdecay.sweeps.rounds import GRID, next_round
+from weightdecay.sweeps.running import Job, results
+from weightdecay.sweeps.seeds import set_up
+from weightdecay.sweeps.selection import Goal
+from weightdecay.sweeps.settings import settings_of
+from weightdecay.sweeps.store import Round, Store
+from weightdecay.sweeps.strengths import Strengths
+from weightdecay.sweeps.task import Task
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Args:
+        done: trainings that are finished and stored.
+        total: trainings of the rounds that are decided on; widening and refining add some.
+        seconds: since the call.
+        best: the best strength so far and its mean score over seeds; None before every seed of one is done.
+        looks: a training that has just finished, with its curve; None after an epoch.
+        share: of all epochs that are done; a running chunk's count, too.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    best: tuple[float, float] | None
+    looks: Trained | None
+    share: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for.
+
+    Args:
+        task: what is trained.
+        grid: the strengths as given, no decay included.
+        seeds: the seeds.
+        goal: what is chosen by.
+        widen: how many rounds may widen the grid.
+        refine: how many rounds refine it.
+    """
+
+    task: Task
+    grid: Strengths
+    seeds: tuple[int, ...]
+    goal: Goal
+    widen: int
+    refine: int
+
+    @property
+    def pairs(self) -> list[tuple[str, float | None]]:
+        """Every rule at every step size."""
+        return [(rule, lr) for rule in self.task.rules for lr in self.task.lrs or (None,)]
+
+
+def check_strengths(asked: Asked, strengths: tuple[float, ...]) -> None:
+    """Refuse strengths that a rule cannot have at a step size.
+
+    Raises:
+        InputError: one is out of range, or would remove a whole weight in a step.
+    """
+    with set_up(asked.task):
+        for rule, lr in asked.pairs:
+            settings_of(asked.task, Chunk(rule, lr, strengths, asked.grid.unit, asked.seeds[:1]))
+
+
+@dataclass
+class Course:
+    """A sweep on its way.
+
+    Args:
+        asked: what was asked for.
+        store: what is finished.
+        plan: how trainings are put together.
+        folder: of the store; None for memory.
+        checkpoint_seconds: the least time between two checkpoints of a chunk.
+        client: of Dask; None: here.
+        on_progress: who is told.
+        settings: for the record.
+        begun: when, by the monotonic clock.
+    """
+
+    asked: Asked
+    store: Store
+    plan: Plan
+    folder: Path | None
+    checkpoint_seconds: float
+    client: Any
+    on_progress: OnProgress | None
+    settings: dict[str, Any]
+    begun: float
+    chunks: list[Chunk] = field(default_factory=list)
+    done: int = 0
+    total: int = 0
+    last_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.weights = Weights(self.folder and self.folder / "weights")
+        self.leader = Leader(self.asked.goal, self.asked.seeds)
+
+    def to_the_end(self) -> Sweep:
+        """Every round, and the record."""
+        try:
+            for one in self._rounds():
+                self._train(one)
+            trained = self._trained()
+            record = self._record(trained)
+            return self._finished(replace(record, weights=self._best_weights(record)))
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(self._partial()) from interrupt
+
+    def _rounds(self) -> Iterator[Round]:
+        """The rounds, each decided on, and stored, when the ones before are trained."""
+        asked, rounds = self.asked, []
+        new: Round | None = Round(0, GRID, asked.grid.values)
+        while new is not None:
+            rounds.append(self.store.agree_round(new))
+            yield rounds[-1]
+            new = next_round(
+                *(rounds, self._trained(), asked.goal, asked.grid.unit, asked.widen, asked.refine),
+                self._possible,
+            )
+
+    def _possible(self, strength: float) -> bool:
+        """Whether every rule at every step size can have that strength."""
+        task = self.asked.task
+        try:
+            with set_up(task):
+                for rule, lr in self.asked.pairs:
+                    settings_of(
+                        task, Chunk(rule, lr, (strength,), self.asked.grid.unit, self.asked.seeds[:1])
+                    )
+        except InputError:
+            return False
+        return True
+
+    def _train(self, one: Round) -> None:
+        """Train and store what is missing of a round."""
+        asked = self.asked
+        chunks = chunks_of(self.plan, asked.pairs, one.strengths, asked.grid.unit, asked.seeds)
+        self.chunks += chunks
+        there = self.store.names()
+        self.leader.add(trained for trained in self._trained() if trained.copy in there)
+        missing = [chunk for chunk in chunks if not there.issuperset(chunk.copies)]
+        self.total = sum(len(chunk.copies) for chunk in self.chunks)
+        self.done = sum(copy in there for chunk in self.chunks for copy in chunk.copies)
+        for chunk, result in self._results(missing):
+            self._keep(chunk, result.trained, result.weights)
+
+    def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
+        keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
+        job = Job(self.asked.task, self.plan, keeper)
+        sizes = {"now": 0}
+
+        def told(share: float) -> None:
+            self._say(None, share * sizes["now"])
+
+        pending = list(chunks)
+        sizes["now"] = len(pending[0].copies) if pending else 0
+        with contextlib.closing(results(job, chunks, self.client, told)) as found:
+            for chunk, result in found:
+                yield chunk, result
+                keeper.drop(chunk)
+                pending.remove(chunk)
+                sizes["now"] = len(pending[0].copies) if pending else 0
+
+    def _keep(self, chunk: Chunk, trained: Sequence[Trained], weights: dict[str, Tensor]) -> None:
+        """Store a chunk: its weights first, so that what the store has is whole."""
+        self.weights.put(chunk, weights)
+        for one in trained:
+            self.store.add(one)
+        self.leader.add(trained)
+        self.done += len(trained)
+        for other in self.chunks:
+            if not self.leader.may_need(other):
+                self.weights.drop(other)
+        self._say(trained[-1], 0.0)
+
+    def _say(self, looks: Trained | None, running: float) -> None:
+        if self.on_progress is None:
+            return
+        best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
+        share = min(1.0, (self.done + running) / max(1, self.total))
+        seconds = time.monotonic() - self.begun
+        self.on_progress(Progress(self.done, self.total, seconds, best, looks, share))
+
+    def _trained(self) -> list[Trained]:
+        """What is stored, in an order that does not depend on who finished first."""
+        pairs, unit = self.asked.pairs, self.asked.grid.unit
+        found = self.store.trained()
+        values = {one.copy.strength for one in found}
+        places = {value: i for i, value in enumerate(Strengths((), unit).and_(list(values)).values)}
+        seeds = {seed: i for i, seed in enumerate(self.asked.seeds)}
+        return sorted(
+            found,
+            key=lambda one: (
+                pairs.index((one.copy.rule, one.copy.lr)),
+                places[one.copy.strength],
+                seeds[one.copy.seed],
+            ),
+        )
+
+    def _record(self, trained: Sequence[Trained]) -> Sweep:
+        goal, method = self.asked.goal, self.plan.method
+        return sweep_record(
+            trained,
+            minimize="loss" if goal.maximize else goal.name,
+            maximize=goal.name if goal.maximize else None,
+            method=f"{method.name}: {method.reason}",
+            settings=self.settings,
+            seconds=time.monotonic() - self.begun,
+        )
+
+    def _partial(self) -> Sweep | None:
+        """A record of what is finished, if that is enough for one."""
+        with contextlib.suppress(InputError):
+            return self._record(self._trained())
+        return None
+
+    def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
+        """The best strength's, seed by seed; trained again where its files are gone."""
+        key = record.rule, record.lr, record.best
+        if (kept := self._saved(record)) is not None:
+            return kept
+        parts: dict[int, dict[str, Tensor]] = {}
+        for chunk in self.chunks:
+            if (chunk.rule, chunk.lr) != key[:2] or record.best not in chunk.strengths:
+                continue
+            weights = self.weights.get(chunk)
+            if weights is None:
+                weights = next(result.weights for _, result in self._results([chunk]))
+                self.weights.put(chunk, weights)
+            part = taken(weights, slice(None), chunk.strengths.index(record.best))
+            parts[self.asked.seeds.index(chunk.seeds[0])] = part
+        return joined([parts[place] for place in sorted(parts)])
+
+    def _saved(self, record: Sweep) -> dict[str, Tensor] | None:
+        """The weights of a record in the folder that this one repeats."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(InputError):
+            before = load_sweep(self.folder)
+            names = [key_of(one.copy) for one in before.trained]
+            same = names == [key_of(one.copy) for one in record.trained] and before.best == record.best
+            if same and (before.rule, before.lr) == (record.rule, record.lr):
+                return dict(before.weights)
+        return None
+
+    def _finished(self, record: Sweep) -> Sweep:
+        """Save the record beside the store; what served to go on is removed."""
+        if self.folder is not None:
+            record.save(self.folder)
+            for name in ("weights", "checkpoints"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        return record

@@ -1,0 +1,51 @@
+"""The best strength so far, while trainings arrive one by one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from weightdecay.sweeps.records import Chunk, Copy, Trained
+from weightdecay.sweeps.selection import Goal
+
+Key = tuple[str, float | None, float]  # rule, learning rate, strength
+
+
+def key_of(copy: Copy) -> Key:
+    """What the seeds of a strength share."""
+    return copy.rule, copy.lr, copy.strength
+
+
+@dataclass
+class Leader:
+    """The strength with the best mean score of those that every seed has finished.
+
+    Args:
+        goal: what is best.
+        seeds: the seeds.
+    """
+
+    goal: Goal
+    seeds: tuple[int, ...]
+    scores: dict[Key, dict[int, float]] = field(default_factory=dict)
+    best: tuple[Key, float] | None = None
+
+    def add(self, trained: Iterable[Trained]) -> None:
+        """Take in trainings."""
+        for one in trained:
+            key = key_of(one.copy)
+            scores = self.scores.setdefault(key, {})
+            scores[one.copy.seed] = self.goal.score(one)
+            if self.complete(key):
+                mean = torch.tensor([scores[seed] for seed in self.seeds], dtype=torch.float64).mean().item()
+                if self.best is None or self.goal.sign * mean <= self.goal.sign * self.best[1]:
+                    self.best = key, mean
+
+    def complete(self, key: Key) -> bool:
+        """Whether every seed has finished."""
+        return len(self.scores.get(key, ())) == len(self.seeds)
+
+    def may_need(self, chunk: Chunk) -> bool:
+        """Whether the weights of a chunk may turn out to be the best."""
+        keys = [(chunk.rule, chunk.lr, strength) for strength in chunk.strengths]
+        return any(not self.complete(key) or (self.best and key == self.best[0]) for key in keys)

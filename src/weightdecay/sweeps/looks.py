@@ -1,0 +1,81 @@
+"""Looking at the test data, and what becomes of the looks."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from weightdecay.sweeps.records import Chunk, Copy, Look, Trained
+from weightdecay.sweeps.task import Data, Task
+
+# Rows of the test data that go through a model at once, at least.
+_ROWS = 256
+
+
+def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: int = 0) -> Any:
+    """A model's outputs for all rows, computed in batches and joined along their rows."""
+    rows = max(task.batch_size, _ROWS)
+    parts = [
+        pytree.tree_flatten(forward(*inputs))
+        for inputs in zip(*(tensor.split(rows) for tensor in data.inputs), strict=True)
+    ]
+    leaves = zip(*(leaves for leaves, _ in parts), strict=True)
+    return pytree.tree_unflatten([torch.cat(same, rows_axis) for same in leaves], parts[0][1])
+
+
+def measures_of(task: Task) -> Mapping[str, Callable[[Any, Tensor], Tensor]]:
+    """The loss, under an empty name, and the metrics."""
+    return {"": task.loss, **task.metrics}
+
+
+def all_trained(
+    chunk: Chunk,
+    weight_decays: Sequence[float | None],
+    steps_per_epoch: int,
+    seen: Sequence[Mapping[str, Any]],
+    diverged: Int64[Tensor, "S L"],
+) -> tuple[Trained, ...]:
+    """The records of a chunk's copies.
+
+    Args:
+        chunk: the copies.
+        weight_decays: what each strength comes to.
+        steps_per_epoch: to place a divergence among the looks.
+        seen: for each look "epoch", "train" (S, L) and "test", the measures by name (S, L).
+        diverged: the first step whose loss is not finite, -1 where there is none.
+    """
+    # As lists at once: a number taken out of a tensor costs as much as a small training step.
+    epochs = [look["epoch"] for look in seen]
+    trains = [look["train"].tolist() for look in seen]
+    tests = [{name: value.tolist() for name, value in look["test"].items()} for look in seen]
+    first, width = diverged.tolist(), len(chunk.strengths)
+    trained = []
+    for place, copy in enumerate(chunk.copies):
+        s, i = divmod(place, width)
+        looks = []
+        for epoch, train, test in zip(epochs, trains, tests, strict=True):
+            metrics = {name: value[s][i] for name, value in test.items() if name}
+            looks.append(Look(epoch, train[s][i], test[""][s][i], metrics))
+        at = first[s][i]
+        trained.append(trained_of(copy, weight_decays[i], looks, None if at < 0 else at, steps_per_epoch))
+    return tuple(trained)
+
+
+def trained_of(
+    copy: Copy, weight_decay: float | None, looks: list[Look], diverged: int | None, steps_per_epoch: int
+) -> Trained:
+    """One training's record; whatever was seen after it diverged is NaN."""
+    kept = tuple(
+        look if diverged is None or diverged >= look.epoch * steps_per_epoch else _blank(look)
+        for look in looks
+    )
+    last = _blank(kept[-1]) if diverged is not None else kept[-1]
+    return Trained(copy, weight_decay, last.train_loss, last.test_loss, last.metrics, kept, diverged)
+
+
+def _blank(look: Look) -> Look:
+    return Look(look.epoch, math.nan, math.nan, dict.fromkeys(look.metrics, math.nan))

@@ -1,0 +1,281 @@
+"""The record of a sweep: every training, the choices, the best weights; and the folder that holds it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import safetensors.torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from weightdecay.files import write_together
+from weightdecay.select import Edge
+from weightdecay.sweeps import explain
+from weightdecay.sweeps.records import Trained
+from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
+from weightdecay.sweeps.tables import curves_of, table_of
+
+KIND, VERSION = "sweep", 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """Trainings at many strengths and seeds, and what they say about the strength.
+
+    Where there is a second axis (rules or learning rates), strengths, scores and choices are those of its
+    best setting; `selections` and `heat()` have all of them.
+
+    Args:
+        trained: every training, as it ended.
+        goal: what strengths are chosen by.
+        selections: what the strengths of each rule and learning rate say.
+        chosen: the place of the best of them.
+        method: how it was trained, in words.
+        settings: everything that was chosen, as plain values.
+        weights: the best strength's parameters and buffers at the end, by name: (S, ...), a row each seed.
+        seconds: how long it took.
+    """
+
+    trained: tuple[Trained, ...]
+    goal: Goal
+    selections: tuple[Selection, ...]
+    chosen: int
+    method: str
+    settings: Mapping[str, Any]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def selection(self) -> Selection:
+        """What the strengths of the best rule and learning rate say."""
+        return self.selections[self.chosen]
+
+    @property
+    def rule(self) -> str:
+        """The best rule's name."""
+        return self.selection.rule
+
+    @property
+    def lr(self) -> float | None:
+        """The best learning rate, where there are several."""
+        return self.selection.lr
+
+    @property
+    def unit(self) -> str:
+        """The unit of all strengths: "weight_decay" is λ."""
+        return self.selection.unit
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """In the order of ascending strength, no decay (0) first (L,)."""
+        return self.selection.strengths
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds (S,)."""
+        return self.selection.seeds
+
+    @property
+    def scores(self) -> Float64[Tensor, " L"]:
+        """The mean score over seeds at each strength; ±infinity where a seed diverged (L,)."""
+        return self.selection.means
+
+    @property
+    def errors(self) -> Float64[Tensor, " L"]:
+        """The standard errors of the scores over seeds; 0 with one seed (L,)."""
+        return self.selection.errors
+
+    @property
+    def best(self) -> float:
+        """The strength with the best score, in `unit`."""
+        return self.selection.best
+
+    @property
+    def one_se(self) -> float:
+        """The strongest whose difference to the best, seed by seed, is within its standard error."""
+        return self.selection.one_se
+
+    @property
+    def edge(self) -> Edge:
+        """The end of the grid, "low" or "high", beyond which a better strength may be; None within it."""
+        return self.selection.edge
+
+    @property
+    def flat(self) -> bool:
+        """Whether one standard error tells no strength from the best."""
+        return self.selection.flat
+
+    @property
+    def flat_range(self) -> tuple[float, float]:
+        """The weakest and strongest around the best that one standard error does not tell from it."""
+        return self.selection.flat_range
+
+    @property
+    def no_decay(self) -> Comparison | None:
+        """No decay against the best strength; None where it was not trained."""
+        return self.selection.no_decay
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The number λ that the best strength comes to: what `weight_decay=` of AdamW takes for Decoupled."""
+        return self.selection.weight_decays[self.selection.place(self.best)]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The answer: the best, one standard error, against no decay, and the shape of the curve."""
+        return explain.lines(self.selection, self.goal, len(self.selections))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What to be careful about, in sentences."""
+        others = tuple(one for one in self.selections if one is not self.selection)
+        return explain.doubts(self.selection, self.goal, others)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to know, in sentences; the doubts last."""
+        return (*self.lines, f"trained {self.method}", *self.doubts)
+
+    def table(self) -> pl.DataFrame:
+        """One row per training: rule, lr, strength, weight_decay, seed, losses, metrics, diverged (step)."""
+        return table_of(self.trained)
+
+    def curves(self) -> pl.DataFrame:
+        """One row per training and look: rule, lr, strength, seed, epoch, losses, metrics."""
+        return curves_of(self.trained)
+
+    def heat(self) -> pl.DataFrame:
+        """One row per rule, learning rate and strength: what `summary` has, of every setting."""
+        return pl.concat(
+            _summary(one).select(
+                pl.lit(one.rule).alias("rule"), pl.lit(one.lr, dtype=pl.Float64).alias("lr"), pl.all()
+            )
+            for one in self.selections
+        )
+
+    def summary(self) -> pl.DataFrame:
+        """One row per strength of the best setting.
+
+        Columns: strength, weight_decay, score, error, difference (how much worse than the best, over shared
+        seeds), difference_error, diverged (how many seeds).
+        """
+        return _summary(self.selection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and answers as plain values; null where a number is infinite."""
+        none = self.no_decay
+        return {
+            "kind": KIND,
+            "goal": asdict(self.goal),
+            "rule": self.rule,
+            "lr": self.lr,
+            "unit": self.unit,
+            "strengths": list(self.strengths),
+            "scores": [_plain(value) for value in self.scores.tolist()],
+            "errors": [_plain(value) for value in self.errors.tolist()],
+            "seeds": list(self.seeds),
+            "best": self.best,
+            "weight_decay": self.weight_decay,
+            "one_se": self.one_se,
+            "edge": self.edge,
+            "flat": self.flat,
+            "flat_range": list(self.flat_range),
+            "no_decay": none and {name: _plain(value) for name, value in asdict(none).items()},
+            "method": self.method,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "settings": dict(self.settings),
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write table.parquet, curves.parquet, weights.safetensors and sweep.json; returns their paths.
+
+        The folder is made if need be. Either all files are written or none.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        files = {
+            "table.parquet": _parquet(self.table()),
+            "curves.parquet": _parquet(self.curves()),
+            "weights.safetensors": safetensors.torch.save(
+                {name: value.detach().cpu().contiguous().clone() for name, value in self.weights.items()}
+            ),
+        }
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        record = {**self.to_dict(), "version": VERSION, "sha256": sums}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return write_together(folder, {**files, "sweep.json": text.encode()})
+
+    def __repr__(self) -> str:
+        """The answer in a line."""
+        return (
+            f"Sweep(best={self.best:.6g}, one_se={self.one_se:.6g}, unit={self.unit!r}, edge={self.edge!r}, "
+            f"flat={self.flat}, trainings={len(self.trained)})"
+        )
+
+    def __str__(self) -> str:
+        """The answer in sentences."""
+        return "\n".join((*self.lines, *self.doubts))
+
+
+def sweep_record(
+    trained: Sequence[Trained],
+    *,
+    minimize: str = "loss",
+    maximize: str | None = None,
+    method: str = "",
+    settings: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+    seconds: float = 0.0,
+) -> Sweep:
+    """The record of trainings; a pure function of what they gave.
+
+    Args:
+        trained: trainings at strengths of one unit, in any order; the record keeps it.
+        minimize: "loss", the test loss, or a metric to choose by.
+        maximize: a metric to choose by instead, where more is better.
+        method: how it was trained, in words.
+        settings: everything that was chosen, as JSON has it.
+        weights: the best strength's, by name; which it is, `selections_of` and `best_of` say.
+        seconds: how long it took.
+
+    Raises:
+        DivergenceError: at every strength a training diverged.
+        InputError: nothing was trained; no such metric.
+    """
+    goal = goal_of(minimize, maximize, tuple(trained[0].metrics) if trained else ())
+    selections = selections_of(trained, goal)
+    chosen = best_of(selections, goal)
+    return Sweep(tuple(trained), goal, selections, chosen, method, settings or {}, weights or {}, seconds)
+
+
+def _summary(found: Selection) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "strength": found.strengths,
+            "weight_decay": found.weight_decays,
+            "score": found.means.tolist(),
+            "error": found.errors.tolist(),
+            "difference": found.differences.tolist(),
+            "difference_error": found.difference_errors.tolist(),
+            "diverged": (~found.scores.isfinite()).sum(0).tolist(),
+        },
+        schema_overrides={"weight_decay": pl.Float64, "diverged": pl.Int64},
+    )
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    finite = not isinstance(value, float) or abs(value) < float("inf")  # NaN is not less, either
+    return value if finite else None

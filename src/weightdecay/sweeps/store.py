@@ -1,0 +1,261 @@
+"""The store of a sweep: one SQLite file that is whole at every moment.
+
+Schema (application id "wdsw", user version 1); every value is plain and can be read by any SQLite program:
+
+    about    name TEXT, value TEXT (JSON)       settings, versions and the plan: whoever comes first writes
+    round    place, why, strengths (JSON)       0 is the grid as given, later ones widen or refine it
+    trained  id, rule, lr, strength, unit, seed, weight_decay, train_loss, test_loss, metrics (JSON), diverged
+    look     trained (an id), epoch, train_loss, test_loss, metrics (JSON)
+
+A training is stored in one transaction, with its looks, once: (rule, lr, strength, unit, seed) is unique and
+a second one is ignored, so that two processes on one store do each other no harm. NaN is NULL in a column and
+null in JSON. The journal is a write-ahead log (WAL), which needs a file system of this machine, not of a
+network. Nothing waits for the disk: kill -9 loses nothing; a power cut may lose the last trainings, which are
+then trained again, to the same bits.
+"""
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weightdecay.errors import InputError
+from weightdecay.sweeps.records import Copy, Look, Trained
+
+FILE = "sweep.sqlite"
+VERSION = 1
+_ID = int.from_bytes(b"wdsw")
+_WAIT = 60.0  # seconds for another process to finish writing
+_SCHEMA = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE round (place INTEGER PRIMARY KEY, why TEXT NOT NULL, strengths TEXT NOT NULL)",
+    "CREATE TABLE trained (id INTEGER PRIMARY KEY, rule TEXT NOT NULL, lr REAL,"
+    " strength REAL NOT NULL, unit TEXT NOT NULL, seed INTEGER NOT NULL, weight_decay REAL, train_loss REAL,"
+    " test_loss REAL, metrics TEXT NOT NULL, diverged INTEGER)",
+    # Two NULLs are different to SQLite; no learning rate is negative.
+    "CREATE UNIQUE INDEX once ON trained (rule, ifnull(lr, -1), strength, unit, seed)",
+    "CREATE TABLE look (trained INTEGER NOT NULL REFERENCES trained (id), epoch INTEGER NOT NULL,"
+    " train_loss REAL, test_loss REAL, metrics TEXT NOT NULL, PRIMARY KEY (trained, epoch)) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of a sweep.
+
+    Args:
+        place: 0, 1, ...
+        why: what it is for, in a few words.
+        strengths: new in this round, in the sweep's unit.
+    """
+
+    place: int
+    why: str
+    strengths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store.
+
+    Args:
+        connection: to the file, or to a store in memory.
+        file: where it is, for messages.
+    """
+
+    connection: sqlite3.Connection
+    file: str
+
+    def add(self, trained: Trained) -> bool:
+        """Store a training, in a transaction of its own; False if it was there.
+
+        Raises:
+            InputError: it cannot be written; what was stored before is there.
+        """
+        with self._transaction() as run:
+            row = run(_INSERT, _row(trained))
+            if not row.rowcount:
+                return False
+            looks = [
+                (row.lastrowid, look.epoch, look.train_loss, look.test_loss, _json(look.metrics))
+                for look in trained.looks
+            ]
+            for look in looks:
+                run("INSERT INTO look VALUES (?, ?, ?, ?, ?)", look)
+        return True
+
+    def trained(self) -> list[Trained]:
+        """Every training, in the order of their names, whoever stored what first."""
+        with self._told():
+            looks: dict[int, list[Look]] = {}
+            for at, epoch, train_loss, test_loss, metrics in self.connection.execute(
+                "SELECT * FROM look ORDER BY trained, epoch"
+            ):
+                look = Look(epoch, _number(train_loss), _number(test_loss), _metrics(metrics))
+                looks.setdefault(at, []).append(look)
+            rows = self.connection.execute(
+                "SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed"
+            ).fetchall()
+        return [_trained(row, tuple(looks.get(row[0], ()))) for row in rows]
+
+    def names(self) -> set[Copy]:
+        """The names of the trainings that are there."""
+        with self._told():
+            rows = self.connection.execute("SELECT rule, lr, strength, unit, seed FROM trained").fetchall()
+        return {Copy(*row) for row in rows}
+
+    def agree(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Store JSON values by name, none of them if there are any; returns what is there."""
+        with self._transaction() as run:
+            if not run("SELECT count(*) FROM about").fetchone()[0]:
+                for name, value in values.items():
+                    run("INSERT INTO about VALUES (?, ?)", (name, json.dumps(value)))
+            rows = run("SELECT name, value FROM about").fetchall()
+        return {name: json.loads(text) for name, text in rows}
+
+    def about(self, name: str) -> Any:
+        """The JSON value of a name; None if there is none."""
+        with self._told():
+            row = self.connection.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        return row and json.loads(row[0])
+
+    def agree_round(self, new: Round) -> Round:
+        """Store a round unless one of that place is there; returns what is there."""
+        with self._transaction() as run:
+            values = (new.place, new.why, json.dumps(new.strengths))
+            run("INSERT OR IGNORE INTO round VALUES (?, ?, ?)", values)
+            why, strengths = run("SELECT why, strengths FROM round WHERE place = ?", (new.place,)).fetchone()
+        return Round(new.place, why, tuple(json.loads(strengths)))
+
+    def rounds(self) -> list[Round]:
+        """The rounds so far."""
+        with self._told():
+            rows = self.connection.execute("SELECT * FROM round ORDER BY place").fetchall()
+        return [Round(place, why, tuple(json.loads(strengths))) for place, why, strengths in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._told():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection.execute
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says, as an InputError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(self.file, error) from error
+
+
+@contextmanager
+def opened(folder: Path | None) -> Iterator[Store]:
+    """The store in a folder, made if need be; without a folder, one in memory.
+
+    Raises:
+        InputError: the file cannot be written, is no store, or was written by another version.
+    """
+    file = ":memory:" if folder is None else str(folder / FILE)
+    try:
+        connection = sqlite3.connect(file, timeout=_WAIT, isolation_level=None)
+    except sqlite3.Error as error:
+        raise failure(file, error) from error
+    try:
+        _prepare(connection, file)
+        yield Store(connection, file)
+    finally:
+        connection.close()
+
+
+def failure(file: str, error: Exception) -> InputError:
+    """What SQLite says of a file, with what to do."""
+    text = str(error)
+    if isinstance(error, sqlite3.OperationalError):
+        remedy = "choose another folder, or give it space and the right to write, then resume"
+        return InputError("the sweep's store cannot be written", file, text, f"{remedy}: it is intact")
+    return InputError("not a sweep's store, or damaged", file, text, "choose another folder")
+
+
+def _prepare(connection: sqlite3.Connection, file: str) -> None:
+    """Make the tables, or find those of this version."""
+    try:
+        _patiently(connection, "PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        (id,), (version,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+        )
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        elif id != _ID:
+            raise InputError("not a sweep's store", file, "another program's file", "choose another folder")
+        elif version != VERSION:
+            raise InputError("a store of another version", file, version, f"this program writes {VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise failure(file, error) from error
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Changing the journal does not wait for another process by itself."""
+    end = time.monotonic() + _WAIT
+    while True:
+        try:
+            connection.execute(statement).fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+_INSERT = (
+    "INSERT OR IGNORE INTO trained"
+    " (rule, lr, strength, unit, seed, weight_decay, train_loss, test_loss, metrics, diverged)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _row(trained: Trained) -> tuple[Any, ...]:
+    copy = trained.copy
+    return (
+        *(copy.rule, copy.lr, copy.strength, copy.unit, copy.seed),
+        *(trained.weight_decay, trained.train_loss, trained.test_loss),
+        *(_json(trained.metrics), trained.diverged),
+    )
+
+
+def _trained(row: tuple[Any, ...], looks: tuple[Look, ...]) -> Trained:
+    _, *name, weight_decay, train_loss, test_loss, metrics, diverged = row
+    copy = Copy(*name)
+    losses = _number(train_loss), _number(test_loss)
+    return Trained(copy, weight_decay, *losses, _metrics(metrics), looks, diverged)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _json(metrics: Mapping[str, float]) -> str:
+    """Infinity becomes 1e999, which is JSON and is read as infinity; NaN becomes null."""
+    finite = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    return json.dumps(finite).replace("Infinity", "1e999")
+
+
+def _metrics(text: str) -> dict[str, float]:
+    return {name: _number(value) for name, value in json.loads(text).items()}
