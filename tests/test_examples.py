@@ -159,3 +159,24 @@ def test_ctrl_c_keeps_what_was_seen(tmp_path):
     assert found["complete"] is False
     assert 100 <= found["rules"][0]["looks"][-1]["step"] < 1000
     assert sorted(path.name for path in (tmp_path / "runs/pride").iterdir()) == ["curves.png", "results.json"]
+
+
+def test_strengths_are_carried_to_other_batch_sizes(tmp_path):
+    script = SCRIPT.with_name("half_life_transfers.py")
+    words = [sys.executable, str(script), "--seeds", "2", "--epochs", "15"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "runs/half-life/results.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["batch"] for row in rows] == [32, 128, 512] * 2
+    for row in rows:
+        assert f"{row['same_half_lives'][0]:.2f} ± " in done.stdout or row["judge"] == "likelihood"
+    first, *others = rows[:3]
+    assert first["same_lam"] == first["same_half_lives"]  # at the batch size where it was chosen
+    assert first["lam"] == 0 or all(row["lam_of_half_lives"] > first["lam"] for row in others)
+
+
+def test_the_transfer_names_a_wrong_option(tmp_path):
+    script = SCRIPT.with_name("half_life_transfers.py")
+    words = [sys.executable, str(script), "--seeds", "1"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: give two seeds at least, and one epoch\n")

@@ -227,6 +227,25 @@ def test_files_that_may_not_grow_are_told_and_the_store_stays_whole(whole, tmp_p
     same(jobs.job(out=tmp_path, resume=True), whole)
 
 
+def test_weights_that_do_not_fit_are_told(tmp_path):
+    """Half a file is none: what is there stays as it was."""
+    script = (
+        "import pathlib, resource, sys, torch, weightdecay\n"
+        "from weightdecay.sweeps.checkpoints import Weights\n"
+        "from weightdecay.sweeps.records import Chunk\n"
+        "weights = Weights(pathlib.Path(sys.argv[1]))\n"
+        "chunk = Chunk('L2', None, (0.0,), 'weight_decay', (0,))\n"
+        "weights.put(chunk, {'w': torch.ones(10)})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "try: weights.put(chunk, {'w': torch.ones(100_000)})\n"
+        "except weightdecay.InputError as error: print(error, len(weights.get(chunk)['w']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.startswith("a file cannot be written: "), done.stderr
+    assert done.stdout.endswith("intact 10\n")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_told(whole, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="the output folder cannot be written"):

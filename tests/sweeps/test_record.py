@@ -65,7 +65,7 @@ def test_the_answer_is_said_in_four_lines():
     assert one_se == "one standard error: every stronger decay is further than that from the best"
     low, high = (f"{value:.3g}" for value in (record().no_decay.low, record().no_decay.high))
     assert none.endswith(f"worse by 0.504, 95 % interval [{low}, {high}], seed by seed")
-    assert shape == "range: one standard error tells every other strength from the best"
+    assert shape == "range: both neighbours of the best are further than one standard error from it"
     (doubt,) = record().doubts
     assert "its gain over no decay, 0.504 of test loss, is a little too good" in doubt
     assert str(record()).splitlines() == [*record().lines, doubt]

@@ -3,6 +3,7 @@
 import inspect
 import json
 import sqlite3
+import time
 import warnings
 from functools import partial
 
@@ -61,8 +62,15 @@ def whole():
 
 
 def test_with_a_folder_and_without_one_are_the_same(whole, tmp_path):
-    found = job(out=tmp_path / "new" / "folder")
+    files = []
+
+    def count_files(progress):
+        files.append(len(list((tmp_path / "new" / "folder" / "weights").glob("*"))))
+
+    found = job(out=tmp_path / "new" / "folder", on_progress=count_files)
     same(found, whole)
+    assert 1 <= max(files) <= 2  # of six chunks: those that may still be the best
+    assert found.settings["versions"]["torch"] == torch.__version__
     same(wd.load_sweep(tmp_path / "new" / "folder"), whole)
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(
         [FILE, "sweep.json", "table.parquet", "curves.parquet", "weights.safetensors"]
@@ -98,6 +106,13 @@ def test_progress_counts_to_the_end(whole):
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1].done == seen[-1].total == len(whole.table())
     assert seen[-1].share == 1.0
+    assert seen[-1].looks is not None  # nothing is trained again for its weights
+    again = []
+    early = job(
+        on_progress=again.append, strengths=[0.3, 90.0], rule=wd.Decoupled, widen=0, refine=0, chunk=2
+    )
+    assert early.best < 90.0  # not of the chunk that comes last
+    assert again[-1].looks is not None
     assert all(0 < p.share <= 1 for p in seen)
     assert sum(p.looks is not None for p in seen) >= len(whole.table()) / 4
     assert len([p for p in seen if p.looks is None]) > 25  # every epoch of every chunk
@@ -159,7 +174,7 @@ def test_another_sweep_s_store_is_refused(tmp_path):
         ({"maximize": "accuracy"}, r"goal\.name, goal\.maximize"),
         ({"about": {"script": "abc"}}, "script"),
     ):
-        with pytest.raises(InputError, match=f"other settings: {name}: "):
+        with pytest.raises(InputError, match=f"other settings: {name}[:,] "):
             job(out=tmp_path, resume=True, **changes)
     with sqlite3.connect(tmp_path / FILE) as connection:
         (text,) = connection.execute("SELECT value FROM about WHERE name = 'settings'").fetchone()
@@ -242,10 +257,12 @@ def test_what_cannot_be_used_is_told_before_any_training(tmp_path, changes, mess
 def test_an_engine_that_does_not_answer_is_told_in_time():
     pytest.importorskip("distributed")
     assert inspect.signature(connected).parameters["patience"].default == 10.0
+    begun = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's, of a connection that fails
         with pytest.raises(InputError, match=r"no scheduler answers: engine = tcp://127\.0\.0\.1:1"):
             connected("tcp://127.0.0.1:1", patience=0.5).__enter__()
+    assert time.monotonic() - begun < 8
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ import torch
 from weightdecay.engine import Capacity, as_finished, connected
 from weightdecay.errors import InputError
 from weightdecay.sweeps.checkpoints import Keeper, Weights
+from weightdecay.sweeps.leader import Leader
 from weightdecay.sweeps.plan import Plan, chunks_of, plan_of, split
 from weightdecay.sweeps.records import Checkpoint, Chunk, Copy, Look, Trained
+from weightdecay.sweeps.selection import Goal
 from weightdecay.sweeps.store import FILE, Round, opened
 from weightdecay.sweeps.training import Method
 from weightdecay.sweeps.workers import in_processes, packed
@@ -228,6 +230,21 @@ def test_chunks_fit_into_memory_and_are_as_many_as_workers():
     assert plan_of(alone, 100, 2, CPU, None, None) == Plan(alone, 1, 1)
     plan = Plan(METHOD, 25, 2)
     assert Plan.from_dict(plan.to_dict()) == plan
+
+
+def test_weights_are_needed_until_a_strength_is_beaten():
+    leader = Leader(Goal(), (0, 1))
+    first, second = (Chunk("Decoupled", None, (value,), "weight_decay", (0, 1)) for value in (0.1, 0.2))
+    leader.add([trained(0.1, 0, loss=1.0), trained(0.2, 0, loss=5.0)])
+    assert leader.best is None
+    assert leader.may_need(first)
+    assert leader.may_need(second)
+    leader.add([trained(0.1, 1, loss=3.0)])
+    assert leader.best == (("Decoupled", None, 0.1), 4.0)
+    assert leader.may_need(second)  # a seed is missing
+    leader.add([trained(0.2, 1, loss=2.0)])
+    assert leader.may_need(first)
+    assert not leader.may_need(second)
 
 
 def _task(shared, item):

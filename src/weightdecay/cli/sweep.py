@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -103,10 +102,9 @@ def sweep(
     options = _options(given)
     script = _loaded(file)
     arguments = _arguments(script, options)
-    with _untouched(out) as begun, _report(options["strengths"], given) as told, _streams() as printer:
+    with _report(options["strengths"], given) as told, _streams() as printer:
 
         def on_progress(progress: "Progress") -> None:
-            begun()
             told(progress)
             if as_json:
                 printer(_progress(progress))
@@ -122,6 +120,7 @@ def sweep(
         print_sweep(found, _console())
         print(*found.lines, f"written into {out}: {names}", sep="\n")
     if not quiet:
+        print(f"trained {found.method}", file=sys.stderr)
         for doubt in found.doubts:
             print(f"note: {doubt}", file=sys.stderr)
 
@@ -225,21 +224,6 @@ def _streams() -> Iterator[Any]:
     own = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         yield lambda values: print(json.dumps(values), file=own, flush=True)
-
-
-@contextlib.contextmanager
-def _untouched(out: Path) -> Iterator[Any]:
-    """Take new folders away again if nothing was trained; yields what to call when something is."""
-    trained: list[bool] = []
-    made: list[Path] = []
-    with contextlib.suppress(OSError):  # a name that is no name is for others to refuse
-        made = [one for one in (out, *out.parents) if not one.exists()]
-    try:
-        yield lambda: trained or trained.append(True)
-    except InputError:
-        if made and not trained:
-            shutil.rmtree(made[-1], ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from weightdecay.rules import Chain
 from weightdecay.sweeps.looks import measures_of, outputs_of, trained_of
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult, Copy, Look
-from weightdecay.sweeps.seeds import made, mixed, order
+from weightdecay.sweeps.seeds import made, mixed, order, reseed
 from weightdecay.sweeps.settings import Settings, optimizer_of
 
 OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
@@ -68,7 +68,7 @@ class Alone:
         task, losses = self.settings.task, []
 
         def closure() -> Tensor:
-            torch.manual_seed(mixed(self.copy.seed, "step", step))
+            reseed(mixed(self.copy.seed, "step", step), task.device)
             self.optimizer.zero_grad()
             loss = task.loss(self.model(*inputs), target)
             loss.backward()
@@ -92,7 +92,7 @@ class Alone:
         if self.diverged is not None:
             return Look(epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan))
         self.model.eval()
-        torch.manual_seed(mixed(self.copy.seed, "look", epoch))
+        reseed(mixed(self.copy.seed, "look", epoch), task.device)
         outputs = outputs_of(
             lambda *inputs: self.model(*(x.to(task.device) for x in inputs)), task.test, task
         )

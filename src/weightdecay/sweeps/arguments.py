@@ -38,10 +38,11 @@ def task_of(
     Raises:
         InputError: an argument that cannot be used.
     """
+    adamw = "partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
     for name, value, example in (
         ("make_model", make_model, "a function that returns a new model"),
         ("loss", loss, "a function of (output, target), say torch.nn.functional.cross_entropy"),
-        ("optimizer", optimizer, "a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3)"),
+        ("optimizer", optimizer, f"a function of the parameters, say {adamw}"),
     ):
         if not callable(value) or isinstance(value, torch.optim.Optimizer):
             raise InputError("not a function", name, type(value).__name__, f"give {example}")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,8 @@ _ENDING = ".safetensors"
 def name_of(chunk: Chunk) -> str:
     """A file name for a chunk: the same in every process, another for every other chunk."""
     text = json.dumps(asdict(chunk), sort_keys=True)
-    return f"{chunk.rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    rule = re.sub(r"\W+", "_", chunk.rule)[:40]  # a user's own name, which may be no file's
+    return f"{rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass

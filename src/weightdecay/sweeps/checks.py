@@ -41,7 +41,7 @@ def check_task(task: Task, seed: int) -> Seen:
             runs under one seed differ; the loss is not one number that the parameters decide; a metric fails.
     """
     models = [_model(task, seed) for _ in range(2)]
-    _check_parameters(models[0])
+    check_parameters(models[0])
     again = models[1].state_dict()
     for name, tensor in models[0].state_dict().items():
         if name not in again or not torch.equal(tensor, again[name]):
@@ -49,7 +49,20 @@ def check_task(task: Task, seed: int) -> Seen:
     one, two = (_seen(task, model, seed) for model in models)
     if one.results != two.results:
         raise _undetermined("its output differs between two runs", type(models[0]).__name__)
+    _try_last_batch(task, models[1].train())
     return one
+
+
+def _try_last_batch(task: Task, model: nn.Module) -> None:
+    """An epoch's last batch holds what is left: BatchNorm refuses one of a single example."""
+    if not (rows := len(task.train) % task.batch_size):
+        return
+    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+    try:
+        _loss(task, _output(model, inputs), task.train.target[:rows].to(task.device))
+    except InputError as error:
+        what = f"the last batch of an epoch holds {rows} of {task.batch_size} examples, and {error}"
+        raise InputError(what, "batch_size", task.batch_size, "give another batch size") from error
 
 
 def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
@@ -69,16 +82,24 @@ def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
 
     def looked() -> Any:
         model.eval()
-        return outputs_of(
-            lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
-        )
+        try:
+            return outputs_of(
+                lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            what = f"the outputs of batches cannot be joined ({type(error).__name__}: {_line(error)})"
+            remedy = "return tensors whose first axis counts the examples"
+            raise InputError(what, "make_model", type(model).__name__, remedy) from error
 
     weights = [*model.parameters(), *model.buffers()]
     loss, draws = _drawing(task, mixed(seed, "step", 0), trained)
     with torch.no_grad():
         output, draws_too = _drawing(task, mixed(seed, "look", 0), looked)
         target = task.test.target.to(task.device)
-        results = [loss.item(), *(_metric(task, name, output, target) for name in task.metrics)]
+        losses = [loss.item(), _loss(task, output, target, decided=False).item()]
+        results = [*losses, *(_metric(task, name, output, target) for name in task.metrics)]
     shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
     return Seen(
         draws=draws or draws_too,
@@ -114,7 +135,8 @@ def _model(task: Task, seed: int) -> nn.Module:
     return model
 
 
-def _check_parameters(model: nn.Module) -> None:
+def check_parameters(model: nn.Module) -> None:
+    """Refuse parameters that are not float or have no shape yet, and a model with nothing to train."""
     for name, p in model.named_parameters():
         if isinstance(p, nn.UninitializedParameter):
             remedy = "give the layer its sizes"
@@ -139,7 +161,8 @@ def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
         ) from error
 
 
-def _loss(task: Task, output: Any, target: Tensor) -> Tensor:
+def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
+    """The loss; `decided`: it has to depend on the parameters."""
     try:
         loss = task.loss(output, target)
     except Exception as error:
@@ -149,7 +172,7 @@ def _loss(task: Task, output: Any, target: Tensor) -> Tensor:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         what = "the loss has to be one number for a batch"
         raise InputError(what, "loss", found, "return the mean over the batch, a 0-dim tensor")
-    if not loss.requires_grad or not loss.is_floating_point():
+    if (decided and not loss.requires_grad) or not loss.is_floating_point():
         what = "the loss does not depend on the parameters"
         raise InputError(
             what, "loss", _named(task.loss), "compute it from the output, without detach or item"

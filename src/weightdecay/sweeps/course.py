@@ -1,7 +1,6 @@
 """The course of a sweep: round after round, chunk after chunk, stored as they finish; then the record."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -274,6 +273,11 @@ class Course:
         """Save the record beside the store; what served to go on is removed."""
         if self.folder is not None:
             record.save(self.folder)
+            keeper = Keeper(self.folder / "checkpoints")
+            for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
+                self.weights.drop(chunk)
+                keeper.drop(chunk)
             for name in ("weights", "checkpoints"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    (self.folder / name).rmdir()
         return record

@@ -1,6 +1,6 @@
 """Data as people hold it: tensors, arrays, a Dataset or a DataLoader, taken into memory and checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,8 @@ def _loaded(loader: DataLoader, where: str) -> list[Tensor]:
 
 def _fetched(dataset: Any, collate: Callable[[list[Any]], Any], where: str) -> list[Tensor]:
     """All items of a dataset, as one batch."""
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+    by_place = hasattr(dataset, "__getitem__") and not isinstance(dataset, Mapping)
+    if isinstance(dataset, IterableDataset) or not by_place:
         raise InputError(
             "not data that can be taken example by example", where, type(dataset).__name__, _REMEDY
         )

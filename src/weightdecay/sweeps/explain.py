@@ -22,13 +22,13 @@ def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tup
     said = []
     if len(found.seeds) == 1:
         said.append(
-            "one seed only: there are no error bars, and a difference may be luck; give more with --seeds"
+            "one seed only: there are no error bars, and a difference may be luck; give more seeds"
         )
     elif found.no_decay is not None and found.no_decay.difference > 0:
         said.append(_optimism(found.no_decay, goal))
     if any(selection.diverged for selection in (found, *others)):
         said.append(_diverged((found, *others)))
-    if found.edge is not None:
+    if found.edge is not None and not found.flat:
         said.append(
             f"the best is the {'strongest' if found.edge == 'high' else 'weakest'} that was tried: "
             f"{'stronger' if found.edge == 'high' else 'weaker'} ones may be better"
@@ -54,7 +54,7 @@ def strength(value: float, unit: str, weight_decay: float | None = None) -> str:
         return f"λ = {value:.3g}"
     behind = "" if weight_decay is None else f" (λ = {weight_decay:.3g})"
     if unit == "half_lives_per_run":
-        return f"{value:.3g} half-lives per run{behind}"
+        return f"{value:.3g} half-{'life' if value == 1 else 'lives'} per run{behind}"
     return f"half-life {value:.3g} {unit.removeprefix('half_life_')}{behind}"
 
 
@@ -131,7 +131,7 @@ def _shape(found: Selection) -> str:
     if found.flat:
         return "flat: one standard error tells no strength from the best"
     if weakest == strongest:
-        return "range: one standard error tells every other strength from the best"
+        return "range: both neighbours of the best are further than one standard error from it"
     return f"range: from {weakest} to {strongest} no strength is told from the best by one standard error"
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import math
 import numbers
 import platform
 import textwrap
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
+from weightdecay.sweeps.checks import check_parameters
 from weightdecay.sweeps.selection import Goal
+from weightdecay.sweeps.settings import optimizer_of
 from weightdecay.sweeps.strengths import Strengths
 from weightdecay.sweeps.task import Data, Task
 
@@ -46,7 +49,7 @@ def settings_plain(
     """
     return {
         **{name: plain(getattr(task, name)) for name in (*_FUNCTIONS, *_PLAIN)},
-        "model": _model(task, seeds[0]),
+        **_made(task, seeds[0]),
         "train": _data(task.train),
         "test": _data(task.test),
         "strengths": list(strengths.values),
@@ -86,10 +89,12 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], file: str) -> 
 
 def plain(value: Any) -> Any:
     """A value as JSON has it, without memory addresses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no infinity
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, numbers.Real):
-        return float(value)
+        return plain(float(value))
     if isinstance(value, Tensor):
         return _tensor(value)
     if isinstance(value, Mapping):
@@ -106,7 +111,7 @@ def plain(value: Any) -> Any:
             **{f.name: plain(getattr(value, f.name)) for f in fields(value)},
         }
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return plain(value.tolist())
     return _source(value) if callable(value) else type(value).__qualname__
 
 
@@ -126,8 +131,8 @@ def _source(function: Any) -> str:
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _model(task: Task, seed: int) -> dict[str, Any]:
-    """Names and shapes, and the source of every class that is not torch's."""
+def _made(task: Task, seed: int) -> dict[str, Any]:
+    """The model's layout and the source of every class that is not torch's; the optimizer's options."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -138,11 +143,22 @@ def _model(task: Task, seed: int) -> dict[str, Any]:
     if not isinstance(model, nn.Module):
         what = "make_model has to return a torch.nn.Module"
         raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
+    check_parameters(model)
     layout = {name: [list(p.shape), str(p.dtype)] for name, p in model.state_dict().items()}
     classes = {type(module) for module in model.modules()}
     own = sorted(_source(one) for one in classes if not one.__module__.startswith("torch."))
     checksum = hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
-    return {"numbers": sum(p.numel() for p in model.parameters()), "layout": checksum, "classes": own}
+    count = sum(p.numel() for p in model.parameters())
+    optimizer = optimizer_of(task, list(model.parameters()), task.lrs[0] if task.lrs else None)
+    # A function may have them from elsewhere: its source does not tell.
+    options = [
+        {name: value for name, value in group.items() if name not in ("params", "param_names")}
+        for group in optimizer.param_groups
+    ]
+    return {
+        "model": {"numbers": count, "layout": checksum, "classes": own},
+        "optimizer_options": plain(options),
+    }
 
 
 def _data(data: Data) -> list[str]:

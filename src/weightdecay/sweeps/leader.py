@@ -1,5 +1,6 @@
 """The best strength so far, while trainings arrive one by one."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class Leader:
             scores[one.copy.seed] = self.goal.score(one)
             if self.complete(key):
                 mean = torch.tensor([scores[seed] for seed in self.seeds], dtype=torch.float64).mean().item()
+                if not math.isfinite(mean):  # one diverged: never chosen
+                    continue
                 if self.best is None or self.goal.sign * mean <= self.goal.sign * self.best[1]:
                     self.best = key, mean
 

@@ -20,9 +20,9 @@ from weightdecay.sweeps.fingerprint import check_same, environment, settings_pla
 from weightdecay.sweeps.plan import Plan, plan_of
 from weightdecay.sweeps.record import Sweep
 from weightdecay.sweeps.selection import goal_of
-from weightdecay.sweeps.store import Store, opened
+from weightdecay.sweeps.store import FILE, Store, opened
 from weightdecay.sweeps.strengths import strengths_of
-from weightdecay.sweeps.training import method_of
+from weightdecay.sweeps.training import Method, method_of
 from weightdecay.units.numbers import count, number
 
 
@@ -141,36 +141,45 @@ def sweep(
     )
     goal = goal_of(minimize, maximize, tuple(task.metrics))
     asked = Asked(task, grid, seed_list, goal, widen, refine)
-    folder = None if out is None else writable_folder(Path(out))
-    with connected(engine) as (client, capacity), opened(folder) as store:
-        settings, plan = _agreed(store, asked, resume, about, capacity, chunk)
-        course = Course(asked, store, plan, folder, seconds, client, on_progress, settings, begun)
-        return course.to_the_end()
+    if on_progress is not None and not callable(on_progress):
+        raise InputError("not a function", "on_progress", type(on_progress).__name__, "give one, or None")
+    with torch.random.fork_rng(devices=[]):
+        settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
+    # What is new is tried before there is a folder: what cannot be leaves nothing behind.
+    method = None if out is not None and (Path(out) / FILE).exists() else _tried(asked)
+    with connected(engine) as (client, capacity):
+        folder = None if out is None else writable_folder(Path(out))
+        with opened(folder) as store:
+            plan = _agreed(store, asked, settings, resume, method, capacity, chunk)
+            course = Course(asked, store, plan, folder, seconds, client, on_progress, settings, begun)
+            return course.to_the_end()
+
+
+def _tried(asked: Asked) -> Method:
+    """How copies are trained, strengths and everything else tried."""
+    check_strengths(asked, asked.grid.values)
+    return method_of(asked.task, asked.seeds)
 
 
 def _agreed(
     store: Store,
     asked: Asked,
+    here: dict[str, Any],
     resume: bool,
-    about: Mapping[str, Any] | None,
+    method: Method | None,
     capacity: Capacity | None,
     chunk: int | None,
-) -> tuple[dict[str, Any], Plan]:
-    """Settings and plan: those of the store; for a new one, everything is tried and then both are stored."""
-    with torch.random.fork_rng(devices=[]):
-        here = settings_plain(
-            asked.task, asked.grid, asked.seeds, asked.goal, asked.widen, asked.refine, about
-        )
+) -> Plan:
+    """The plan of the store, if it has the same settings; for a new one, both are stored."""
     there = store.about("settings")
     if there is not None and not resume:
         remedy = "resume it (resume=True, --resume), or give another folder"
         raise InputError("there is a sweep in the folder", "out", store.file, remedy)
     if there is None:
-        check_strengths(asked, asked.grid.values)
-        method = method_of(asked.task, asked.seeds)
+        method = method or _tried(asked)
         total = len(asked.pairs) * len(asked.grid) * len(asked.seeds)
         plan = plan_of(method, total, asked.task.threads, asked.task.device, capacity, chunk)
         begun = {"settings": here, "plan": plan.to_dict(), "environment": environment()}
         there = store.agree(begun)["settings"]
     check_same(there, here, store.file)  # also where another process came first
-    return here, Plan.from_dict(store.about("plan"))
+    return Plan.from_dict(store.about("plan"))

@@ -44,6 +44,14 @@ def order(examples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
     return torch.randperm(examples, generator=torch.Generator().manual_seed(mixed(seed, "order", epoch)))
 
 
+def reseed(number: int, device: torch.device) -> None:
+    """Start torch's global random stream, and the device's; `torch.manual_seed` takes .7 ms."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+
+
 def made(task: Task, seed: int) -> nn.Module:
     """The model with the initialisation of a seed, on the task's device."""
     torch.manual_seed(seed)

@@ -238,6 +238,8 @@ def _edge(choice: Choice, strengths: Sequence[float], scores: Tensor) -> Edge:
     if strengths[0] != 0 or choice.best > 1 or len(strengths) < 3:
         return choice.edge
     difference = float((scores[:, 1] - scores[:, 0]).mean())
+    if math.isinf(difference):  # one of the two diverged
+        return "low"
     return "low" if abs(difference) > float(_standard_errors(scores)[0]) else None
 
 

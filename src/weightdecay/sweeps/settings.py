@@ -100,7 +100,7 @@ def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -
         optimizer = task.optimizer(parameters) if lr is None else task.optimizer(parameters, lr=lr)
     except Exception as error:
         what = f"the optimizer cannot be made ({type(error).__name__}: {error})"
-        remedy = "give a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3)"
+        remedy = "give a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
         raise InputError(what, "optimizer", _name(task.optimizer), remedy) from error
     check_optimizer(optimizer)
     if getattr(optimizer, "defaults", {}).get("weight_decay"):

@@ -15,7 +15,7 @@ from weightdecay.sweeps.decay import AXES, StackedDecay
 from weightdecay.sweeps.looks import all_trained, measures_of, outputs_of
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult
-from weightdecay.sweeps.seeds import made, mixed, order
+from weightdecay.sweeps.seeds import made, mixed, order, reseed
 from weightdecay.sweeps.settings import Settings, optimizer_of
 from weightdecay.sweeps.task import Data
 
@@ -87,7 +87,7 @@ class Copies:
             step = epoch * len(batches) + i
             for group, lr in zip(self.optimizer.param_groups, rates[:, step], strict=True):
                 group["lr"] = float(lr)
-            torch.manual_seed(mixed(chunk.seeds[0], "step", step))
+            reseed(mixed(chunk.seeds[0], "step", step), task.device)
             self._step(step, losses[i], *(tensor[rows] for tensor in (*data.inputs, data.target)))
         bad = ~losses.isfinite()
         first = torch.where(bad.any(0), bad.int().argmax(0) + epoch * len(batches), -1)
@@ -114,7 +114,7 @@ class Copies:
     def _look(self, epoch: int, train_loss: Tensor) -> None:
         task = self.settings.task
         self.model.eval()
-        torch.manual_seed(mixed(self.settings.chunk.seeds[0], "look", epoch))
+        reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
         outputs = outputs_of(
             lambda *inputs: self._outputs(weights, self.buffers, *inputs), task.test, task, rows_axis=AXES
