@@ -121,3 +121,14 @@ def test_weaker_ones_are_tried_beside_what_diverged(losses):
 
 def test_a_run_of_two_steps_is_trained_together():
     assert swept(batch_size=20).method.startswith("vectorised")
+
+
+def test_a_class_s_own_default_of_decay_gives_way_to_the_strengths():
+    plain = swept(optimizer=partial(torch.optim.AdamW, lr=1e-2)).table()
+    assert plain.equals(swept().table())
+
+
+def test_a_loader_s_batch_may_be_larger_than_the_data():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*TRAIN), batch_size=64)
+    found = swept(train=loader, batch_size=None)
+    assert found.table().equals(swept(batch_size=20).table())

@@ -347,7 +347,7 @@ def whole():
         ({"loss": lambda o, t: F.cross_entropy(o.detach(), t)}, "does not depend on the parameters"),
         ({"loss": lambda o: o}, "the loss cannot be computed"),
         ({"metrics": {"all": lambda o, t: o}}, "metrics['all']"),
-        ({"optimizer": optim.AdamW}, "decays by itself"),
+        ({"optimizer": partial(optim.AdamW, weight_decay=0.1)}, "decays by itself"),
         ({"optimizer": partial(optim.SGD, lr=-1)}, "the optimizer cannot be made"),
         ({"schedule": "up"}, "no such schedule"),
         ({"schedule": [0.1, 0.2]}, "differ in length"),

@@ -48,7 +48,7 @@ def task_of(
             raise InputError("not a function", name, type(value).__name__, f"give {example}")
     train_data, test_data = data_of(train, "train"), data_of(test, "test")
     if batch_size is None:
-        batch_size = _own_batch(train) or min(BATCH, len(train_data))
+        batch_size = min(_own_batch(train) or BATCH, len(train_data))
     return Task(
         make_model=make_model,
         train=train_data,

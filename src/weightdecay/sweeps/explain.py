@@ -21,9 +21,7 @@ def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tup
     """What to be careful about."""
     said = []
     if len(found.seeds) == 1:
-        said.append(
-            "one seed only: there are no error bars, and a difference may be luck; give more seeds"
-        )
+        said.append("one seed only: there are no error bars, and a difference may be luck; give more seeds")
     elif found.no_decay is not None and found.no_decay.difference > 0:
         said.append(_optimism(found.no_decay, goal))
     if any(selection.diverged for selection in (found, *others)):

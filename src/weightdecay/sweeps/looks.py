@@ -12,13 +12,10 @@ from torch.utils import _pytree as pytree
 from weightdecay.sweeps.records import Chunk, Copy, Look, Trained
 from weightdecay.sweeps.task import Data, Task
 
-# Rows of the test data that go through a model at once, at least.
-_ROWS = 256
-
 
 def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: int = 0) -> Any:
     """A model's outputs for all rows, computed in batches and joined along their rows."""
-    rows = max(task.batch_size, _ROWS)
+    rows = 4 * task.batch_size  # without gradients no more memory than one batch with them
     parts = [
         pytree.tree_flatten(forward(*inputs))
         for inputs in zip(*(tensor.split(rows) for tensor in data.inputs), strict=True)

@@ -57,6 +57,8 @@ def goal_of(minimize: str, maximize: str | None, metrics: Sequence[str]) -> Goal
     if "loss" in metrics:
         raise InputError("a metric has the loss's name", "metrics", "'loss'", "give it another")
     where, name = ("minimize", minimize) if maximize is None else ("maximize", maximize)
+    if maximize == "loss":
+        raise InputError("more loss is not better", "maximize", "'loss'", "use minimize, or name a metric")
     if name not in ("loss", *metrics):
         raise InputError("no such score", where, repr(name), f"use {' or '.join(['loss', *metrics])}")
     return Goal(name, maximize is not None)

@@ -1,6 +1,7 @@
 """What a chunk's trainings share before any of them begins: step sizes, and how strongly each copy decays."""
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +104,23 @@ def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -
         remedy = "give a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
         raise InputError(what, "optimizer", _name(task.optimizer), remedy) from error
     check_optimizer(optimizer)
+    _without_default_decay(optimizer)
     if getattr(optimizer, "defaults", {}).get("weight_decay"):
         what = "the optimizer decays by itself, beside the strengths that are tried"
         value, kind = optimizer.defaults["weight_decay"], type(optimizer).__name__
         raise InputError(what, f"weight_decay of {kind}", value, "give it weight_decay=0")
     check_native(optimizer)
     return optimizer
+
+
+def _without_default_decay(optimizer: Optimizer) -> None:
+    """A class's own default, such as AdamW's .01, is nobody's wish: the strengths take its place."""
+    own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
+    if own is None:
+        return
+    for options in (getattr(optimizer, "defaults", {}), *optimizer.param_groups):
+        if options.get("weight_decay") == own.default:
+            options["weight_decay"] = 0.0
 
 
 def rates_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> np.ndarray:
