@@ -15,7 +15,7 @@ from torch import nn, optim
 from torch.func import functional_call
 
 import weightdecay as wd
-from weightdecay.rules import Rule
+from weightdecay.rules import Rule, base
 from weightdecay.sweeps.records import Chunk
 from weightdecay.sweeps.seeds import mixed, order
 from weightdecay.sweeps.task import Data, Task
@@ -51,6 +51,9 @@ class RowNorm(Rule):
     def decayed(self, w, step):
         norms = w.flatten(1).norm(dim=1) if w.ndim > 1 else w.norm()[None]
         return w * (1 - step.rate * norms / (1 + norms)).view(-1, *(1,) * (w.ndim - 1))
+
+
+base.RULES.pop("RowNorm")  # the registry is every test's
 
 
 class Tokens(nn.Module):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 import weightdecay as wd
 from weightdecay.errors import InputError
+from weightdecay.rules import base
 from weightdecay.sweeps.data import batch_size_of, data_of
 from weightdecay.sweeps.records import Checkpoint, Chunk
 from weightdecay.sweeps.settings import settings_of
@@ -268,6 +269,9 @@ class Shrinking(wd.Decoupled):
 
     def decayed(self, w, step):
         return w - step.rate * w.abs().mean()
+
+
+base.RULES.pop("Shrinking")  # the registry is every test's
 
 
 def matrices():
