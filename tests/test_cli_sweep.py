@@ -220,6 +220,26 @@ def test_a_file_that_fails_shows_its_own_lines(tiny):
     assert sum(line.startswith("  File ") for line in frames) == 1
 
 
+def test_ctrl_c_that_a_library_makes_an_error_of_is_still_ctrl_c(tmp_path):
+    swallowing = """
+import os, signal
+def loss(output, target):
+    if os.environ.get("ARMED"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        except KeyboardInterrupt:
+            raise RuntimeError("callback failed") from None
+    return nn.functional.mse_loss(output, target)
+"""
+    text = TINY.replace("loss = nn.functional.mse_loss", swallowing)
+    (tmp_path / "tiny.py").write_text(text)
+    done = weightdecay(*SWEEP, cwd=tmp_path, env={**os.environ, "ARMED": "1"})
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: interrupted"
+
+
 def test_ctrl_c_keeps_what_is_finished_and_resume_ends_it(tmp_path):
     (tmp_path / "tiny.py").write_text(SLOW)
     process = subprocess.Popen(
@@ -228,7 +248,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_ends_it(tmp_path):
     assert json.loads(process.stdout.readline())["event"] == "progress"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "what is finished is kept in a: --resume goes on" in err
     assert err.splitlines()[-1] == "error: interrupted"

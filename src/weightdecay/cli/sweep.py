@@ -190,17 +190,45 @@ def _arguments(script: "Script", options: dict[str, Any]) -> dict[str, Any]:
 def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool, on_progress: Any) -> "Sweep":
     from weightdecay.sweeps.run import sweep as front_door
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to keep
     try:
-        return front_door(
-            **arguments,
-            out=out,
-            resume=resume,
-            on_progress=on_progress,
-            about={"script": script.sha256},
-        )
+        with _interruptible(on_progress) as told:
+            return front_door(
+                **arguments,
+                out=out,
+                resume=resume,
+                on_progress=told,
+                about={"script": script.sha256},
+            )
     except KeyboardInterrupt:
         print(f"what is finished is kept in {out}: --resume goes on", file=sys.stderr)
+        raise
+
+
+@contextlib.contextmanager
+def _interruptible(on_progress: Any) -> Iterator[Any]:
+    """Ctrl-C as a KeyboardInterrupt, whatever is made of it on the way.
+
+    Compiled libraries turn the exception into one of their own or lose it; so that it came is also noted,
+    and looked at when something is raised and at every progress.
+    """
+    came = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    def told(progress: "Progress") -> None:
+        if came:
+            raise KeyboardInterrupt
+        on_progress(progress)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield told
+    except Exception:
+        if came:
+            raise KeyboardInterrupt from None
         raise
 
 
