@@ -23,7 +23,7 @@ example: .venv/.installed
 	$(BIN)/python examples/pride.py $(ARGS)
 
 test: lint
-	$(BIN)/pytest -m "not peer"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not peer"
 
 test-peers: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/pytest -m peer tests
