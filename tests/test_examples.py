@@ -171,6 +171,7 @@ def test_strengths_are_carried_to_other_batch_sizes(tmp_path):
     for row in rows:
         assert f"{row['same_half_lives'][0]:.2f} ± " in done.stdout or row["judge"] == "likelihood"
     first, *others = rows[:3]
+    assert first["none"][0] + 5 < first["same_half_lives"][0]  # without decay the wrong labels are learnt
     assert first["same_lam"] == first["same_half_lives"]  # at the batch size where it was chosen
     assert first["lam"] == 0 or all(row["lam_of_half_lives"] > first["lam"] for row in others)
 
@@ -179,4 +180,7 @@ def test_the_transfer_names_a_wrong_option(tmp_path):
     script = SCRIPT.with_name("half_life_transfers.py")
     words = [sys.executable, str(script), "--seeds", "1"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (2, "error: give two seeds at least, and one epoch\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: give two seeds at least, one epoch and one hidden layer\n",
+    )
