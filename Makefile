@@ -22,8 +22,9 @@ textbook: .venv/.installed
 example: .venv/.installed
 	$(BIN)/python examples/pride.py $(ARGS)
 
+# Two processes, one thread each: threads of several processes that wait for each other take many times as long.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not peer"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not peer"
 
 test-peers: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/pytest -m peer tests

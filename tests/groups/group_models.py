@@ -243,6 +243,26 @@ class Lora(nn.Module):
         self.b = nn.Parameter(torch.zeros(1))
 
 
+class ResponseGRN(nn.Module):
+    """As ConvNeXt V2's global response normalisation, for channels last."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, width))
+        self.bias = nn.Parameter(torch.zeros(1, 1, 1, width))
+
+
+class Stacked(nn.Module):
+    """Experts in one tensor, as gpt-oss has them, with biases of two axes; and a gain of three."""
+
+    def __init__(self):
+        super().__init__()
+        self.down_proj = nn.Parameter(torch.randn(2, 4, 8))
+        self.down_proj_bias = nn.Parameter(torch.zeros(2, 8))
+        self.grn = ResponseGRN(4)
+        self.weight = nn.Parameter(torch.ones(1, 1, 4))
+
+
 def parametrised():
     wrapped = nn.utils.parametrizations
     return nn.ModuleDict(
@@ -400,6 +420,7 @@ ZOO = {
         "m lora_A\nm lora_B\nm gate_up_proj\no soft_prompt\no custom\nm w\no b\n"
         "m base.weight\nb base.bias\nm experts.0\no gates.gate",
     ),
+    "stacked": (Stacked, "m down_proj\nb down_proj_bias\no weight\nn grn.weight\nb grn.bias"),
     "parametrised": (
         parametrised,
         """

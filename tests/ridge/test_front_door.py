@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import weightdecay as wd
+from weightdecay.memory import available, require
 from weightdecay.ridge.by_rows import by_products
 from weightdecay.ridge.columns import Problem
-from weightdecay.ridge.memory import available, require
 from weightdecay.ridge.strength import Strength
 
 
@@ -267,7 +267,7 @@ def test_standard_errors_against_the_sandwich():
 def test_memory_is_asked_for_before_it_is_taken(monkeypatch):
     assert available() > 1e8
     require(1000, "a little")
-    monkeypatch.setattr("weightdecay.ridge.memory.available", lambda device="cpu": 1000)
+    monkeypatch.setattr("weightdecay.memory.available", lambda device="cpu": 1000)
     with pytest.raises(wd.InputError, match="not enough memory: the products of 30 rows"):
         wd.ridge_path(*table(30, 50))
 

@@ -70,12 +70,14 @@ def test_what_cannot_be_leaves_no_folder(tmp_path, changes, message):
 
 
 def test_options_from_elsewhere_are_other_settings(tmp_path):
-    def adamw(parameters):
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=0)
+    class Chosen:
+        lr = 0.01
 
-    lr = 0.01
+    def adamw(parameters):
+        return torch.optim.AdamW(parameters, lr=Chosen.lr, weight_decay=0)
+
     swept(out=tmp_path, optimizer=adamw, about={"scale": float("inf")})
-    lr = 0.02
+    Chosen.lr = 0.02
     with pytest.raises(InputError, match="made with other settings: optimizer_options"):
         swept(out=tmp_path, optimizer=adamw, about={"scale": float("inf")}, resume=True)
 
@@ -106,7 +108,7 @@ def trained(strength, loss):
 
 
 def test_no_leader_is_without_a_finite_score():
-    leader = Leader(Goal(), (0,))
+    leader = Leader(Goal(), (0,), [("Decoupled", None)])
     leader.add([trained(0.1, float("inf"))])
     assert json.dumps(leader.best) == "null"
     leader.add([trained(1.0, 2.0), trained(2.0, float("nan"))])

@@ -171,7 +171,7 @@ def test_another_sweep_s_store_is_refused(tmp_path):
         ({"loss": lambda output, target: nn.functional.cross_entropy(output, target)}, "loss"),
         ({"make_model": lambda: jobs.Branching()}, "make_model, model.layout, model.classes"),
         ({"rule": wd.Decoupled}, r"rules\.Cautious"),
-        ({"maximize": "accuracy"}, r"goal\.name, goal\.maximize"),
+        ({"refine": 0}, "refine"),  # the store has a finer round
         ({"about": {"script": "abc"}}, "script"),
     ):
         with pytest.raises(InputError, match=f"other settings: {name}[:,] "):
@@ -278,6 +278,7 @@ def test_an_engine_that_does_not_answer_is_told_in_time():
         ({"every": 1.5}, r"not a whole number: every = 1\.5"),
         ({"metrics": [jobs.accuracy]}, "metrics have names"),
         ({"metrics": {"accuracy": 3}}, r"not a function: metrics\['accuracy'\] = 3"),
+        ({"metrics": {7: jobs.accuracy}}, "a metric's name is not text: metrics = 7"),
         ({"clip": "1"}, "not a number: clip"),
         ({"lr": "0.1"}, "not a number: lr"),
     ],

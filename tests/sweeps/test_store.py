@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from weightdecay.sweeps.checkpoints import Keeper, Weights
 from weightdecay.sweeps.leader import Leader
 from weightdecay.sweeps.plan import Plan, chunks_of, plan_of, split
 from weightdecay.sweeps.records import Checkpoint, Chunk, Copy, Look, Trained
-from weightdecay.sweeps.selection import Goal
+from weightdecay.sweeps.selection import Goal, best_of, selections_of
 from weightdecay.sweeps.store import FILE, Round, opened
 from weightdecay.sweeps.training import Method
 from weightdecay.sweeps.workers import in_processes, packed
@@ -50,6 +51,14 @@ def test_what_goes_in_comes_out_to_the_bit(tmp_path):
             assert all(repr(found[one.copy]) == repr(one) for one in several)  # NaN is not equal to itself
     with opened(tmp_path) as store:
         assert len(store.trained()) == 5
+
+
+def test_names_of_metrics_stay_what_they_are(tmp_path):
+    odd = {"Infinity": math.inf, "to -Infinity": -math.inf, 'a "NaN"': math.nan, "1e999": 0.1, "é\n": 5e-324}
+    with opened(tmp_path) as store:
+        store.add(replace(trained(), metrics=odd))
+        (found,) = store.trained()
+        assert repr(found.metrics) == repr(odd)
 
 
 def test_a_training_is_stored_once_and_whole(tmp_path):
@@ -233,7 +242,7 @@ def test_chunks_fit_into_memory_and_are_as_many_as_workers():
 
 
 def test_weights_are_needed_until_a_strength_is_beaten():
-    leader = Leader(Goal(), (0, 1))
+    leader = Leader(Goal(), (0, 1), [("Decoupled", None)])
     first, second = (Chunk("Decoupled", None, (value,), "weight_decay", (0, 1)) for value in (0.1, 0.2))
     leader.add([trained(0.1, 0, loss=1.0), trained(0.2, 0, loss=5.0)])
     assert leader.best is None
@@ -245,6 +254,29 @@ def test_weights_are_needed_until_a_strength_is_beaten():
     leader.add([trained(0.2, 1, loss=2.0)])
     assert leader.may_need(first)
     assert not leader.may_need(second)
+
+
+@pytest.mark.parametrize("unit", ["weight_decay", "half_life_steps"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_leader_of_equal_ones_is_who_is_chosen_at_the_end(unit, backwards):
+    """Whoever finished first: of two settings the first, of two strengths the stronger."""
+    settings = [("Decoupled", 0.2), ("Decoupled", 0.1)]
+    several = [
+        replace(one, copy=replace(one.copy, unit=unit))
+        for lr in (0.2, 0.1)
+        for one in (
+            trained(0.1, lr=lr, loss=2.0),
+            trained(0.2, lr=lr, loss=2.0),
+            trained(0.0, lr=lr, loss=3.0),
+        )
+    ]
+    leader = Leader(Goal(), (0,), settings)
+    for one in reversed(several) if backwards else several:
+        leader.add([one])
+    selections = selections_of(several, Goal())
+    chosen = selections[best_of(selections, Goal())]
+    assert leader.best == (("Decoupled", 0.2, chosen.best), 4.0)
+    assert chosen.best == (0.2 if unit == "weight_decay" else 0.1)
 
 
 def _task(shared, item):

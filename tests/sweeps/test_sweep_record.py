@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -66,9 +67,85 @@ def test_the_answer_is_said_in_four_lines():
     low, high = (f"{value:.3g}" for value in (record().no_decay.low, record().no_decay.high))
     assert none.endswith(f"worse by 0.504, 95 % interval [{low}, {high}], seed by seed")
     assert shape == "range: both neighbours of the best are further than one standard error from it"
-    (doubt,) = record().doubts
-    assert "its gain over no decay, 0.504 of test loss, is a little too good" in doubt
-    assert str(record()).splitlines() == [*record().lines, doubt]
+    assert not record().doubts  # whichever seed is left out, the choice is the same
+    assert str(record()).splitlines() == [*record().lines]
+
+
+def of(rows, strengths=(0.0, 0.1, 1.0), **more):
+    """The record of these test losses, a row each seed."""
+    trained = [
+        training(lam, seed, loss=loss, diverged=None if math.isfinite(loss) else 7)
+        for seed, row in enumerate(rows)
+        for lam, loss in zip(strengths, row, strict=True)
+    ]
+    return record(trained, **more)
+
+
+def test_a_gain_that_leaving_seeds_out_lessens_is_said_to_be_too_good():
+    said = of([(5.0, 4.0, 3.0), (6.0, 2.0, 4.0), (7.0, 5.0, 1.0)])
+    none = said.no_decay
+    assert 0 < none.left_out < none.difference
+    (doubt,) = [one for one in said.doubts if "too good" in one]
+    assert doubt.endswith(
+        f"{none.difference:.3g} of test loss, is a little too good; "
+        f"chosen without the seed it is judged by: {none.left_out:.3g}"
+    )
+    luck = of([(1.0, 0.5, 1.4), (1.0, 1.3, 0.6)])  # each seed has a best of its own, which the other refutes
+    assert luck.no_decay.left_out < 0 < luck.no_decay.difference
+    assert f"judged by there is none: {luck.no_decay.left_out:.3g}" in " ".join(luck.doubts)
+    diverged = of([(math.inf, 2.0, 3.0), (4.0, 2.0, 1.0)])
+    assert diverged.lines[2] == "no decay: it diverged"
+    assert not any("too good" in doubt for doubt in diverged.doubts)
+
+
+def test_equal_means_are_told_from_equal_scores():
+    crossed = of([(1.0, 1.5, 0.5), (1.0, 1.5, 1.5)])
+    assert (crossed.best, crossed.no_decay.difference) == (1.0, 0.0)
+    assert crossed.lines[2] == (
+        "no decay: the same mean test loss, by seeds that differ; they cannot tell the two apart"
+    )
+    thirds = [(0.1, 0.9, 0.2), (0.2, 0.9, 0.3), (0.3, 0.9, 0.1)]  # seed by seed the rounding does not cancel
+    assert of(thirds).no_decay.difference == float(abs(of(thirds).scores[0] - of(thirds).scores[2]))
+    counted = of([(1.0, 1.5, 1.0), (1.0, 1.5, 1.0)], maximize="accuracy")
+    assert counted.lines[2] == "no decay: the very same test accuracy at every seed"
+    one = of([(1.0, 1.5, 1.0)])
+    assert one.lines[2] == "no decay: the very same score; the best strength is too weak to change it"
+    assert not any("too good" in doubt for doubt in one.doubts)
+
+
+def test_the_best_at_the_end_has_one_neighbour_and_nothing_stronger():
+    found = of([(3.0, 2.0, 1.0), (3.1, 2.0, 1.0)])
+    assert found.lines[1] == "one standard error: the best is the strongest that was tried"
+    assert found.lines[3] == "range: the best's one neighbour is further than one standard error from it"
+
+
+def without_metric(one):
+    return replace(one, metrics={"accuracy": math.nan})
+
+
+def test_a_metric_that_is_not_finite_is_not_called_divergence():
+    trained = trainings()
+    some = [without_metric(one) if one.copy.strength == 3.0 else one for one in trained]
+    said = record(some, maximize="accuracy").doubts
+    assert said == (
+        "the metric accuracy is not finite at 5 trainings whose loss is, the first at λ = 3, seed 0; "
+        "such a λ is never chosen",
+    )
+    none = [without_metric(one) if one.copy.strength == 0.0 else one for one in trained]
+    assert record(none, maximize="accuracy").lines[2] == "no decay: its test accuracy is not finite"
+    both = [replace(one, diverged=4) if one.copy.strength == 0.3 else one for one in some]
+    said = " ".join(record(both, maximize="accuracy").doubts)
+    assert "5 trainings diverged, the earliest at step 4 (λ = 0.3, seed 0)" in said
+    assert "is not finite at 5 trainings" in said
+    every = [without_metric(one) for one in trained]
+    with pytest.raises(
+        wd.InputError, match=r"the metric chooses no strength.*metrics\['accuracy'\] = nan at"
+    ):
+        record(every, maximize="accuracy")
+    with pytest.raises(wd.DivergenceError):  # by their loss, too, there would be nothing to choose
+        record(
+            [replace(one, diverged=4 * (one.copy.seed == 0) or None) for one in every], maximize="accuracy"
+        )
 
 
 def test_what_the_data_cannot_tell_is_said():

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.rules import base
-from weightdecay.sweeps.data import batch_size_of, data_of
+from weightdecay.sweeps.data import data_of
 from weightdecay.sweeps.records import Checkpoint, Chunk
 from weightdecay.sweeps.settings import settings_of
 from weightdecay.sweeps.task import Data, Task
@@ -421,7 +421,6 @@ def test_data_are_taken_as_they_are(given):
     data = data_of(given, "train")
     assert torch.equal(data.inputs[0], X)
     assert torch.equal(data.target, Y)
-    assert batch_size_of(given) == (3 if isinstance(given, DataLoader) else None)
 
 
 def test_a_dataset_is_fetched_item_by_item():

@@ -26,7 +26,6 @@ _UNITS: "dict[str, Unit]" = {
     "half-life-steps": "half_life_steps",
     "half-life-epochs": "half_life_epochs",
     "half-life-samples": "half_life_samples",
-    "half-life-tokens": "half_life_tokens",
 }
 
 

@@ -15,6 +15,9 @@ _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight
 
 # "Norm" as a word of a class name: LlamaRMSNorm, T5LayerNorm, LayerNormalization; not Normal or Normalizer.
 _NORM_CLASS = re.compile(r"norm(?!ous|ed|al(?!ization))", re.IGNORECASE)
+# Global response normalisation (ConvNextV2GRN) adds its input to what it normalises: its gain is one of a
+# normalisation, but what is before it is not free in scale, as it would be before those of `is_norm`.
+_RESPONSE_NORM = re.compile(r"GRN$")
 
 # What a bare parameter of an unknown module may be called. They only matter where neither type nor shape
 # says what the parameter is for: the first set wins, as `gate_up_proj` is a matrix and `gate` is not.
@@ -45,7 +48,9 @@ def role_in(module: nn.Module, attribute: str, parameter: Tensor) -> tuple[str, 
     found = _magnitude(module, attribute) or _known(module, attribute, parameter)
     if found:
         return found, f"{attribute} of {kind}"
-    if is_norm(module) and (_one_axis(parameter) or _normalized_shape(module) == tuple(parameter.shape)):
+    if (is_norm(module) or _RESPONSE_NORM.search(kind)) and (
+        _one_axis(parameter) or _normalized_shape(module) == tuple(parameter.shape)
+    ):
         return "normalization", f"{attribute} of {kind}, a normalisation by the name of its class"
     if "embedding" in kind.lower() and attribute == "weight" and parameter.ndim == 2:
         return "embedding", f"weight of {kind}, an embedding by the name of its class"
@@ -61,7 +66,7 @@ def _magnitude(module: nn.Module, attribute: str) -> str | None:
 
 def _known(module: nn.Module, attribute: str, parameter: Tensor) -> str | None:
     attribute = _unwrapped(module, attribute)
-    if is_bias(attribute, parameter):
+    if is_bias(attribute, parameter) or _beside_its_weight(module, attribute, parameter):
         return "bias"
     if isinstance(module, _RECURRENT) and attribute.startswith("weight_"):
         return "matrix"
@@ -90,6 +95,12 @@ def is_bias(attribute: str, parameter: Tensor) -> bool:
     return attribute == "bias" or ("bias" in attribute.split("_") and _one_axis(parameter))
 
 
+def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> bool:
+    """Biases of several experts in one tensor: `down_proj_bias` (experts, out), `down_proj` one axis more."""
+    weight = getattr(module, attribute.removesuffix("_bias"), None)
+    return attribute.endswith("_bias") and isinstance(weight, Tensor) and weight.ndim > parameter.ndim
+
+
 def _one_axis(parameter: Tensor) -> bool:
     return sum(size != 1 for size in parameter.shape) <= 1
 
@@ -110,6 +121,8 @@ def bare(attribute: str, parameter: Tensor) -> tuple[str, str]:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"
     if words & _NO_MATRIX_WORDS:
         return "other", f"{attribute}, no weight matrix by its name ({min(words & _NO_MATRIX_WORDS)}),"
+    if parameter.ndim > 2 and _one_axis(parameter):
+        return "other", f"{attribute}, a vector with further axes of size 1,"
     if words & {"weight", "weights"}:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"
     if parameter.shape[0] == 1:

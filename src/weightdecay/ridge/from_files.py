@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
+from weightdecay.memory import available, require
 from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.by_rows import by_singular_values
 from weightdecay.ridge.columns import Intercept, Problem
@@ -16,7 +17,6 @@ from weightdecay.ridge.data import checked_choice, factors
 from weightdecay.ridge.folds import CRITERIA, checked_seed, fold_ids
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.linalg import one_pool
-from weightdecay.ridge.memory import available, require
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route
 from weightdecay.ridge.streaming import Statistics, statistics, tall_from

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.memory import require
 from weightdecay.ridge.by_folds import by_folds, folds_alone
 from weightdecay.ridge.by_rows import by_products, by_singular_values, splits_of
 from weightdecay.ridge.columns import Intercept, Problem, target_variance
@@ -19,7 +20,6 @@ from weightdecay.ridge.from_files import path_of_file
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.leaks import leak
 from weightdecay.ridge.linalg import one_pool
-from weightdecay.ridge.memory import require
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route, Scheme
 from weightdecay.ridge.strength import strength

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from weightdecay.errors import InputError
+from weightdecay.memory import available
 from weightdecay.ridge.matching import check_names
-from weightdecay.ridge.memory import available
 from weightdecay.tables.cells import listed, separator_hint
 from weightdecay.tables.whole import numeric, read_rows
 

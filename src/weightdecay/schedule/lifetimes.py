@@ -8,7 +8,9 @@ import numpy as np
 from weightdecay.errors import InputError
 from weightdecay.schedule.learning_rates import lrs
 from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
-from weightdecay.units.halflife import (
+from weightdecay.units.limits import advice, check
+from weightdecay.units.numbers import number
+from weightdecay.units.rates import (
     LN2,
     Law,
     half_life,
@@ -18,8 +20,6 @@ from weightdecay.units.halflife import (
     shape,
     strength_for,
 )
-from weightdecay.units.limits import advice, check
-from weightdecay.units.numbers import number
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import weightdecay.hooks as hooks
 from weightdecay.errors import WeightDecayWarning
 from weightdecay.rules import Chain
-from weightdecay.sweeps.looks import measures_of, outputs_of, trained_of
+from weightdecay.sweeps.looks import loss_of, measured_alone, measures_of, outputs_of, trained_of
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult, Copy, Look
 from weightdecay.sweeps.seeds import made, mixed, order, reseed
@@ -70,7 +70,7 @@ class Alone:
         def closure() -> Tensor:
             reseed(mixed(self.copy.seed, "step", step), task.device)
             self.optimizer.zero_grad()
-            loss = task.loss(self.model(*inputs), target)
+            loss = loss_of(task, self.model(*inputs), target)
             loss.backward()
             if task.clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), task.clip)
@@ -97,7 +97,10 @@ class Alone:
             lambda *inputs: self.model(*(x.to(task.device) for x in inputs)), task.test, task
         )
         target = task.test.target.to(task.device)
-        found = {name: float(measure(outputs, target)) for name, measure in measures_of(task).items()}
+        found = {
+            name: measured_alone(name, measure, outputs, target)
+            for name, measure in measures_of(task).items()
+        }
         return Look(epoch, train_loss, found.pop(""), found)
 
     def weights(self) -> dict[str, Tensor]:

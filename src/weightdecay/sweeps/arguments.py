@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -70,20 +71,29 @@ def task_of(
 
 
 def seeds_of(given: Any) -> tuple[int, ...]:
-    """0 … n − 1 for a number n, or the seeds that are given.
+    """0 … n − 1 for a number n, or the seeds that are given: a list, a range, an array or a tensor.
 
     Raises:
         InputError: none, one that is repeated, or not a whole number from 0 to 2**62.
 
-    >>> seeds_of(3), seeds_of([7, 5])
-    ((0, 1, 2), (7, 5))
+    >>> seeds_of(3), seeds_of([7, 5]), seeds_of(range(10, 12))
+    ((0, 1, 2), (7, 5), (10, 11))
     """
-    if not isinstance(given, str) and isinstance(given, Sequence | range | torch.Tensor):
-        values = [count(v, f"seeds[{i}]", least=0, most=2**62) for i, v in enumerate(given)]
-        if not values or len(set(values)) < len(values):
-            raise InputError("seeds have to be different", "seeds", values, "give each once, at least one")
-        return tuple(values)
-    return tuple(range(count(given, "seeds", most=100_000)))
+    plain = given.tolist() if hasattr(given, "tolist") else given  # an array, a tensor or a number of theirs
+    if isinstance(plain, str) or not isinstance(plain, Sequence):
+        return tuple(range(count(plain, "seeds", most=100_000)))
+    values = [_seed(value, f"seeds[{i}]") for i, value in enumerate(plain)]
+    if not values:
+        raise InputError("no seeds", "seeds", values, "give at least one, or how many")
+    if len(set(values)) < len(values):
+        raise InputError("seeds have to be different", "seeds", values, "give each once")
+    return tuple(values)
+
+
+def _seed(value: Any, where: str) -> int:
+    """A whole number, exactly: through a float those beyond 2**53 would become others."""
+    checked = count(value, where, least=0, most=2**62)
+    return int(value) if isinstance(value, int | np.integer) else checked
 
 
 def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
@@ -119,6 +129,8 @@ def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
         remedy = "give a mapping, say {'accuracy': accuracy}"
         raise InputError("metrics have names", "metrics", type(given).__name__, remedy)
     for name, metric in (given or {}).items():
+        if not isinstance(name, str):
+            raise InputError("a metric's name is not text", "metrics", repr(name), "give, say, 'accuracy'")
         if not callable(metric):
             raise InputError(
                 "not a function", f"metrics[{name!r}]", repr(metric), "give one of (output, target)"

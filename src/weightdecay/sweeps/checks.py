@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from weightdecay.errors import InputError
-from weightdecay.sweeps.looks import outputs_of
+from weightdecay.sweeps.looks import failed, loss_of, outputs_of
 from weightdecay.sweeps.seeds import made, mixed
 from weightdecay.sweeps.task import Task
 
@@ -163,11 +163,7 @@ def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
 
 def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
     """The loss; `decided`: it has to depend on the parameters."""
-    try:
-        loss = task.loss(output, target)
-    except Exception as error:
-        what = f"the loss cannot be computed ({type(error).__name__}: {_line(error)})"
-        raise InputError(what, "loss", _named(task.loss), "give a function of (output, target)") from error
+    loss: Any = loss_of(task, output, target)
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         what = "the loss has to be one number for a batch"
@@ -184,9 +180,7 @@ def _metric(task: Task, name: str, output: Any, target: Tensor) -> float:
     try:
         return float(task.metrics[name](output, target))
     except Exception as error:
-        what = f"the metric cannot be computed ({type(error).__name__}: {_line(error)})"
-        remedy = "give a function of (output, target) that returns one number"
-        raise InputError(what, f"metrics[{name!r}]", _named(task.metrics[name]), remedy) from error
+        raise failed(name, task.metrics[name], error) from error
 
 
 def _undetermined(what: str, where: str) -> InputError:

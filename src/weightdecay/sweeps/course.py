@@ -11,11 +11,12 @@ from torch import Tensor
 
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.sweeps.checkpoints import Keeper, Weights, joined, taken
+from weightdecay.sweeps.fingerprint import check_same
 from weightdecay.sweeps.leader import Leader, key_of
 from weightdecay.sweeps.loading import load_sweep
 from weightdecay.sweeps.plan import Plan, chunks_of
 from weightdecay.sweeps.record import Sweep, sweep_record
-from weightdecay.sweeps.records import Chunk, ChunkResult, Trained
+from weightdecay.sweeps.records import Chunk, ChunkResult, Copy, Trained
 from weightdecay.sweeps.rounds import GRID, next_round
 from weightdecay.sweeps.running import Job, results
 from weightdecay.sweeps.seeds import set_up
@@ -113,13 +114,12 @@ class Course:
     settings: dict[str, Any]
     begun: float
     chunks: list[Chunk] = field(default_factory=list)
-    done: int = 0
+    done: set[Copy] = field(default_factory=set)
     total: int = 0
-    last_share: float = 0.0
 
     def __post_init__(self) -> None:
         self.weights = Weights(self.folder and self.folder / "weights")
-        self.leader = Leader(self.asked.goal, self.asked.seeds)
+        self.leader = Leader(self.asked.goal, self.asked.seeds, self.asked.pairs)
 
     def to_the_end(self) -> Sweep:
         """Every round, and the record."""
@@ -134,15 +134,29 @@ class Course:
 
     def _rounds(self) -> Iterator[Round]:
         """The rounds, each decided on, and stored, when the ones before are trained."""
-        asked, rounds = self.asked, []
-        new: Round | None = Round(0, GRID, asked.grid.values)
+        self._agree_rounds()
+        rounds: list[Round] = []
+        new: Round | None = Round(0, GRID, self.asked.grid.values)
         while new is not None:
             rounds.append(self.store.agree_round(new))
             yield rounds[-1]
-            new = next_round(
-                *(rounds, self._trained(), asked.goal, asked.grid.unit, asked.widen, asked.refine),
-                self._possible,
-            )
+            new = self._next(rounds)
+
+    def _next(self, rounds: Sequence[Round]) -> Round | None:
+        """What follows these rounds by what they alone gave: the store may have more, which they led to."""
+        asked, so_far = self.asked, {strength for one in rounds for strength in one.strengths}
+        trained = [one for one in self._trained() if one.copy.strength in so_far]
+        limits = asked.widen, asked.refine
+        return next_round(rounds, trained, asked.goal, asked.grid.unit, *limits, self._possible)
+
+    def _agree_rounds(self) -> None:
+        """Go on with a store that was judged otherwise, if its rounds are those of this judging, too."""
+        there, rounds = self.store.about("settings"), self.store.rounds()
+        if there == self.settings:
+            return
+        if any(self._next(rounds[:place]) != rounds[place] for place in range(1, len(rounds))):
+            check_same(there, self.settings, self.store.file)
+        self.store.put("settings", self.settings)
 
     def _possible(self, strength: float) -> bool:
         """Whether every rule at every step size can have that strength."""
@@ -166,26 +180,23 @@ class Course:
         self.leader.add(trained for trained in self._trained() if trained.copy in there)
         missing = [chunk for chunk in chunks if not there.issuperset(chunk.copies)]
         self.total = sum(len(chunk.copies) for chunk in self.chunks)
-        self.done = sum(copy in there for chunk in self.chunks for copy in chunk.copies)
+        self.done = {copy for chunk in self.chunks for copy in chunk.copies} & there
         for chunk, result in self._results(missing):
             self._keep(chunk, result.trained, result.weights)
 
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
         keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
         job = Job(self.asked.task, self.plan, keeper)
-        sizes = {"now": 0}
+        pending = list(chunks)
 
         def told(share: float) -> None:
-            self._say(None, share * sizes["now"])
+            self._say(None, share * len(set(pending[0].copies) - self.done))
 
-        pending = list(chunks)
-        sizes["now"] = len(pending[0].copies) if pending else 0
         with contextlib.closing(results(job, chunks, self.client, told)) as found:
             for chunk, result in found:
                 yield chunk, result
                 keeper.drop(chunk)
                 pending.remove(chunk)
-                sizes["now"] = len(pending[0].copies) if pending else 0
 
     def _keep(self, chunk: Chunk, trained: Sequence[Trained], weights: dict[str, Tensor]) -> None:
         """Store a chunk: its weights first, so that what the store has is whole."""
@@ -193,7 +204,8 @@ class Course:
         for one in trained:
             self.store.add(one)
         self.leader.add(trained)
-        self.done += len(trained)
+        # Another process, or one that was killed, may have stored some of a chunk: each counts once.
+        self.done |= set(chunk.copies)
         for other in self.chunks:
             if not self.leader.may_need(other):
                 self.weights.drop(other)
@@ -203,9 +215,9 @@ class Course:
         if self.on_progress is None:
             return
         best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
-        share = min(1.0, (self.done + running) / max(1, self.total))
+        share = min(1.0, (len(self.done) + running) / max(1, self.total))
         seconds = time.monotonic() - self.begun
-        self.on_progress(Progress(self.done, self.total, seconds, best, looks, share))
+        self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, share))
 
     def _trained(self) -> list[Trained]:
         """What is stored, in an order that does not depend on who finished first."""

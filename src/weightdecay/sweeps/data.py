@@ -33,7 +33,8 @@ def data_of(given: Any, where: str) -> Data:
 
     Raises:
         InputError: something else; no examples; tensors of different lengths; numbers that are not finite;
-            an item that differs when it is fetched again; a DataLoader with a sampler of its own.
+            an item that differs when it is fetched again; a DataLoader with a sampler or a batch_sampler of
+            its own, or with drop_last.
 
     >>> data_of((np.zeros((3, 2), dtype=np.float32), [0, 1, 1]), "train").target
     tensor([0, 1, 1])
@@ -51,17 +52,35 @@ def data_of(given: Any, where: str) -> Data:
     return _checked(tensors, where)
 
 
-def batch_size_of(given: Any) -> int | None:
-    """The batch size that data bring along: a DataLoader's; None for everything else."""
-    return given.batch_size if isinstance(given, DataLoader) else None
-
-
 def _loaded(loader: DataLoader, where: str) -> list[Tensor]:
-    sampler: Any = loader.sampler
-    if not isinstance(sampler, SequentialSampler | RandomSampler) or getattr(sampler, "replacement", False):
-        what = "a sampler of its own is not followed: every epoch sees each example once"
-        raise InputError(what, f"{where}.sampler", type(sampler).__name__, "give the dataset")
+    """The examples of a loader of which nothing is lost but its order, which the sweep draws itself."""
+    if not isinstance(loader.dataset, IterableDataset):  # which is refused as what it is
+        _check_order(loader, where)
     return _fetched(loader.dataset, loader.collate_fn, where)
+
+
+def _check_order(loader: DataLoader, where: str) -> None:
+    draws, remedy = (
+        "the sweep draws its own order, in which every epoch sees each example once",
+        "give the dataset",
+    )
+    if loader.batch_size is None:
+        # None stands for both: batches that a batch_sampler makes, and examples without batches.
+        batches: Any = loader.batch_sampler
+        if batches is None:
+            raise InputError("a DataLoader that makes no batches", f"{where}.batch_size", "None", remedy)
+        what = f"a batch_sampler of its own is not followed: {draws}"
+        raise InputError(what, f"{where}.batch_sampler", type(batches).__name__, f"{remedy}, and batch_size")
+    sampler: Any = loader.sampler
+    if type(sampler) not in (SequentialSampler, RandomSampler) or len(sampler) != len(loader.dataset):  # pyright: ignore[reportArgumentType]
+        what = f"a sampler of its own is not followed: {draws}"
+        raise InputError(what, f"{where}.sampler", type(sampler).__name__, remedy)
+    if getattr(sampler, "replacement", False):
+        what = f"a sampler with replacement is not followed: {draws}"
+        raise InputError(what, f"{where}.sampler", type(sampler).__name__, remedy)
+    if loader.drop_last:
+        what = f"drop_last is not followed: {draws}"
+        raise InputError(what, f"{where}.drop_last", True, "leave it out; the last batch holds what is left")
 
 
 def _fetched(dataset: Any, collate: Callable[[list[Any]], Any], where: str) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 
+from weightdecay.sweeps.records import Trained
 from weightdecay.sweeps.selection import Comparison, Goal, Selection
 from weightdecay.sweeps.strengths import title
 
@@ -22,10 +23,13 @@ def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tup
     said = []
     if len(found.seeds) == 1:
         said.append("one seed only: there are no error bars, and a difference may be luck; give more seeds")
-    elif found.no_decay is not None and found.no_decay.difference > 0:
+    elif found.no_decay is not None and _flattered(found.no_decay):
         said.append(_optimism(found.no_decay, goal))
-    if any(selection.diverged for selection in (found, *others)):
-        said.append(_diverged((found, *others)))
+    failed = [one for selection in (found, *others) for one in selection.diverged]
+    if diverged := [one for one in failed if not goal.unmeasured(one)]:
+        said.append(_diverged(diverged))
+    if unmeasured := [one for one in failed if goal.unmeasured(one)]:
+        said.append(_unmeasured(unmeasured, goal))
     if found.edge is not None and not found.flat:
         said.append(
             f"the best is the {'strongest' if found.edge == 'high' else 'weakest'} that was tried: "
@@ -93,6 +97,8 @@ def _best(found: Selection, goal: Goal, settings: int) -> str:
 def _one_se(found: Selection, goal: Goal) -> str:
     if len(found.seeds) == 1:
         return "one standard error: not known from one seed"
+    if found.best == found.strengths[-1]:
+        return "one standard error: the best is the strongest that was tried"
     if found.one_se == found.best:
         return "one standard error: every stronger decay is further than that from the best"
     return (
@@ -108,9 +114,10 @@ def _no_decay(found: Selection, goal: Goal) -> str:
     if found.best == 0:
         return "no decay: no strength that was tried is better"
     if math.isinf(none.difference):
-        return "no decay: it diverged"
+        by_metric = any(one.copy.strength == 0 and goal.unmeasured(one) for one in found.diverged)
+        return f"no decay: its {goal.title} is not finite" if by_metric else "no decay: it diverged"
     if none.difference == 0:
-        return "no decay: the very same score; the best strength is too weak to change it"
+        return _no_difference(none, goal)
     what = f"no decay: {goal.title} {found.mean(0.0):.4g}, worse by {none.difference:.3g}"
     if none.seeds == 1:
         return f"{what}; one seed cannot tell whether that is luck"
@@ -122,6 +129,15 @@ def _no_decay(found: Selection, goal: Goal) -> str:
     return f"{what}, {interval}: the data cannot tell the best from no decay{more}"
 
 
+def _no_difference(none: Comparison, goal: Goal) -> str:
+    """What is said of means that are equal; the stronger of the two is the best."""
+    if none.error > 0:
+        return f"no decay: the same mean {goal.title}, by seeds that differ; they cannot tell the two apart"
+    if goal.name != "loss":  # a count, say, which a small change leaves as it is
+        return f"no decay: the very same {goal.title} at every seed"
+    return "no decay: the very same score; the best strength is too weak to change it"
+
+
 def _shape(found: Selection) -> str:
     if len(found.seeds) == 1:
         return "range: not known from one seed"
@@ -129,20 +145,41 @@ def _shape(found: Selection) -> str:
     if found.flat:
         return "flat: one standard error tells no strength from the best"
     if weakest == strongest:
-        return "range: both neighbours of the best are further than one standard error from it"
+        inside = found.best not in (found.strengths[0], found.strengths[-1])
+        beside = "both neighbours of the best are" if inside else "the best's one neighbour is"
+        return f"range: {beside} further than one standard error from it"
     return f"range: from {weakest} to {strongest} no strength is told from the best by one standard error"
 
 
+def _flattered(none: Comparison) -> bool:
+    """Whether the gain shrinks where the choice is made without the seed it is judged by."""
+    if none.left_out is None or none.difference <= 0:  # one seed, or no decay diverged
+        return False
+    # It cannot grow; where every seed's absence leaves the choice as it is, it stays, up to rounding.
+    return none.left_out < none.difference * (1 - 1e-9)
+
+
 def _optimism(none: Comparison, goal: Goal) -> str:
-    less = "" if none.left_out is None else f"; chosen without the seed it is judged by: {none.left_out:.3g}"
+    assert none.left_out is not None
+    left = "" if none.left_out > 0 else " there is none"
     return (
         "the best strength was chosen by the very scores it is judged by, so its gain over no decay, "
-        f"{none.difference:.3g} of {goal.title}, is a little too good{less}"
+        f"{none.difference:.3g} of {goal.title}, is a little too good; "
+        f"chosen without the seed it is judged by{left}: {none.left_out:.3g}"
     )
 
 
-def _diverged(selections: "tuple[Selection, ...]") -> str:
-    gone = [one for selection in selections for one in selection.diverged]
+def _unmeasured(trained: "list[Trained]", goal: Goal) -> str:
+    """Of trainings whose metric is not finite, and whose loss is."""
+    first, count = trained[0], len(trained)
+    which = f"{strength(first.copy.strength, first.copy.unit, first.weight_decay)}, seed {first.copy.seed}"
+    return (
+        f"the metric {goal.name} is not finite at {count} training{'s' * (count > 1)} whose loss is, "
+        f"the first at {which}; such a {title(first.copy.unit)} is never chosen"
+    )
+
+
+def _diverged(gone: "list[Trained]") -> str:
     first = min(gone, key=lambda one: math.inf if one.diverged is None else one.diverged)
     unit = first.copy.unit
     when = "at the end" if first.diverged is None else f"at step {first.diverged}"

@@ -1,5 +1,6 @@
 """What decides the numbers of a sweep, as plain values: a store goes on only with the same."""
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -10,6 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from weightdecay.sweeps.strengths import Strengths
 from weightdecay.sweeps.task import Data, Task
 
 _FUNCTIONS = ("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on")
+# What decides how trainings are judged, and by that which rounds follow; not what a training is.
+JUDGING = ("goal", "widen", "refine")
 _PLAIN = ("lrs", "epochs", "batch_size", "every", "clip")
 
 
@@ -71,20 +75,40 @@ def environment() -> dict[str, str]:
     return {**machine, **{name: version(name) for name in names}}
 
 
-def check_same(there: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
+def check_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], file: str, apart: Sequence[str] = ()
+) -> None:
     """Refuse a store that was made with other settings.
+
+    Args:
+        there: the store's.
+        here: those of now.
+        file: the store, for the message.
+        apart: names that are not compared.
 
     Raises:
         InputError: names the settings that differ, with both values of the first.
     """
-    one, other = _flat(there), _flat(here)
+    one, other = (
+        _flat({name: value for name, value in values.items() if name not in apart})
+        for values in (there, here)
+    )
     differ = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     if not differ:
         return
     name = differ[0]
     what = f"the store was made with other settings: {', '.join(differ[:5])}"
     more = f"{_short(one.get(name))} in {file}, {_short(other.get(name))} now"
-    raise InputError(what, name, more, "give the same again, or another folder")
+    raise InputError(what, name, more, f"give the same again, or another folder{_why(differ)}")
+
+
+def _why(differ: Sequence[str]) -> str:
+    """Why settings that could be added to cannot be, where it is they that differ."""
+    if not {"seeds", "strengths"}.isdisjoint(differ):
+        return ": a store takes no more seeds or strengths, by which its chunks and rounds were decided on"
+    if all(name.split(".")[0] in JUDGING for name in differ):
+        return ": the store has rounds that these would not have decided on"
+    return ""
 
 
 def plain(value: Any) -> Any:
@@ -116,8 +140,9 @@ def plain(value: Any) -> Any:
 
 
 def _source(function: Any) -> str:
-    """Name and checksum of the source, where there is one."""
+    """Name and checksum of the source, where there is one, and the plain values that it holds."""
     function = inspect.unwrap(function)
+    held = "".join(f" {name}={value!r}" for name, value in sorted(_held(function).items()))
     if not isinstance(function, type) and not hasattr(function, "__code__"):
         if hasattr(function, "__func__"):
             function = function.__func__
@@ -127,8 +152,38 @@ def _source(function: Any) -> str:
     try:
         text = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):  # built in, or typed into a shell
-        return name
-    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return name + held
+    return f"{name}{held} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _held(function: Any) -> dict[str, Any]:
+    """What a function has from elsewhere: defaults, its closure, the attributes of what it is a method of.
+
+    Only plain values: others may be changed by being used, and would refuse what is the same.
+    """
+    if isinstance(function, type):
+        return {}
+    found: dict[str, Any] = {}
+    if (code := getattr(function, "__code__", None)) is not None:
+        names = code.co_varnames[: code.co_argcount]
+        defaults = function.__defaults__ or ()
+        found |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        found |= function.__kwdefaults__ or {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a name that has no value yet
+                found[name] = cell.cell_contents
+    owner = getattr(function, "__self__", None if code else function)
+    if owner is not None and not isinstance(owner, type | ModuleType):
+        found |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
+    if isinstance(owner, nn.Module):
+        found |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
+    return {name: value for name, value in found.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 def _made(task: Task, seed: int) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The best strength so far, while trainings arrive one by one."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from weightdecay.sweeps.records import Chunk, Copy, Trained
 from weightdecay.sweeps.selection import Goal
+from weightdecay.sweeps.strengths import ascending
 
 Key = tuple[str, float | None, float]  # rule, learning rate, strength
 
@@ -21,13 +22,18 @@ def key_of(copy: Copy) -> Key:
 class Leader:
     """The strength with the best mean score of those that every seed has finished.
 
+    Of equal means it is the one that the end chooses (`best_of`, `choose_paired`), whoever finished first:
+    the setting that comes first, and there the strongest.
+
     Args:
         goal: what is best.
         seeds: the seeds.
+        settings: every rule at every step size, in their order.
     """
 
     goal: Goal
     seeds: tuple[int, ...]
+    settings: Sequence[tuple[str, float | None]]
     scores: dict[Key, dict[int, float]] = field(default_factory=dict)
     best: tuple[Key, float] | None = None
 
@@ -41,8 +47,18 @@ class Leader:
                 mean = torch.tensor([scores[seed] for seed in self.seeds], dtype=torch.float64).mean().item()
                 if not math.isfinite(mean):  # one diverged: never chosen
                     continue
-                if self.best is None or self.goal.sign * mean <= self.goal.sign * self.best[1]:
+                if self.best is None or self._before(one.copy.unit, (key, mean), self.best):
                     self.best = key, mean
+
+    def _before(self, unit: str, new: tuple[Key, float], old: tuple[Key, float]) -> bool:
+        """Whether the new one is chosen of the two."""
+        if new[1] != old[1]:
+            return self.goal.sign * (new[1] - old[1]) < 0
+        (*setting, strength), (*other, least) = new[0], old[0]
+        if setting != other:
+            places = [self.settings.index((rule, lr)) for rule, lr in (setting, other)]
+            return places[0] < places[1]
+        return ascending((least, strength), unit)[-1] == strength
 
     def complete(self, key: Key) -> bool:
         """Whether every seed has finished."""

@@ -9,6 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from weightdecay.errors import InputError
 from weightdecay.sweeps.records import Chunk, Copy, Look, Trained
 from weightdecay.sweeps.task import Data, Task
 
@@ -27,6 +28,45 @@ def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: i
 def measures_of(task: Task) -> Mapping[str, Callable[[Any, Tensor], Tensor]]:
     """The loss, under an empty name, and the metrics."""
     return {"": task.loss, **task.metrics}
+
+
+def loss_of(task: Task, output: Any, target: Tensor) -> Tensor:
+    """The loss of a batch.
+
+    Raises:
+        InputError: the user's function fails.
+    """
+    try:
+        return task.loss(output, target)
+    except Exception as error:
+        raise failed("", task.loss, error) from error
+
+
+def measured_alone(name: str, measure: Callable[..., Any], output: Any, target: Tensor) -> float:
+    """The loss (an empty name) or a metric of one copy's outputs.
+
+    Where the outputs are not finite and the function refuses them, as those of scikit-learn do, it is NaN:
+    a copy that diverges does not end the others.
+
+    Raises:
+        InputError: the user's function fails.
+    """
+    try:
+        return float(measure(output, target))
+    except Exception as error:
+        floats = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+        if not all(bool(leaf.isfinite().all()) for leaf in floats):
+            return math.nan
+        raise failed(name, measure, error) from error
+
+
+def failed(name: str, measure: Callable[..., Any], error: Exception) -> InputError:
+    """What is said of a loss (an empty name) or a metric that raises."""
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    what = f"the {'metric' if name else 'loss'} cannot be computed ({type(error).__name__}: {line})"
+    remedy = "give a function of (output, target)" + " that returns one number" * bool(name)
+    where = f"metrics[{name!r}]" if name else "loss"
+    return InputError(what, where, getattr(measure, "__qualname__", type(measure).__name__), remedy)
 
 
 def all_trained(

@@ -1,16 +1,14 @@
 """Which copies train together: decided once, kept in the store, the same whatever is resumed where."""
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from weightdecay.engine import Capacity
+from weightdecay.memory import available
 from weightdecay.sweeps.records import Chunk
 from weightdecay.sweeps.training import Method
 
@@ -110,15 +108,3 @@ def split(values: Sequence[T], most: int) -> tuple[tuple[T, ...], ...]:
     size, longer = divmod(len(values), count) if count else (0, 0)
     starts = [i * size + min(i, longer) for i in range(count + 1)]
     return tuple(tuple(values[a:b]) for a, b in pairwise(starts))
-
-
-def available(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None

@@ -1,5 +1,6 @@
 """The front door of sweeps: everything is checked, then what is not stored yet is trained."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from weightdecay.sweeps.arguments import seeds_of, task_of
 from weightdecay.sweeps.checkpoints import SECONDS
 from weightdecay.sweeps.course import Asked, Course, OnProgress, check_strengths
 from weightdecay.sweeps.course import Progress as Progress
-from weightdecay.sweeps.fingerprint import check_same, environment, settings_plain
+from weightdecay.sweeps.fingerprint import JUDGING, check_same, environment, settings_plain
 from weightdecay.sweeps.plan import Plan, plan_of
 from weightdecay.sweeps.record import Sweep
 from weightdecay.sweeps.selection import goal_of
@@ -88,7 +89,8 @@ def sweep(
         widen: how often the grid may be widened by a decade when the best is at its edge.
         refine: how often strengths half way to the best one's neighbours are added.
         out: a folder for the store, checkpoints, and at the end the record; None: everything in memory.
-        resume: go on with the store in `out`; without one, begin.
+        resume: go on with the store in `out`; without one, begin. Another goal, or more rounds of `widen` or
+            `refine`, are taken where the rounds so far are those that they lead to.
         engine: None: here. "dask": workers on this machine. "tcp://host:port", "tls://host:port" or a
             `distributed.Client`: that scheduler's workers.
         chunk: the most trainings that run together; by default as many as fit into memory, and fewer where
@@ -146,7 +148,7 @@ def sweep(
     with torch.random.fork_rng(devices=[]):
         settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
-    method = None if out is not None and (Path(out) / FILE).exists() else _tried(asked)
+    method = None if out is not None and os.path.exists(Path(out) / FILE) else _tried(asked)  # noqa: PTH110 (raises nothing)
     with connected(engine) as (client, capacity):
         folder = None if out is None else writable_folder(Path(out))
         with opened(folder) as store:
@@ -181,5 +183,5 @@ def _agreed(
         plan = plan_of(method, total, asked.task.threads, asked.task.device, capacity, chunk)
         begun = {"settings": here, "plan": plan.to_dict(), "environment": environment()}
         there = store.agree(begun)["settings"]
-    check_same(there, here, store.file)  # also where another process came first
+    check_same(there, here, store.file, JUDGING)  # also where another process came first
     return Plan.from_dict(store.about("plan"))

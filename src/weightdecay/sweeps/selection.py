@@ -1,5 +1,6 @@
 """Which strength: best, one standard error, flatness, no decay against the best; over shared seeds."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,12 @@ class Goal:
         """A training's score; infinitely bad where it diverged or its score is not finite."""
         value = trained.test_loss if self.name == "loss" else trained.metrics[self.name]
         return value if trained.diverged is None and math.isfinite(value) else self.sign * math.inf
+
+    def unmeasured(self, trained: Trained) -> bool:
+        """Whether the metric is not finite where the loss is: the metric's doing, not the training's."""
+        if self.name == "loss" or trained.diverged is not None or not math.isfinite(trained.test_loss):
+            return False
+        return not math.isfinite(trained.metrics[self.name])
 
 
 def goal_of(minimize: str, maximize: str | None, metrics: Sequence[str]) -> Goal:
@@ -168,7 +175,7 @@ def selections_of(trained: Sequence[Trained], goal: Goal) -> tuple[Selection, ..
 
     Raises:
         DivergenceError: at every strength of every rule and learning rate a training diverged.
-        InputError: nothing is finished.
+        InputError: nothing is finished; at every strength the metric is not finite, and the loss is.
     """
     settings: dict[tuple[str, float | None], list[Trained]] = {}
     for one in trained:
@@ -178,11 +185,28 @@ def selections_of(trained: Sequence[Trained], goal: Goal) -> tuple[Selection, ..
     if not judged and not trained:
         raise InputError("nothing is finished", "sweep", "no training", "let it run, or resume it")
     if not judged:
+        _check_metric(trained, goal)
         steps = [one.diverged for one in trained if one.diverged is not None]
         first = f"first at step {min(steps)}" if steps else "no score is finite"
         what = "at every strength a training diverged or is missing"
         raise DivergenceError(what, "lr", first, "give a smaller learning rate, or clip=")
     return judged
+
+
+def _check_metric(trained: Sequence[Trained], goal: Goal) -> None:
+    """Where nothing can be chosen: refuse the metric, if by their loss the trainings could be."""
+    unmeasured = [one for one in trained if goal.unmeasured(one)]
+    if not unmeasured:
+        return
+    with contextlib.suppress(DivergenceError):
+        selections_of(trained, Goal())
+        copy, value = unmeasured[0].copy, unmeasured[0].metrics[goal.name]
+        what = (
+            f"the metric chooses no strength: it is not finite at {len(unmeasured)} trainings whose loss is"
+        )
+        remedy = "mend the metric, or choose by another score"
+        where = f"{value} at strength {copy.strength:g} ({copy.unit}), seed {copy.seed}"
+        raise InputError(what, f"metrics[{goal.name!r}]", where, remedy)
 
 
 def best_of(selections: Sequence[Selection], goal: Goal) -> int:
@@ -246,8 +270,9 @@ def _edge(choice: Choice, strengths: Sequence[float], scores: Tensor) -> Edge:
 
 
 def _against_none(scores: Float64[Tensor, "S L"], best: int) -> Comparison:
-    d = scores[:, 0] - scores[:, best]
-    seeds, mean = len(d), float(d.mean())
+    d, means = scores[:, 0] - scores[:, best], scores.mean(0)
+    # The difference of the means that were chosen by: rounding makes no equal ones differ.
+    seeds, mean = len(d), float(means[0] - means[best])
     if seeds == 1:
         return Comparison(mean, -math.inf, math.inf, 0.0, 1, None)
     if not math.isfinite(mean):  # no decay diverged

@@ -16,7 +16,7 @@ from weightdecay.hooks.plan import Plan, make_plan
 from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.strengths import check_strengths
 from weightdecay.hooks.trial import try_rule
-from weightdecay.rules import Rule, rules_of
+from weightdecay.rules import Rule, Strength, rules_of
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.schedule import lrs
 from weightdecay.sweeps.records import Chunk
@@ -76,7 +76,7 @@ def settings_of(task: Task, chunk: Chunk) -> Settings:
     optimizer = optimizer_of(task, list(model.parameters()), chunk.lr)
     strong, plan = [], None
     for strength in chunk.strengths:
-        rules = rules_of(task.rules[chunk.rule](strength_of(strength, chunk.unit)))
+        rules = rules_made(task, chunk.rule, strength_of(strength, chunk.unit))
         if plan is None or [type(rule) for rule in rules] != [type(rule) for rule in strong[0].rules]:
             plan = make_plan(optimizer, rules, model, task.on, setting)
             if not plan.all_targets:
@@ -89,6 +89,23 @@ def settings_of(task: Task, chunk: Chunk) -> Settings:
         check_strengths(optimizer, rules, own, setting)
         strong.append(Strong(rules, own, _number(rules[0], strengths[0])))
     return Settings(task, chunk, rates, tuple(strong), task.steps_per_epoch)
+
+
+def rules_made(task: Task, name: str, strength: Strength) -> tuple[Rule, ...]:
+    """The rules that a name stands for, at a strength.
+
+    Raises:
+        InputError: the user's function of the strength fails, or gives no rule.
+    """
+    try:
+        made_one = task.rules[name](strength)
+    except InputError:  # a rule's own, of a strength that it cannot have
+        raise
+    except Exception as error:
+        what = f"the rule {name} cannot be made with a strength ({type(error).__name__}: {error})"
+        remedy = "give a class such as wd.Decoupled, or a function of the strength that returns a rule"
+        raise InputError(what, "rule", repr(strength), remedy) from error
+    return rules_of(made_one)
 
 
 def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> Optimizer:

@@ -10,12 +10,12 @@ from torch import Tensor, nn, optim
 from torch.func import functional_call
 
 from weightdecay.hooks.plan import Plan
-from weightdecay.rules import L2, Decoupled, rules_of
+from weightdecay.rules import L2, Decoupled
 from weightdecay.sweeps.linear import LinearProblem, LinearSweep, train_linear
 from weightdecay.sweeps.looks import all_trained, measures_of
 from weightdecay.sweeps.records import Chunk, ChunkResult
 from weightdecay.sweeps.seeds import made, order
-from weightdecay.sweeps.settings import Settings, optimizer_of, settings_of
+from weightdecay.sweeps.settings import Settings, optimizer_of, rules_made, settings_of
 from weightdecay.sweeps.task import Task
 from weightdecay.sweeps.vectorised import measured
 
@@ -96,7 +96,7 @@ def train_squared(settings: Settings) -> ChunkResult:
         outputs = linear.output(predictions.mT)
         found.setdefault(place.start, []).append(
             {
-                name: measured(f, outputs, task.test.target.to(outputs.device), outputs.shape[:2]).cpu()
+                name: measured(name, f, outputs, task.test.target.to(outputs.device), outputs.shape[:2]).cpu()
                 for name, f in measures_of(task).items()
             }
         )
@@ -133,8 +133,8 @@ def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | N
             or any(map(group.get, options))
         ):
             return None
-        for name, make in task.rules.items():
-            if not all(type(rule) in (Decoupled, L2) for rule in rules_of(make(0.0))):
+        for name in task.rules:
+            if not all(type(rule) in (Decoupled, L2) for rule in rules_made(task, name, 0.0)):
                 return None
             settings = settings_of(task, Chunk(name, lr, (0.0,), "weight_decay", (0,)))
             strong = settings.strong[0]

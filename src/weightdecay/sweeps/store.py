@@ -124,6 +124,11 @@ class Store:
             row = self.connection.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return row and json.loads(row[0])
 
+    def put(self, name: str, value: Any) -> None:
+        """Store a JSON value in the place of the one of that name."""
+        with self._transaction() as run:
+            run("UPDATE about SET value = ? WHERE name = ?", (json.dumps(value), name))
+
     def agree_round(self, new: Round) -> Round:
         """Store a round unless one of that place is there; returns what is there."""
         with self._transaction() as run:
@@ -252,9 +257,15 @@ def _number(value: float | None) -> float:
 
 
 def _json(metrics: Mapping[str, float]) -> str:
-    """Infinity becomes 1e999, which is JSON and is read as infinity; NaN becomes null."""
-    finite = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    return json.dumps(finite).replace("Infinity", "1e999")
+    """Metrics as JSON, which has neither infinity (1e999 is read as it) nor NaN (null)."""
+    pairs = (f"{json.dumps(name)}: {_written(value)}" for name, value in metrics.items())
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _written(value: float) -> str:
+    if math.isinf(value):
+        return "1e999" if value > 0 else "-1e999"
+    return "null" if math.isnan(value) else json.dumps(value)
 
 
 def _metrics(text: str) -> dict[str, float]:

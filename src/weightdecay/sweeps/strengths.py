@@ -16,14 +16,13 @@ Unit = Literal[
     "half_life_steps",
     "half_life_epochs",
     "half_life_samples",
-    "half_life_tokens",
 ]
 UNITS: tuple[Unit, ...] = Unit.__args__  # pyright: ignore[reportAttributeAccessIssue]
 # How an axis or a column calls them.
 TITLES: dict[str, str] = {
     "weight_decay": "λ",
     "half_lives_per_run": "half-lives per run",
-    **{f"half_life_{unit}": f"half-life in {unit}" for unit in ("steps", "epochs", "samples", "tokens")},
+    **{f"half_life_{unit}": f"half-life in {unit}" for unit in ("steps", "epochs", "samples")},
 }
 _LIFE = "half_life_"  # a time: the longer, the weaker
 
@@ -34,10 +33,10 @@ class Strengths:
 
     Args:
         values: in the order of ascending strength, so half-lives descend; 0 in any unit is no decay.
-        unit: "weight_decay" (λ), "half_lives_per_run", or "half_life_" and steps, epochs, samples or tokens.
+        unit: "weight_decay" (λ), "half_lives_per_run", or "half_life_" and steps, epochs or samples.
 
-    >>> Strengths((0.0, 8.0, 2.0), "half_life_epochs").given(2)
-    HalfLife(steps=None, epochs=2.0, samples=None, tokens=None, lr=None)
+    >>> Strengths((0.0, 8.0, 2.0), "half_life_epochs").positive
+    (8.0, 2.0)
     """
 
     values: tuple[float, ...]
@@ -45,10 +44,6 @@ class Strengths:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def given(self, place: int) -> float | HalfLife | HalfLives:
-        """What a rule of that strength is made with."""
-        return strength_of(self.values[place], self.unit)
 
     @property
     def positive(self) -> tuple[float, ...]:
@@ -98,7 +93,7 @@ def strengths_of(given: Any) -> Strengths:
 
     Raises:
         InputError: none, or none above 0; one that is negative, not finite or repeated; several units; a
-            half-life with a step size of its own.
+            half-life with a step size of its own, or in tokens.
 
     >>> strengths_of([0.1, 0.01]).values
     (0.0, 0.01, 0.1)
@@ -205,7 +200,10 @@ def _part(value: Any) -> tuple[float, Unit]:
     if value.lr is not None:
         what = "a half-life of a sweep holds at the peak of the schedule"
         raise InputError(what, "HalfLife.lr", value.lr, "leave lr out")
-    unit = next(name for name in ("steps", "epochs", "samples", "tokens") if getattr(value, name) is not None)
+    if value.tokens is not None:  # no argument of a sweep says how many tokens a step has
+        what, use = "a sweep does not know the tokens of a step", "steps, epochs or samples"
+        raise InputError(what, "HalfLife.tokens", value.tokens, f"give the half-life in {use}, or HalfLives")
+    unit = next(name for name in ("steps", "epochs", "samples") if getattr(value, name) is not None)
     time = getattr(value, unit)
     name: Unit = f"{_LIFE}{unit}"  # pyright: ignore[reportAssignmentType]
     return (0.0 if math.isinf(time) else time), name

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from weightdecay.sweeps.allocator import kept_memory
 from weightdecay.sweeps.decay import AXES, StackedDecay
-from weightdecay.sweeps.looks import all_trained, measures_of, outputs_of
+from weightdecay.sweeps.looks import all_trained, loss_of, measured_alone, measures_of, outputs_of
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult
 from weightdecay.sweeps.seeds import made, mixed, order, reseed
@@ -57,9 +57,8 @@ class Copies:
         self._outputs = self._over_copies(self._output, len(task.test.inputs), seed=None)
 
     def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Tensor:
-        return self.settings.task.loss(
-            functional_call(self.model, (parameters, buffers), data[:-1]), data[-1]
-        )
+        output = functional_call(self.model, (parameters, buffers), data[:-1])
+        return loss_of(self.settings.task, output, data[-1])
 
     def _output(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
         return functional_call(self.model, (parameters, buffers), data)
@@ -120,7 +119,7 @@ class Copies:
             lambda *inputs: self._outputs(weights, self.buffers, *inputs), task.test, task, rows_axis=AXES
         )
         found = {
-            name: measured(measure, outputs, task.test.target, train_loss.shape).cpu()
+            name: measured(name, measure, outputs, task.test.target, train_loss.shape).cpu()
             for name, measure in measures_of(task).items()
         }
         self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": found})
@@ -175,9 +174,13 @@ def train_vectorised(
 
 
 def measured(
-    measure: Callable[[Any, Tensor], Tensor], outputs: Any, target: Tensor, shape: torch.Size
+    name: str, measure: Callable[[Any, Tensor], Tensor], outputs: Any, target: Tensor, shape: torch.Size
 ) -> Float[Tensor, "S L"]:
-    """A loss or metric of every copy's outputs; one after another where it cannot be batched."""
+    """A loss or metric of every copy's outputs; one after another where it cannot be batched.
+
+    Raises:
+        InputError: the user's function fails.
+    """
     try:
         return (
             vmap(vmap(measure))(outputs, target.expand(*shape, *target.shape))
@@ -188,7 +191,10 @@ def measured(
     except Exception:  # a metric that looks at values, or leaves torch
         pick = pytree.tree_map
         values = [
-            [float(measure(pick(lambda leaf: leaf[s, i], outputs), target)) for i in range(shape[1])]  # noqa: B023
+            [
+                measured_alone(name, measure, pick(lambda leaf: leaf[s, i], outputs), target)  # noqa: B023
+                for i in range(shape[1])
+            ]
             for s in range(shape[0])
         ]
         return torch.tensor(values, dtype=torch.float64)

@@ -10,29 +10,17 @@ from weightdecay.units.grids import grid
 
 if TYPE_CHECKING:
     from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
-    from weightdecay.units.halflife import (
-        HalfLife,
-        HalfLives,
-        Law,
-        half_life,
-        mean_age,
-        rate_of,
-        retention,
-        shape,
-        strength_for,
-    )
+    from weightdecay.units.halflife import HalfLife, HalfLives
     from weightdecay.units.limits import advice, check
+    from weightdecay.units.rates import Law, half_life, mean_age, rate_of, retention, shape, strength_for
 
 _HOMES = {
     **dict.fromkeys(("coupled_rate", "coupled_weight_decay"), "coupled"),
-    **dict.fromkeys(
-        (
-            *("HalfLife", "HalfLives", "Law", "half_life", "mean_age", "rate_of", "retention", "shape"),
-            "strength_for",
-        ),
-        "halflife",
-    ),
+    **dict.fromkeys(("HalfLife", "HalfLives"), "halflife"),
     **dict.fromkeys(("advice", "check"), "limits"),
+    **dict.fromkeys(
+        ("Law", "half_life", "mean_age", "rate_of", "retention", "shape", "strength_for"), "rates"
+    ),
 }
 
 __all__ = [

@@ -26,7 +26,7 @@ def coupled_rate(
     Raises:
         InputError: an argument out of range, or the weight diverges.
 
-    >>> from weightdecay.units.halflife import half_life
+    >>> from weightdecay.units.rates import half_life
     >>> round(half_life(coupled_rate(5e-4, lr=0.1, momentum=0.9)))
     1380
     """
