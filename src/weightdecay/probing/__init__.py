@@ -1,0 +1,1 @@
+"""Which decay does an optimizer really apply?"""

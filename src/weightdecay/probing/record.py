@@ -1,0 +1,56 @@
+"""What a probe of an optimizer found."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from weightdecay import findings
+
+Form = Literal[
+    "none", "coupled", "decoupled", "independent", "cautious", "sign-normalised", "scaled", "unknown"
+]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The decay that an optimizer really applies, as measured on small tensors.
+
+    Args:
+        optimizer: the name of its class.
+        form: "none"; "coupled" (through the gradient or the momentum, and its rate does not depend on the
+            gradient: SGD); "decoupled" (removes lr·λ of a weight); "independent" (removes λ, whatever lr is);
+            "cautious" (decoupled, and only where the update points the same way); "sign-normalised" (through
+            the gradient of an optimizer that divides by the gradient's size: Adam with L2); "scaled" (beside
+            the gradient, by another factor than lr·λ: a trust ratio, an estimated or adjusted step size,
+            lr²); "unknown".
+        rate: the fraction of a weight that is removed per step in the long run without gradient, at this step
+            size and strength; None where it could not be measured.
+        expected: lr·λ.
+        moved: whether any step changed the weights.
+        gradient_moved: whether a gradient did, without decay.
+        why: what was seen, one observation a line.
+        findings: what looks wrong: WD301, WD304, WD305.
+    """
+
+    optimizer: str
+    form: Form
+    rate: float | None
+    expected: float | None
+    moved: bool
+    gradient_moved: bool
+    why: str
+    findings: tuple[findings.Finding, ...]
+
+    def check(self) -> None:
+        """Raise if the strength has no effect.
+
+        Raises:
+            FindingsError: a finding is an error.
+        """
+        findings.check(self.findings)
+
+    def __str__(self) -> str:
+        measured = "not measured" if self.rate is None else f"{self.rate:.4g}"
+        asked = "" if self.expected is None else f" (lr·λ = {self.expected:.4g})"
+        lines = [f"{self.optimizer}: {self.form}", f"  removed per step without gradient: {measured}{asked}"]
+        lines += [f"  {line}" for line in self.why.splitlines()]
+        return "\n".join(lines + [f"  {finding}" for finding in self.findings])

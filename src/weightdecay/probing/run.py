@@ -1,0 +1,253 @@
+"""Probe an optimizer: which decay does it really apply?"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import optim
+
+from weightdecay.errors import InputError
+from weightdecay.findings import Finding
+from weightdecay.probing.building import Unbuilt, builder, draws, layouts, missing
+from weightdecay.probing.course import WARM, Driver, Setting, untouched, workable
+from weightdecay.probing.deciding import decide, nothing
+from weightdecay.probing.observing import Observations, observe, unswitched
+from weightdecay.probing.record import Form, Probe
+from weightdecay.probing.shadow import fingerprint, plain, shadow
+from weightdecay.units.numbers import number
+
+MATRIX, VECTOR = (32, 16), (16,)
+PAIR = [(8, 32), (16, 8)]  # low-rank factors, for optimizers that take only those
+TYPES = (torch.float64, torch.float32)
+# Weights of this size: as they are drawn, and small (some train small weights only).
+SIZES = (1.0, 3e-4)
+_KNOWN: dict[tuple[Any, ...], Probe] = {}  # what was measured, by class and options
+STAND_IN, STAND_IN_LR = 0.1, 1e-3  # to find the form with, where the given ones are 0
+
+
+def probe(
+    optimizer: Any,
+    *,
+    lr: float = 1e-3,
+    weight_decay: float = 0.1,
+    dtype: torch.dtype | None = None,
+    shape: tuple[int, ...] | None = None,
+    **options: Any,
+) -> Probe:
+    """Measure the decay that an optimizer really applies, on a few small tensors of its own.
+
+    Args:
+        optimizer: its class, or a function (params, lr=, weight_decay=, **options) that makes one.
+        lr: the step size; twice as much is tried too.
+        weight_decay: the strength λ; twice as much is tried too.
+        dtype: of the weights; by default float64, or float32 where it cannot.
+        shape: of the matrix; by default (32, 16), with a vector of 16.
+        options: further arguments of the optimizer.
+
+    Returns:
+        The form, the fraction removed per step, the observations, and findings: a strength without effect is
+        an error (WD304), coupled decay in an adaptive optimizer a warning (WD301), an unknown form an
+        information (WD305).
+
+    The decay's part of a step is w'(λ = 0) - w'(λ), from one state after 12 steps with random gradients: at
+    two strengths, two step sizes, two gradient scales and no gradient; against the step that g + λw gives;
+    and whether the next step, without decay and from the same weights, still shows it.
+
+    Convention: the expected share is lr·λ per step. Nothing outside is changed, random numbers included.
+
+    Raises:
+        InputError: not a class or function, or a number out of range.
+
+    >>> import torch
+    >>> probe(torch.optim.AdamW).form, probe(torch.optim.Adam).form
+    ('decoupled', 'sign-normalised')
+    """
+    if not callable(optimizer):
+        raise InputError(
+            "not an optimizer's class", "optimizer", type(optimizer).__name__, "give the class or a function"
+        )
+    lr = number(lr, "lr", above=0)
+    strength = number(weight_decay, "weight_decay", least=0)
+    name = getattr(optimizer, "__name__", type(optimizer).__name__)
+    lacking = missing(optimizer, options)
+    if lacking:
+        return unknown(name, f"not built: it needs {', '.join(f'{key}=' for key in lacking)}", lr * strength)
+    matrix = tuple(shape or MATRIX)
+    shapes = [[matrix, matrix[-1:]], [matrix], PAIR] if len(matrix) > 1 else [[matrix]]
+    with untouched():
+        try:
+            seen, form, why = _measure(
+                optimizer, options, *usable(lr, strength), [dtype] if dtype else TYPES, shapes
+            )
+        except Unbuilt as error:
+            return unknown(name, f"not run: {error}", lr * strength)
+    return conclude(name, seen, form, why, lr, strength)
+
+
+def _measure(
+    optimizer: Callable[..., Any],
+    options: dict[str, Any],
+    lr: float,
+    weight_decay: float,
+    dtypes: Any,
+    shapes: list[list[tuple[int, ...]]],
+) -> tuple[Observations, Form, list[str]]:
+    """The observations in the first set-up in which the optimizer runs and moves.
+
+    Raises:
+        Unbuilt: it runs in none.
+    """
+    reason, best = "", None
+    for size in SIZES:
+        for tensors in shapes:
+            for dtype in dtypes:
+                for _, layout in layouts(optimizer):
+                    try:
+                        found = _observed(
+                            Setting(
+                                builder(optimizer, layout, options),
+                                [w * size for w in draws(tensors, 1, 1, dtype)[0]],
+                                draws(tensors, WARM + 2, 2, dtype),
+                            ),
+                            lr,
+                            weight_decay,
+                        )
+                    except Unbuilt as error:
+                        reason = reason or str(error)
+                        continue
+                    if found[0].gradient_moved > 0.5:
+                        return found
+                    best = best or found
+                    break
+                else:
+                    continue
+                break
+        if best is None:
+            break
+    if best is None:
+        raise Unbuilt(reason)
+    return best
+
+
+def _observed(setting: Setting, lr: float, weight_decay: float) -> tuple[Observations, Form, list[str]]:
+    setting = workable(setting, lr, weight_decay)
+    try:
+        driver = Driver(setting, lr, weight_decay)
+        optimizer, setting = driver.optimizer, setting if driver.switchable else unswitched(setting)
+        blended = all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
+        seen = observe(setting, lr, weight_decay, blended)
+        if nothing(seen, lr, weight_decay):  # it may not read the parameter groups
+            seen = observe(unswitched(setting), lr, weight_decay, blended)
+    except Exception as error:  # an optimizer may raise anything
+        raise Unbuilt(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
+    return seen, *decide(seen, lr, weight_decay)
+
+
+def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
+    """Measure the decay of a live optimizer's class with the options of one of its parameter groups.
+
+    Clones are stepped; the optimizer, its state and its parameters are not touched. Where the group's
+    strength is 0 the form is found with another, and the rate is 0. Groups with the same options are
+    measured once.
+
+    Args:
+        optimizer: the optimizer.
+        group: the number of its parameter group.
+
+    Raises:
+        InputError: not an optimizer of torch's kind, or no such group.
+
+    >>> import torch
+    >>> probe_optimizer(torch.optim.SGD([torch.zeros(2, 2)], lr=0.1, momentum=0.9, weight_decay=1e-4)).form
+    'coupled'
+    """
+    if not isinstance(optimizer, optim.Optimizer):
+        raise InputError(
+            "not an optimizer of torch's kind",
+            "optimizer",
+            type(optimizer).__name__,
+            "give a torch Optimizer",
+        )
+    if not 0 <= group < len(optimizer.param_groups):
+        raise InputError(
+            "no such parameter group", "group", group, f"there are {len(optimizer.param_groups)}, from 0"
+        )
+    name = type(optimizer).__name__
+    own = optimizer.param_groups[group]
+    lr, strength = plain(own.get("lr", 1.0)), plain(own.get("weight_decay", 0.0))
+    if not (lr >= 0 and strength >= 0 and lr + strength < float("inf")):
+        return unknown(name, f"lr = {lr:g}, weight_decay = {strength:g}", None)
+    key = fingerprint(optimizer, group)
+    if key in _KNOWN:
+        return _KNOWN[key]
+    shapes = [[MATRIX, VECTOR], [MATRIX], PAIR]
+    with untouched():
+        try:
+            make = shadow(optimizer, group)
+            seen, form, why = _measure(make, {}, *usable(lr, strength), TYPES, shapes)
+            found = conclude(name, seen, form, why, lr, strength)
+        except Unbuilt as error:
+            found = unknown(name, f"not run: {error}", lr * strength)
+    if key is not None:
+        _KNOWN[key] = found
+    return found
+
+
+def usable(lr: float, weight_decay: float) -> tuple[float, float]:
+    """Numbers whose effect stands out from rounding; the given ones, unless they are next to nothing.
+
+    >>> usable(1e-3, 0.1), usable(0.0, 0.0)
+    ((0.001, 0.1), (0.001, 0.1))
+    """
+    lr = lr if lr > 1e-7 else STAND_IN_LR
+    return lr, weight_decay if lr * weight_decay > 1e-10 else STAND_IN
+
+
+def conclude(name: str, seen: Observations, form: Form, why: list[str], lr: float, strength: float) -> Probe:
+    """The record, with findings."""
+    moved = seen.gradient_moved > 0 or seen.plain.largest > 0
+    found: list[Finding] = []
+    if not moved:
+        message = f"{name} did not move the weights at all"
+        found.append(Finding("WD304", "error", (), message, "check how it is called; nothing is trained"))
+        form, why = "unknown", ["no step changed a weight"]
+    elif form == "none" and strength:
+        message = f"weight_decay = {strength:g} has no effect in {name}"
+        found.append(
+            Finding(
+                "WD304",
+                "error",
+                (),
+                message,
+                "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer",
+            )
+        )
+    elif form == "sign-normalised" and strength:
+        message = f"{name} divides the decay by the gradient's size: weight_decay = {strength:g} sets no rate"
+        found.append(Finding("WD301", "warning", (), message, "use decoupled decay (AdamW, wd.Decoupled)"))
+    elif form == "unknown":
+        found.append(Finding("WD305", "info", (), f"{name} decays in no known form", "read its source"))
+    if seen.vector and seen.vector.largest == 0 and seen.plain.largest > 0:
+        why = [*why, "vectors do not decay"]
+    return Probe(
+        optimizer=name,
+        form=form,
+        rate=_rate(seen, form, lr, strength),
+        expected=lr * strength,
+        moved=moved,
+        gradient_moved=seen.gradient_moved > 0,
+        why="\n".join(why),
+        findings=tuple(found),
+    )
+
+
+def _rate(seen: Observations, form: Form, lr: float, strength: float) -> float | None:
+    if form == "none" or strength == 0:
+        return 0.0
+    return seen.rate if (lr, strength) == usable(lr, strength) else None
+
+
+def unknown(name: str, why: str, expected: float | None) -> Probe:
+    """The record of an optimizer that could not be measured."""
+    finding = Finding("WD305", "info", (), f"{name} could not be probed: {why}", "read its source")
+    return Probe(name, "unknown", None, expected, False, False, why, (finding,))
