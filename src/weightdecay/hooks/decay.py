@@ -34,6 +34,7 @@ class Decay:
 
     Attributes:
         optimizer: the optimizer.
+        rules: the rules, in the order they were given.
         shown: the rule as it was written.
         steps: how many steps have been taken; skipped ones are not counted.
         plan: which parameters decay, how strongly and by whose hand.
@@ -51,7 +52,7 @@ class Decay:
     ) -> None:
         self.optimizer = optimizer
         self.steps, self.factor = 0, 1.0
-        self._rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
+        self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
         self._signature = signature(optimizer)
         # Rules that look at the update come last.
         self._order = sorted(range(len(rules)), key=lambda r: rules[r].needs_update)
@@ -135,7 +136,7 @@ class Decay:
     def __repr__(self) -> str:
         state = "" if self._handles else ", detached"
         title = f"Decay({self.shown}) on {type(self.optimizer).__name__}{state}"
-        return described(title, self._rules, self.plan, self.optimizer, self.steps, self.factor)
+        return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
     @torch.no_grad()
@@ -216,7 +217,7 @@ class Decay:
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
-        rule, options = self._rules[0], {}
+        rule, options = self.rules[0], {}
         for i, switches in self.plan.native.items():
             strength, lr = self.plan.strength(0, i), self.optimizer.param_groups[i]["lr"]
             at = strength.at(self.steps) * self.factor * self.plan.targets[i][0].scale
@@ -233,7 +234,7 @@ class Decay:
             return penalty
         work = list(self._work())  # every check is done before the first tensor changes
         for r, group, live in work:
-            rule = self._rules[r]
+            rule = self.rules[r]
             if rule.coupled:
                 if isinstance(self.optimizer, optim.LBFGS):
                     penalty = penalty + sum(rule.penalty(w, step) for w, step in live)
@@ -255,7 +256,7 @@ class Decay:
     def _work(self) -> Iterator[Work]:
         """What is to be done, in order."""
         for r in self._order:
-            rule = self._rules[r]
+            rule = self.rules[r]
             for i, targets in enumerate(self.plan.targets):
                 live = [target for target in targets if target.parameter.grad is not None]
                 if not live or i in self.plan.native:

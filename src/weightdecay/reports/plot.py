@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightdecay.files import replacing
-from weightdecay.reports import ridge, sweep
+from weightdecay.monitor.record import Monitored
+from weightdecay.reports import monitor, ridge, sweep
 from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, STYLE
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.views import CoefficientPath, HeldOut
@@ -30,10 +31,11 @@ def plot(result: Any, ax: Any = None) -> Any:
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
             choices). A `RidgePath` has two more views, from `weightdecay.ridge.views`:
             `coefficient_path(path)` and `held_out(path, y)`. Or a `Sweep`: its score against the strength,
-            and where it has a second axis the heat map of both.
+            and where it has a second axis the heat map of both. Or a `Monitored`: norms with their
+            equilibrium, angles, and the decay applied over that intended.
         ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), for a view of several
             targets an array of one each, and for a `Sweep` with a second axis an array of two, or one for
-            the curves alone; None makes a new pyplot figure.
+            the curves alone, for a `Monitored` an array of three; None makes a new pyplot figure.
 
     Returns:
         The Axes, or the array of them.
@@ -41,9 +43,9 @@ def plot(result: Any, ax: Any = None) -> Any:
     Raises:
         TypeError: the result is of another kind, or None because the run has no curve.
     """
-    if not isinstance(result, Run | LambdaCurve | RidgePath | CoefficientPath | HeldOut | Sweep):
+    if not isinstance(result, Run | LambdaCurve | RidgePath | CoefficientPath | HeldOut | Sweep | Monitored):
         raise TypeError(
-            f"plot draws a Run or its curve, a Sweep, or a RidgePath, not {type(result).__name__}"
+            f"plot draws a Run or its curve, a Sweep, a RidgePath or a Monitored, not {type(result).__name__}"
         )
     with mpl.rc_context(STYLE):
         if ax is None:
@@ -100,7 +102,9 @@ def _size(result: Any) -> tuple[float, float]:
 
 
 def _module(result: Any) -> Any:
-    """The module that draws a record of ridge or of sweeps."""
+    """The module that draws a record of ridge, of sweeps or of a monitor."""
+    if isinstance(result, Monitored):
+        return monitor
     return sweep if isinstance(result, Sweep) else ridge
 
 

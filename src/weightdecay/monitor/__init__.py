@@ -1,0 +1,1 @@
+"""What the decay does during training: norms, angles, applied against intended, equilibrium."""

@@ -1,0 +1,113 @@
+"""The decay that was asked for: the fraction of each weight that a step is to remove."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import optim
+
+from weightdecay.hooks.decay import Decay, attached
+from weightdecay.hooks.native import is_adaptive, momentum_of
+from weightdecay.hooks.strengths import plain
+from weightdecay.probing.run import probe_optimizer
+from weightdecay.units import coupled_rate
+
+_DECOUPLED = (optim.AdamW, optim.Adafactor, optim.Muon)
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What one step is to do to one parameter.
+
+    Args:
+        rate: the fraction of the weight that goes per step in the long run; NaN where the decay has none
+            (coupled, and divided by the gradient's size).
+        at_once: the fraction that goes within the step itself. Less than `rate` where momentum carries the
+            rest into later steps.
+        weight_decay: the strength λ.
+        lr: the step size.
+    """
+
+    rate: float
+    at_once: float
+    weight_decay: float
+    lr: float
+
+
+def intents(optimizer: optim.Optimizer, forms: dict[int, float]) -> dict[int, Intent]:
+    """For every parameter, by identity, the decay that the coming step is to do.
+
+    Args:
+        optimizer: the optimizer, with its own decay or with attached rules.
+        forms: for groups of optimizers that have to be probed, rate/(lr·λ); filled when first needed.
+    """
+    found = {}
+    for i, group in enumerate(optimizer.param_groups):
+        lr, strength = plain(group["lr"]), plain(group.get("weight_decay") or 0.0)
+        own = Intent(*own_rates(optimizer, i, group, strength, lr, forms), strength, lr)
+        found |= {id(parameter): own for parameter in group["params"]}
+    for decay in attached(optimizer):
+        found |= _attached(decay)
+    return found
+
+
+def own_rates(
+    optimizer: optim.Optimizer,
+    i: int,
+    group: Mapping[str, Any],
+    strength: float,
+    lr: float,
+    forms: dict[int, float],
+) -> tuple[float, float]:
+    """The fraction that the optimizer's own decay is to remove, in the long run and within the step."""
+    if strength == 0 or lr == 0:
+        return 0.0, 0.0
+    if isinstance(optimizer, _DECOUPLED) or group.get("decoupled_weight_decay"):
+        return lr * strength, lr * strength
+    if (sgd := momentum_of(optimizer, group)) is not None:
+        return _coupled(strength, lr, **sgd)
+    if type(optimizer).__module__.startswith("torch.optim"):
+        rate = math.nan if is_adaptive(optimizer, group) else lr * strength
+        return rate, rate
+    if i not in forms:
+        forms[i] = _probed(optimizer, i)
+    return forms[i] * lr * strength, forms[i] * lr * strength
+
+
+def _coupled(
+    strength: float, lr: float, momentum: float, dampening: float, nesterov: bool
+) -> tuple[float, float]:
+    """Both fractions of L2 in torch's SGD; the gradient's share of a step is (1 - d), Nesterov's 1 + mu."""
+    share = 1 + momentum if nesterov else 1 - dampening if momentum else 1.0
+    return coupled_rate(strength, lr, momentum, dampening, nesterov), lr * strength * share
+
+
+def _probed(optimizer: optim.Optimizer, i: int) -> float:
+    """What an unknown optimizer removes, as a multiple of lr·λ; NaN where it has no rate."""
+    found = probe_optimizer(optimizer, i)
+    if found.rate is None or not found.expected or found.form in ("sign-normalised", "unknown"):
+        return math.nan
+    return found.rate / found.expected
+
+
+def _attached(decay: Decay) -> dict[int, Intent]:
+    """What attached rules are to remove; of a chain the sum."""
+    found: dict[int, Intent] = {}
+    for i, targets in enumerate(decay.plan.targets):
+        group = decay.optimizer.param_groups[i]
+        lr, sgd = plain(group["lr"]), momentum_of(decay.optimizer, group)
+        for r, rule in enumerate(decay.rules):
+            strength = decay.plan.strengths[r][i]
+            if strength is None:
+                continue
+            at = plain(strength.at(decay.steps)) * decay.factor
+            for target in targets:
+                wd = at * target.scale
+                rates = (plain(strength.rate(wd, lr)),) * 2
+                if rule.coupled and lr > 0:
+                    rates = (math.nan, math.nan) if sgd is None else _coupled(wd, lr, **sgd)
+                before = found.get(id(target.parameter), Intent(0.0, 0.0, 0.0, lr))
+                both = before.rate + rates[0], before.at_once + rates[1]
+                found[id(target.parameter)] = Intent(*both, before.weight_decay + wd, lr)
+    return found
