@@ -15,6 +15,7 @@ HEAVY = {"torch", "numpy", "polars", "matplotlib", "rich", "typer", "jaxtyping"}
 def test_public_names_are_these():
     assert wd.__all__ == [
         "L2",
+        "Audit",
         "Cautious",
         "Corrected",
         "Decay",
@@ -30,7 +31,10 @@ def test_public_names_are_these():
         "Interrupted",
         "LambdaCurve",
         "LiveCurves",
+        "Monitor",
+        "Monitored",
         "Outcome",
+        "Probe",
         "RidgeModel",
         "RidgePath",
         "Rule",
@@ -45,16 +49,21 @@ def test_public_names_are_these():
         "WeightDecayScheduler",
         "WeightDecayWarning",
         "attach",
+        "audit",
+        "audit_diff",
         "chain",
         "conventions",
         "convert",
+        "load_audit",
         "load_model",
+        "load_monitored",
         "load_path",
         "load_run",
         "load_sweep",
         "param_groups",
         "plot",
         "preset",
+        "probe",
         "ridge_path",
         "run_experiment",
         "split",
@@ -138,6 +147,18 @@ def test_options_are_these():
                 ),
             ]
         ),
+        "audit": sorted(
+            [
+                "target",
+                *(
+                    f"--{name}"
+                    for name in (
+                        *("format", "ignore", "steps", "steps-per-epoch", "schedule", "groups", "save"),
+                        "against",
+                    )
+                ),
+            ]
+        ),
         "predict": ["--interval", "--json", "--out", "--quiet", "data", "model"],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
@@ -168,7 +189,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["textbook", "fit", "predict", "sweep", "transfer", "convert", "half-life"]
+    "command", ["textbook", "fit", "predict", "sweep", "audit", "transfer", "convert", "half-life"]
 )
 def test_help_does_not_import_torch(command):
     code = f"sys.argv = ['weightdecay', '{command}', '--help']\nfrom weightdecay import cli\n"

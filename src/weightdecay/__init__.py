@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from weightdecay.auditing.diff import audit_diff
+    from weightdecay.auditing.record import Audit
+    from weightdecay.auditing.run import audit
+    from weightdecay.auditing.saving import load_audit
     from weightdecay.errors import (
         DivergenceError,
         InputError,
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
     )
     from weightdecay.groups import Group, param_groups, preset, split
     from weightdecay.hooks import Decay, WeightDecayScheduler, attach
+    from weightdecay.monitor.loading import load_monitored
+    from weightdecay.monitor.record import Monitored
+    from weightdecay.monitor.run import Monitor
+    from weightdecay.probing.record import Probe
+    from weightdecay.probing.run import probe
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
     from weightdecay.ridge.loading import load_path
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
     from weightdecay.units.halflife import HalfLife, HalfLives
 
 _HOMES = {
+    "Audit": "auditing.record",
     "Cautious": "rules",
     "Corrected": "rules",
     "Decay": "hooks",
@@ -53,7 +63,10 @@ _HOMES = {
     "L2": "rules",
     "LambdaCurve": "textbook.record",
     "LiveCurves": "reports.live",
+    "Monitor": "monitor.run",
+    "Monitored": "monitor.record",
     "Outcome": "textbook.record",
+    "Probe": "probing.record",
     "RidgeModel": "ridge.model",
     "RidgePath": "ridge.record",
     "Rule": "rules",
@@ -68,16 +81,21 @@ _HOMES = {
     "WeightDecayScheduler": "hooks",
     "WeightDecayWarning": "errors",
     "attach": "hooks",
+    "audit": "auditing.run",
+    "audit_diff": "auditing.diff",
     "chain": "rules",
     "conventions": "units.conventions",
     "convert": "units.conventions",
+    "load_audit": "auditing.saving",
     "load_model": "ridge.model",
+    "load_monitored": "monitor.loading",
     "load_path": "ridge.loading",
     "load_run": "textbook.record",
     "load_sweep": "sweeps.loading",
     "param_groups": "groups",
     "plot": "reports.plot",
     "preset": "groups",
+    "probe": "probing.run",
     "ridge_path": "ridge.path",
     "run_experiment": "textbook.experiment",
     "split": "groups",
@@ -87,6 +105,7 @@ _HOMES = {
 
 __all__ = [
     "L2",
+    "Audit",
     "Cautious",
     "Corrected",
     "Decay",
@@ -102,7 +121,10 @@ __all__ = [
     "Interrupted",
     "LambdaCurve",
     "LiveCurves",
+    "Monitor",
+    "Monitored",
     "Outcome",
+    "Probe",
     "RidgeModel",
     "RidgePath",
     "Rule",
@@ -117,16 +139,21 @@ __all__ = [
     "WeightDecayScheduler",
     "WeightDecayWarning",
     "attach",
+    "audit",
+    "audit_diff",
     "chain",
     "conventions",
     "convert",
+    "load_audit",
     "load_model",
+    "load_monitored",
     "load_path",
     "load_run",
     "load_sweep",
     "param_groups",
     "plot",
     "preset",
+    "probe",
     "ridge_path",
     "run_experiment",
     "split",

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from weightdecay import __version__
+from weightdecay.cli.audit import audit
 from weightdecay.cli.ridge import fit, predict
 from weightdecay.cli.sweep import sweep
 from weightdecay.cli.textbook import textbook
@@ -33,6 +34,7 @@ _OPTIONS = {
         *("dtype", "curve", "curve_seeds", "settings", "cv", "unit", "choose", "groups", "time", "weights"),
         *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine"),
         *("strengths", "rule", "widen", "refine", "minimize", "maximize", "device", "chunk", "resume"),
+        *("format", "ignore", "steps", "steps_per_epoch", "schedule", "save", "against"),
     )
 }
 
@@ -108,6 +110,7 @@ app.command()(textbook)
 app.command()(fit)
 app.command()(predict)
 app.command()(sweep)
+app.command()(audit)
 app.command()(transfer)
 app.command()(convert)
 app.command("half-life")(half_life)

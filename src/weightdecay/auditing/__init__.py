@@ -1,0 +1,1 @@
+"""Audits of live models and optimizers: what decays, how strongly and why, and what looks wrong."""

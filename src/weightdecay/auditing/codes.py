@@ -1,0 +1,53 @@
+"""The codes of the findings: stable, each with a page in the documentation."""
+
+from dataclasses import dataclass
+
+from weightdecay.findings import Severity
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a code stands for.
+
+    Args:
+        subject: a few words.
+        severity: what it usually is; a single finding may be milder.
+    """
+
+    subject: str
+    severity: Severity
+
+
+CODES: dict[str, Code] = {
+    "WD101": Code("a normalisation decays", "warning"),
+    "WD102": Code("a bias decays", "warning"),
+    "WD103": Code("a weight matrix does not decay", "warning"),
+    "WD104": Code("one role, several strengths", "warning"),
+    "WD105": Code("an embedding decays without gradient", "info"),
+    "WD106": Code("an adapter decays", "info"),
+    "WD107": Code("exempt, but decays", "warning"),
+    "WD201": Code("a parameter in no optimizer", "error"),
+    "WD202": Code("a parameter more than once", "error"),
+    "WD203": Code("a parameter that is not in the model", "error"),
+    "WD204": Code("tied weights with two strengths", "error"),
+    "WD205": Code("flattened parameters", "error"),
+    "WD206": Code("two parameters over the same memory", "error"),
+    "WD301": Code("coupled decay in an adaptive optimizer", "warning"),
+    "WD302": Code("a parameter decays twice", "error"),
+    "WD303": Code("a strength nobody chose", "warning"),
+    "WD304": Code("a decay that is not applied", "error"),
+    "WD305": Code("the form of the decay is not known", "info"),
+    "WD401": Code("the decay overshoots", "error"),
+    "WD402": Code("below the precision of the weights", "error"),
+    "WD403": Code("the decay does next to nothing", "warning"),
+    "WD404": Code("faster than an epoch", "warning"),
+    "WD405": Code("slower than the run", "info"),
+    "WD406": Code("the decay oscillates", "warning"),
+    "WD501": Code("a sparse gradient", "error"),
+    "WD502": Code("the gradient scaler", "warning"),
+    "WD503": Code("a checkpoint changed the rule", "error"),
+    "WD504": Code("weights that are not numbers", "error"),
+    "WD505": Code("a scheduler of another optimizer", "warning"),
+    "WD506": Code("resumed with another strength", "warning"),
+    "WD601": Code("the plan changed", "error"),
+}

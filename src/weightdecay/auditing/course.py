@@ -1,0 +1,111 @@
+"""The step sizes of each group over the run, from whatever is known of the schedule."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import optim
+from torch.optim.lr_scheduler import LRScheduler
+
+from weightdecay.auditing.decaying import as_number
+from weightdecay.auditing.drafts import Draft
+from weightdecay.errors import InputError
+from weightdecay.schedule import lrs
+from weightdecay.units.numbers import count
+
+Optimizers = tuple[optim.Optimizer, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How lr goes.
+
+    Args:
+        rows: by optimizer and group: the step sizes of the run, or one alone where its length is not known.
+        steps: of the run, or None.
+        varies: the groups whose lr changes.
+        drafts: what is wrong with the scheduler.
+    """
+
+    rows: Mapping[tuple[int, int], np.ndarray]
+    steps: int | None
+    drafts: tuple[Draft, ...] = ()
+
+    def peak(self, optimizer: int, group: int) -> float:
+        """The largest step size of a group."""
+        return float(self.rows[optimizer, group].max())
+
+
+def course(schedule: Any, steps: Any, optimizers: Optimizers) -> Course:
+    """Read the schedule.
+
+    Args:
+        schedule: None, what `weightdecay.schedule.lrs` takes, or a list with one scheduler an optimizer.
+        steps: of the run, or None.
+        optimizers: of the audit.
+
+    Raises:
+        InputError: a schedule that cannot be used.
+    """
+    total = None if steps is None else count(steps, "steps")
+    groups = [(o, g) for o, one in enumerate(optimizers) for g in range(len(one.param_groups))]
+    rows = {key: np.array([_lr(optimizers, *key)]) for key in groups}
+    schedulers = _schedulers(schedule)
+    if schedulers is None and schedule is not None:
+        given = _numbers(schedule, total, optimizers, rows)
+        rows = dict(zip(groups, given, strict=True))
+        return Course(rows, len(given[0]))
+    drafts: list[Draft] = []
+    for scheduler in schedulers or ():
+        drafts += _take(scheduler, total, optimizers, rows)
+    lengths = {len(row) for row in rows.values()} - {1}
+    total = total or (max(lengths) if lengths else None)
+    if total is not None:
+        rows = {key: np.full(total, row[0]) if len(row) == 1 else row for key, row in rows.items()}
+    return Course(rows, total, tuple(drafts))
+
+
+def _lr(optimizers: Optimizers, o: int, g: int) -> float:
+    """The step size without a schedule; in warmup it is small or 0, and `initial_lr` is what it goes to."""
+    group = optimizers[o].param_groups[g]
+    return max(as_number(group.get("lr")), as_number(group.get("initial_lr")))
+
+
+def _schedulers(schedule: Any) -> list[Any] | None:
+    """Schedulers, if that is what was given; those of other libraries hold torch's."""
+    several = list(schedule) if isinstance(schedule, (list, tuple)) else [schedule]
+    several = [
+        inner if isinstance(inner := getattr(one, "scheduler", one), LRScheduler) else one for one in several
+    ]
+    return several if several and all(isinstance(one, LRScheduler) for one in several) else None
+
+
+def _numbers(schedule: Any, steps: int | None, optimizers: Optimizers, rows: Mapping[Any, np.ndarray]) -> Any:
+    """One row a group, from a name, numbers or a function of the step."""
+    if isinstance(schedule, str):
+        return lrs(schedule, steps, [float(row[0]) for row in rows.values()])
+    given = lrs(schedule, steps)
+    if len(given) not in (1, len(rows)):
+        remedy = f"give one row, or {len(rows)}: one for each group of {len(optimizers)} optimizers"
+        raise InputError("a schedule has one row for each group", "schedule", f"{len(given)} rows", remedy)
+    return given if len(given) == len(rows) else np.broadcast_to(given, (len(rows), given.shape[1]))
+
+
+def _take(
+    scheduler: Any, steps: int | None, optimizers: Optimizers, rows: dict[Any, np.ndarray]
+) -> list[Draft]:
+    """Put what a scheduler will do into the rows; say so where it will not do it here."""
+    kind, its = type(scheduler).__name__, getattr(scheduler.optimizer, "optimizer", scheduler.optimizer)
+    found = next((o for o, one in enumerate(optimizers) if one is scheduler.optimizer or one is its), None)
+    if found is None:
+        other = type(scheduler.optimizer).__name__
+        message = f"{kind} belongs to another {other} than the one given: it never changes lr here"
+        return [Draft("WD505", (), message, "make the scheduler last, from the optimizer that steps")]
+    groups, known = len(optimizers[found].param_groups), len(getattr(scheduler, "base_lrs", ()))
+    if known and known != groups:
+        message = f"{kind} knows {known} parameter groups and its optimizer has {groups}"
+        return [Draft("WD505", (), message, "make the scheduler again after the last add_param_group")]
+    for g, row in enumerate(lrs(scheduler, steps)):
+        rows[found, g] = row
+    return []

@@ -1,0 +1,143 @@
+"""`weightdecay audit`: what decays in a model that a function builds, and what looks wrong."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weightdecay.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from weightdecay.auditing.diff import AuditDiff
+    from weightdecay.auditing.record import Audit
+    from weightdecay.findings import Finding
+
+_FORMATS = ("table", "json", "github")
+_LEVELS = {"error": "error", "warning": "warning", "info": "notice"}
+
+
+def audit(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="The builder: mypackage.train:build or path/file.py:build."),
+    ],
+    output: Annotated[str, typer.Option("--format", help="table, json or github (annotations).")] = "table",
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Codes not to tell, by commas: WD105,WD103:head.*. May be given several times."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the run.")] = None,
+    steps_per_epoch: Annotated[
+        float | None, typer.Option(help="Optimizer steps of a pass over the data.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of lr: constant, linear, cosine, wsd. [the builder's, else none]")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="What should decay: a preset's name, or none. [matrices]")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the plan into a file.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with a saved plan: any difference is an error.")
+    ] = None,
+) -> None:
+    """Say which parameters decay, how strongly and why, and what looks wrong.
+
+    weightdecay audit mypackage.train:build --steps 10000
+
+    The builder takes no arguments and returns (model, optimizer), (model, [optimizers], scheduler), or a
+    mapping with the names of wd.audit's arguments. It may build on the meta device: values are not needed.
+
+    Exit code: 0 no error, 1 findings of severity error, 2 bad input.
+    """
+    if output not in _FORMATS:
+        raise InputError("no such format", "format", repr(output), f"use {', '.join(_FORMATS)}")
+    given = {
+        "steps": steps,
+        "steps_per_epoch": steps_per_epoch,
+        "schedule": schedule,
+        "groups": groups,
+        "ignore": ",".join(ignore) if ignore else None,
+    }
+    found = _audited(target, {name: value for name, value in given.items() if value is not None})
+    difference = None
+    if against is not None:
+        from weightdecay.auditing.diff import audit_diff
+
+        difference = audit_diff(against, found)
+    if save is not None:
+        found.save(save)
+    _print(output, found, difference, target)
+    if found.errors or (difference is not None and difference.findings):
+        raise typer.Exit(1)
+
+
+def _audited(target: str, options: dict[str, Any]) -> "Audit":
+    """The audit of what the builder makes; what its code prints goes to stderr."""
+    from weightdecay.auditing.run import audit as audited
+    from weightdecay.auditing.target import build
+    from weightdecay.sweeps.script import ScriptError
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            built = build(target)
+            settings = {**built.settings, **options}
+            if settings.get("groups") == "none":
+                settings["groups"] = None
+            if "ignore" in options and "ignore" in built.settings:
+                settings["ignore"] = _both(built.settings["ignore"], options["ignore"])
+            return audited(built.model, *built.optimizers, **settings)
+    except ScriptError as error:
+        print(error.frames, file=sys.stderr)
+        raise
+
+
+def _both(builder: Any, command: str) -> Any:
+    """What the builder ignores, with its reasons, and what the command line does."""
+    own = {part: "on the command line" for part in command.split(",") if part}
+    if isinstance(builder, dict):
+        return {**own, **builder}
+    return [*(builder.split(",") if isinstance(builder, str) else builder), *own]
+
+
+def _print(output: str, found: "Audit", difference: "AuditDiff | None", target: str) -> None:
+    if output == "json":
+        plain = found.to_dict()
+        if difference is not None:
+            from dataclasses import asdict
+
+            plain["against"] = asdict(difference)
+        print(json.dumps(plain, allow_nan=False))
+        return
+    changed = difference.findings if difference is not None else ()
+    if output == "github":
+        for line in _annotations([*found.findings, *changed], target):
+            print(line)
+    print(found)
+    if difference is not None:
+        print(f"\nagainst the plan: {difference}" if changed else "\nthe plan is the same")
+
+
+def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
+    """Findings as GitHub reads them from a step's output."""
+    place, _, _ = target.rpartition(":")
+    file = f"file={_escaped(place, True)}," if place.endswith(".py") else ""
+    lines = []
+    for one in findings:
+        names = f" ({', '.join(one.parameters[:20])})" if one.parameters else ""
+        text = _escaped(f"{one.message}{names}; {one.fix}")
+        lines.append(f"::{_LEVELS[one.severity]} {file}title={one.code}::{text}")
+    return lines
+
+
+def _escaped(text: str, within: bool = False) -> str:
+    """Text of an annotation, or of one of its properties."""
+    pairs = [("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), *([(":", "%3A"), (",", "%2C")] if within else [])]
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
