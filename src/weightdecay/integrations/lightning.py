@@ -1,0 +1,118 @@
+"""A callback for Lightning."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from weightdecay.integrations.base import with_base
+from weightdecay.integrations.duties import Duties, warn_of_no_state
+
+
+class WeightDecay:
+    """A Lightning callback: attaches a rule, audits before the first step, monitors, and resumes bit for bit.
+
+    Args:
+        rule: a decay rule for the optimizers from `configure_optimizers`, built with weight_decay=0; a
+            list with one (or None) for each; None to keep the decay they have.
+        check: audit before the first step, and raise if there is an error.
+        every: steps between two looks of a `weightdecay.Monitor`; None for none.
+        sinks: where it writes.
+        audit_options: for `weightdecay.audit`, such as {"ignore": ["WD105"]}.
+        attach_options: for `weightdecay.attach`, such as on="all", steps_per_epoch=100.
+
+    Convention: a step is an optimizer step; the state of rules and monitors is this callback's part of each
+    checkpoint. `callback.audit`, `callback.decays` and `callback.monitors` are there once training begins.
+
+    Raises:
+        InputError: Lightning is not installed, or the rule is none.
+        FindingsError: at the start of `fit`, the audit's errors.
+
+    >>> WeightDecay(Decoupled(0.1), every=50)  # doctest: +SKIP
+
+    Source: hooks of lightning.pytorch.Callback.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> "WeightDecay":
+        """Make one that is a callback of the library too, which is imported now."""
+        return object.__new__(with_base(cls, "lightning.pytorch", "Callback"))
+
+    def __init__(
+        self,
+        rule: Any = None,
+        *,
+        check: bool = True,
+        every: int | None = None,
+        sinks: Sequence[Any] = (),
+        audit_options: Mapping[str, Any] | None = None,
+        **attach_options: Any,
+    ) -> None:
+        self._duties = Duties(rule, check, every, sinks, audit_options or {}, attach_options)
+        self._waiting: dict[str, Any] | None = None  # a state that was loaded before the rules were attached
+        self._begun = False
+
+    @property
+    def audit(self) -> Any:
+        """The audit made before the first step, or None."""
+        return self._duties.audit
+
+    @property
+    def decays(self) -> tuple[Any, ...]:
+        """The rules at work."""
+        return self._duties.decays
+
+    @property
+    def monitors(self) -> tuple[Any, ...]:
+        """The monitors, one for each optimizer."""
+        return self._duties.monitors
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach: the optimizers exist, and their states have not been loaded yet."""
+        self._duties.attach(pl_module, trainer.optimizers)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take over a loaded state, audit, and begin to monitor."""
+        if self._waiting is not None:
+            self._duties.load_state_dict(self._waiting)
+            self._waiting = None
+        elif trainer.global_step and not self._begun:
+            warn_of_no_state(self._duties.decays)
+        self._begun = True
+        self._duties.run_audit(pl_module, trainer.optimizers, **_known(trainer))
+        self._duties.start_monitors(pl_module, trainer.optimizers)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """End the monitors."""
+        del trainer, pl_module
+        self._duties.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """End the monitors."""
+        del trainer, pl_module, exception
+        self._duties.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return self._duties.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint; rules may not be attached yet."""
+        self._waiting = state_dict
+
+
+def _known(trainer: Any) -> dict[str, Any]:
+    """What the trainer knows of the run."""
+    known: dict[str, Any] = {"scaler": getattr(trainer.precision_plugin, "scaler", None)}
+    steps = trainer.estimated_stepping_batches
+    if 0 < steps < float("inf"):
+        known["steps"] = int(steps) // max(len(trainer.optimizers), 1)
+    batches = trainer.num_training_batches
+    if 0 < batches < float("inf"):
+        known["steps_per_epoch"] = max(batches / trainer.accumulate_grad_batches, 1)
+    configs = trainer.lr_scheduler_configs
+    # A schedule can be followed from its beginning, and one step at a time.
+    if "steps" in known and trainer.global_step == 0 and configs:
+        plain = [
+            one.interval == "step" and one.frequency == 1 and not one.reduce_on_plateau for one in configs
+        ]
+        if all(plain):
+            known["schedule"] = [one.scheduler for one in configs]
+    return known
