@@ -43,6 +43,8 @@ bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/attach.py
 	$(BIN)/python benchmarks/ridge.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/probe.py
+	$(BIN)/python benchmarks/monitor.py
 
 clean:
 	rm -rf .venv docs/_build runs

@@ -1,6 +1,9 @@
 """Checks every annotated shape and type while the tests run."""
 
+import sys
+
 import hypothesis
+import pytest
 import tests.typechecker  # noqa: F401  (the hook finds it by name)
 import torch
 from jaxtyping import install_import_hook
@@ -9,3 +12,11 @@ hook = install_import_hook("weightdecay", "tests.typechecker.typechecked")
 torch.set_num_threads(1)  # small matrices: on a busy machine threads would wait for one another
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("same every time")
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """Pyplot keeps every figure until it is closed, and warns from the 21st on."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
