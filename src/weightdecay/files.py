@@ -18,6 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written (no permission, no space, a folder of that name).
     """
+    path = _regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -29,6 +30,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _regular(path: Path) -> Path:
+    """Where a link leads; what is neither a file nor a free name, such as a device, is not replaced."""
+    try:
+        path = path.resolve() if path.is_symlink() else path
+        said = None if path.name and (path.is_file() or not path.exists()) else "no name of a file"
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, links in a circle
+        said = getattr(error, "strerror", None) or error
+    if said is not None:
+        raise InputError("a file cannot be written", str(path), said, "choose another file or folder")
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,7 +67,7 @@ def read_json(path: Path) -> Any:
         raise InputError(
             "a file cannot be read", str(path), error.strerror or error, "check the path"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("a file is not JSON", str(path), error, "give a file this program wrote") from error
 
 

@@ -58,11 +58,17 @@ def course(schedule: Any, steps: Any, optimizers: Optimizers) -> Course:
         return Course(rows, len(given[0]))
     drafts: list[Draft] = []
     for scheduler in schedulers or ():
+        if any(
+            other is not scheduler and other.optimizer is scheduler.optimizer for other in schedulers or ()
+        ):
+            remedy = "give the ChainedScheduler or SequentialLR that they are steps of"
+            raise InputError("two schedulers of one optimizer", "schedule", type(scheduler).__name__, remedy)
         drafts += _take(scheduler, total, optimizers, rows)
     lengths = {len(row) for row in rows.values()} - {1}
     total = total or (max(lengths) if lengths else None)
     if total is not None:
-        rows = {key: np.full(total, row[0]) if len(row) == 1 else row for key, row in rows.items()}
+        # views of one number: they take no memory, however long the run
+        rows = {key: np.broadcast_to(row, total) if len(row) == 1 else row for key, row in rows.items()}
     return Course(rows, total, tuple(drafts))
 
 
@@ -74,7 +80,12 @@ def _lr(optimizers: Optimizers, o: int, g: int) -> float:
 
 def _schedulers(schedule: Any) -> list[Any] | None:
     """Schedulers, if that is what was given; those of other libraries hold torch's."""
-    several = list(schedule) if isinstance(schedule, (list, tuple)) else [schedule]
+    several = (
+        [one for one in schedule if one is not None] if isinstance(schedule, (list, tuple)) else [schedule]
+    )
+    several = [
+        one["scheduler"] if isinstance(one, Mapping) and "scheduler" in one else one for one in several
+    ]
     several = [
         inner if isinstance(inner := getattr(one, "scheduler", one), LRScheduler) else one for one in several
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -180,10 +181,37 @@ def defaults(optimizer: optim.Optimizer) -> Mapping[str, Any]:
 
 
 def as_number(value: Any) -> float:
-    """A strength or step size as a float; 0 for none."""
-    if isinstance(value, Tensor):
+    """A strength or step size as a float; 0 for none.
+
+    Raises:
+        InputError: it is no number.
+    """
+    if value is None:
+        return 0.0
+    if isinstance(value, Tensor) and value.numel() == 1:
         return float("nan") if value.device.type == "meta" else float(value)
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return float(value)
+    remedy = "give a float, or a tensor of one element"
+    raise InputError("not a number", "lr or weight_decay of a group", repr(value), remedy)
+
+
+def check_numbers(live: Live) -> None:
+    """Refuse what no decay can be told from.
+
+    Raises:
+        InputError: the step size or strength of a group is not finite, or negative.
+    """
+    for title, optimizer in zip(live.titles, live.optimizers, strict=True):
+        for g, group in enumerate(optimizer.param_groups):
+            for name in ("lr", "weight_decay"):
+                value = group.get(name)
+                if isinstance(value, Tensor) and value.device.type == "meta":
+                    continue
+                if not 0 <= as_number(value) < float("inf"):
+                    where = f"{name} of group {g} of {title}"
+                    remedy = "see what set it: a schedule, a checkpoint, a division by 0"
+                    raise InputError("not a finite number of at least 0", where, value, remedy)
 
 
 def _strength_now(strength: GroupStrength, decay: Decay) -> float:

@@ -65,7 +65,8 @@ def _optimizer(given: Any) -> optim.Optimizer:
         what = f"{kind} where an optimizer is needed"
         raise InputError(what, "optimizers", given.__name__, f"give {given.__name__}(parameters, lr=...)")
     groups = getattr(given, "param_groups", None)
-    if not isinstance(given, optim.Optimizer) or not isinstance(groups, list):
+    whole = isinstance(groups, list) and all(isinstance(one, dict) and "params" in one for one in groups)
+    if not isinstance(given, optim.Optimizer) or not whole:
         what = "not an optimizer of torch's kind"
         remedy = "it has to be a torch.optim.Optimizer whose __init__ has run"
         raise InputError(what, "optimizers", type(given).__name__, remedy)
@@ -78,10 +79,11 @@ def checked_scaler(scaler: Any) -> Any:
     Raises:
         InputError: it is none.
     """
-    if scaler is None or all(hasattr(scaler, name) for name in ("unscale_", "is_enabled", "scale")):
+    own = all(hasattr(scaler, name) for name in ("unscale_", "is_enabled", "scale"))
+    if scaler is None or (own and not isinstance(scaler, type)):
         return scaler
-    remedy = "give a torch.amp.GradScaler"
-    raise InputError("not a gradient scaler", "scaler", type(scaler).__name__, remedy)
+    kind = scaler if isinstance(scaler, type) else type(scaler)
+    raise InputError("not a gradient scaler", "scaler", kind.__name__, "give a torch.amp.GradScaler()")
 
 
 def titles(optimizers: tuple[optim.Optimizer, ...]) -> tuple[str, ...]:

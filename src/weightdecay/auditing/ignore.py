@@ -53,6 +53,9 @@ def _silence(entry: Any, reason: Any) -> Silence:
     if code not in CODES:
         best = ", ".join(closest(code, CODES, 3))
         raise InputError("no such code", "ignore", repr(entry), f"the closest are {best}")
+    if code == "WD601":
+        what, remedy = "a change of the plan is not ignored", "save the plan again, or leave out --against"
+        raise InputError(what, "ignore", repr(entry), remedy)
     if colon and not pattern:
         raise InputError("a pattern is missing", "ignore", repr(entry), f"give {code}, or {code}:head.*")
     return Silence(code, pattern or None, reason)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch._subclasses.fake_tensor import FakeTensor
 
 from weightdecay.auditing.decaying import Pulls, as_number, defaults
 from weightdecay.auditing.doubts import class_default
@@ -128,6 +129,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         if (
             local.is_meta
             or local.layout != torch.strided
+            or isinstance(local, FakeTensor)
+            or local.element_size() == 1  # eight bits: a sum is not implemented
             or not (local.is_floating_point() or local.is_complex())
         ):
             continue

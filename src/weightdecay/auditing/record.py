@@ -57,6 +57,11 @@ class Parameter:
     frozen: bool
     why: str
 
+    @property
+    def decays(self) -> bool:
+        """Whether anything is removed: a strength that its optimizer does not apply removes nothing."""
+        return self.weight_decay > 0 and self.form != "none"
+
 
 @dataclass(frozen=True)
 class GroupTotal:
@@ -129,7 +134,7 @@ class Audit:
     @property
     def decaying(self) -> int:
         """How many of these decay."""
-        return sum(one.numel for one in self.parameters if one.weight_decay > 0)
+        return sum(one.numel for one in self.parameters if one.decays)
 
     def check(self) -> None:
         """Raise if there is an error.

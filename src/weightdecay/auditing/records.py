@@ -105,7 +105,10 @@ def _total(
         sum(pull.weight_decay for pull in pulls.of(one, place)) if place else 0.0 for one, place in held
     ]
     sizes = [one.parameter.numel() for one, _ in held]
-    decaying = sum(size for size, value in zip(sizes, strengths, strict=True) if value)
+    applied = [
+        place is not None and any(p.form != "none" for p in pulls.of(one, place)) for one, place in held
+    ]
+    decaying = sum(size for size, does in zip(sizes, applied, strict=True) if does)
     group = live.optimizers[key[0]].param_groups[key[1]] if key else {}
     return GroupTotal(
         optimizer=live.titles[key[0]] if key else None,

@@ -9,7 +9,7 @@ import torch
 
 from weightdecay.auditing.course import Course, course
 from weightdecay.auditing.coverage import coverage
-from weightdecay.auditing.decaying import Pulls
+from weightdecay.auditing.decaying import Pulls, check_numbers
 from weightdecay.auditing.decisions import decisions
 from weightdecay.auditing.doubts import doubts
 from weightdecay.auditing.given import checked_model, checked_optimizers, checked_scaler
@@ -68,6 +68,7 @@ def audit(
     """
     quiet = silences(ignore)
     live = read(checked_model(model), checked_optimizers(optimizers))
+    check_numbers(live)
     checked_scaler(scaler)
     per_epoch = None if steps_per_epoch is None else number(steps_per_epoch, "steps_per_epoch", above=0)
     run = course(schedule, steps, live.optimizers)

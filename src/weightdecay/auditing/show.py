@@ -30,7 +30,7 @@ def headline(audit: "Audit") -> str:
         for n, word in zip(counts, ("error", "warning", "info"), strict=True)
         if n
     ]
-    decaying = sum(one.weight_decay > 0 for one in audit.parameters)
+    decaying = sum(one.decays for one in audit.parameters)
     share = audit.decaying / audit.elements if audit.elements else 0.0
     return (
         f"weight decay: {decaying} of {len(audit.parameters)} parameters decay, {share:.1%} of "

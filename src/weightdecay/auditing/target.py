@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -54,8 +55,9 @@ def build(target: str) -> Built:
         )
     module = _file(Path(place), target) if place.endswith(".py") else _module(place, target)
     function = module
-    for part in name.split("."):
-        function = getattr(function, part, None)
+    with _told(target, "the module fails", Path(str(getattr(module, "__file__", "") or place))):
+        for part in name.split("."):
+            function = getattr(function, part, None)
     if not callable(function):
         there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         own = [key for key in there if getattr(getattr(module, key), "__module__", None) == module.__name__]
@@ -109,11 +111,13 @@ def _told(target: str, what: str, file: Path) -> Iterator[None]:
     """Turn what a user's code raises into one line, and the frames that are the user's own."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, file)]
         line = own[-1].lineno if own else getattr(error, "lineno", None)
         said = " ".join(traceback.format_exception_only(error)[-1].split())
-        gpu = any(word in said.lower() for word in _GPU)
+        gpu = any(re.search(rf"\b{word}\b", said.lower()) for word in _GPU)
         remedy = _NO_GPU if gpu else f"see line {line} of {Path(own[-1].filename).name}" if own else ""
         found = ScriptError(what, target, said, remedy)
         shown = ["Traceback, frames of your code alone:\n", *traceback.format_list(own)]
@@ -152,6 +156,10 @@ def _read(result: Any, target: str) -> Built:
 
 def _mapping(result: Mapping[Any, Any], target: str) -> Built:
     named = {_SAME.get(str(key), str(key)): value for key, value in result.items()}
+    both = {"optimizer", "optimizers"} <= set(named)
+    if both or len(named) < len(result):
+        remedy = "give one of optimizer and optimizers, one of schedule and scheduler"
+        raise InputError("the builder says a thing twice", target, ", ".join(map(str, result)), remedy)
     unknown = [key for key in named if key not in (*_WORDS, *_SETTINGS)]
     if unknown:
         remedy = f"use {', '.join((*_WORDS, *_SETTINGS))}"

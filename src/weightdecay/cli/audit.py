@@ -99,6 +99,8 @@ def _audited(target: str, options: dict[str, Any]) -> "Audit":
 
 def _both(builder: Any, command: str) -> Any:
     """What the builder ignores, with its reasons, and what the command line does."""
+    if not isinstance(builder, (str, dict, list, tuple, set)):
+        return builder  # for the audit to refuse
     own = {part: "on the command line" for part in command.split(",") if part}
     if isinstance(builder, dict):
         return {**own, **builder}
@@ -125,7 +127,7 @@ def _print(output: str, found: "Audit", difference: "AuditDiff | None", target: 
 
 def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
     """Findings as GitHub reads them from a step's output."""
-    place, _, _ = target.rpartition(":")
+    place = target.rpartition(":")[0] or target
     file = f"file={_escaped(place, True)}," if place.endswith(".py") else ""
     lines = []
     for one in findings:

@@ -103,7 +103,9 @@ def _known(trainer: Any) -> dict[str, Any]:
     known: dict[str, Any] = {"scaler": getattr(trainer.precision_plugin, "scaler", None)}
     steps = trainer.estimated_stepping_batches
     if 0 < steps < float("inf"):
-        known["steps"] = int(steps) // max(len(trainer.optimizers), 1)
+        # max_steps counts the steps of all optimizers, an epoch those of each.
+        every = len(trainer.optimizers) if steps == trainer.max_steps else 1
+        known["steps"] = int(steps) // max(every, 1)
     batches = trainer.num_training_batches
     if 0 < batches < float("inf"):
         known["steps_per_epoch"] = max(batches / trainer.accumulate_grad_batches, 1)
@@ -113,6 +115,6 @@ def _known(trainer: Any) -> dict[str, Any]:
         plain = [
             one.interval == "step" and one.frequency == 1 and not one.reduce_on_plateau for one in configs
         ]
-        if all(plain):
+        if all(plain) and len({id(one.scheduler.optimizer) for one in configs}) == len(configs):
             known["schedule"] = [one.scheduler for one in configs]
     return known

@@ -90,6 +90,9 @@ def draws(shapes: list[tuple[int, ...]], count: int, seed: int, dtype: torch.dty
     """`count` lists of standard normal tensors, from a generator of their own."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+        [
+            torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
+            for shape in shapes
+        ]
         for _ in range(count)
     ]

@@ -4,7 +4,7 @@ import inspect
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,9 @@ def untouched() -> Iterator[None]:
     """Random numbers drawn inside, by whom ever, do not change those drawn outside."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
+        elsewhere = torch.get_default_device().type != "cpu"
+        on_cpu = torch.device("cpu") if elsewhere else nullcontext()
+        with on_cpu, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -64,7 +66,7 @@ class Driver:
     """An optimizer on parameters of its own, and the switch of its decay."""
 
     def __init__(self, setting: Setting, lr: float, weight_decay: float) -> None:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
         self.setting = setting

@@ -46,8 +46,9 @@ def shadow(optimizer: optim.Optimizer, group: int) -> Callable[..., Any]:
     kind = type(optimizer)
     options = _options(optimizer.param_groups[group])
     # A step counter belongs to the training, unless the constructor makes it.
-    if "step" in optimizer.defaults:
-        options["step"] = _options({"from": optimizer.defaults["step"]}).get("from", 0)
+    defaults = getattr(optimizer, "defaults", None) or {}  # a class that is none of torch's may have none
+    if "step" in defaults:
+        options["step"] = _options({"from": defaults["step"]}).get("from", 0)
     attributes = {
         key: _own(key, value, optimizer)
         for key, value in vars(optimizer).items()
@@ -126,6 +127,8 @@ def _simple(value: Any) -> bool:
 
 def _own(key: str, value: Any, optimizer: optim.Optimizer) -> Any:
     """What the clone gets for an attribute; nothing that leads back to the live tensors."""
+    if isinstance(value, FunctionType) and value.__closure__:
+        raise Unbuilt(f"{type(optimizer).__name__}.{key} is a function that may hold the live optimizer")
     if _simple(value) or isinstance(value, (type, FunctionType, BuiltinFunctionType)):
         return value
     if isinstance(value, MethodType):
