@@ -75,6 +75,15 @@ def cells(page):
     return [re.sub(r"^:.*\n", "", cell, flags=re.MULTILINE) for cell in found]
 
 
+def test_both_languages_have_the_same_cells():
+    docs = ROOT / "docs"
+    pages = [path for path in docs.rglob("*.zh.md") if "_build" not in path.parts]
+    assert len(pages) > 40
+    for chinese in pages:
+        page = str(chinese.relative_to(docs)).removesuffix(".zh.md")
+        assert cells(f"{page}.md") == cells(f"{page}.zh.md"), page
+
+
 @pytest.mark.parametrize(
     "page", ["tutorials/textbook", "howto/choose", "howto/own-rule", "howto/from-sklearn-glmnet"]
 )

@@ -89,6 +89,8 @@ def _schedulers(schedule: Any) -> list[Any] | None:
     several = [
         inner if isinstance(inner := getattr(one, "scheduler", one), LRScheduler) else one for one in several
     ]
+    if not several and schedule:
+        return []  # a list of None: no scheduler
     return several if several and all(isinstance(one, LRScheduler) for one in several) else None
 
 

@@ -20,7 +20,7 @@ class Burst:
 
     def __init__(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
         count = parameter.numel()
-        drawn = torch.randperm(count, generator=generator)[:SAMPLE] if count > SAMPLE else None
+        drawn = torch.randperm(count, generator=generator, device="cpu")[:SAMPLE] if count > SAMPLE else None
         self._index = None if drawn is None else drawn.sort().values.to(parameter.device)
         self._weights = [self._sampled(parameter)]
         self._rates: list[float] = []

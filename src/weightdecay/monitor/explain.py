@@ -50,6 +50,10 @@ def doubts_of(summary: pl.DataFrame, rows: pl.DataFrame) -> tuple[str, ...]:
             f"no rate is known for {_some(list(unknown))}: coupled decay in an adaptive optimizer is divided "
             "by the size of the gradient; audit the optimizer, or use decoupled decay"
         )
+    idle = rows.filter((pl.col("weight_decay") > 0) & (pl.col("lr") > 0) & (pl.col("intended") == 0))
+    if idle.height:
+        names = _some(list(idle["parameter"].unique(maintain_order=True)))
+        found.append(f"a strength above 0 removes nothing of {names}: the optimizer ignores it; see wd.probe")
     residual = summary.filter(pl.col("residual").is_finite() & (pl.col("residual").abs() > RESIDUAL))
     if residual.height:
         found.append(
@@ -62,7 +66,8 @@ def doubts_of(summary: pl.DataFrame, rows: pl.DataFrame) -> tuple[str, ...]:
     if len(blind):
         found.append(
             f"the gradient part of the step is not known for {_some(list(blind))}: step(closure) makes its "
-            "gradients too late to be seen"
+            "gradients too late to be seen, the optimizer holds what cannot be copied, or weights are not "
+            "finite"
         )
     return tuple(found)
 

@@ -9,6 +9,7 @@ import polars as pl
 from weightdecay.errors import InputError
 from weightdecay.files import read_json
 from weightdecay.monitor.record import KIND, SCHEMA, VERSION, Monitored
+from weightdecay.units.numbers import count
 
 
 def load_monitored(folder: str | Path) -> Monitored:
@@ -29,10 +30,11 @@ def load_monitored(folder: str | Path) -> Monitored:
     if hashlib.sha256(content).hexdigest() != about.get("sha256"):
         what = "cut short, changed, or not the file that monitor.json was written with"
         raise InputError(what, str(numbers), f"{len(content):,} bytes", "save it again")
-    rows = pl.read_parquet(BytesIO(content))
     try:
-        return Monitored(
-            rows.select(list(SCHEMA)), *(about[name] for name in ("optimizer", "every", "steps"))
-        )
-    except (KeyError, pl.exceptions.PolarsError) as error:
-        raise InputError("a field is missing", str(file), error, "save it again") from error
+        rows = pl.read_parquet(BytesIO(content)).select(list(SCHEMA))
+        if dict(rows.schema) != SCHEMA or not isinstance(about["optimizer"], str):
+            raise TypeError("another type than it should have")
+        every, steps = count(about["every"], "every", least=2), count(about["steps"], "steps", least=0)
+        return Monitored(rows, about["optimizer"], every, steps)
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError("a field is missing or wrong", str(file), error, "save it again") from error

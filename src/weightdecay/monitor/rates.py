@@ -35,12 +35,25 @@ class Intent:
     lr: float
 
 
-def intents(optimizer: optim.Optimizer, forms: dict[int, float]) -> dict[int, Intent]:
+@dataclass(frozen=True)
+class Multiple:
+    """What an optimizer that was probed removes, as a multiple of lr·λ.
+
+    Args:
+        of: the multiple; NaN where it has no rate.
+        lr: the step size it was probed at, where the rate does not follow it; else None.
+    """
+
+    of: float
+    lr: float | None = None
+
+
+def intents(optimizer: optim.Optimizer, forms: dict[int, Multiple]) -> dict[int, Intent]:
     """For every parameter, by identity, the decay that the coming step is to do.
 
     Args:
         optimizer: the optimizer, with its own decay or with attached rules.
-        forms: for groups of optimizers that have to be probed, rate/(lr·λ); filled when first needed.
+        forms: what groups that have to be probed remove, by position; filled when first needed.
     """
     found = {}
     for i, group in enumerate(optimizer.param_groups):
@@ -58,7 +71,7 @@ def own_rates(
     group: Mapping[str, Any],
     strength: float,
     lr: float,
-    forms: dict[int, float],
+    forms: dict[int, Multiple],
 ) -> tuple[float, float]:
     """The fraction that the optimizer's own decay is to remove, in the long run and within the step."""
     if strength == 0 or lr == 0:
@@ -71,8 +84,10 @@ def own_rates(
         rate = math.nan if is_adaptive(optimizer, group) else lr * strength
         return rate, rate
     if i not in forms:
-        forms[i] = _probed(optimizer, i)
-    return forms[i] * lr * strength, forms[i] * lr * strength
+        forms[i] = _probed(optimizer, i, strength)
+    multiple = forms[i]
+    rate = multiple.of * strength * (lr if multiple.lr is None else multiple.lr)
+    return rate, rate
 
 
 def _coupled(
@@ -83,12 +98,13 @@ def _coupled(
     return coupled_rate(strength, lr, momentum, dampening, nesterov), lr * strength * share
 
 
-def _probed(optimizer: optim.Optimizer, i: int) -> float:
-    """What an unknown optimizer removes, as a multiple of lr·λ; NaN where it has no rate."""
+def _probed(optimizer: optim.Optimizer, i: int, strength: float) -> Multiple:
+    """What an unknown optimizer removes."""
     found = probe_optimizer(optimizer, i)
     if found.rate is None or not found.expected or found.form in ("sign-normalised", "unknown"):
-        return math.nan
-    return found.rate / found.expected
+        return Multiple(math.nan)
+    then = found.expected / strength if found.form == "independent" else None
+    return Multiple(found.rate / found.expected, then)
 
 
 def _attached(decay: Decay) -> dict[int, Intent]:

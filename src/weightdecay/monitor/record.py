@@ -90,7 +90,11 @@ class Monitored:
                 (pl.col("applied").sum() / pl.col("intended").sum()).alias("ratio"),
                 *means,
             )
-            .with_columns((pl.col("norm") / pl.col("equilibrium_norm") - 1).alias("residual"))
+            .with_columns(
+                pl.when(pl.col("equilibrium_norm").is_finite())  # without decay there is no equilibrium
+                .then(pl.col("norm") / pl.col("equilibrium_norm") - 1)
+                .alias("residual")
+            )
         )
 
     @property

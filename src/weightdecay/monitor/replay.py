@@ -1,14 +1,19 @@
 """The gradient part of a step: the step done once more, on a copy and without any decay."""
 
+import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
+from weightdecay.probing.course import untouched
+
 # Copies of weights, gradients and state are made for so many elements at a time.
 PIECE = 1 << 23
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
 @torch.no_grad()
@@ -21,10 +26,14 @@ def without_decay(optimizer: optim.Optimizer, parameters: Sequence[nn.Parameter]
     Args:
         optimizer: about to step; its gradients are made.
         parameters: of this optimizer.
+
+    Raises:
+        Exception: whatever a copy of the optimizer raises; ValueError where none can be made.
     """
     wanted = {id(parameter) for parameter in parameters if parameter.grad is not None}
     found: dict[int, Tensor] = {}
-    with torch.random.fork_rng(devices=[]):
+    devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
+    with untouched(), torch.random.fork_rng(devices=devices), torch.no_grad():
         for group in optimizer.param_groups:
             held = [parameter for parameter in group["params"] if id(parameter) in wanted]
             for some in _pieces(held):
@@ -49,19 +58,24 @@ def _stepped(
 ) -> list[Tensor]:
     """Copies of parameters after a step of a copy of the optimizer that holds nothing else."""
     twin = object.__new__(type(optimizer))  # copy.copy drops what a subclass or a gradient scaler has set
-    twin.__dict__.update(optimizer.__dict__)
-    twin.__dict__.pop("step", None)  # a scheduler's wrapper, bound to the original
-    for hooks in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
-        twin.__dict__[hooks] = OrderedDict()
     copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
     for parameter, made in zip(parameters, copies, strict=True):
         assert parameter.grad is not None
         made.grad = parameter.grad.detach().clone()
+    # What the twin gets for what may be met again: itself, the copies, nothing of the other parameters.
+    others = [one for each in optimizer.param_groups for one in each["params"]]
+    memo: dict[int, Any] = {id(one): nn.Parameter(one.detach().new_empty(0)) for one in others}
+    memo |= {id(parameter): made for parameter, made in zip(parameters, copies, strict=True)}
+    memo[id(optimizer)] = twin
     twin.state = defaultdict(dict)
     for parameter, made in zip(parameters, copies, strict=True):
         if parameter in optimizer.state:
-            twin.state[made] = _copied(optimizer.state[parameter])
-    own = {key: _copied(value) for key, value in group.items() if key not in ("params", "param_names")}
+            twin.state[made] = _copied(optimizer.state[parameter], memo)
+    own = {key: _copied(value, memo) for key, value in group.items() if key not in ("params", "param_names")}
+    # "step" is a scheduler's wrapper, bound to the original.
+    kept = ("step", "state", "param_groups", *_HOOKS)
+    mine = {key: _copied(value, memo) for key, value in vars(optimizer).items() if key not in kept}
+    twin.__dict__.update(mine, **{hooks: OrderedDict() for hooks in _HOOKS})
     if "weight_decay" in own:
         own["weight_decay"] = 0.0
     twin.param_groups = [{**own, "params": copies}]
@@ -69,9 +83,21 @@ def _stepped(
     return [made.detach() for made in copies]
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy that shares nothing with the original; `memo` has, by identity, what was copied before."""
+    if id(value) in memo:
+        return memo[id(value)]
+    if isinstance(value, FunctionType) and value.__closure__:
+        raise ValueError("a function that may hold the live optimizer")
+    if isinstance(value, optim.Optimizer):
+        raise ValueError("an optimizer inside, whose decay is its own")
+    if type(value) is dict:
+        return {key: _copied(one, memo) for key, one in value.items()}
+    if type(value) is list:
+        return [_copied(one, memo) for one in value]
+    if type(value) is tuple:
+        return tuple(_copied(one, memo) for one in value)
     if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(one) for key, one in value.items()}
-    return [_copied(one) for one in value] if isinstance(value, list) else value
+        memo[id(value)] = value.detach().clone()
+        return memo[id(value)]
+    return copy.deepcopy(value, memo)

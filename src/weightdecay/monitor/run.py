@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, cast
 
 import polars as pl
@@ -13,13 +14,14 @@ from torch import Tensor, nn, optim
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
 from weightdecay.groups.suggest import closest
+from weightdecay.hooks.decay import nested
 from weightdecay.hooks.refuse import check_optimizer
 from weightdecay.monitor.burst import Burst
 from weightdecay.monitor.equilibrium import equilibrium_norm, kappa_of
-from weightdecay.monitor.rates import Intent, intents
+from weightdecay.monitor.rates import Intent, Multiple, intents
 from weightdecay.monitor.record import SCHEMA, Monitored
 from weightdecay.monitor.replay import without_decay
-from weightdecay.units.numbers import count, number
+from weightdecay.units.numbers import count
 
 Row = dict[str, Any]
 Sink = Callable[[list[Row]], None]
@@ -73,10 +75,12 @@ class Monitor:
         self.optimizer, self.steps = optimizer, 0
         self.every = count(every, "every", least=2)
         self._burst = min(count(burst, "burst", least=2), self.every)
-        self._sinks = tuple(sinks)
+        self._sinks = _functions(sinks)
+        self._model = model
         self._patterns = (parameters,) if isinstance(parameters, str) else parameters
         self._names = _names(model, optimizer)
-        self._forms: dict[int, float] = {}
+        self._forms: dict[int, Multiple] = {}
+        self._stepping, self._inner = False, 0  # in a step; how many steps of the class above within it
         self._rows: list[Row] = []
         self._notes: dict[str, float] = {}
         self._open: dict[int, Row] = {}  # the rows of the look that is going on
@@ -86,11 +90,14 @@ class Monitor:
         self._replayed: dict[int, Tensor] = {}
         self._generator = torch.Generator().manual_seed(0)
         self._watched = self._chosen()
+        self._check_patterns()
         self._handles = [
             optimizer.register_step_pre_hook(self._pre),
             optimizer.register_step_post_hook(self._post),
         ]
-        self._around_all()
+        # First before and last after the step: what attached rules do belongs to it.
+        before = cast(OrderedDict, optimizer._optimizer_step_pre_hooks)  # torch declares dict
+        before.move_to_end(self._handles[0].id, last=False)
 
     def note(self, train_loss: float | None = None, test_loss: float | None = None) -> None:
         """Tell losses; the next look records them.
@@ -99,8 +106,11 @@ class Monitor:
             InputError: not a number.
         """
         for name, value in (("train_loss", train_loss), ("test_loss", test_loss)):
-            if value is not None:
-                self._notes[name] = number(value, name)
+            if value is None:
+                continue
+            if not isinstance(value, Real):
+                raise InputError("not a number", name, repr(value), "give loss.item()")
+            self._notes[name] = float(value)  # a loss that runs away is worth recording, too
 
     def result(self) -> Monitored:
         """What was seen until now."""
@@ -117,8 +127,12 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            if kind is None:  # else what ended the training is the one to tell
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and rows, to go on after a resume; plain values."""
@@ -136,10 +150,22 @@ class Monitor:
         if state_dict["every"] != self.every:
             remedy = f"make the monitor with every={state_dict['every']}"
             raise InputError("a state with other looks", "every", self.every, remedy)
-        self.steps, self._rows = count(state_dict["steps"], "steps", least=0), list(state_dict["rows"])
+        try:
+            rows = [dict(row) for row in state_dict["rows"]]
+            pl.DataFrame(rows, schema=SCHEMA)
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            what = "rows that are not a monitor's"
+            raise InputError(what, "state_dict", type(error).__name__, "give Monitor.state_dict()") from error
+        self.steps, self._rows = count(state_dict["steps"], "steps", least=0), rows
+        self._open, self._bursts = {}, {}  # a look at what was before
+        self._before, self._replayed, self._notes = {}, {}, {}
 
     def _chosen(self) -> dict[int, tuple[str, int, nn.Parameter]]:
         """The parameters to watch, by identity: name, group, tensor."""
+        if any(
+            id(one) not in self._names for group in self.optimizer.param_groups for one in group["params"]
+        ):
+            self._names = _names(self._model, self.optimizer)  # some were added since
         held = {
             id(parameter): (self._names[id(parameter)], i, parameter)
             for i, group in enumerate(self.optimizer.param_groups)
@@ -148,9 +174,21 @@ class Monitor:
         }
         if self._patterns is None:
             rates = intents(self.optimizer, self._forms)
-            decaying = {key: one for key, one in held.items() if rates[key].rate != 0}
-            return decaying or held
-        for pattern in self._patterns:
+            # By the strength, too: in warm-up the rate may be 0 at first.
+            return {
+                key: one for key, one in held.items() if rates[key].rate != 0 or rates[key].weight_decay > 0
+            } or held
+        return {key: one for key, one in held.items() if any(fnmatchcase(one[0], p) for p in self._patterns)}
+
+    def _check_patterns(self) -> None:
+        """Each pattern is the name of something; later it may be frozen."""
+        held = {
+            id(one): (self._names[id(one)],)
+            for group in self.optimizer.param_groups
+            for one in group["params"]
+            if one.requires_grad
+        }
+        for pattern in self._patterns or ():
             if not any(fnmatchcase(name, pattern) for name, *_ in held.values()):
                 best = ", ".join(closest(pattern, [name for name, *_ in held.values()]))
                 what, remedy = (
@@ -158,26 +196,23 @@ class Monitor:
                     f"the closest names are {best}",
                 )
                 raise InputError(what, "parameters", repr(pattern), remedy)
-        return {key: one for key, one in held.items() if any(fnmatchcase(one[0], p) for p in self._patterns)}
 
+    @torch.compiler.disable(reason="what a look sees are the tensors themselves")
     @torch.no_grad()
     def _pre(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._stepping and nested(optimizer):
+            self._inner += 1
+            return
+        self._stepping, self._inner = True, 0
         place = self.steps % self.every
         if place >= self._burst:
             return
-        self._around_all()
+        # A rule that was attached since then acts within the step, too.
+        cast(OrderedDict, optimizer._optimizer_step_post_hooks).move_to_end(self._handles[1].id)
         self._intents = intents(optimizer, self._forms)
         if place == 0:
             closure = args[1] if len(args) > 1 else kwargs.get("closure")
             self._begin(callable(closure))
-
-    def _around_all(self) -> None:
-        """First before and last after the step: what attached rules do belongs to it."""
-        # torch declares dict and makes OrderedDict
-        cast(OrderedDict, self.optimizer._optimizer_step_pre_hooks).move_to_end(
-            self._handles[0].id, last=False
-        )
-        cast(OrderedDict, self.optimizer._optimizer_step_post_hooks).move_to_end(self._handles[1].id)
 
     def _begin(self, closure: bool) -> None:
         """A look: keep the weights, and what they would be without decay."""
@@ -187,21 +222,32 @@ class Monitor:
         self._bursts = {key: Burst(one[2], self._generator) for key, one in live.items()}
         self._before = {key: one[2].detach().clone() for key, one in live.items()}
         parameters = [one[2] for one in live.values()]
-        self._replayed = {} if closure else without_decay(self.optimizer, parameters)
+        self._replayed = {}
+        if not closure:
+            try:
+                self._replayed = without_decay(self.optimizer, parameters)
+            except Exception:  # of the copy, not of the training: the table has NaN and says so
+                self._replayed = {}
 
+    @torch.compiler.disable(reason="as above")
     @torch.no_grad()
     def _post(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs
+        if self._inner:
+            self._inner -= 1
+            return
+        self._stepping = False
         place = self.steps % self.every
         if place < self._burst:
             if place == 0:
                 self._open = {key: self._look(key) for key in self._bursts}
                 self._before, self._replayed, self._notes = {}, {}, {}
             for key, burst in self._bursts.items():
-                burst.after(self._watched[key][2], _number(self._intents[key].rate))
-            if place == self._burst - 1:
-                self._finish()
+                intent = self._intents.get(key)  # None for one that has left the optimizer
+                burst.after(self._watched[key][2], _number(intent.rate) if intent else 0.0)
         self.steps += 1
+        if place == self._burst - 1:
+            self._finish()
 
     def _look(self, key: int) -> Row:
         """The row of one parameter, from the weights before and after the step and after its replay."""
@@ -247,8 +293,20 @@ class Monitor:
         rows = list(self._open.values())
         self._open, self._bursts = {}, {}
         self._rows += rows
+        failed: list[Exception] = []
         for sink in self._sinks:
-            sink([dict(row) for row in rows])
+            try:
+                sink([dict(row) for row in rows])
+            except Exception as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+
+def _functions(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    if callable(sinks) or not isinstance(sinks, Sequence) or not all(callable(sink) for sink in sinks):
+        raise InputError("not a list of functions", "sinks", repr(sinks), "give sinks=[file('looks.csv')]")
+    return tuple(sinks)
 
 
 def _number(rate: float) -> float:

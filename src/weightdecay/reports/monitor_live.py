@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 _MOST = 20  # rows, those of the largest parameters
 
@@ -47,5 +48,5 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in sorted(rows, key=lambda row: -row["numel"])[:_MOST]:
         ratio = row["applied"] / row["intended"] if row["intended"] else float("nan")
         numbers = (row["norm"], row["equilibrium_norm"], row["angle"], ratio)
-        shown.add_row(row["parameter"], *(f"{number:.4g}" for number in numbers))
+        shown.add_row(Text(row["parameter"]), *(f"{number:.4g}" for number in numbers))
     return shown
