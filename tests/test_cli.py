@@ -22,8 +22,10 @@ FILES = [
     "lambda.parquet",
     "lambda.png",
     "lambda.svg",
+    "report.html",
     "results.parquet",
     "run.json",
+    "slider.parquet",
 ]
 
 

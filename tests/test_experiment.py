@@ -323,7 +323,12 @@ def test_interrupted_keeps_what_was_computed(tmp_path):
 
 def test_a_run_survives_its_folder(run, tmp_path):
     paths = run.save(tmp_path)
-    assert [path.name for path in paths] == ["results.parquet", "lambda.parquet", "run.json"]
+    assert [path.name for path in paths] == [
+        "results.parquet",
+        "lambda.parquet",
+        "slider.parquet",
+        "run.json",
+    ]
     loaded = wd.load_run(tmp_path)
     assert loaded.results.equals(run.results)
     assert loaded.curve.table.equals(run.curve.table, null_equal=True)
@@ -333,6 +338,7 @@ def test_a_run_survives_its_folder(run, tmp_path):
     assert values["environment"]["torch"]
     dataclasses.replace(run, curve=None).save(tmp_path)
     assert not (tmp_path / "lambda.parquet").exists()
+    assert not (tmp_path / "slider.parquet").exists()
     assert wd.load_run(tmp_path).curve is None
 
 

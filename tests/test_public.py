@@ -64,6 +64,7 @@ def test_public_names_are_these():
         "plot",
         "preset",
         "probe",
+        "report",
         "ridge_path",
         "run_experiment",
         "split",
@@ -159,6 +160,7 @@ def test_options_are_these():
                 ),
             ]
         ),
+        "report": ["--force", "--open", "--out", "--quiet", "folder"],
         "predict": ["--interval", "--json", "--out", "--quiet", "data", "model"],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
@@ -189,7 +191,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["textbook", "fit", "predict", "sweep", "audit", "transfer", "convert", "half-life"]
+    "command", ["textbook", "fit", "predict", "sweep", "audit", "report", "transfer", "convert", "half-life"]
 )
 def test_help_does_not_import_torch(command):
     code = f"sys.argv = ['weightdecay', '{command}', '--help']\nfrom weightdecay import cli\n"

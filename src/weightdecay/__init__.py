@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from weightdecay.probing.run import probe
     from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
+    from weightdecay.reports.report import report
     from weightdecay.ridge.loading import load_path
     from weightdecay.ridge.model import RidgeModel, load_model
     from weightdecay.ridge.path import ridge_path
@@ -96,6 +97,7 @@ _HOMES = {
     "plot": "reports.plot",
     "preset": "groups",
     "probe": "probing.run",
+    "report": "reports.report",
     "ridge_path": "ridge.path",
     "run_experiment": "textbook.experiment",
     "split": "groups",
@@ -154,6 +156,7 @@ __all__ = [
     "plot",
     "preset",
     "probe",
+    "report",
     "ridge_path",
     "run_experiment",
     "split",

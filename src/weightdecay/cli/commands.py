@@ -11,6 +11,7 @@ import typer
 
 from weightdecay import __version__
 from weightdecay.cli.audit import audit
+from weightdecay.cli.report import report
 from weightdecay.cli.ridge import fit, predict
 from weightdecay.cli.sweep import sweep
 from weightdecay.cli.textbook import textbook
@@ -111,6 +112,7 @@ app.command()(fit)
 app.command()(predict)
 app.command()(sweep)
 app.command()(audit)
+app.command()(report)
 app.command()(transfer)
 app.command()(convert)
 app.command("half-life")(half_life)

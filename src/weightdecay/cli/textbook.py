@@ -3,13 +3,12 @@
 import contextlib
 import json
 import signal
-import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.cli.report import open_page
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.files import read_json, writable_folder
 from weightdecay.units import grid
@@ -72,7 +71,7 @@ def textbook(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the table.")
     ] = False,
-    show: Annotated[bool, typer.Option("--open", help="Open the curves when done.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page when done.")] = False,
 ) -> None:
     """See weight decay work: linear regression with too few examples, without decay and with it.
 
@@ -96,8 +95,9 @@ def textbook(
         print(f"written into {out}: {', '.join(path.name for path in paths)}")
     if not run.complete:
         raise KeyboardInterrupt
-    if show and not webbrowser.open((out / "curves.png").resolve().as_uri()) and not quiet:
-        print(f"no viewer was found; the curves are in {out / 'curves.png'}", file=sys.stderr)
+    if show:
+        page = out / "report.html"
+        open_page(page if page.exists() else out / "curves.png", quiet)
 
 
 def _experiment(given: dict[str, Any]) -> "Experiment":
@@ -162,6 +162,7 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     """Run and write the folder; what an interrupted run computed is written, too."""
     from weightdecay.reports import terminal
     from weightdecay.reports.plot import save_figures
+    from weightdecay.reports.report import check_free, report
     from weightdecay.textbook.experiment import run_experiment
 
     experiment.checked()
@@ -169,6 +170,8 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     with contextlib.suppress(OSError):  # a name that is no name is the next line's to refuse
         fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable_folder(out)
+    page = out / "report.html"
+    check_free(page, False, "it would be replaced: choose another folder with --out")
     console = _console()
     if silent:
         watcher = terminal.Watcher()
@@ -193,7 +196,9 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
         raise
     # run.json goes first and comes last: a folder that has one is whole.
     (out / "run.json").unlink(missing_ok=True)
-    return run, [*save_figures(run, out), *run.save(out)]
+    page.unlink(missing_ok=True)
+    pages = [report(run, page)] if run.slider is not None and run.slider.height else []
+    return run, [*save_figures(run, out), *pages, *run.save(out)]
 
 
 def _console() -> Any:

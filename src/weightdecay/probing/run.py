@@ -37,7 +37,7 @@ def probe(
     """Measure the decay that an optimizer really applies, on a few small tensors of its own.
 
     Args:
-        optimizer: its class, or a function (params, lr=, weight_decay=, **options) that makes one.
+        optimizer: its class, or a function of params, lr, weight_decay and the options that makes one.
         lr: the step size; twice as much is tried too.
         weight_decay: the strength λ; twice as much is tried too.
         dtype: of the weights; by default float64, or float32 where it cannot.

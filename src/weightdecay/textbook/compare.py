@@ -24,7 +24,7 @@ def outcomes_of(
 ) -> list[Outcome]:
     """The last look at every λ, medians over seeds, with theory computed for each seed's own draw."""
     given = experiment.lambdas or ()
-    predicted = _theory(version, experiment, draws, given)
+    found = predicted(version, experiment, draws, given)
     canonical, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
     left = [theory.residue(one.X, canonical, lr, experiment.steps) for one in draws]
     reached = [theory.out_of_reach(one.X, w) for one, w in zip(draws, measured.w, strict=True)]
@@ -35,15 +35,15 @@ def outcomes_of(
         "test_low": low,
         "test_high": high,
         "w_norm": _median(measured.w_norm[:, :, -1]),
-        "ridge": _median(predicted.ridge),
+        "ridge": _median(found.ridge),
         "b": _median(measured.b),
-        "ridge_b": _median(predicted.ridge_b),
+        "ridge_b": _median(found.ridge_b),
         "residue": _median(torch.stack(left)) * (experiment.init == "normal"),
         "out_of_reach": _median(torch.stack(reached)),
     }
     if not version.adam_bias:
-        columns["theory"] = _median(predicted.loss)
-        columns["theory_b"] = _median(predicted.b)
+        columns["theory"] = _median(found.loss)
+        columns["theory_b"] = _median(found.b)
     if isinstance(experiment.data, Synthetic):
         columns["excess"] = _median(theory.excess_risk(experiment.data, measured.w, measured.b))
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -63,24 +63,19 @@ def lambda_curve(
     """
     seeds = range(experiment.seed, experiment.seed + experiment.curve_seeds)
     draws = [*draws, *(draw(experiment.data, seed) for seed in seeds[len(draws) :])][: len(seeds)]
-    h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
-    possible = []
     curve = experiment.curve or ()
     inside = (lam for lam in experiment.lambdas or () if min(curve) <= lam <= max(curve) and lam > 0)
-    for given in sorted({*curve, *inside}):
-        lam, lr = version.canonical(given, experiment.lr)
-        if lr * (h + lam) < 2 and lr * lam < 1:
-            possible.append(given)
+    possible = workable(version, experiment, draws, sorted({*curve, *inside}))
     if not possible:
         return None
     lambdas = torch.tensor(possible, dtype=torch.float64)
     stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
     on_epoch = functools.partial(progress, stage) if progress else None
     sweep = train_batched(version, draws, experiment, lambdas, on_epoch, every=experiment.epochs)
-    predicted = _theory(version, experiment, draws, possible)
+    found = predicted(version, experiment, draws, possible)
     low, middle, high = _quartiles(sweep.test_loss[:, :, -1].double())
-    theory_loss = torch.full_like(middle, torch.nan) if version.adam_bias else _median(predicted.loss)
-    columns = (lambdas, middle, low, high, theory_loss, _median(predicted.ridge))
+    theory_loss = torch.full_like(middle, torch.nan) if version.adam_bias else _median(found.loss)
+    columns = (lambdas, middle, low, high, theory_loss, _median(found.ridge))
     table = {name: column.numpy() for name, column in zip(CURVE_SCHEMA, columns, strict=True)}
     best = theory.best_lam(experiment.data) if isinstance(experiment.data, Synthetic) else None
     return LambdaCurve(
@@ -90,6 +85,19 @@ def lambda_curve(
         best_lam=possible[int(middle.nan_to_num(torch.inf).argmin())],
         best_lam_theory=None if best is None else best * version.loss_scale / version.lam_factor,
     )
+
+
+def workable(
+    version: Version, experiment: Experiment, draws: Sequence[Draw], lambdas: Sequence[float]
+) -> list[float]:
+    """Those of the λ at which gradient descent on full batches converges, for every draw."""
+    h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
+    found = []
+    for given in lambdas:
+        lam, lr = version.canonical(given, experiment.lr)
+        if lr * (h + lam) < 2 and lr * lam < 1:
+            found.append(given)
+    return found
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,10 @@ class _Predicted:
     ridge_b: Float64[Tensor, "S L"]
 
 
-def _theory(
+def predicted(
     version: Version, experiment: Experiment, draws: Sequence[Draw], given: Sequence[float]
 ) -> _Predicted:
+    """What theory says of each draw at each λ."""
     lambdas, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
     rows = []
     for one in draws:

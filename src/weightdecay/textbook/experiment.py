@@ -18,6 +18,7 @@ from weightdecay.textbook.limits import RUNAWAY, check_lr, diverged, start_loss
 from weightdecay.textbook.measure import Measured, as_table, merge
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.slider import slider
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
 from weightdecay.units import grid
 
@@ -87,6 +88,7 @@ def run_experiment(
             outcomes += outcomes_of(VERSIONS[name], experiment, draws, measured[name])
         first = VERSIONS[experiment.versions[0]]
         curve = lambda_curve(first, experiment, draws, on_progress) if experiment.curve else None
+        positions = slider(experiment, draws[0]) if experiment.curve else None
     except KeyboardInterrupt as interrupt:
         notes.append("interrupted: only what was computed until then is here")
         results = as_table(experiment, measured, watched)
@@ -96,7 +98,7 @@ def run_experiment(
         notes.append(f"No curve over λ: at lr = {experiment.lr:g} gradient descent works at none of its λ.")
     results = as_table(experiment, measured, watched)
     notes += explain(experiment, draws[0], results, outcomes, curve, max(m.gap for m in measured.values()))
-    return Run(experiment, results, tuple(outcomes), curve, tuple(notes))
+    return Run(experiment, results, tuple(outcomes), curve, tuple(notes), slider=positions)
 
 
 def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:

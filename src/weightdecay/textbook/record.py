@@ -22,6 +22,13 @@ RESULT_SCHEMA: dict[str, Any] = {
     "test_loss": pl.Float64,
     "w_norm": pl.Float64,
 }
+SLIDER_SCHEMA: dict[str, Any] = {
+    **dict.fromkeys(("version", "init"), pl.String),
+    **dict.fromkeys(("lam", "half_life", "theory", "ridge"), pl.Float64),
+    "w_norm": pl.Float32,
+    "epoch": pl.List(pl.Int64),
+    **dict.fromkeys(("train_loss", "test_loss", "weights"), pl.List(pl.Float32)),
+}
 CURVE_SCHEMA: dict[str, Any] = dict.fromkeys(
     ("lam", "test_loss", "test_low", "test_high", "theory", "ridge"), pl.Float64
 )
@@ -126,6 +133,7 @@ class Run:
         curve: test loss against λ, or None.
         notes: what there is to see, in sentences with the numbers of this run.
         complete: False if the run was interrupted.
+        slider: the trainings behind the page's slider, as `weightdecay.textbook.slider` says; or None.
     """
 
     experiment: Experiment
@@ -134,6 +142,7 @@ class Run:
     curve: LambdaCurve | None = field(default=None, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     complete: bool = True
+    slider: pl.DataFrame | None = field(default=None, repr=False)
 
     def losses(self, version: str, lam: float) -> pl.DataFrame:
         """One training's losses over the epochs, over seeds: median (and quartiles of the test loss)."""
@@ -158,7 +167,9 @@ class Run:
         )
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write results.parquet, lambda.parquet (if there is a curve) and run.json; returns their paths.
+        """Write results.parquet, lambda.parquet and slider.parquet (with a curve), run.json.
+
+        Returns their paths.
 
         The folder is made if need be.
 
@@ -168,11 +179,13 @@ class Run:
         folder = writable_folder(Path(folder))
         paths = [folder / "results.parquet"]
         _write_parquet(paths[0], self.results)
-        if self.curve:
-            paths.append(folder / "lambda.parquet")
-            _write_parquet(paths[-1], self.curve.table)
-        else:
-            (folder / "lambda.parquet").unlink(missing_ok=True)
+        for name, table in (("lambda", self.curve and self.curve.table), ("slider", self.slider)):
+            path = folder / f"{name}.parquet"
+            if table is None:
+                path.unlink(missing_ok=True)
+            else:
+                paths.append(path)
+                _write_parquet(path, table)
         write_json(folder / "run.json", self.to_dict())
         return [*paths, folder / "run.json"]
 
@@ -205,6 +218,7 @@ def load_run(folder: str | Path) -> Run:
         raise InputError(
             "not a textbook run", str(folder / "run.json"), None, "give the folder of a textbook run"
         )
+    slider = folder / "slider.parquet"  # older runs have none
     try:
         curve = values["curve"] and LambdaCurve(
             table=_read_parquet(folder / "lambda.parquet", CURVE_SCHEMA), **values["curve"]
@@ -216,6 +230,7 @@ def load_run(folder: str | Path) -> Run:
             curve=curve,
             notes=tuple(values["notes"]),
             complete=values["complete"],
+            slider=_read_parquet(slider, SLIDER_SCHEMA) if slider.exists() else None,
         )
     except (KeyError, TypeError) as error:
         raise InputError(

@@ -1,0 +1,1 @@
+"""Pages that explain a result: one file each, which works offline and asks nothing of anyone."""

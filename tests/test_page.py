@@ -1,0 +1,234 @@
+"""The page of a run, in a real browser."""
+
+import base64
+import re
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+import weightdecay as wd
+from weightdecay.errors import InputError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+browsing = pytest.mark.skipif(
+    CHROMIUM is None, reason="NO BROWSER: apt install chromium; the page is not tested"
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return wd.run_experiment(
+        wd.Experiment(lambdas=(0.0, 3.0), versions=("scratch",), curve=(1.0,), curve_seeds=1)
+    )
+
+
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run.save(folder)
+    return wd.report(run, folder / "report.html")
+
+
+@pytest.fixture
+def page(written):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = browser.new_context(offline=True)
+        page = context.new_page()
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(written.as_uri())
+        page.wait_for_function("globalThis.page !== undefined")
+        yield page
+        assert page.said == []
+        assert page.asked == [written.as_uri()]
+        browser.close()
+
+
+def drawn(page, name, series):
+    """What a figure shows."""
+    return page.evaluate(f"[...globalThis.page.charts.{name}.data[{series}]]")
+
+
+def at(written, lam, version="scratch", init="normal"):
+    """The training of one position, from the run's file."""
+    table = pl.read_parquet(written.parent / "slider.parquet")
+    rows = table.filter(pl.col("version") == version, pl.col("init") == init)
+    return rows.row(int((rows["lam"] - lam).abs().arg_min()), named=True)
+
+
+def shows(page, written, lam, **which):
+    expected = at(written, lam, **which)
+    assert drawn(page, "curves", 0) == expected["epoch"]
+    for series, name in ((1, "train_loss"), (2, "test_loss")):
+        np.testing.assert_array_equal(drawn(page, "curves", series), expected[name])
+    np.testing.assert_array_equal(drawn(page, "bars", 1), expected["weights"])
+
+
+def test_every_position_is_a_training(run):
+    """Some of them once more, by the program that a reader reads."""
+    from weightdecay.textbook.data import draw
+    from weightdecay.textbook.versions import VERSIONS, train_plain
+
+    table = run.slider
+    assert table.group_by("version", "init").len()["len"].to_list() == [101] * 6
+    for version, init, lam in (
+        ("scratch", "normal", 3.0),
+        ("concise", "zero", 0.0),
+        ("concise-matched", "normal", 100.0),
+    ):
+        row = table.filter(
+            pl.col("version") == version, pl.col("init") == init, (pl.col("lam") - lam).abs() < 1e-9
+        ).row(0, named=True)
+        settings = wd.Experiment(init=init)
+        looks: list = []
+        w, _ = train_plain(
+            VERSIONS[version],
+            draw(settings.data, 0),
+            settings,
+            lam,
+            lambda *look, looks=looks: looks.append(look),
+        )
+        np.testing.assert_allclose(row["test_loss"], [look[2] for look in looks], rtol=1e-3)  # float32
+        np.testing.assert_allclose(row["weights"], w[:50], atol=1e-5)
+        assert row["epoch"] == [look[0] for look in looks]
+
+
+def test_half_lives_are_those_of_the_steps(run):
+    row = run.slider.filter(pl.col("version") == "concise-matched", pl.col("lam") == 3.0).row(0, named=True)
+    # 2λ and lr/2: the same lr·λ as from scratch, four batches an epoch
+    assert row["half_life"] == pytest.approx(np.log(2) / -np.log(1 - 0.003 * 3) / 4)
+
+
+def test_it_is_one_small_file_with_a_strict_policy(written):
+    text = written.read_text(encoding="utf-8")
+    assert len(text.encode()) <= 400_000
+    assert not re.search(r"(src|href)=|@import|url\(", text.split("<script")[0])
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert "default-src &#x27;none&#x27;" in policy
+    assert "unsafe" not in policy
+
+
+@browsing
+def test_it_opens_without_a_request_and_shows_the_run(page, written):
+    assert page.locator("h1").inner_text() == "Weight decay: the textbook's experiment"
+    assert page.locator("#now").inner_text() == "λ = 3"
+    shows(page, written, 3.0)
+
+
+@browsing
+def test_the_slider_moves_by_keyboard(page, written):
+    page.locator("#lam").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#now").inner_text() == "λ = 0 (no decay)"
+    shows(page, written, 0.0)
+    page.keyboard.press("ArrowRight")
+    shows(page, written, 1e-3)
+    page.keyboard.press("End")
+    shows(page, written, 100.0)
+    assert "times" in page.locator("#hint").inner_text()
+
+
+@browsing
+def test_the_slider_moves_by_mouse(page, written):
+    box = page.locator("#lam").bounding_box()
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    place = page.evaluate("globalThis.page.state.place")
+    assert 20 < place < 40
+    shows(page, written, page.evaluate(f"globalThis.page.sets[0].lam[{place}]"))
+
+
+@browsing
+def test_starts_programs_and_sorting(page, written):
+    page.get_by_label("zero").check()
+    shows(page, written, 3.0, init="zero")
+    page.get_by_label("as printed").check()
+    shows(page, written, 3.0, init="zero", version="concise")
+    page.get_by_label("matched").check()
+    shows(page, written, 3.0, init="zero", version="concise-matched")
+    page.get_by_label("sort them").check()
+    expected = sorted(at(written, 3.0, "concise-matched", "zero")["weights"], reverse=True)
+    np.testing.assert_array_equal(drawn(page, "bars", 1), expected)
+
+
+@browsing
+def test_languages_are_kept_in_the_address_alone(page):
+    page.get_by_role("button", name="中文").click()
+    assert page.locator("h1").inner_text() == "权重衰减：教科书的实验"
+    assert page.url.endswith("#lang=zh")
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    assert page.evaluate("localStorage.length + document.cookie.length") == 0
+    assert not re.search("[a-z]{4}", re.sub(r"torch(\.optim)?", "", page.locator("main").inner_text()))
+    page.get_by_role("button", name="English").click()
+    assert page.locator("h1").inner_text().startswith("Weight decay")
+
+
+@browsing
+def test_dark_and_narrow(page):
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_timeout(300)  # the figures are drawn anew
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@browsing
+def test_names_from_data_are_shown_and_not_run(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    name = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    pl.DataFrame({name: rows[:, 0], **{f"x{i}": rows[:, i] for i in range(1, 4)}}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    data = wd.TableFile(tmp_path / "t.parquet", target=name, n_train=20)
+    found = wd.run_experiment(
+        wd.Experiment(data=data, versions=("scratch",), curve=(1.0,), curve_seeds=1, epochs=5)
+    )
+    path = wd.report(found, tmp_path / "report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        alerts = []
+        page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+        page.goto(path.as_uri())
+        page.wait_for_function("globalThis.page !== undefined")
+        assert name in page.locator("#facts").inner_text()
+        assert page.locator("img").count() == 0
+        browser.close()
+    assert alerts == []
+
+
+def test_a_file_of_somebody_else_is_not_replaced(run, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text("mine")
+    with pytest.raises(InputError, match="not a page of this package's"):
+        wd.report(run, file)
+    assert file.read_text() == "mine"
+    wd.report(run, file, force=True)
+    wd.report(run, file)  # which is ours now
+    with pytest.raises(InputError, match="no trainings for the slider"):
+        wd.report(wd.run_experiment(wd.Experiment(epochs=1, versions=("scratch",), curve=())), file)
+    with pytest.raises(TypeError, match="page of a Run, not of dict"):
+        wd.report({}, file)
+
+
+def test_a_run_comes_back_with_its_slider(run, written):
+    again = wd.load_run(written.parent)
+    assert again.slider.equals(run.slider)
+    values = np.frombuffer(base64.b64decode(re.search(r'"lam": "([^"]+)"', written.read_text())[1]))
+    np.testing.assert_array_equal(values, run.slider.head(len(values))["lam"])
