@@ -28,6 +28,7 @@ FILES = [
         "path.safetensors",
         "predicted.png",
         "predicted.svg",
+        "report.html",
     ),
 ]
 

@@ -16,7 +16,15 @@ from weightdecay.sweeps.loading import load_sweep
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 FILES = [
-    *("curves.parquet", "sweep.json", "sweep.png", "sweep.sqlite", "sweep.svg", "table.parquet"),
+    *(
+        "curves.parquet",
+        "report.html",
+        "sweep.json",
+        "sweep.png",
+        "sweep.sqlite",
+        "sweep.svg",
+        "table.parquet",
+    ),
     "weights.safetensors",
 ]
 TINY = """

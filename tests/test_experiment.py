@@ -332,11 +332,12 @@ def test_a_run_survives_its_folder(run, tmp_path):
     loaded = wd.load_run(tmp_path)
     assert loaded.results.equals(run.results)
     assert loaded.curve.table.equals(run.curve.table, null_equal=True)
-    assert dataclasses.replace(loaded, results=run.results, curve=run.curve) == run
+    assert loaded.slider.equals(run.slider)
+    assert dataclasses.replace(loaded, results=run.results, curve=run.curve, slider=run.slider) == run
     values = json.loads((tmp_path / "run.json").read_text())
     assert values["seeds"] == [0, 1, 2]
     assert values["environment"]["torch"]
-    dataclasses.replace(run, curve=None).save(tmp_path)
+    dataclasses.replace(run, curve=None, slider=None).save(tmp_path)
     assert not (tmp_path / "lambda.parquet").exists()
     assert not (tmp_path / "slider.parquet").exists()
     assert wd.load_run(tmp_path).curve is None

@@ -7,8 +7,11 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+import torch
+import typer.testing
 
 import weightdecay as wd
+from weightdecay.cli import app
 from weightdecay.errors import InputError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,7 +54,6 @@ def page(written):
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.on("request", lambda request: page.asked.append(request.url))
         page.goto(written.as_uri())
-        page.wait_for_function("globalThis.page !== undefined")
         yield page
         assert page.said == []
         assert page.asked == [written.as_uri()]
@@ -167,12 +169,14 @@ def test_starts_programs_and_sorting(page, written):
 @browsing
 def test_languages_are_kept_in_the_address_alone(page):
     page.get_by_role("button", name="中文").click()
+    page.locator("html[lang=zh]").wait_for(state="attached")
     assert page.locator("h1").inner_text() == "权重衰减：教科书的实验"
     assert page.url.endswith("#lang=zh")
     assert page.evaluate("document.documentElement.lang") == "zh"
     assert page.evaluate("localStorage.length + document.cookie.length") == 0
     assert not re.search("[a-z]{4}", re.sub(r"torch(\.optim)?", "", page.locator("main").inner_text()))
     page.get_by_role("button", name="English").click()
+    page.locator("html[lang=en]").wait_for(state="attached")
     assert page.locator("h1").inner_text().startswith("Weight decay")
 
 
@@ -206,11 +210,79 @@ def test_names_from_data_are_shown_and_not_run(tmp_path):
         alerts = []
         page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
         page.goto(path.as_uri())
-        page.wait_for_function("globalThis.page !== undefined")
         assert name in page.locator("#facts").inner_text()
         assert page.locator("img").count() == 0
         browser.close()
     assert alerts == []
+
+
+def pages(folder):
+    """A page of every other kind."""
+    torch.manual_seed(0)
+    X = torch.randn(60, 20, dtype=torch.float64)
+    y = 2 * X[:, 0] + torch.randn(60, dtype=torch.float64)
+    yield "ridge", wd.ridge_path(X, y, [0.01, 0.1, 1.0, 10.0], cv="loo"), folder / "ridge.html"
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    yield "audit", wd.audit(model, optimizer), folder / "audit.html"
+    with wd.Monitor(model, optimizer, every=4) as monitor:
+        for _ in range(12):
+            loss = model(torch.ones(2, 4)).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    yield "monitor", monitor.result(), folder / "monitor.html"
+
+
+@browsing
+def test_pages_of_the_other_kinds(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(offline=True).new_page()
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        for kind, result, path in pages(tmp_path):
+            page.goto(wd.report(result, path).as_uri())
+            data = page.evaluate(
+                "globalThis.page.figures.map((one) => [one.x, ...one.lines.map((line) => line.y)])"
+            )
+            if kind == "ridge":
+                np.testing.assert_array_equal(data[0][0], result.lambdas)
+                np.testing.assert_array_equal(data[0][1], result.scores)
+                np.testing.assert_allclose(data[2][1], result.dof)
+            elif kind == "monitor":
+                np.testing.assert_array_equal(data[0][1], result.table().filter(parameter="0.weight")["norm"])
+            else:
+                first = page.locator("#tables tbody tr").first.inner_text().split("\t")
+                assert first[0] == result.findings[0].code
+                assert page.locator("#tables tbody tr").count() == len(result.findings) + len(
+                    result.parameters
+                )
+            page.set_viewport_size({"width": 390, "height": 800})
+            page.wait_for_timeout(300)  # the figures are drawn anew
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, kind
+            page.set_viewport_size({"width": 1200, "height": 800})
+        browser.close()
+    assert said == []
+
+
+def test_the_command_finds_the_kind_of_a_folder(written, tmp_path):
+    done = typer.testing.CliRunner().invoke(
+        app, ["report", str(written.parent), "--out", str(tmp_path / "p.html")]
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "p.html").read_bytes() == written.read_bytes()
+    for _, result, path in pages(tmp_path):
+        saved = tmp_path / f"{path.stem}.json" if path.stem == "audit" else tmp_path / path.stem
+        result.save(saved)
+        done = typer.testing.CliRunner().invoke(app, ["report", str(saved), "--quiet"])
+        assert done.exit_code == 0, done.output
+        assert (saved.with_suffix(".html") if saved.is_file() else saved / "report.html").exists()
+    empty = typer.testing.CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert "no record of a run" in str(empty.exception)
 
 
 def test_a_file_of_somebody_else_is_not_replaced(run, tmp_path):
@@ -223,7 +295,7 @@ def test_a_file_of_somebody_else_is_not_replaced(run, tmp_path):
     wd.report(run, file)  # which is ours now
     with pytest.raises(InputError, match="no trainings for the slider"):
         wd.report(wd.run_experiment(wd.Experiment(epochs=1, versions=("scratch",), curve=())), file)
-    with pytest.raises(TypeError, match="page of a Run, not of dict"):
+    with pytest.raises(TypeError, match="one of Run, RidgePath, Sweep, Audit, Monitored, not of dict"):
         wd.report({}, file)
 
 

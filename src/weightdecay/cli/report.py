@@ -1,11 +1,22 @@
 """`weightdecay report`: the page of a run."""
 
+import importlib
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from weightdecay.errors import InputError
+
+# The file that tells what a folder is the record of, and who loads it.
+_RECORDS = {
+    "run.json": ("weightdecay.textbook.record", "load_run"),
+    "path.json": ("weightdecay.ridge.loading", "load_path"),
+    "sweep.json": ("weightdecay.sweeps.loading", "load_sweep"),
+    "monitor.json": ("weightdecay.monitor.loading", "load_monitored"),
+}
 
 
 def report(
@@ -21,16 +32,42 @@ def report(
 
     weightdecay report runs/textbook --open
 
-    The folder is one that `weightdecay textbook` wrote.
+    The folder is one that textbook, fit or sweep wrote, or `Monitored.save`; or a file: the plan of an audit.
     """
     from weightdecay.reports.report import report as write
-    from weightdecay.textbook.record import load_run
 
-    path = write(load_run(folder), folder / "report.html" if out is None else out, force=force)
+    usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
+    path = write(_loaded(folder), usual if out is None else out, force=force)
     if not quiet:
         print(f"written: {path}")
     if show:
         open_page(path, quiet)
+
+
+def _loaded(folder: Path) -> Any:
+    """The record, by the file that tells its kind."""
+    if folder.is_file():
+        from weightdecay.auditing.saving import load_audit
+
+        return load_audit(folder)
+    for name, (home, loader) in _RECORDS.items():
+        if (folder / name).exists():
+            return getattr(importlib.import_module(home), loader)(folder)
+    remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
+    raise InputError("no record of a run", "FOLDER", folder, remedy)
+
+
+def check_own(folder: Path) -> None:
+    """Before long work: refuse a folder whose report.html is somebody else's."""
+    page = folder / "report.html"
+    try:
+        there = page.is_file()
+    except OSError:  # a name that is no name is for others to refuse
+        return
+    if there:
+        from weightdecay.reports.report import check_free
+
+        check_free(page, False, "it would be replaced: choose another folder with --out")
 
 
 def open_page(path: Path, quiet: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.cli.report import check_own
 from weightdecay.errors import InputError
 from weightdecay.files import writable_folder
 from weightdecay.units import grid
@@ -85,6 +86,7 @@ def fit(
     for name in ("out", "quiet", "as_json"):
         given.pop(name)
     request = _request(given)
+    check_own(out)
     with _new_files(out) as folder:
         with _bar(request.data, quiet or as_json) as advance:
             found = _fitted(request, folder, advance)
@@ -181,10 +183,11 @@ def _in_arguments() -> Iterator[None]:
 
 def _written(found: "TableFit", folder: Path) -> list[Path]:
     from weightdecay.reports.plot import save_figure
+    from weightdecay.reports.report import report
 
     views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
     figures = [path for name, view in views for path in save_figure(view, folder, name)]
-    return [*figures, *found.save(folder)]
+    return [*figures, report(found.path, folder / "report.html"), *found.save(folder)]
 
 
 def _names(text: str | None) -> tuple[str, ...]:

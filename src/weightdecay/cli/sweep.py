@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.cli.report import check_own
 from weightdecay.errors import InputError
 from weightdecay.units import grid
 
@@ -99,6 +100,7 @@ def sweep(
     """
     given = dict(locals())
     options = _options(given)
+    check_own(out)
     script = _loaded(file)
     arguments = _arguments(script, options)
     with _report(options["strengths"], given) as told, _streams() as printer:
@@ -234,8 +236,10 @@ def _interruptible(on_progress: Any) -> Iterator[Any]:
 def _figures(found: "Sweep", out: Path) -> "list[Path]":
     """The figures, and everything else that is in the folder."""
     from weightdecay.reports.plot import save_figure
+    from weightdecay.reports.report import report
 
     save_figure(found, out, "sweep")
+    report(found, out / "report.html")
     return sorted(path for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightdecay.cli.report import open_page
+from weightdecay.cli.report import check_own, open_page
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.files import read_json, writable_folder
 from weightdecay.units import grid
@@ -162,16 +162,16 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
     """Run and write the folder; what an interrupted run computed is written, too."""
     from weightdecay.reports import terminal
     from weightdecay.reports.plot import save_figures
-    from weightdecay.reports.report import check_free, report
+    from weightdecay.reports.report import report
     from weightdecay.textbook.experiment import run_experiment
 
     experiment.checked()
+    check_own(out)
     fresh: list[Path] = []
     with contextlib.suppress(OSError):  # a name that is no name is the next line's to refuse
         fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
     writable_folder(out)
     page = out / "report.html"
-    check_free(page, False, "it would be replaced: choose another folder with --out")
     console = _console()
     if silent:
         watcher = terminal.Watcher()

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from weightdecay.auditing.record import Audit
 from weightdecay.errors import InputError
 from weightdecay.files import writable_folder, write_text
-from weightdecay.reports.page import textbook
+from weightdecay.monitor.record import Monitored
+from weightdecay.reports.page import audit, monitor, ridge, sweep, textbook
 from weightdecay.reports.page.document import MARK, document
+from weightdecay.ridge.record import RidgePath
+from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import Run
 
 
@@ -14,8 +18,9 @@ def report(result: Any, path: str | Path, *, force: bool = False) -> Path:
     """Write a page that explains a result: one HTML file that works offline, in English and Chinese.
 
     Args:
-        result: a `Run` of the textbook's experiment. Its page has a slider over λ, and every position of it
-            is a training that was done (`run.slider`).
+        result: a `Run` of the textbook's experiment, whose page has a slider over λ, every position of it a
+            training that was done (`run.slider`); a `RidgePath`, a `Sweep`, an `Audit` or a `Monitored`. What
+            these say in sentences is in English in both languages.
         path: the file to write, "page.html"; its folder is made if need be.
         force: replace a file that is not a page of this package's.
 
@@ -23,19 +28,29 @@ def report(result: Any, path: str | Path, *, force: bool = False) -> Path:
         The path.
 
     Raises:
-        InputError: the run has no trainings for the slider; the file is somebody else's, or cannot be written.
+        InputError: there is nothing for the slider, or the file is not a page of this package's.
         TypeError: a result of another kind.
     """
-    if not isinstance(result, Run):
-        raise TypeError(f"report makes the page of a Run, not of {type(result).__name__}")
-    if result.slider is None or not result.slider.height:
+    kinds = (Run, RidgePath, Sweep, Audit, Monitored)
+    if not isinstance(result, kinds):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"report makes the page of one of {names}, not of {type(result).__name__}")
+    if isinstance(result, Run) and (result.slider is None or not result.slider.height):
         remedy = "run it again, to the end and with its curve over λ"
         raise InputError("the run has no trainings for the slider", "result", repr(result)[:60], remedy)
     path = Path(path)
     check_free(path, force, "choose another name, or --force (force=True)")
     writable_folder(path.parent)
-    write_text(path, document(textbook.title_of(result), textbook.data_of(result), "textbook.html"))
+    write_text(path, _document(result))
     return path
+
+
+def _document(result: Any) -> str:
+    if isinstance(result, Run):
+        return document(textbook.title_of(result), textbook.data_of(result), "textbook")
+    makers = {RidgePath: ridge.page, Sweep: sweep.page, Audit: audit.page, Monitored: monitor.page}
+    page = next(make(result) for kind, make in makers.items() if isinstance(result, kind))
+    return document(page.title[0], page.to_dict(), "figures")
 
 
 def check_free(path: Path, force: bool, remedy: str) -> None:

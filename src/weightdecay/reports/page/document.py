@@ -16,19 +16,19 @@ MARK = '<meta name="generator" content="weightdecay'
 _STATIC = files("weightdecay.reports.page") / "static"
 
 
-def document(title: str, data: dict[str, Any], body: str) -> str:
+def document(title: str, data: dict[str, Any], kind: str) -> str:
     """The whole page.
 
     Args:
         title: plain text.
         data: what the script reads, as JSON has it.
-        body: the markup of the kind of page, from `static`.
+        kind: of page: its markup and its script are in `static`.
 
     The Content-Security-Policy allows the styles and scripts in this file, by their checksums, and nothing
     else: no request, no frame, no form.
     """
     styles = "\n".join(_static(name) for name in ("uPlot.min.css", "page.css"))
-    scripts = [_static("uPlot.iife.min.js"), _static("page.js")]
+    scripts = [_static(name) for name in ("uPlot.iife.min.js", "common.js", f"{kind}.js")]
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -47,7 +47,7 @@ def document(title: str, data: dict[str, Any], body: str) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'{MARK} {__version__}">\n<title>{html.escape(title)}</title>',
             f"<style>{styles}</style>\n</head>\n<body>",
-            _static(body),
+            _static(f"{kind}.html"),
             f'<script type="application/json" id="data">{numbers}</script>',
             *(f"<script>{one}</script>" for one in scripts),
             "</body>\n</html>\n",

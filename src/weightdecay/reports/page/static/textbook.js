@@ -1,9 +1,6 @@
 "use strict";
 // The page of a textbook run. Every position of the slider is a training that was done: nothing is computed
-// here but what is drawn. Texts reach the document as text, never as markup.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
+// here but what is drawn.
 
 const TEXTS = {
   en: {
@@ -52,24 +49,15 @@ const TEXTS = {
 
 // ---- numbers
 
-function unpack(text, Kind) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return new Kind(bytes.buffer);
-}
-
 const sets = data.sets.map((one) => {
   const found = { version: one.version, init: one.init, count: one.count, lam: unpack(one.lam, Float64Array) };
   for (const name of ["half_life", "theory", "ridge", "w_norm", "train_loss", "test_loss", "weights"])
     found[name] = unpack(one[name], Float32Array);
   return found;
 });
-const row = (values, count, i) => { const width = values.length / count; return values.subarray(i * width, (i + 1) * width); };
-const last = (values) => values[values.length - 1];
-const shown = (value) => (value === 0 ? "0" : Math.abs(value) >= 0.001 && Math.abs(value) < 10000 ? String(Number(value.toPrecision(4))) : value.toExponential(2));
-
 // ---- state
 
-const state = { lang: /lang=zh/.test(location.hash) ? "zh" : "en", version: "scratch", init: data.start.init, place: 0 };
+const state = { lang: language(), version: "scratch", init: data.start.init, place: 0 };
 const chosen = () => sets.find((one) => one.version === state.version && one.init === state.init && one.count);
 const text = () => TEXTS[state.lang];
 
@@ -80,32 +68,6 @@ function nearest(lambdas, lam) {
 }
 
 // ---- figures
-
-const charts = {};
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-
-function axis(label, more = {}) {
-  const only = more.filter ? { filter: more.filter } : {};
-  return { label, stroke: colour("ink"), labelSize: 22, ...more, grid: { stroke: colour("line"), width: 1, ...only }, ticks: { stroke: colour("line"), ...only } };
-}
-const power = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
-const decades = (_, values) => values.map((value) => (value != null && power(value) ? value : null));
-const log = (more) => ({ values: powers, filter: decades, ...more });
-const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value <= 1000 ? String(value) : value.toExponential(0)));
-
-function chart(id, options, values) {
-  charts[id]?.destroy();
-  const place = byId(id);
-  place.textContent = "";
-  const size = { width: Math.max(240, place.clientWidth), height: 280 };
-  charts[id] = new uPlot({ ...size, cursor: { drag: { x: false, y: false } }, ...options }, values, place);
-}
-
-function limits(values) {
-  let low = Infinity, high = 0;
-  for (const value of values) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
-  return high ? [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)] : [0.1, 1];
-}
 
 function curvesOf(set, i) { return [data.epoch, [...row(set.train_loss, set.count, i)], [...row(set.test_loss, set.count, i)]]; }
 
@@ -187,13 +149,13 @@ function tell() {
 }
 
 function speak() {
+  state.lang = language();
+  mark(state.lang);
   const words = text();
-  document.documentElement.lang = state.lang;
   document.title = words.title;
   for (const place of document.querySelectorAll("[data-text]")) place.textContent = words[place.dataset.text];
   byId("facts").textContent = words.facts(data.facts);
   byId("thinned").textContent = words.thinned(data.facts);
-  for (const button of document.querySelectorAll("[data-lang]")) button.setAttribute("aria-pressed", String(button.dataset.lang === state.lang));
 }
 
 // ---- begin
@@ -221,12 +183,7 @@ byId("controls").addEventListener("change", (event) => {
   choose(lam);
   draw();
 });
-for (const button of document.querySelectorAll("[data-lang]"))
-  button.addEventListener("click", () => { state.lang = button.dataset.lang; location.hash = `lang=${state.lang}`; speak(); draw(); });
-addEventListener("hashchange", () => { const lang = /lang=zh/.test(location.hash) ? "zh" : "en"; if (lang !== state.lang) { state.lang = lang; speak(); draw(); } });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-let waiting;
-addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 100); });
+listen(speak, draw);
 
 choose(data.start.lam);
 speak();
