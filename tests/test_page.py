@@ -2,29 +2,17 @@
 
 import base64
 import re
-import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 import typer.testing
+from tests.browser import CHROMIUM, FLAGS, browsing
 
 import weightdecay as wd
 from weightdecay.cli import app
 from weightdecay.errors import InputError
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-browsing = pytest.mark.skipif(
-    CHROMIUM is None, reason="NO BROWSER: apt install chromium; the page is not tested"
-)
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +246,7 @@ def test_pages_of_the_other_kinds(tmp_path):
             else:
                 first = page.locator("#tables tbody tr").first.inner_text().split("\t")
                 assert first[0] == result.findings[0].code
-                assert page.locator("#tables tbody tr").count() == len(result.findings) + len(
-                    result.parameters
-                )
+                assert page.locator("#tables tbody tr").count() == len(result.findings)
             page.set_viewport_size({"width": 390, "height": 800})
             page.wait_for_timeout(300)  # the figures are drawn anew
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, kind

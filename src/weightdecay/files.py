@@ -1,6 +1,7 @@
 """Files that are whole or not there: written under a temporary name, then renamed."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -89,6 +90,33 @@ def writable_folder(path: Path) -> Path:
             "choose another with --out",
         ) from error
     return path
+
+
+def sha256(content: bytes) -> str:
+    """The checksum by which a record knows its other files."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_checked(file: Path, checksum: Any, record: str, remedy: str) -> bytes:
+    """The content of a file that belongs to a record.
+
+    Args:
+        file: the file.
+        checksum: that the record has for it.
+        record: the record's name, for the message.
+        remedy: what to do, likewise.
+
+    Raises:
+        InputError: it cannot be read, or is not the file the record was written with.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError("a file cannot be read", str(file), error.strerror or error, remedy) from error
+    if sha256(content) != checksum:
+        what = f"cut short, changed, or not the file that {record} was written with"
+        raise InputError(what, str(file), f"{len(content):,} bytes", remedy)
+    return content
 
 
 def write_together(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:

@@ -34,10 +34,11 @@ def report(
 
     The folder is one that textbook, fit or sweep wrote, or `Monitored.save`; or a file: the plan of an audit.
     """
-    from weightdecay.reports.report import report as write
+    from weightdecay.reports.report import write_page
 
     usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
-    path = write(_loaded(folder), usual if out is None else out, force=force)
+    result = _loaded(folder)
+    path = write_page(result, usual if out is None else out, _held_out(result, folder), force=force)
     if not quiet:
         print(f"written: {path}")
     if show:
@@ -55,6 +56,16 @@ def _loaded(folder: Path) -> Any:
             return getattr(importlib.import_module(home), loader)(folder)
     remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
     raise InputError("no record of a run", "FOLDER", folder, remedy)
+
+
+def _held_out(result: Any, folder: Path) -> Any:
+    """The rows that fit has kept beside a path, if it has."""
+    from weightdecay.ridge.held_out_file import NAME, load_held_out
+    from weightdecay.ridge.record import RidgePath
+
+    if not isinstance(result, RidgePath) or not (folder / NAME).exists():
+        return None
+    return load_held_out(folder, result)
 
 
 def check_own(folder: Path) -> None:

@@ -183,11 +183,11 @@ def _in_arguments() -> Iterator[None]:
 
 def _written(found: "TableFit", folder: Path) -> list[Path]:
     from weightdecay.reports.plot import save_figure
-    from weightdecay.reports.report import report
+    from weightdecay.reports.report import write_page
 
     views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
     figures = [path for name, view in views for path in save_figure(view, folder, name)]
-    return [*figures, report(found.path, folder / "report.html"), *found.save(folder)]
+    return [*figures, write_page(found.path, folder / "report.html", found.held_out), *found.save(folder)]
 
 
 def _names(text: str | None) -> tuple[str, ...]:

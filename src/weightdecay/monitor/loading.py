@@ -1,13 +1,12 @@
 """The record of a monitor, from its files."""
 
-import hashlib
 from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json
+from weightdecay.files import read_checked, read_json
 from weightdecay.monitor.record import KIND, SCHEMA, VERSION, Monitored
 from weightdecay.units.numbers import count
 
@@ -23,13 +22,7 @@ def load_monitored(folder: str | Path) -> Monitored:
     if not isinstance(about, dict) or about.get("kind") != KIND or about.get("version") != VERSION:
         raise InputError("not the record of a monitor", str(file), None, "give a folder that save() wrote")
     numbers = file.with_suffix(".parquet")
-    try:
-        content = numbers.read_bytes()
-    except OSError as error:
-        raise InputError("a file cannot be read", str(numbers), error.strerror, "check the folder") from error
-    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
-        what = "cut short, changed, or not the file that monitor.json was written with"
-        raise InputError(what, str(numbers), f"{len(content):,} bytes", "save it again")
+    content = read_checked(numbers, about.get("sha256"), file.name, "save it again")
     try:
         rows = pl.read_parquet(BytesIO(content)).select(list(SCHEMA))
         if dict(rows.schema) != SCHEMA or not isinstance(about["optimizer"], str):

@@ -1,6 +1,5 @@
 """What a monitor saw: one frozen record."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from weightdecay.files import write_together
+from weightdecay.files import sha256, write_together
 from weightdecay.monitor.explain import doubts_of, lines_of
 
 KIND, VERSION = "weightdecay monitor", 1
@@ -120,7 +119,7 @@ class Monitored:
             "kind": KIND,
             "version": VERSION,
             **{name: getattr(self, name) for name in ("optimizer", "every", "steps")},
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": sha256(content),
         }
         text = json.dumps(about, indent=2) + "\n"
         return write_together(folder, {"monitor.parquet": content, "monitor.json": text.encode()})

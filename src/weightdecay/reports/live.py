@@ -8,7 +8,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from weightdecay.errors import InputError
-from weightdecay.reports.plot import STYLE, TEST, TRAIN
+from weightdecay.reports.plot import TEST, TRAIN
+from weightdecay.reports.style import style
 from weightdecay.textbook.record import Evaluation
 
 
@@ -52,7 +53,7 @@ class LiveCurves:
         self._shown = time.monotonic()
 
     def _draw(self) -> Figure:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(style()):
             figure = Figure(figsize=(3.2 * min(2, len(self._trainings)), 2.6 * -(-len(self._trainings) // 2)))
             figure.set_layout_engine("constrained")
             axes = figure.subplots(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from weightdecay.files import replacing
 from weightdecay.monitor.record import Monitored
 from weightdecay.reports import monitor, ridge, sweep
-from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, STYLE
+from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, style
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.views import CoefficientPath, HeldOut
 from weightdecay.sweeps.record import Sweep
@@ -47,7 +47,7 @@ def plot(result: Any, ax: Any = None) -> Any:
         raise TypeError(
             f"plot draws a Run or its curve, a Sweep, a RidgePath or a Monitored, not {type(result).__name__}"
         )
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(style()):
         if ax is None:
             from matplotlib import pyplot as plt  # only here: it looks for a display
 
@@ -87,7 +87,7 @@ def save_figure(result: Any, folder: Path, name: str) -> list[Path]:
 
 @contextlib.contextmanager
 def _figure(result: Any) -> Iterator[Figure]:
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=_size(result), layout="constrained")
         plot(result, _axes(result, figure))
         yield figure

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.files import write_together
+from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.matching import matched
 from weightdecay.ridge.quantile import student_t
@@ -21,7 +21,6 @@ from weightdecay.ridge.record_files import (
     plain,
     read_record,
     read_tensors,
-    sha256,
     tensor_bytes,
 )
 

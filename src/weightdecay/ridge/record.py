@@ -13,17 +13,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.files import write_together
+from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.explain import facts
 from weightdecay.ridge.model import RidgeModel
-from weightdecay.ridge.record_files import (
-    environment,
-    json_bytes,
-    plain,
-    sha256,
-    tensor_bytes,
-)
+from weightdecay.ridge.record_files import environment, json_bytes, plain, tensor_bytes
 from weightdecay.ridge.route import Route, at_least
 from weightdecay.ridge.stored import store, tensors_of, values_of
 from weightdecay.ridge.strength import Strength

@@ -1,6 +1,5 @@
 """Records as plain files: numbers to the bit, and read back only if the files belong together."""
 
-import hashlib
 import json
 import math
 import platform
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from weightdecay import files
 from weightdecay.errors import InputError
 from weightdecay.files import read_json
 
@@ -21,11 +21,6 @@ from weightdecay.files import read_json
 def json_bytes(values: Mapping[str, Any]) -> bytes:
     """Indented JSON. NaN and infinity are refused, not written."""
     return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def sha256(content: bytes) -> str:
-    """The checksum by which a record knows its other files."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def read_record(file: Path, kind: str, version: int) -> dict[str, Any]:
@@ -43,21 +38,8 @@ def read_record(file: Path, kind: str, version: int) -> dict[str, Any]:
 
 
 def read_checked(file: Path, checksum: Any, record: str) -> bytes:
-    """The content of a file that belongs to a record.
-
-    Raises:
-        InputError: it cannot be read, or is not the file the record was written with.
-    """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            "a file cannot be read", str(file), error.strerror or error, "fit it again"
-        ) from error
-    if sha256(content) != checksum:
-        what = f"cut short, changed, or not the file that {record} was written with"
-        raise InputError(what, str(file), f"{len(content):,} bytes", "fit it again")
-    return content
+    """As `weightdecay.files.read_checked`, of a fit."""
+    return files.read_checked(file, checksum, record, "fit it again")
 
 
 def read_tensors(file: Path, checksum: Any, record: str) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from weightdecay.sweeps.rounds import GRID, next_round
 from weightdecay.sweeps.running import Job, results
 from weightdecay.sweeps.seeds import set_up
 from weightdecay.sweeps.selection import Goal
-from weightdecay.sweeps.settings import settings_of
+from weightdecay.sweeps.settings import factor_of, settings_of
 from weightdecay.sweeps.store import Round, Store
 from weightdecay.sweeps.strengths import Strengths
 from weightdecay.sweeps.task import Task
@@ -244,6 +244,8 @@ class Course:
             method=f"{method.name}: {method.reason}",
             settings=self.settings,
             seconds=time.monotonic() - self.begun,
+            steps_per_epoch=self.asked.task.steps_per_epoch,
+            factors={pair: factor_of(self.asked.task, *pair) for pair in self.asked.pairs},
         )
 
     def _partial(self) -> Sweep | None:

@@ -1,6 +1,5 @@
 """The record of a sweep, from its files."""
 
-import hashlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json
+from weightdecay.files import read_checked, read_json
 from weightdecay.sweeps.record import KIND, VERSION, Sweep, sweep_record
 from weightdecay.sweeps.tables import trained_of
 
@@ -24,7 +23,10 @@ def load_sweep(folder: str | Path) -> Sweep:
     folder = Path(folder)
     values = _record(folder / "sweep.json")
     try:
-        contents = {name: _checked(folder / name, checksum) for name, checksum in values["sha256"].items()}
+        contents = {
+            name: read_checked(folder / name, checksum, "sweep.json", "sweep again")
+            for name, checksum in values["sha256"].items()
+        }
         table, curves = (
             pl.read_parquet(BytesIO(contents[name])) for name in ("table.parquet", "curves.parquet")
         )
@@ -34,6 +36,8 @@ def load_sweep(folder: str | Path) -> Sweep:
             **({"maximize": name} if maximize else {"minimize": name}),
             weights=safetensors.torch.load(contents["weights.safetensors"]),
             **{field: values[field] for field in ("method", "settings", "seconds")},
+            steps_per_epoch=values.get("steps_per_epoch"),  # older records have neither
+            factors={(rule, lr): value for rule, lr, value in values.get("factors", ())},
         )
     except InputError:  # which is a ValueError and says more
         raise
@@ -52,17 +56,3 @@ def _record(file: Path) -> dict[str, Any]:
     if values.get("version") != VERSION:
         raise InputError("written by another version", str(file), values.get("version"), "sweep again")
     return values
-
-
-def _checked(file: Path, checksum: Any) -> bytes:
-    """The content of a file that belongs to the record."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            "a file cannot be read", str(file), error.strerror or error, "sweep again"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != checksum:
-        what = "cut short, changed, or not the file that sweep.json was written with"
-        raise InputError(what, str(file), f"{len(content):,} bytes", "sweep again")
-    return content

@@ -1,6 +1,5 @@
 """The record of a sweep: every training, the choices, the best weights; and the folder that holds it."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,12 +12,13 @@ import safetensors.torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from weightdecay.files import write_together
+from weightdecay.files import sha256, write_together
 from weightdecay.select import Edge
 from weightdecay.sweeps import explain
 from weightdecay.sweeps.records import Trained
 from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
 from weightdecay.sweeps.tables import curves_of, table_of
+from weightdecay.units.rates import half_life
 
 KIND, VERSION = "sweep", 1
 
@@ -39,6 +39,9 @@ class Sweep:
         settings: everything that was chosen, as plain values.
         weights: the best strength's parameters and buffers at the end, by name: (S, ...), a row each seed.
         seconds: how long it took.
+        steps_per_epoch: steps of an epoch; None where it is not known.
+        factors: for each rule and learning rate the fraction of a weight that λ = 1 removes in a step at the
+            largest learning rate; None where there is no such number.
     """
 
     trained: tuple[Trained, ...]
@@ -49,6 +52,8 @@ class Sweep:
     settings: Mapping[str, Any]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    steps_per_epoch: int | None = None
+    factors: Mapping[tuple[str, float | None], float | None] = field(default_factory=dict)
 
     @property
     def selection(self) -> Selection:
@@ -125,6 +130,21 @@ class Sweep:
         """The number λ that the best strength comes to: what `weight_decay=` of AdamW takes for Decoupled."""
         return self.selection.weight_decays[self.selection.place(self.best)]
 
+    def half_lives(self) -> tuple[float | None, ...]:
+        """Half-lives in epochs at the largest learning rate, of the best setting's strengths (L,).
+
+            rate = factor·λ,   half-life = ln 2 / (−ln(1 − rate) · steps per epoch)
+
+        None where there is no number λ, or no such rate (coupled decay); infinite for no decay.
+        """
+        factor = self.factors.get((self.rule, self.lr))
+        if factor is None or self.steps_per_epoch is None:
+            return (None,) * len(self.strengths)
+        rates = [None if lam is None else factor * lam for lam in self.selection.weight_decays]
+        return tuple(
+            None if rate is None or rate > 1 else half_life(rate) / self.steps_per_epoch for rate in rates
+        )
+
     @property
     def lines(self) -> tuple[str, ...]:
         """The answer: the best, one standard error, against no decay, and the shape of the curve."""
@@ -190,6 +210,8 @@ class Sweep:
             "seconds": self.seconds,
             "notes": list(self.notes),
             "settings": dict(self.settings),
+            "steps_per_epoch": self.steps_per_epoch,
+            "factors": [[*key, value] for key, value in self.factors.items()],
         }
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -207,7 +229,7 @@ class Sweep:
                 {name: value.detach().cpu().contiguous().clone() for name, value in self.weights.items()}
             ),
         }
-        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        sums = {name: sha256(content) for name, content in files.items()}
         record = {**self.to_dict(), "version": VERSION, "sha256": sums}
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         return write_together(folder, {**files, "sweep.json": text.encode()})
@@ -233,6 +255,8 @@ def sweep_record(
     settings: Mapping[str, Any] | None = None,
     weights: Mapping[str, Tensor] | None = None,
     seconds: float = 0.0,
+    steps_per_epoch: int | None = None,
+    factors: Mapping[tuple[str, float | None], float | None] | None = None,
 ) -> Sweep:
     """The record of trainings; a pure function of what they gave.
 
@@ -244,6 +268,8 @@ def sweep_record(
         settings: everything that was chosen, as JSON has it.
         weights: the best strength's, by name; which it is, `selections_of` and `best_of` say.
         seconds: how long it took.
+        steps_per_epoch: steps of an epoch.
+        factors: as the record has them.
 
     Raises:
         DivergenceError: at every strength a training diverged.
@@ -252,7 +278,8 @@ def sweep_record(
     goal = goal_of(minimize, maximize, tuple(trained[0].metrics) if trained else ())
     selections = selections_of(trained, goal)
     chosen = best_of(selections, goal)
-    return Sweep(tuple(trained), goal, selections, chosen, method, settings or {}, weights or {}, seconds)
+    about = method, settings or {}, weights or {}, seconds, steps_per_epoch, factors or {}
+    return Sweep(tuple(trained), goal, selections, chosen, *about)
 
 
 def _summary(found: Selection) -> pl.DataFrame:

@@ -91,6 +91,24 @@ def settings_of(task: Task, chunk: Chunk) -> Settings:
     return Settings(task, chunk, rates, tuple(strong), task.steps_per_epoch)
 
 
+def factor_of(task: Task, rule: str, lr: float | None) -> float | None:
+    """The fraction of a weight that λ = 1 removes in a step at the largest learning rate.
+
+    None where there is no such number: coupled decay, several step sizes, a rule without a law of its own.
+    """
+    settings = settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", (0,)))
+    strong = settings.strong[0]
+    if len(strong.rules) != 1 or strong.rules[0].coupled:
+        return None
+    (strengths,) = strong.plan.strengths
+    found = {
+        float(strength.rate(1.0, float(rates.max())))
+        for strength, rates in zip(strengths, settings.rates, strict=True)
+        if strength is not None
+    }
+    return found.pop() if len(found) == 1 else None
+
+
 def rules_made(task: Task, name: str, strength: Strength) -> tuple[Rule, ...]:
     """The rules that a name stands for, at a strength.
 

@@ -1,18 +1,21 @@
 """The record of one run: what was set, what was measured, what theory says; saved as plain files."""
 
+import json
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version as version_of
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json, replacing, writable_folder, write_json
+from weightdecay.files import read_checked, read_json, sha256, write_together
 from weightdecay.textbook.data import TableFile
 from weightdecay.textbook.settings import Experiment
 
+VERSION = 1  # of the files
 RESULT_SCHEMA: dict[str, Any] = {
     "version": pl.String,
     "seed": pl.Int64,
@@ -171,23 +174,23 @@ class Run:
 
         Returns their paths.
 
-        The folder is made if need be.
+        The folder is made if need be. Either all files are replaced or none; run.json has the checksums of
+        the others.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: they cannot be written.
         """
-        folder = writable_folder(Path(folder))
-        paths = [folder / "results.parquet"]
-        _write_parquet(paths[0], self.results)
-        for name, table in (("lambda", self.curve and self.curve.table), ("slider", self.slider)):
-            path = folder / f"{name}.parquet"
-            if table is None:
-                path.unlink(missing_ok=True)
-            else:
-                paths.append(path)
-                _write_parquet(path, table)
-        write_json(folder / "run.json", self.to_dict())
-        return [*paths, folder / "run.json"]
+        folder = Path(folder)
+        tables = {"results": self.results, "lambda": self.curve and self.curve.table, "slider": self.slider}
+        files = {f"{name}.parquet": _parquet(table) for name, table in tables.items() if table is not None}
+        sums = {name: sha256(content) for name, content in files.items()}
+        record = {**self.to_dict(), "version": VERSION, "sha256": sums}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        paths = write_together(folder, {**files, "run.json": text.encode()})
+        for name in tables:
+            if f"{name}.parquet" not in files:  # of a run that was here before
+                (folder / f"{name}.parquet").unlink(missing_ok=True)
+        return paths
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the two tables, as plain values."""
@@ -218,21 +221,28 @@ def load_run(folder: str | Path) -> Run:
         raise InputError(
             "not a textbook run", str(folder / "run.json"), None, "give the folder of a textbook run"
         )
-    slider = folder / "slider.parquet"  # older runs have none
+    if values.get("version") != VERSION or not isinstance(values.get("sha256"), dict):
+        what, version = "written by another version", values.get("version")
+        raise InputError(what, str(folder / "run.json"), version, "run it again")
+    sums = values["sha256"]
     try:
         curve = values["curve"] and LambdaCurve(
-            table=_read_parquet(folder / "lambda.parquet", CURVE_SCHEMA), **values["curve"]
+            table=_read_parquet(folder, "lambda.parquet", sums, CURVE_SCHEMA), **values["curve"]
         )
         return Run(
             experiment=Experiment.from_dict(values["settings"]),
-            results=_read_parquet(folder / "results.parquet", RESULT_SCHEMA),
+            results=_read_parquet(folder, "results.parquet", sums, RESULT_SCHEMA),
             outcomes=tuple(Outcome(**outcome) for outcome in values["outcomes"]),
             curve=curve,
             notes=tuple(values["notes"]),
             complete=values["complete"],
-            slider=_read_parquet(slider, SLIDER_SCHEMA) if slider.exists() else None,
+            slider=_read_parquet(folder, "slider.parquet", sums, SLIDER_SCHEMA)
+            if "slider.parquet" in sums
+            else None,
         )
-    except (KeyError, TypeError) as error:
+    except InputError:  # which is a ValueError and says more
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             "a field is missing or unknown", str(folder / "run.json"), error, "run it again"
         ) from error
@@ -244,18 +254,20 @@ def environment() -> dict[str, Any]:
     return {**versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary)
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
-def _read_parquet(path: Path, schema: dict[str, Any]) -> pl.DataFrame:
+def _read_parquet(folder: Path, name: str, sums: dict[str, Any], schema: dict[str, Any]) -> pl.DataFrame:
+    path = folder / name
+    content = read_checked(path, sums[name], "run.json", "run it again")
     try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            "a file cannot be read", str(path), str(error).splitlines()[0], "run it again"
-        ) from error
+        frame = pl.read_parquet(BytesIO(content))
+    except pl.exceptions.PolarsError as error:
+        said = str(error).splitlines()[0]
+        raise InputError("a file cannot be read", str(path), said, "run it again") from error
     if dict(frame.schema) != schema:
         raise InputError(
             "a table has other columns than it should", str(path), list(frame.columns), "run it again"

@@ -1,46 +1,81 @@
-"""The page of an audit: findings first, then every parameter, coloured by its strength."""
+"""The page of an audit: findings first, then the tree of the parameters, coloured by strength."""
 
-from weightdecay.auditing.record import Audit
-from weightdecay.reports.page.figures import Page, Table, number
+from collections.abc import Sequence
+
+from weightdecay.auditing.record import Audit, Parameter
+from weightdecay.reports.page import chinese
+from weightdecay.reports.page.figures import Cell, Node, Page, Table, number
+
+_SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
 
 
 def page(audit: Audit) -> Page:
     """The page."""
-    findings = [
-        [one.code, one.severity, one.message, ", ".join(one.parameters[:20]), one.fix]
+    rows: list[list[Cell]] = [
+        [
+            one.code,
+            (one.severity, chinese.SEVERITY[one.severity]),
+            (one.message, f"{chinese.FINDINGS[one.code]}（{one.message}）"),
+            ", ".join(one.parameters[:20]) + (", …" if len(one.parameters) > 20 else ""),
+            one.fix,
+        ]
         for one in audit.findings
     ]
-    largest = max((one.weight_decay for one in audit.parameters), default=0.0) or 1.0
-    rows = [
-        [
-            one.name,
-            " × ".join(map(str, one.shape)),
-            one.role,
-            "–" if one.group is None else f"{one.optimizer} {one.group}",
-            number(one.weight_decay) if one.decays else "–",
-            number(one.half_life),
-            one.why,
-        ]
-        for one in audit.parameters
-    ]
-    head = [("parameter", "参数"), ("shape", "形状"), ("role", "角色"), ("group", "组"), "weight_decay"]
-    more = [("half-life in steps", "半衰期（步）"), ("why", "原因")]
-    severity = [
+    head: list[Cell] = [
         ("code", "代码"),
         ("severity", "级别"),
         ("what", "内容"),
         ("parameters", "参数"),
         ("fix", "修正"),
     ]
-    shades = {"error": 1.0, "warning": 0.4, "info": 0.1}
-    tables = [
-        Table(("Findings", "结论"), severity, findings, [shades[one.severity] for one in audit.findings]),
-        Table(
-            ("Parameters, coloured by strength", "参数，按强度着色"),
-            [*head, *more],
-            rows,
-            [one.weight_decay / largest if one.decays else 0.0 for one in audit.parameters],
-        ),
-    ]
-    line = str(audit).splitlines()[0]
-    return Page(("Audit of the weight decay", "权重衰减的审计"), [line], (), tables)
+    shades = [_SHADES[one.severity] for one in audit.findings]
+    tables = [Table(("Findings", "结论"), head, rows, shades)] if rows else []
+    largest = max((one.weight_decay for one in audit.parameters if one.decays), default=0.0) or 1.0
+    lines = [str(audit).splitlines()[0]], [chinese.audit_line(audit)]
+    if not rows:
+        lines[0].append("no findings")
+        lines[1].append("没有发现问题")
+    tree = _nodes([(one.name.split("."), one) for one in audit.parameters], largest)
+    caption = (
+        f"Parameters: the darker, the stronger (at most {number(largest)})",
+        f"参数：颜色越深，衰减越强（最强 {number(largest)}）",
+    )
+    return Page(("Audit of the weight decay", "权重衰减的审计"), lines, tables=tables, tree=(caption, tree))
+
+
+def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list[Node]:
+    """The tree of dotted names, in the model's order; a module on its own is joined with what it holds."""
+    below: dict[str, list[tuple[list[str], Parameter]]] = {}
+    for names, one in parts:
+        below.setdefault(names[0], []).append((names[1:], one))
+    found = []
+    for name, inside in below.items():
+        if not inside[0][0]:
+            found += [_leaf(name, one, largest) for _, one in inside]
+            continue
+        children = _nodes(inside, largest)
+        elements = sum(one.numel for _, one in inside)
+        decaying = sum(one.numel for _, one in inside if one.decays)
+        strength = sum(one.numel * one.weight_decay for _, one in inside if one.decays) / max(1, elements)
+        share = decaying / max(1, elements)
+        said = (f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
+        found.append(Node(name, said, strength / largest, children))
+    return found
+
+
+def _leaf(name: str, one: Parameter, largest: float) -> Node:
+    shape = " × ".join(map(str, one.shape)) or "1"
+    if one.decays:
+        english, other = f"weight_decay {number(one.weight_decay)}", f"强度 {number(one.weight_decay)}"
+        if one.half_life is not None:
+            english += f", half-life {number(one.half_life)} steps"
+            other += f"，半衰期 {number(one.half_life)} 步"
+    else:
+        english, other = "no decay", "不衰减"
+    where = "" if one.group is None else f", {one.optimizer} {one.group}"
+    # The reason is a sentence of the record's own.
+    said = (
+        f"{shape}, {one.role}{where}: {english}; {one.why}",
+        f"{shape}，{one.role}{where}：{other}；{one.why}",
+    )
+    return Node(name, said, one.weight_decay / largest if one.decays else 0.0)

@@ -1,4 +1,4 @@
-"""A page of sentences, figures and tables, as plain values that its script draws."""
+"""A page of sentences, figures, tables and trees, as plain values that its script draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ import numpy as np
 from weightdecay.reports.page.document import packed
 
 Both = tuple[str, str]  # English and Chinese
+Cell = Both | str
 
 LOSS: Both = ("loss", "损失")
 STRENGTH: Both = ("λ", "λ")
@@ -25,14 +26,41 @@ class Line:
         dashed: draw it dashed.
         points: points and no line.
         band: half the height of a band around it (n,), or None.
+        bars: draw that as error bars.
+        group: the place of its group in the figure; None is drawn with every group.
+        shown: whether it is drawn before anything is chosen.
     """
 
-    name: Both | str
+    name: Cell
     y: Any
     colour: str | int = 0
     dashed: bool = False
     points: bool = False
     band: Any = None
+    bars: bool = False
+    group: int | None = None
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """Series of a figure that are seen together; its label is the y axis'."""
+
+    label: Both
+    log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Top:
+    """A second way to say x, along the top.
+
+    Args:
+        label: with its unit.
+        values: for each x (n,); what is not finite has no label.
+    """
+
+    label: Both
+    values: Any
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,9 @@ class Figure:
         log_x: a log axis.
         log_y: likewise; what is not positive leaves a gap.
         at_least: the y axis has this range, or more.
+        top: the axis along the top.
+        groups: to choose one from.
+        choose: the reader may choose which series are drawn.
     """
 
     caption: Both
@@ -58,25 +89,29 @@ class Figure:
     log_x: bool = False
     log_y: bool = False
     at_least: tuple[float, float] | None = None
+    top: Top | None = None
+    groups: Sequence[Group] = ()
+    choose: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, numbers packed in float64."""
+        plain = ("name", "colour", "dashed", "points", "bars", "group", "shown")
         lines = [
-            {
-                "name": one.name,
-                "y": packed(one.y, "<f8"),
-                "colour": one.colour,
-                "dashed": one.dashed,
-                "points": one.points,
-                "band": None if one.band is None else packed(one.band, "<f8"),
-            }
+            {name: getattr(one, name) for name in plain}
+            | {"y": packed(one.y, "<f8"), "band": None if one.band is None else packed(one.band, "<f8")}
             for one in self.lines
         ]
-        named = {
-            name: getattr(self, name)
-            for name in ("caption", "x_label", "y_label", "log_x", "log_y", "at_least")
+        names = ("caption", "x_label", "y_label", "log_x", "log_y", "at_least", "choose")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "x": packed(self.x, "<f8"),
+            "lines": lines,
+            "top": self.top and {"label": self.top.label, "values": packed(self.top.values, "<f8")},
+            "groups": [{"label": one.label, "log_y": one.log_y} for one in self.groups],
         }
-        return {**named, "x": packed(self.x, "<f8"), "lines": lines}
+
+
+Shade = float | None | Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -87,13 +122,35 @@ class Table:
         caption: what it shows.
         head: the columns' names.
         rows: a cell each.
-        shades: for each row, how much of a colour it has, from 0 to 1; or None.
+        shades: for each row, how much of a colour it has, from 0 to 1, or that of each cell; or None.
     """
 
     caption: Both
-    head: Sequence[Both | str]
-    rows: Sequence[Sequence[str]]
-    shades: Sequence[float | None] | None = None
+    head: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    shades: Sequence[Shade] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a tree.
+
+    Args:
+        name: of the module or parameter.
+        said: about it.
+        shade: how much of a colour it has, from 0 to 1.
+        children: below it.
+    """
+
+    name: str
+    said: Both
+    shade: float
+    children: Sequence["Node"] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        below = [one.to_dict() for one in self.children]
+        return {"name": self.name, "said": self.said, "shade": self.shade, "children": below}
 
 
 @dataclass(frozen=True)
@@ -102,24 +159,30 @@ class Page:
 
     Args:
         title: in both languages.
-        lines: the answer in sentences, as the record has them.
-        doubts: what to be careful about.
+        lines: the answer in sentences, in both languages.
+        doubts: what to be careful about, likewise.
         tables: first what matters most.
+        tree: below the tables, with its caption.
         figures: below.
         notes: what was left out, and why.
     """
 
     title: Both
-    lines: Sequence[str] = ()
-    doubts: Sequence[str] = ()
+    lines: tuple[Sequence[str], Sequence[str]] = ((), ())
+    doubts: tuple[Sequence[str], Sequence[str]] = ((), ())
     tables: Sequence[Table] = ()
+    tree: tuple[Both, Sequence[Node]] | None = None
     figures: Sequence[Figure] = ()
     notes: Sequence[Both] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
         return {
-            **{name: list(getattr(self, name)) for name in ("title", "lines", "doubts", "notes")},
+            "title": self.title,
+            "lines": [list(one) for one in self.lines],
+            "doubts": [list(one) for one in self.doubts],
+            "notes": list(self.notes),
+            "tree": self.tree and {"caption": self.tree[0], "nodes": [one.to_dict() for one in self.tree[1]]},
             "tables": [
                 {"caption": one.caption, "head": list(one.head), "rows": [list(row) for row in one.rows]}
                 | {"shades": None if one.shades is None else list(one.shades)}
@@ -137,3 +200,14 @@ def array(values: Any) -> np.ndarray:
 def number(value: float | None) -> str:
     """As a person writes it; a dash where there is none."""
     return "–" if value is None else f"{value:.4g}"
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Places of at most so many of `count`, evenly spread, both ends included.
+
+    >>> thinned(10, 4), thinned(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

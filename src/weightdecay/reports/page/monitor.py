@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from weightdecay.monitor.record import Monitored
+from weightdecay.reports.page import chinese
 from weightdecay.reports.page.figures import LOSS, Figure, Line, Page
 
 _MOST = 7  # parameters: the largest
@@ -57,7 +58,9 @@ def page(result: Monitored) -> Page:
         f"Monitor: {result.optimizer}, {result.steps} steps",
         f"监视器：{result.optimizer}，{result.steps} 步",
     )
-    return Page(title, result.lines, result.doubts, (), figures, notes)
+    lines = result.lines, chinese.monitor_lines(result)
+    doubts = result.doubts, chinese.monitor_doubts(result)
+    return Page(title, lines, doubts, figures=figures, notes=notes)
 
 
 def _losses(table: pl.DataFrame, x: np.ndarray) -> list[Figure]:

@@ -16,13 +16,14 @@ const shown = (value) => (value === 0 ? "0" : Math.abs(value) >= 0.001 && Math.a
 const charts = {};
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function axis(label, more = {}) {
+function axis(label, more = {}, grid = true) {
   const only = more.filter ? { filter: more.filter } : {};
-  return { label, stroke: colour("ink"), labelSize: 22, ...more, grid: { stroke: colour("line"), width: 1, ...only }, ticks: { stroke: colour("line"), ...only } };
+  return { label, stroke: colour("ink"), labelSize: 22, ...more, grid: { show: grid, stroke: colour("line"), width: 1, ...only }, ticks: { stroke: colour("line"), ...only } };
 }
 const power = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
 const decades = (_, values) => values.map((value) => (value != null && power(value) ? value : null));
-const log = (more) => ({ values: powers, filter: decades, ...more });
+const log10 = (more) => ({ values: powers, filter: decades, ...more });
+const short = (value) => String(Number(value.toPrecision(2)));
 const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value <= 1000 ? String(value) : value.toExponential(0)));
 
 function chart(id, options, values) {

@@ -89,13 +89,13 @@ function draw() {
   const line = (label, name, more) => ({ label, stroke: colour(name), width: 2, value: (_, v) => (v == null ? "–" : shown(v)), ...more });
   chart("curves", {
     scales: { x: { time: false }, y: { distr: 3, range } },
-    axes: [axis(words.epoch), axis(words.loss, log({ size: 64 }))],
+    axes: [axis(words.epoch), axis(words.loss, log10({ size: 64 }))],
     series: [{ label: words.epoch }, line(words.train, "train"), line(words.test, "test", { dash: [6, 4] })],
   }, curvesOf(set, state.place));
   const against = againstOf(set, state.place);
   chart("against", {
     scales: { x: { time: false, distr: 3 }, y: { distr: 3, range: limits([...against[1], ...against[2], ...against[3]]) } },
-    axes: [axis("λ", log({})), axis(words.loss, log({ size: 64 }))],
+    axes: [axis("λ", log10({})), axis(words.loss, log10({ size: 64 }))],
     series: [{ label: "λ", value: (_, v) => (v == null ? "–" : shown(v)) }, line(words.test, "test"), line(words.theory, "theory", { dash: [6, 4], width: 1 }),
       line(words.ridge, "ridge", { dash: [2, 3] }), line(words.here, "train", { points: { show: true, size: 12, fill: colour("train") } })],
   }, against);
