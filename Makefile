@@ -5,6 +5,7 @@
 #   make test-peers  tests whose oracle is a large other library
 #   make lint        ruff, pyright, import-linter
 #   make docs        the documentation, its notebooks executed
+#   make browser     Chromium and a Chinese font, if they are missing and this machine allows it
 #   make bench       ours against others, in one run
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The main job's settings, say: make textbook ARGS="--lambda 0,3 --seeds 20"
 ARGS ?=
 
-.PHONY: textbook example test test-peers lint docs bench clean
+.PHONY: textbook example test test-peers lint docs bench browser clean
 
 textbook: .venv/.installed
 	$(BIN)/weightdecay textbook $(ARGS)
@@ -23,7 +24,7 @@ example: .venv/.installed
 	$(BIN)/python examples/pride.py $(ARGS)
 
 # Two processes, one thread each: threads of several processes that wait for each other take many times as long.
-test: lint
+test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not peer"
 
 test-peers: .venv/.installed-dev .venv/.installed-peers
@@ -35,8 +36,16 @@ lint: .venv/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-docs: .venv/.installed-docs
+docs: .venv/.installed-docs browser
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+# Tests of pages skip themselves, loudly, where this does not succeed.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null || \
+		{ command -v apt-get > /dev/null && test "$$(id -u)" = 0 && \
+		  echo "installing chromium (apt-get)" && apt-get update -qq > /dev/null && \
+		  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-noto-cjk > /dev/null; } || \
+		echo "NO BROWSER: pages are not tested and have no pictures; install chromium by hand"
 
 bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/textbook.py
@@ -45,6 +54,7 @@ bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/monitor.py
+	$(BIN)/python benchmarks/page.py
 
 clean:
 	rm -rf .venv docs/_build runs

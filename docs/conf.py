@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from docutils.nodes import SkipNode
@@ -11,18 +12,24 @@ from sphinx.errors import ExtensionError
 
 import weightdecay
 
+sys.path.insert(0, str(Path(__file__).parent))
+import links
+
 project = "weightdecay"
 version = release = weightdecay.__version__
 copyright = "the weightdecay authors"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_pages", "**/.ipynb_checkpoints"]
 default_role = "py:obj"  # `name` in a docstring is code, as in Markdown, and a link where it can be
 
 html_theme = "furo"
 html_title = "weightdecay"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["_pages"]  # reports that the pages have made while they were executed
+(Path(__file__).parent / "_pages").mkdir(exist_ok=True)
+html_show_search_summary = False  # the summaries would be fetched, which a page from a file may not
 html_math_renderer = "mathml"  # drawn by the browser itself, so the pages work without a network
 html_show_copyright = html_show_sphinx = html_copy_source = False
 
@@ -96,6 +103,22 @@ def public_names_listed(app):
         raise ExtensionError(f"api.md does not list {', '.join(missing)}")
 
 
+def commands_listed(app):
+    """Every command of the command line has its section on the page of commands."""
+    from weightdecay.cli import app as command_line
+
+    text = (Path(app.srcdir) / "commands.md").read_text("utf-8")
+    names = [one.name or one.callback.__name__ for one in command_line.registered_commands]
+    if missing := [name for name in names if f"## {name.replace('_', '-')}\n" not in text]:
+        raise ExtensionError(f"commands.md does not list {', '.join(missing)}")
+
+
+def links_lead_somewhere(app, exception):
+    """After the build: no link from page to page is dead."""
+    if exception is None and app.builder.name == "html" and (dead := links.broken(app.outdir)):
+        raise ExtensionError("dead links: " + "; ".join(f"{link} in {page}" for page, link in dead))
+
+
 def every_page(_app, env, _added, _changed, _removed):
     """Read every page at every build: a notebook is also out of date when the package has changed."""
     return env.found_docs
@@ -126,5 +149,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # before napoleon
     app.connect("builder-inited", translations_in_step)
     app.connect("builder-inited", public_names_listed)
+    app.connect("builder-inited", commands_listed)
+    app.connect("build-finished", links_lead_somewhere)
     app.connect("env-get-outdated", every_page)
     app.connect("html-page-context", page_language)

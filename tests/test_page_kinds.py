@@ -147,7 +147,7 @@ def test_rows_held_out_are_beside_what_was_measured(written, path, data):
     order = np.argsort(measured)
     np.testing.assert_array_equal(shown[at][0], measured[order])
     np.testing.assert_array_equal(shown[at][1][0], predicted[order])
-    left = captions.index("What is left")
+    left = captions.index("Residuals of rows held out")
     np.testing.assert_allclose(
         np.add(shown[left][0], shown[left][1][0]), measured[np.argsort(predicted)], rtol=1e-12
     )

@@ -20,7 +20,7 @@ from weightdecay.rules import Rule, Strength, rules_of
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.schedule import lrs
 from weightdecay.sweeps.records import Chunk
-from weightdecay.sweeps.seeds import made
+from weightdecay.sweeps.seeds import made, set_up
 from weightdecay.sweeps.strengths import strength_of
 from weightdecay.sweeps.task import Task
 
@@ -96,7 +96,8 @@ def factor_of(task: Task, rule: str, lr: float | None) -> float | None:
 
     None where there is no such number: coupled decay, several step sizes, a rule without a law of its own.
     """
-    settings = settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", (0,)))
+    with set_up(task):  # making a model draws random numbers
+        settings = settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", (0,)))
     strong = settings.strong[0]
     if len(strong.rules) != 1 or strong.rules[0].coupled:
         return None

@@ -130,10 +130,11 @@ def sweep_doubts(sweep: Sweep) -> list[str]:
     said = []
     if len(found.seeds) == 1:
         said.append("只有一个种子：没有误差棒，差别可能是偶然；请多给几个种子")
-    elif none is not None and none.left_out is not None and 0 < none.left_out < none.difference * (1 - 1e-9):
+    elif none is not None and none.left_out is not None and none.left_out < none.difference * (1 - 1e-9):
+        left = f"优势是 {none.left_out:.3g}" if none.left_out > 0 else "就没有优势"
         said.append(
             f"最好的强度就是按这些得分选出来的，所以它的优势 {none.difference:.3g} 略为乐观；"
-            f"选择时不用评判它的那个种子，优势是 {none.left_out:.3g}"
+            f"选择时不用评判它的那个种子，{left}"
         )
     failed = [one for selection in sweep.selections for one in selection.diverged]
     unmeasured = sum(sweep.goal.unmeasured(one) for one in failed)
@@ -146,6 +147,12 @@ def sweep_doubts(sweep: Sweep) -> list[str]:
         said.append(f"最好的是试过的{side}的：{more}的也许更好")
     if none is None:
         said.append("没有训练完无衰减的情形：没有可比较的")
+    elif any(
+        sweep.goal.sign * (one.mean(0.0) - found.mean(0.0)) < 0
+        for one in sweep.selections
+        if one.no_decay is not None
+    ):
+        said.append("在另一种设置下，无衰减做得更好")
     return said
 
 

@@ -115,6 +115,6 @@ def _held_out(seen: HeldOut) -> list[Figure]:
         left = Line(row, (measured - predicted)[right], "train", points=True)
         none = Line(line, np.zeros(len(right)), "ink", dashed=True)
         labels = ("predicted", "预测值"), ("measured − predicted", "测量值 − 预测值")
-        caption = (f"What is left{of}", f"残差{of}")
+        caption = (f"Residuals of rows held out{of}", f"留出行的残差{of}")
         found.append(Figure(caption, predicted[right], [left, none], *labels))
     return found

@@ -21,10 +21,14 @@ function axis(label, more = {}, grid = true) {
   return { label, stroke: colour("ink"), labelSize: 22, ...more, grid: { show: grid, stroke: colour("line"), width: 1, ...only }, ticks: { stroke: colour("line"), ...only } };
 }
 const power = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
-const decades = (_, values) => values.map((value) => (value != null && power(value) ? value : null));
+const decades = (u, values) => { // 2 and 5 besides, where there are few powers of ten
+  const few = values.filter((value) => value != null && power(value)).length < 3;
+  const kept = (value) => power(value) || (few && [2, 5].some((times) => power(value / times)));
+  return values.map((value) => (value != null && kept(value) ? value : null));
+};
 const log10 = (more) => ({ values: powers, filter: decades, ...more });
 const short = (value) => String(Number(value.toPrecision(2)));
-const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value <= 1000 ? String(value) : value.toExponential(0)));
+const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value <= 1000 ? String(Number(value.toPrecision(3))) : value.toExponential(0)));
 
 function chart(id, options, values) {
   charts[id]?.destroy();
@@ -38,6 +42,12 @@ function limits(values) {
   let low = Infinity, high = 0;
   for (const value of values) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
   return high ? [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)] : [0.1, 1];
+}
+
+function near(values) { // close around what is there
+  let low = Infinity, high = 0;
+  for (const value of values) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
+  return high ? [low / (high / low) ** 0.05 / 1.02, high * (high / low) ** 0.05 * 1.02] : [0.1, 1];
 }
 
 // ---- language: in the address alone

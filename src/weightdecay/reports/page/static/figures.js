@@ -42,11 +42,29 @@ function series(line) {
   const name = named(line);
   const base = { label: say(line.name), stroke: colour(name), width: line.points ? 0 : 2, value: (_, v) => (v == null ? "–" : shown(v)) };
   if (line.dashed) base.dash = [6, 4];
-  base.points = line.points ? { show: true, size: line.colour === "soft" ? 4 : 7, fill: colour(name) } : {};
+  if (line.dashed) base.points = { show: false };
+  else base.points = line.points ? { show: true, size: line.colour === "soft" ? 4 : 7, fill: colour(name) } : {};
   return base;
 }
 
 const range = (line, log, sign) => positive(line.y.map((y, k) => (y == null || line.band[k] == null ? null : y + sign * line.band[k])), log);
+
+function drawBands(u, lines, log) {
+  for (const line of lines.filter((each) => each.band && !each.bars)) {
+    const low = range(line, log, -1), high = range(line, log, 1), at = (k) => u.valToPos(u.data[0][k], "x", true);
+    const known = u.data[0].map((_, k) => k).filter((k) => high[k] != null && low[k] != null);
+    u.ctx.save();
+    u.ctx.beginPath();
+    u.ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
+    u.ctx.clip();
+    u.ctx.fillStyle = `${colour(named(line))}33`;
+    u.ctx.beginPath();
+    for (const k of known) u.ctx.lineTo(at(k), u.valToPos(high[k], "y", true));
+    for (const k of known.reverse()) u.ctx.lineTo(at(k), u.valToPos(low[k], "y", true));
+    u.ctx.fill();
+    u.ctx.restore();
+  }
+}
 
 function drawBars(u, lines, log) {
   for (const line of lines.filter((each) => each.bars && each.band)) {
@@ -74,37 +92,31 @@ function topAxis(figure) { // labels stand at positions that have a value: nothi
     return known.reduce((a, b) => (Math.abs(Math.log(figure.x[b]) - wanted) < Math.abs(Math.log(figure.x[a]) - wanted) ? b : a));
   }))];
   return axis(say(figure.top.label), {
-    side: 0, splits: () => picked.map((k) => figure.x[k]), filter: (_, found) => found,
+    scale: "x", side: 0, size: 34, splits: () => picked.map((k) => figure.x[k]), filter: (_, found) => found,
     values: () => picked.map((k) => short(figure.top.values[k])),
   }, false);
 }
 
 function drawOne(figure) {
   const log = logY(figure), lines = inGroup(figure).filter((line) => line.shown);
-  const values = [figure.x, ...lines.map((line) => positive(line.y, log))], all = lines.map(series), bands = [];
-  for (const line of lines.filter((each) => each.band && !each.bars)) {
-    values.push(range(line, log, 1), range(line, log, -1));
-    const faint = { ...series(line), width: 0, points: { show: false } };
-    all.push({ ...faint, label: "+" }, { ...faint, label: "−" });
-    bands.push({ series: [values.length - 2, values.length - 1], fill: `${colour(named(line))}33` });
-  }
-  const bars = lines.filter((line) => line.bars && line.band).flatMap((line) => [...range(line, log, 1), ...range(line, log, -1)]);
+  const values = [figure.x, ...lines.map((line) => positive(line.y, log))], all = lines.map(series);
+  const bars = lines.filter((line) => line.band).flatMap((line) => [...range(line, log, 1), ...range(line, log, -1)]);
   const [least, most] = figure.at_least ?? [Infinity, -Infinity];
   const wide = (_, low, high) => {
     for (const value of bars) if (value != null) { low = Math.min(low, value); high = Math.max(high, value); }
     const room = 0.06 * (high - low || Math.abs(high) || 1), [down, up] = figure.at_least ? [low, high] : [low - room, high + room];
     return [Math.min(down, least), Math.max(up, most)];
   };
-  const y = log ? { distr: 3, range: limits([...values.slice(1).flat(), ...bars]) } : { range: wide };
+  const y = log ? { distr: 3, range: near([...values.slice(1).flat(), ...bars]) } : { range: wide };
   const x = { time: false, ...(figure.log_x ? { distr: 3, range: (_, low, high) => [low / 1.1, high * 1.1] } : {}) };
   const axes = [axis(say(figure.x_label), figure.log_x ? log10({}) : {}), axis(say(figure.groups[figure.group]?.label ?? figure.y_label), log ? log10({ size: 64 }) : { size: 64 })];
   if (figure.top) axes.push(topAxis(figure));
   const focused = (_, i) => { figure.tip.textContent = i && all[i - 1] ? all[i - 1].label : lines.length > many ? words().point : ""; };
   chart(figure.place.id, {
-    scales: { x, y }, bands, axes,
+    scales: { x, y }, axes,
     series: [{ label: say(figure.x_label), value: (_, v) => (v == null ? "–" : shown(v)) }, ...all],
     legend: { show: lines.length <= many }, cursor: { drag: { x: false, y: false }, focus: { prox: 16 } }, focus: { alpha: 0.25 },
-    hooks: { setSeries: [focused], draw: [(u) => drawBars(u, lines, log)] },
+    hooks: { setSeries: [focused], drawAxes: [(u) => drawBands(u, lines, log)], draw: [(u) => drawBars(u, lines, log)] },
   }, values);
   focused(null, null);
   figure.place.setAttribute("aria-label", `${say(figure.caption)}: ${lines.map((line) => say(line.name)).join(", ")}`);
