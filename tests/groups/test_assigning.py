@@ -116,7 +116,13 @@ def state(model):
         kept = {key: copy.copy(value) for key, value in vars(module).items()}
         parts[name] = (id(module), type(module), repr(kept))
     tensors = {name: (id(p), p.requires_grad, p.grad, p._version) for name, p in model.named_parameters()}
-    return parts, tensors, torch.get_rng_state().tolist()  # the type checks of the tests use Python's own
+    bits = {name: buffer.numpy().tobytes() for name, buffer in model.named_buffers()}
+    return (
+        parts,
+        tensors,
+        bits,
+        torch.get_rng_state().tolist(),
+    )  # the type checks of the tests use Python's own
 
 
 @pytest.mark.parametrize("kind", zoo.ZOO)
