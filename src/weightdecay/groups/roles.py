@@ -97,8 +97,8 @@ def is_bias(attribute: str, parameter: Tensor) -> bool:
 
 def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> bool:
     """Biases of several experts in one tensor: `down_proj_bias` (experts, out), `down_proj` one axis more."""
-    # Not by getattr: a parametrised weight would be computed, and spectral_norm counts that as a training step.
-    weight = module._parameters.get(attribute.removesuffix("_bias"))
+    # Not by getattr: a parametrised weight would be computed, which spectral_norm takes for a training step.
+    weight = dict(module.named_parameters(recurse=False)).get(attribute.removesuffix("_bias"))
     return attribute.endswith("_bias") and weight is not None and weight.ndim > parameter.ndim
 
 
