@@ -66,7 +66,9 @@ def audit():
     model = torch.nn.Sequential()
     model.add_module("body", torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8)))
     model.add_module("head", torch.nn.Linear(8, 2))
-    return wd.audit(model, torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1), steps=1000)
+    body = {"params": model.get_submodule("body").parameters(), "weight_decay": 0.1}
+    head = {"params": model.get_submodule("head").parameters(), "weight_decay": 0.0}
+    return wd.audit(model, torch.optim.AdamW([body, head], lr=0.01), steps=1000)
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +296,7 @@ def folder(run, tmp_path):
 
 
 def test_a_run_that_was_tampered_with_is_refused(folder):
+    results = (folder / "results.parquet").read_bytes()
     for name in ("results.parquet", "slider.parquet", "lambda.parquet"):
         file = folder / name
         content = file.read_bytes()
@@ -302,6 +305,10 @@ def test_a_run_that_was_tampered_with_is_refused(folder):
         file.unlink()
         assert f"{name}" in told(folder)
         file.write_bytes(content)
+    other = pl.read_parquet(folder / "results.parquet").with_columns(pl.col("test_loss") / 2)
+    other.write_parquet(folder / "results.parquet")
+    assert "not the file that run.json was written with" in told(folder)
+    (folder / "results.parquet").write_bytes(results)
     record = folder / "run.json"
     text = record.read_text(encoding="utf-8")
     for broken, said in (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
+from weightdecay.hooks.rounding import Rounding
 from weightdecay.hooks.update import PIECE, direction, pieces
 from weightdecay.rules import Rule, Step
 
@@ -48,10 +49,11 @@ class Pass:
     Args:
         rule: the rule.
         compiled: let torch.compile write the kernel.
+        rounding: of the result, at random; None is to the nearest.
     """
 
-    def __init__(self, rule: Rule, compiled: bool) -> None:
-        self._rule = rule
+    def __init__(self, rule: Rule, compiled: bool, rounding: Rounding | None = None) -> None:
+        self._rule, self.rounding = rule, rounding
         self._kernel: Callable[..., None] | None = None
         if compiled and type(rule).decayed is not Rule.decayed and not rule.coupled:
             self._kernel = torch.compile(self._all_in_one, dynamic=True)
@@ -74,6 +76,9 @@ class Pass:
 
     def __call__(self, w: Tensor, step: Step, read: Sequence[Tensor] = (), share: float = 1.0) -> None:
         """Decay w; `read` holds gradient and momentum, of which `share` of the first counts."""
+        if self.rounding is not None and self.rounding.applies(w):
+            self.rounding.decay_(self._rule, w, step)
+            return
         if self._kernel is None or not self.fuses(w):
             self._rule.decay_(w, step)
             return
@@ -103,7 +108,8 @@ class Pass:
 
 def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
     """Decay parameters by a rule that does not look at the update."""
-    if (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_):
+    plain = (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_)
+    if plain and once.rounding is None:
         # A factor and nothing else: one call for the tensors that share it. (Tensors compare by identity.)
         together: dict[Any, list[Tensor]] = {}
         for w, step in live:
@@ -136,12 +142,21 @@ def decay_along(
                 once(piece, replace(told, update=update.into(memory.piece(piece), *rest[:count])))
 
 
-def decay_after(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]], memory: Memory) -> None:
+def decay_after(
+    w: Tensor,
+    before: Tensor,
+    rules: Sequence[tuple[Rule, Step]],
+    memory: Memory,
+    rounding: Rounding | None = None,
+) -> None:
     """Decay by rules that look at the update, after the step, as if it had been done before it.
 
     The update is the difference that the step made: w <- w + (decayed(before) - before), where a second rule
     starts from what the first left of `before`.
     """
+    if rounding is not None and rounding.applies(w):
+        _after_rounded(w.detach(), before, rules, rounding)
+        return
     states = [state for _, step in rules for state in step.state.values()]
     cut = pieces(w, before, *states) if all(rule.elementwise for rule, _ in rules) else [(w, before, *states)]
     for piece, old, *rest in cut:
@@ -152,6 +167,17 @@ def decay_after(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]], m
             u = memory.piece(piece).copy_(update)  # a rule may overwrite it
             rule.decay_(decayed, replace(_with_state(step, own), update=u))
         piece.add_(decayed.sub_(old))
+
+
+def _after_rounded(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]], rounding: Rounding) -> None:
+    """The same, computed wide and rounded at random."""
+    old, new = rounding.wide(before), rounding.wide(w)
+    decayed = old.clone()
+    for rule, step in rules:
+        told = rounding.widened(replace(step, update=old - new), old.dtype)
+        rule.decay_(decayed, told)
+        rounding.keep(told, step)
+    rounding.store(new + (decayed - old), w, new)
 
 
 def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:

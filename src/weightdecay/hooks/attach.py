@@ -10,6 +10,7 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.refuse import check_native, check_optimizer
+from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.strengths import check_strengths
 from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Chain, Rule, rules_of
@@ -30,6 +31,8 @@ def attach(
     steps: int | None = None,
     schedule: Any = None,
     compile: bool = False,
+    rounding: str = "nearest",
+    seed: int = 0,
 ) -> Decay:
     """Make an optimizer decay its parameters by a rule, inside its own `step`.
 
@@ -53,6 +56,11 @@ def attach(
             the rule or a half-life needs one.
         compile: let torch.compile write one kernel for a rule that takes several passes (`Cautious`, your
             own): less time in every step, some seconds in the first; on a CPU it needs a C++ compiler.
+        rounding: "nearest", or "stochastic" for weights too narrow for their decay: bfloat16 and float16
+            without a wide copy, or float32 under a rate of less than 1e-6. The decay is then computed in
+            twice the width, piece by piece, and rounded up or down at random, so that it happens on
+            average; `decay.happened()` says how much of it did. The update is rounded by the optimizer.
+        seed: of that randomness, which `state_dict` keeps; torch's own generators are left alone.
 
     Convention: each rule says how lr multiplies. A half-life without learning rate (neither `HalfLife(lr=)`
     nor `schedule`) holds at every lr. With gradient accumulation a step is an optimizer step.
@@ -74,21 +82,26 @@ def attach(
         no decay  bias   (1,): bias of Linear
     """
     rules = rules_of(rule)
+    check_rounding(rounding, rules, compile)
+    at_random = rounding == "stochastic"
     check_optimizer(optimizer)
     if model is not None and not isinstance(model, nn.Module):
         raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
     check_native(optimizer, leave_out=lowered(optimizer))
     setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
-    plan = make_plan(optimizer, rules, model, on, setting)
+    plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random)
     _check_free(optimizer, plan)
     if not plan.all_targets:
         raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
     for one in rules:
         try_rule(one, plan.all_targets)
-    for line in check_strengths(optimizer, rules, plan, setting):
+    for line in check_strengths(optimizer, rules, plan, setting, at_random):
         warnings.warn(line, WeightDecayWarning, stacklevel=2)
-    planner = functools.partial(make_plan, optimizer, rules, model, on, setting, again=True)
-    return Decay(optimizer, rules, rule.shown, plan, planner, compile)
+    planner = functools.partial(
+        make_plan, optimizer, rules, model, on, setting, again=True, at_random=at_random
+    )
+    own = Rounding(count(seed, "seed", least=0)) if at_random else None
+    return Decay(optimizer, rules, rule.shown, plan, planner, compile, own)
 
 
 def _setting(

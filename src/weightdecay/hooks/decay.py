@@ -13,6 +13,7 @@ from weightdecay.hooks import apply
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
 from weightdecay.hooks.refuse import check_gradient, check_native
+from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import check_rate, plain
@@ -49,6 +50,7 @@ class Decay:
         plan: Plan,
         planner: Planner,
         compiled: bool,
+        rounding: Rounding | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.steps, self.factor = 0, 1.0
@@ -60,7 +62,8 @@ class Decay:
         self._states.add(plan.all_targets)
         self._native = Native(optimizer)
         self._memory = apply.Memory()
-        self._passes = [apply.Pass(rule, compiled) for rule in rules]
+        self._rounding = rounding
+        self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
         # Rules that wait for the step, and the weights before it, where u is not readable.
         self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
@@ -91,6 +94,7 @@ class Decay:
             "steps": self.steps,
             "factor": self.factor,
             "parameters": self._states.to_dict(self.plan.all_targets),
+            "rounding": None if self._rounding is None else self._rounding.state(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -115,6 +119,10 @@ class Decay:
                 )
         steps = count(state_dict["steps"], "steps", least=0)
         factor = number(state_dict["factor"], "factor", least=0)
+        rounding = saved_rounding(state_dict, self._rounding)
+        self._states.check(state_dict["parameters"], self.plan.all_targets)
+        if self._rounding is not None:
+            self._rounding.load(rounding)
         self._states.load(state_dict["parameters"], self.plan.all_targets)
         self.steps, self.factor = steps, factor
 
@@ -124,6 +132,17 @@ class Decay:
             0.0 if strength is None else plain(strength.at(self.steps)) * self.factor
             for strength in self.plan.strengths[0]
         ]
+
+    def happened(self) -> Happened:
+        """What the decay was to remove so far and what it removed, with `rounding="stochastic"`.
+
+        Raises:
+            InputError: weights are rounded to the nearest; then nothing is counted.
+        """
+        if self._rounding is None:
+            remedy = 'attach with rounding="stochastic", or use wd.Monitor'
+            raise InputError("nothing is counted", "rounding", "nearest", remedy)
+        return self._rounding.happened()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(
@@ -136,6 +155,9 @@ class Decay:
     def __repr__(self) -> str:
         state = "" if self._handles else ", detached"
         title = f"Decay({self.shown}) on {type(self.optimizer).__name__}{state}"
+        if self._rounding is not None:
+            done = f", {self._rounding.happened().ratio:.2%} of the decay happened" if self.steps else ""
+            title += f", rounded at random{done}"
         return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
@@ -191,7 +213,7 @@ class Decay:
                     "make the gradients first and call step() without one",
                 )
             for w, (before, rules) in self._waiting.items():
-                apply.decay_after(w, before, rules, self._memory)
+                apply.decay_after(w, before, rules, self._memory, self._rounding)
             self.steps += 1
         self._waiting.clear()
 

@@ -73,6 +73,7 @@ def make_plan(
     on: On,
     setting: Setting,
     again: bool = False,
+    at_random: bool = False,
 ) -> Plan:
     """Decide for every parameter of the optimizer.
 
@@ -83,6 +84,7 @@ def make_plan(
         on: which parameters decay.
         setting: what is known about the training.
         again: training goes on, so a group may select nothing any more.
+        at_random: weights are rounded at random, which no optimizer does by itself.
 
     Raises:
         InputError: a parameter is not in the model, stands twice in the optimizer or cannot decay; a
@@ -96,7 +98,7 @@ def make_plan(
         for entries in assignments
     )
     for target in (target for entries in targets for target in entries):
-        check_parameter(target.name, target.parameter)
+        check_parameter(target.name, target.parameter, at_random)
     strengths = tuple(
         tuple(
             group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
@@ -106,7 +108,7 @@ def make_plan(
         )
         for rule in rules
     )
-    native = _native(optimizer, rules, targets, strengths)
+    native = {} if at_random else _native(optimizer, rules, targets, strengths)
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     return Plan(assignments, targets, strengths, native, named)

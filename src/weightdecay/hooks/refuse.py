@@ -86,11 +86,12 @@ def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> 
             )
 
 
-def check_parameter(name: str, parameter: Tensor) -> None:
+def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> None:
     """Refuse a parameter that decay does not work on yet.
 
     Raises:
-        InputError: a flattened, sharded, meta, sparse, complex or 16-bit parameter.
+        InputError: a flattened, sharded, meta, sparse or complex parameter; one of 16 bits that is not to
+            be rounded at random.
     """
     if getattr(parameter, "_is_flat_param", False) or type(parameter).__name__ == "FlatParameter":
         what, remedy = "a flattened parameter has lost its names and shapes", "shard with fully_shard (FSDP2)"
@@ -102,9 +103,9 @@ def check_parameter(name: str, parameter: Tensor) -> None:
         what, remedy = "sparse parameters are not supported yet", "leave it out with on="
     elif parameter.is_complex():
         what, remedy = "complex parameters are not supported yet", "leave it out with on="
-    elif parameter.dtype in _HALF:
-        what = "16-bit weights are not supported yet: p·(1 - rate) rounds back to p"
-        remedy = "keep float32 weights and use autocast"
+    elif parameter.dtype in _HALF and not at_random:
+        what = "16-bit weights are too narrow for decay: p·(1 - rate) rounds back to p"
+        remedy = 'attach with rounding="stochastic", or keep float32 weights and use autocast'
     elif not parameter.is_floating_point():
         what, remedy = "only floating point parameters can decay", "leave it out with on="
     else:

@@ -46,6 +46,15 @@ class States:
         """Take over saved tensors; all are checked before the first is copied.
 
         Raises:
+            InputError: as `check`.
+        """
+        for tensor, found in self.check(saved, targets):
+            tensor.copy_(found)
+
+    def check(self, saved: Any, targets: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
+        """Each tensor with the saved one.
+
+        Raises:
             InputError: another set of parameters, a tensor that is missing or has another shape.
         """
         if not isinstance(saved, Mapping):
@@ -61,9 +70,7 @@ class States:
                 name,
                 f"only {side} has it; rename it, or go on without the state",
             )
-        pairs = [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
-        for tensor, found in pairs:
-            tensor.copy_(found)
+        return [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
 
 
 def _pairs(name: str, states: list[dict[str, Tensor]], saved: Any) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,9 +22,11 @@ _RATES: dict[Law, str] = {
 
 
 def check_strengths(
-    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting, rounded: bool = False
 ) -> list[str]:
     """Refuse strengths that cannot be; return what is to be said about those that can, each line once.
+
+    Where weights are rounded at random no strength is too small for them.
 
     Raises:
         InputError: a strength is out of range, or removes a whole weight in a step.
@@ -33,13 +35,19 @@ def check_strengths(
     for rule, strengths in zip(rules, plan.strengths, strict=True):
         for i, strength in enumerate(strengths):
             if strength is not None:
-                advice = _checked(optimizer, rule, strength, plan, i, setting)
+                advice = _checked(optimizer, rule, strength, plan, i, setting, rounded)
                 lines += [f"{type(rule).__name__} on {type(optimizer).__name__}: {line}" for line in advice]
     return list(dict.fromkeys(lines))
 
 
 def _checked(
-    optimizer: optim.Optimizer, rule: Rule, strength: GroupStrength, plan: Plan, i: int, setting: Setting
+    optimizer: optim.Optimizer,
+    rule: Rule,
+    strength: GroupStrength,
+    plan: Plan,
+    i: int,
+    setting: Setting,
+    rounded: bool,
 ) -> tuple[str, ...]:
     group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
     scale, rates = max(target.scale for target in targets), setting.rates(i)
@@ -73,7 +81,7 @@ def _checked(
         lr,
         law=strength.law,
         coupled=rule.coupled,
-        dtype=targets[0].parameter.dtype,
+        dtype=None if rounded else targets[0].parameter.dtype,
         steps=setting.steps if rule.toward_zero else None,
         steps_per_epoch=setting.steps_per_epoch,
         retention=left if rule.toward_zero else None,

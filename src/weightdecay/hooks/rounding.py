@@ -1,0 +1,162 @@
+"""Decay of weights too narrow for it: computed wide, rounded at random, so that it happens on average."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.rules import Rule, Step
+
+# What a weight is widened to, piece by piece, and the integers of its size.
+_WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What the decay was to remove, and what it removed, summed over weights and steps.
+
+    Args:
+        intended: the sum of <w, w − w'>, w' the decayed weights before they are rounded.
+        happened: the same with the weights as they are stored.
+    """
+
+    intended: float
+    happened: float
+
+    @property
+    def ratio(self) -> float:
+        """What happened of it; NaN before the first step."""
+        return self.happened / self.intended if self.intended else float("nan")
+
+
+class Rounding:
+    """Stochastic rounding with a generator of its own.
+
+        w <- the number below x with probability (above − x)/(above − below), else the one above;   E[w] = x
+
+    Args:
+        seed: of the generators, one for each device.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+        self._sums: dict[str, Tensor] = {}  # intended and happened, on each device
+
+    def applies(self, w: Tensor) -> bool:
+        """Whether there is something wider; float64 is rounded to the nearest."""
+        return w.dtype in _WIDE
+
+    def wide(self, w: Tensor) -> Tensor:
+        """A wide copy."""
+        return w.to(_WIDE[w.dtype])
+
+    def decay_(self, rule: Rule, w: Tensor, step: Step) -> None:
+        """Decay by a rule as if the weight, the update and the rule's state were wide."""
+        wide = self.wide(w)
+        before = wide.clone()
+        told = self.widened(step, wide.dtype)
+        rule.decay_(wide, told)
+        self.store(wide, w, before)
+        self.keep(told, step)
+
+    def widened(self, step: Step, dtype: torch.dtype) -> Step:
+        """The step with a wide update and a wide copy of the state."""
+        update = None if step.update is None else step.update.to(dtype)
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in step.state.items()}
+        return replace(step, update=update, state=state)
+
+    def keep(self, told: Step, step: Step) -> None:
+        """Bring the state up to date from its wide copy."""
+        for key, value in step.state.items():
+            if told.state[key] is not value:
+                self.round_(told.state[key], value) if self.applies(value) else value.copy_(told.state[key])
+
+    def store(self, wide: Tensor, w: Tensor, before: Tensor) -> None:
+        """Write the weights, rounded at random, and what was intended and what happened to the account."""
+        intended = torch.dot(before.flatten(), (before - wide).flatten()).double()
+        self.round_(wide, w)
+        happened = torch.dot(before.flatten(), (before - w).flatten()).double()
+        sums = self._sums.setdefault(str(w.device), torch.zeros(2, dtype=torch.float64, device=w.device))
+        sums += torch.stack([intended, happened])
+
+    def round_(self, wide: Tensor, out: Tensor) -> None:
+        """Write `wide` to `out`, rounded at random; what is not finite stays as it is."""
+        near = wide.to(out.dtype)
+        error = wide - near
+        # As integers, neighbours of floating-point numbers are one apart; plus one is away from zero.
+        away = (error > 0) != near.signbit()
+        other = (near.view(_BITS[out.dtype]) + (2 * away.to(_BITS[out.dtype]) - 1)).view(out.dtype)
+        share = error / (other.to(wide.dtype) - near)
+        drawn = torch.rand(wide.shape, dtype=wide.dtype, device=wide.device, generator=self._generator(wide))
+        out.copy_(torch.where(drawn < share, other, near))
+
+    def happened(self) -> Happened:
+        """The account so far."""
+        both = [sums.tolist() for sums in self._sums.values()]
+        return Happened(sum(one[0] for one in both), sum(one[1] for one in both))
+
+    def state(self) -> dict[str, Any]:
+        """The generators and the account, for a checkpoint: plain values and tensors."""
+        generators = {device: one.get_state() for device, one in self._generators.items()}
+        return {"generators": generators, "sums": {device: one.clone() for device, one in self._sums.items()}}
+
+    def load(self, saved: Any) -> None:
+        """Take over what `state` gave.
+
+        Raises:
+            InputError: it is no such state, or of a device that is not here.
+        """
+        try:
+            generators = {}
+            for device, state in saved["generators"].items():
+                generators[device] = torch.Generator(device)
+                generators[device].set_state(state.cpu())
+            sums = {device: one.to(device, torch.float64).clone() for device, one in saved["sums"].items()}
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            said = str(error).splitlines()[0][:100]
+            what = "not the state of a rounding"
+            raise InputError(what, "state_dict", said, "go on without the state") from error
+        self._generators, self._sums = generators, sums
+
+    def _generator(self, like: Tensor) -> torch.Generator:
+        device = str(like.device)
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+
+def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        InputError: no such rounding; a rule or a kernel that it does not go with.
+    """
+    if rounding not in ("nearest", "stochastic"):
+        raise InputError("no such rounding", "rounding", repr(rounding), "use nearest or stochastic")
+    if rounding == "nearest":
+        return
+    for rule in rules:
+        if rule.coupled:
+            what = "the penalty is part of the gradient, and the optimizer rounds what it makes of it"
+            raise InputError(what, "rounding", f"stochastic, {type(rule).__name__}", "use wd.Decoupled")
+    if compiled:
+        raise InputError("stochastic rounding is not compiled", "compile", True, "leave one of them out")
+
+
+def saved_rounding(state: Mapping[str, Any], rounding: Rounding | None) -> Any:
+    """What a checkpoint has for this rounding.
+
+    Raises:
+        InputError: the checkpoint was rounded in another way.
+    """
+    saved = state.get("rounding")
+    if (saved is None) != (rounding is None):
+        there, here = ("nearest", "stochastic") if saved is None else ("stochastic", "nearest")
+        remedy = f"here it is {here}: attach with rounding={there!r}, or go on without the state"
+        raise InputError("the state belongs to another rounding", "state_dict", there, remedy)
+    return saved
