@@ -191,7 +191,7 @@ def test_a_plan_that_changed_is_an_error(here):
     assert "the plan is the same" in same.output
     changed = inside(here, "train.py:one_group", "--against", "good.json", "--format", "github")
     assert changed.exit_code == 1
-    assert "title=WD601::3 parameters have another weight_decay" in changed.output
+    assert "title=WD601::3 parameters differ in weight_decay" in changed.output
     as_json = inside(here, "train.py:one_group", "--against", "good.json", "--format", "json")
     assert json.loads(as_json.stdout)["against"]["findings"][0]["code"] == "WD601"
 

@@ -187,3 +187,29 @@ def test_float64_and_no_lowering():
     decay = wd.attach(optimizer, wd.Decoupled(0.1), model=layer, rounding="stochastic")
     assert "hooks around step" in repr(decay)
     assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+def test_a_monitor_sees_it_and_an_audit_knows():
+    def run(watched):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.LayerNorm(32)).to(torch.bfloat16)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
+        wd.attach(optimizer, wd.Decoupled(0.5), model=model, rounding="stochastic")
+        monitor = wd.Monitor(model, optimizer, every=4) if watched else None
+        for _ in range(60):
+            x = torch.randn(16, 32).to(torch.bfloat16)
+            optimizer.zero_grad()
+            model(x).float().square().mean().backward()
+            optimizer.step()
+        return model, optimizer, monitor
+
+    model, optimizer, _ = run(False)
+    watched, _, monitor = run(True)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), watched.parameters(), strict=True))
+    ratio = monitor.result().summary().filter(parameter="0.weight")["ratio"].item()
+    monitor.close()
+    assert ratio == pytest.approx(1, abs=0.5)  # 1,024 weights, 8 looks: each is one throw
+    assert not [one for one in wd.audit(model, optimizer).findings if one.code == "WD402"]
+    lost = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.5)
+    found = [one for one in wd.audit(model, lost).findings if one.code == "WD402"]
+    assert 'rounding="stochastic"' in found[0].fix

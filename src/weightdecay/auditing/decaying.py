@@ -36,6 +36,7 @@ class Pull:
         factor: times what the law gives.
         sgd: momentum, dampening and nesterov, where the decay passes through them.
         why: what was seen of its form.
+        at_random: the weights are rounded at random, so that no decay is too fine for them.
     """
 
     by: str
@@ -47,6 +48,7 @@ class Pull:
     factor: float = 1.0
     sgd: tuple[float, float, bool] | None = None
     why: str = ""
+    at_random: bool = False
 
     def removed(self, lrs: np.ndarray) -> np.ndarray | None:
         """What one step takes from a weight without gradient, momentum aside; None where that is not known.
@@ -166,7 +168,9 @@ class Pulls:
             at = _strength_now(strength, decay) * scale
             sgd = _sgd(optimizer, group) if form == "coupled" else None
             if at > 0:
-                found.append(Pull(rule.shown, True, at, form, strength.law, strength.lr_max, sgd=sgd))
+                law, at_random = strength.law, decay.rounding == "stochastic"
+                own = Pull(rule.shown, True, at, form, law, strength.lr_max, sgd=sgd, at_random=at_random)
+                found.append(own)
         return found
 
 

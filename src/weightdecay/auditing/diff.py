@@ -103,7 +103,7 @@ def _drafts(changes: list[Change]) -> list[Draft]:
     kinds: dict[str, list[Change]] = {}
     for one in changes:
         new_or_gone = "{is|are} new" if one.old is None else "{is|are} gone"
-        what = new_or_gone if one.field == "parameter" else f"{{has|have}} another {one.field}"
+        what = new_or_gone if one.field == "parameter" else f"{{differs|differ}} in {one.field}"
         kinds.setdefault(what, []).append(one)
     drafts = []
     for what, several in kinds.items():

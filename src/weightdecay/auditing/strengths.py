@@ -65,7 +65,7 @@ def _of(
 
 def _precision(pull: Pull, removed: np.ndarray, dtype: str, said: str) -> Iterator[Draft]:
     floor = FLOORS.get(dtype)
-    if floor is None:
+    if floor is None or pull.at_random:
         return
     below = (removed <= floor) & (removed > 0)
     lost = float(removed[below].sum() / removed.sum())
@@ -77,9 +77,7 @@ def _precision(pull: Pull, removed: np.ndarray, dtype: str, said: str) -> Iterat
         f"{said} is lost in {dtype}{when}: a step takes {removed.max():.3g} at most, and up to a rate of "
         f"{floor:.3g} p·(1 - rate) is p again"
     )
-    fix = (
-        f"keep the weights in a wider type, or give more than {pull.weight_decay * floor / removed.max():.3g}"
-    )
+    fix = 'keep the weights in a wider type, or wd.attach(..., rounding="stochastic")'
     yield Draft("WD402", (), message, fix)
 
 

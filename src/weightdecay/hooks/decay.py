@@ -133,6 +133,11 @@ class Decay:
             for strength in self.plan.strengths[0]
         ]
 
+    @property
+    def rounding(self) -> str:
+        """How decayed weights are rounded: "nearest" or "stochastic"."""
+        return "nearest" if self._rounding is None else "stochastic"
+
     def happened(self) -> Happened:
         """What the decay was to remove so far and what it removed, with `rounding="stochastic"`.
 

@@ -124,7 +124,7 @@ def advice(
             removed = strength * lr * (1 - dampening if momentum else 1.0)  # what one step really adds
         else:
             removed = rate
-        found += _precision(removed, dtype, strength)
+        found += _precision(removed, dtype)
         found += _timescale(rate, steps, steps_per_epoch, retention)
     elif retention is not None:
         found += _retained(number(retention, "retention", least=0))
@@ -141,7 +141,7 @@ def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float,
     ]
 
 
-def _precision(rate: float, dtype: Any, weight_decay: float) -> list[str]:
+def _precision(rate: float, dtype: Any) -> list[str]:
     if dtype is None:
         return []
     name = str(dtype).removeprefix("torch.")
@@ -152,7 +152,7 @@ def _precision(rate: float, dtype: Any, weight_decay: float) -> list[str]:
         return []
     return [
         f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) is "
-        f"p again; keep the weights in a wider type or give more than {weight_decay * floor / rate:.3g}"
+        'p again; keep the weights in a wider type, or attach with rounding="stochastic"'
     ]
 
 
