@@ -1,5 +1,6 @@
 """A page of sentences, figures, tables and trees, as plain values that its script draws."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -198,8 +199,12 @@ def array(values: Any) -> np.ndarray:
 
 
 def number(value: float | None) -> str:
-    """As a person writes it; a dash where there is none."""
-    return "–" if value is None else f"{value:.4g}"
+    """As a person writes it; a dash where there is none, or where it is not finite.
+
+    >>> number(0.123456), number(float("inf"))
+    ('0.1235', '–')
+    """
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else "–"
 
 
 def thinned(count: int, most: int) -> list[int]:

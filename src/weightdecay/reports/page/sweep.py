@@ -202,7 +202,7 @@ def _heat(sweep: Sweep, notes: list[Both]) -> list[Table]:
                 scores[i, columns.index(value)] = score
     shades = _shades(scores, sweep.goal.maximize)
     rows = [
-        [setting_name(one), *("–" if np.isnan(score) else number(float(score)) for score in row)]
+        [setting_name(one), *(number(float(score)) for score in row)]
         for one, row in zip(sweep.selections, scores, strict=True)
     ]
     head = [("setting", "设置"), ("no decay", "无衰减"), *(number(value) for value in columns[1:])]
