@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,20 @@ def test_names_of_columns_appear_when_pointed_at(written):
         left = page.evaluate(f"{chart}.valToPos({figure}.x[1], 'x')")
         page.mouse.move(box["x"] + left, box["y"] + top)
         assert page.locator("figure").nth(at).locator(".tip").inner_text() == "column 1"
+
+
+@browsing
+@pytest.mark.parametrize("lambdas", [(0.0, 0.05, 0.1), (0.001, 0.01, 0.1, 1.0)])
+def test_the_top_axis_stands_at_known_values(data, tmp_path, lambdas):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wd.WeightDecayWarning)  # that the grid is small is not the point
+        path = wd.ridge_path(*data, lambdas, cv=5)
+    with opened(wd.report(path, tmp_path / "page.html")) as page:
+        axis = "globalThis.page.charts['figure-0'].axes[2]"
+        assert page.evaluate(f"{axis}._splits") == list(lambdas)
+        assert page.evaluate(f"{axis}._values.map(Number)") == [
+            float(f"{one:.2g}") for one in path.dof.tolist()
+        ]
 
 
 @browsing

@@ -86,10 +86,10 @@ function drawBars(u, lines, log) {
 
 function topAxis(figure) { // labels stand at positions that have a value: nothing is interpolated
   const known = figure.x.map((x, k) => k).filter((k) => Number.isFinite(figure.top.values[k]));
-  const ends = [Math.log(figure.x[known[0]]), Math.log(figure.x[known.at(-1)])];
+  const place = (k) => (figure.log_x ? Math.log(figure.x[k]) : figure.x[k]), ends = [place(known[0]), place(known.at(-1))];
   const picked = [...new Set([0, 1, 2, 3, 4].map((n) => {
     const wanted = ends[0] + (n / 4) * (ends[1] - ends[0]);
-    return known.reduce((a, b) => (Math.abs(Math.log(figure.x[b]) - wanted) < Math.abs(Math.log(figure.x[a]) - wanted) ? b : a));
+    return known.reduce((a, b) => (Math.abs(place(b) - wanted) < Math.abs(place(a) - wanted) ? b : a));
   }))];
   return axis(say(figure.top.label), {
     scale: "x", side: 0, size: 34, splits: () => picked.map((k) => figure.x[k]), filter: (_, found) => found,
