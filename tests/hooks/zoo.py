@@ -73,9 +73,20 @@ class Model(nn.Module):
 
 
 def make_rule(name: str, strength: Any = WD) -> Rule:
-    """A rule of the registry; the ones that need a peak learning rate get one."""
+    """A rule of the registry, with what it needs beside a strength."""
     kind = RULES[name]
+    if name == "FixedNorm":
+        return kind()
+    if name == "Constrained":  # less than the weights' squares, so that it acts at once
+        return kind(bound=1.0, mu=0.01)
+    if name == "LoRAProduct":
+        return kind(strength, pairs={"second.weight": "first.weight"})
     return kind(strength, lr_max=2 * LR) if "lr_max" in kind.__dataclass_fields__ else kind(strength)
+
+
+def parts(name: str) -> str:
+    """What a rule decays in the tests: all, or the two factors of a product."""
+    return "matrices" if name == "LoRAProduct" else "all"
 
 
 def closure_of(model: Model, optimizer: optim.Optimizer):

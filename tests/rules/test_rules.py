@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.hooks.zoo import make_rule
 
 import weightdecay as wd
 from weightdecay.rules import RULES, Step
@@ -26,13 +27,20 @@ def test_cautious_table_of_ties():
 @pytest.mark.parametrize("name", [name for name in RULES if not RULES[name].coupled])
 def test_in_place_is_bitwise_the_pure_function(name, dtype):
     generator = torch.Generator().manual_seed(1)
-    w, u, point = (torch.randn(1000, generator=generator, dtype=dtype) for _ in range(3))
+    w, u, point, partner = (torch.randn(100, 10, generator=generator, dtype=dtype) for _ in range(4))
     u[::7] = 0
     w[::11] = 0
-    rule = RULES[name](0.5)
-    expected = rule.decayed(w, Step(0.125, 0.5, u.clone(), {"point": point}))
+
+    def step():
+        one = torch.ones((), dtype=dtype)
+        kept = {"point": point, "norm": 30 * one, "multiplier": 0.01 * one, "bound": 900 * one}
+        told = {"before": u, "second_moment": 4 * one, "partner": partner.mT, "name": "second.weight"}
+        return Step(0.125, 0.5, u.clone(), kept, 0.1, **told)
+
+    rule = make_rule(name, 0.5)
+    expected = rule.decayed(w, step())
     kept = w.clone()
-    rule.decay_(w, Step(0.125, 0.5, u.clone(), {"point": point}))
+    rule.decay_(w, step())
     assert torch.equal(w, expected)
     assert not torch.equal(w, kept)
 

@@ -1,6 +1,6 @@
 """A rule on tensors: in place, large ones in pieces, in memory that is made once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, optim
 from weightdecay.errors import InputError
 from weightdecay.hooks.rounding import Rounding
 from weightdecay.hooks.update import PIECE, direction, pieces
+from weightdecay.hooks.views import like, seen
 from weightdecay.rules import Rule, Step
 
 # From this many elements on a compiled kernel is worth its call.
@@ -55,7 +56,7 @@ class Pass:
     def __init__(self, rule: Rule, compiled: bool, rounding: Rounding | None = None) -> None:
         self._rule, self.rounding = rule, rounding
         self._kernel: Callable[..., None] | None = None
-        if compiled and type(rule).decayed is not Rule.decayed and not rule.coupled:
+        if compiled and type(rule).decayed is not Rule.decayed and not (rule.coupled or _told_more(rule)):
             self._kernel = torch.compile(self._all_in_one, dynamic=True)
             self._try()
 
@@ -73,6 +74,11 @@ class Pass:
                 str(error).strip().splitlines()[0][:150],
                 "install a C++ compiler, or leave out compile=True",
             ) from error
+
+    def begin(self, w: Tensor) -> None:
+        """What comes next is of this parameter: it has random numbers of its own."""
+        if self.rounding is not None:
+            self.rounding.begin(w)
 
     def __call__(self, w: Tensor, step: Step, read: Sequence[Tensor] = (), share: float = 1.0) -> None:
         """Decay w; `read` holds gradient and momentum, of which `share` of the first counts."""
@@ -113,13 +119,14 @@ def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
         # A factor and nothing else: one call for the tensors that share it. (Tensors compare by identity.)
         together: dict[Any, list[Tensor]] = {}
         for w, step in live:
-            together.setdefault(step.rate, []).append(w)
+            together.setdefault(step.rate, []).append(seen(w))
         for rate, ws in together.items():
             torch._foreach_mul_(ws, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
         return
     for w, step in live:
-        for piece, *states in _cut(rule, once, w, *step.state.values()):
-            once(piece, _with_state(step, states))
+        once.begin(w)
+        for piece, told, _ in _cut(rule, once, w, step):
+            once(piece, told)
 
 
 def decay_along(
@@ -132,14 +139,13 @@ def decay_along(
 ) -> None:
     """Decay by a rule that looks at the update, before the step, where the optimizer's state tells it."""
     for w, step in live:
+        once.begin(w)
         update = direction(optimizer, group, w)
-        count = len(update.tensors)
-        for piece, *rest in _cut(rule, once, w, *update.tensors, *step.state.values()):
-            told = _with_state(step, rest[count:])
+        for piece, told, read in _cut(rule, once, w, step, *update.tensors):
             if once.fuses(piece):
-                once(piece, told, rest[:count], update.share)
+                once(piece, told, read, update.share)
             else:
-                once(piece, replace(told, update=update.into(memory.piece(piece), *rest[:count])))
+                once(piece, replace(told, update=update.into(memory.piece(piece), *read)))
 
 
 def decay_after(
@@ -154,15 +160,22 @@ def decay_after(
     The update is the difference that the step made: w <- w + (decayed(before) - before), where a second rule
     starts from what the first left of `before`.
     """
+    if rounding is not None:
+        rounding.begin(w)
+    flat = all(rule.elementwise for rule, _ in rules)
+    steps = [_flat(step) if flat else step for _, step in rules]
+    w, before = (seen(w), seen(before)) if flat else (w.detach(), before)
     if rounding is not None and rounding.applies(w):
-        _after_rounded(w.detach(), before, rules, rounding)
+        _after_rounded(
+            w, before, [(rule, step) for (rule, _), step in zip(rules, steps, strict=True)], rounding
+        )
         return
-    states = [state for _, step in rules for state in step.state.values()]
-    cut = pieces(w, before, *states) if all(rule.elementwise for rule, _ in rules) else [(w, before, *states)]
+    states = [state for step in steps for state in step.state.values()]
+    cut = pieces(w, before, *states) if flat else [(w, before, *states)]
     for piece, old, *rest in cut:
         decayed = memory.piece(piece, slot=1).copy_(old)
         update = torch.sub(old, piece, out=memory.piece(piece, slot=2))
-        for rule, step in rules:
+        for (rule, _), step in zip(rules, steps, strict=True):
             own, rest = rest[: len(step.state)], rest[len(step.state) :]
             u = memory.piece(piece).copy_(update)  # a rule may overwrite it
             rule.decay_(decayed, replace(_with_state(step, own), update=u))
@@ -180,16 +193,42 @@ def _after_rounded(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]]
     rounding.store(new + (decayed - old), w, new)
 
 
+def _told_more(rule: Rule) -> bool:
+    """Whether a rule is told something that the compiled kernel is not."""
+    partnered = type(rule).partner_of is not Rule.partner_of
+    return rule.after or rule.needs_second_moment or partnered or not rule.elementwise
+
+
 def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:
     """The step with this stretch of the rule's state."""
     return replace(step, state=dict(zip(step.state, stretch, strict=True)))
 
 
-def _cut(rule: Rule, once: Pass, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Pieces where an element depends on itself alone; a kernel goes over all of them at once."""
+def _flat(step: Step) -> Step:
+    """The step with plain tensors."""
+    before = None if step.before is None else seen(step.before)
+    return replace(step, before=before, state={key: seen(value) for key, value in step.state.items()})
+
+
+def _cut(
+    rule: Rule, once: Pass, w: Tensor, step: Step, *read: Tensor
+) -> Iterator[tuple[Tensor, Step, Sequence[Tensor]]]:
+    """Stretches of a weight, the step with the same stretch of its tensors, and of what is read beside it.
+
+    Where an element depends on itself alone, they are pieces of what is on this rank; a kernel goes over all
+    of it at once.
+    """
     if not rule.elementwise:
-        return [tensors]
-    return pieces(*tensors, size=tensors[0].numel() if once.fuses(tensors[0]) else PIECE)
+        yield w.detach(), step, read
+        return
+    w, step, read = seen(w), _flat(step), tuple(map(seen, read))
+    start = () if step.before is None else (step.before,)
+    size = w.numel() if once.fuses(w) else PIECE
+    for piece, *rest in pieces(w, *read, *start, *step.state.values(), size=size):
+        told = _with_state(step, rest[len(read) + len(start) :])
+        if start:
+            told = replace(told, before=rest[len(read)])
+        yield piece, told, rest[: len(read)]
 
 
 def add_penalty(
@@ -209,6 +248,14 @@ def add_penalty(
         gradient = w.grad
         assert gradient is not None
         step = replace(step, weight_decay=step.weight_decay * sign)
-        w.grad = rule.gradient(gradient, w, step, out=memory.whole(w, "gradient"))
+        out = memory.whole(w, "gradient")
+        if rule.elementwise:
+            here = seen(out)
+            found = rule.gradient(seen(like(gradient, w)), seen(w), _flat(step), out=here)
+            if found is not here:  # a rule may return memory of its own
+                here.copy_(found)
+            w.grad = out
+        else:
+            w.grad = rule.gradient(gradient, w, step, out=out)
         owned.append((w, gradient, w.grad))
     return owned

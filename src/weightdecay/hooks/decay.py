@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks import apply
+from weightdecay.hooks.moments import check_second_moment, mean_second_moment
 from weightdecay.hooks.native import Native
-from weightdecay.hooks.plan import Plan, Planner, signature
+from weightdecay.hooks.plan import Plan, Planner, Target, signature
 from weightdecay.hooks.refuse import check_gradient, check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
@@ -56,8 +58,8 @@ class Decay:
         self.steps, self.factor = 0, 1.0
         self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
         self._signature = signature(optimizer)
-        # Rules that look at the update come last.
-        self._order = sorted(range(len(rules)), key=lambda r: rules[r].needs_update)
+        # Rules that look at the update come late, those that act on what the step left last.
+        self._order = sorted(range(len(rules)), key=lambda r: (rules[r].after, rules[r].needs_update))
         self._states = States(rules)
         self._states.add(plan.all_targets)
         self._native = Native(optimizer)
@@ -67,6 +69,7 @@ class Decay:
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
         # Rules that wait for the step, and the weights before it, where u is not readable.
         self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
+        self._afterwards: list[tuple[int, list[apply.Live]]] = []  # rules that act after the step
         self._skipped = self._acted = self._above_peak = False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
@@ -219,13 +222,17 @@ class Decay:
                 )
             for w, (before, rules) in self._waiting.items():
                 apply.decay_after(w, before, rules, self._memory, self._rounding)
+            for r, live in self._afterwards:
+                apply.decay(self.rules[r], self._passes[r], live)
             self.steps += 1
         self._waiting.clear()
+        self._afterwards.clear()
 
     def _drop_half_done(self) -> None:
         """Forget what a step that failed half way left behind."""
         self._give_back_gradients()
         self._waiting.clear()
+        self._afterwards.clear()
 
     def _give_back_gradients(self) -> None:
         for parameter, gradient, with_penalty in self._gradients:
@@ -259,6 +266,8 @@ class Decay:
         penalty: Tensor | float = 0.0
         if self._skipped:
             return penalty
+        if self._rounding is not None:
+            self._rounding.at(self.steps)
         work = list(self._work())  # every check is done before the first tensor changes
         for r, group, live in work:
             rule = self.rules[r]
@@ -268,6 +277,8 @@ class Decay:
                 self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
             elif self._acted:
                 continue
+            elif rule.after:
+                self._afterwards.append((r, [(w, self._starting(w, step)) for w, step in live]))
             elif not rule.needs_update:
                 apply.decay(rule, self._passes[r], live)
             elif readable(self.optimizer):
@@ -280,8 +291,17 @@ class Decay:
         self._acted = True
         return penalty
 
+    def _starting(self, w: Tensor, step: Step) -> Step:
+        """The step with the weight before it; rules that act afterwards come last and share the copy."""
+        return replace(step, before=self._memory.whole(w, "start").copy_(w))
+
     def _work(self) -> Iterator[Work]:
         """What is to be done, in order."""
+        size = (
+            mean_second_moment(self.optimizer)
+            if any(rule.needs_second_moment for rule in self.rules)
+            else None
+        )
         for r in self._order:
             rule = self.rules[r]
             for i, targets in enumerate(self.plan.targets):
@@ -294,14 +314,40 @@ class Decay:
                 told = {scale: (rate * scale, at * scale) for scale in {target.scale for target in live}}
                 for scaled, _ in told.values():
                     self._check(i, rule, strength, scaled)
+                    if rule.needs_second_moment:
+                        check_second_moment(size, scaled, f"parameter group {i}", self.steps)
                 for target in live:
                     check_gradient(target.name, target.parameter)
-                steps = (Step(*told[one.scale], state=self._states.of(one, r)) for one in live)
-                yield r, group, [(one.parameter, step) for one, step in zip(live, steps, strict=True)]
+                yield (
+                    r,
+                    group,
+                    [(one.parameter, self._told(one, r, told[one.scale], group, size)) for one in live],
+                )
+
+    def _told(
+        self,
+        target: Target,
+        r: int,
+        numbers: tuple[float | Tensor, float | Tensor],
+        group: Mapping[str, Any],
+        size: Tensor | None,
+    ) -> Step:
+        """What a rule is told about a parameter."""
+        partner = self.plan.partners[r].get(target.name)
+        if partner is not None:  # as it is now: it may decay itself before its turn to be read comes
+            partner = partner.detach().clone()
+        return Step(
+            *numbers,
+            state=self._states.of(target, r),
+            lr=group["lr"],
+            second_moment=size,
+            partner=partner,
+            name=target.name,
+        )
 
     def _check(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor) -> None:
         """Refuse a step that would remove a whole weight; warn once when lr is above its peak."""
-        if rule.coupled:
+        if rule.coupled or not rule.paced:
             return
         lr = self.optimizer.param_groups[group]["lr"]
         check_rate(group, strength.law, rate, lr, self.steps)

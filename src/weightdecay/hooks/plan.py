@@ -42,6 +42,7 @@ class Plan:
         strengths: for each rule, one entry a group; None where nothing decays.
         native: the options that switch on an optimizer's own decay, by group; other groups go by hooks.
         named: whether names were known; else they are positions.
+        partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -49,6 +50,7 @@ class Plan:
     strengths: tuple[tuple[GroupStrength | None, ...], ...]
     native: Mapping[int, Mapping[str, Any]]
     named: bool
+    partners: tuple[Mapping[str, Tensor], ...] = ()
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -111,7 +113,8 @@ def make_plan(
     native = {} if at_random else _native(optimizer, rules, targets, strengths)
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
-    return Plan(assignments, targets, strengths, native, named)
+    partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
+    return Plan(assignments, targets, strengths, native, named, partners)
 
 
 def lenient(on: On) -> On:
@@ -165,6 +168,38 @@ def _native(
         if strength and strength.law != "constant" and len(targets[i]) == trainable and alike:
             native[i] = options
     return native
+
+
+def _partners(
+    rule: Rule,
+    optimizer: optim.Optimizer,
+    model: nn.Module | None,
+    names: Mapping[int, str],
+    targets: tuple[tuple[Target, ...], ...],
+) -> dict[str, Tensor]:
+    """The parameter that a rule looks at beside each one that decays.
+
+    Raises:
+        InputError: it is not there, or the two do not fit.
+    """
+    if type(rule).partner_of is Rule.partner_of:
+        return {}
+    there: dict[str, Tensor] = {} if model is None else dict(peeled(model).named_parameters())
+    there |= {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    found: dict[str, Tensor] = {}
+    for target in (target for entries in targets for target in entries):
+        other = rule.partner_of(target.name)
+        if other is None:
+            continue
+        kind = type(rule).__name__
+        if other not in there:
+            raise InputError(
+                f"{target.name} has no partner", kind, other, "give model=, or leave it out with on="
+            )
+        if reason := rule.mismatch(target.name, target.parameter, there[other]):
+            raise InputError(f"{target.name} and {other} do not fit", kind, reason, "leave them out with on=")
+        found[target.name] = there[other]
+    return found
 
 
 def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[int, str], bool]:

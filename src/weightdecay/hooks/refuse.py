@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
+from weightdecay.hooks.moments import keeps_second_moment
 from weightdecay.hooks.native import is_schedule_free
 from weightdecay.rules import Rule
 
@@ -46,6 +47,9 @@ def check_hooks(optimizer: optim.Optimizer, rules: tuple[Rule, ...]) -> None:
     for rule in rules:
         if reason := _refusal(optimizer, rule):
             raise InputError(f"{type(rule).__name__} cannot act here", "optimizer", *reason)
+    if any(rule.coupled for rule in rules) and any(rule.needs_second_moment for rule in rules):
+        what = "a penalty in the gradient would change the size that the other rule compares with"
+        raise InputError(what, "rule", " and ".join(type(rule).__name__ for rule in rules), "use one of them")
 
 
 def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
@@ -66,6 +70,13 @@ def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
             f"{name}, whose weights are a blend of two sequences: decay from outside reaches one only",
             "use its own: wd.Decoupled with a number, on groups that wd.param_groups made; or wd.L2",
         )
+    if rule.needs_second_moment and not keeps_second_moment(optimizer):
+        return (
+            f"{name}, which keeps no average of squared gradients to compare with",
+            "use torch's Adam, AdamW, NAdam or RAdam, without amsgrad",
+        )
+    if rule.after and isinstance(optimizer, optim.LBFGS):
+        return f"{name}, which takes curvature from the weights' moves", "use wd.L2"
     return None
 
 

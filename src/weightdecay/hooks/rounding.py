@@ -1,5 +1,6 @@
 """Decay of weights too narrow for it: computed wide, rounded at random, so that it happens on average."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
+from weightdecay.hooks.views import seen, shard_of
 from weightdecay.rules import Rule, Step
 
 # What a weight is widened to, piece by piece, and the integers of its size.
@@ -34,18 +36,33 @@ class Happened:
 
 
 class Rounding:
-    """Stochastic rounding with a generator of its own.
+    """Stochastic rounding with random numbers of its own.
 
         w <- the number below x with probability (above − x)/(above − below), else the one above;   E[w] = x
 
+    What is drawn depends on the seed, the step, the shard and how many parameters came before, and on
+    nothing else: it goes on the same after a restart, and copies of one shard stay the same.
+
     Args:
-        seed: of the generators, one for each device.
+        seed: of the random numbers.
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._generators: dict[str, torch.Generator] = {}
+        self.seed = seed
+        self._step = self._drawn = 0
+        self._generator: torch.Generator | None = None
         self._sums: dict[str, Tensor] = {}  # intended and happened, on each device
+
+    def at(self, step: int) -> None:
+        """A step begins."""
+        self._step, self._drawn = step, 0
+
+    def begin(self, w: Tensor) -> None:
+        """A parameter begins, in the order that the ranks have in common."""
+        text = f"{self.seed} {self._step} {self._drawn} {shard_of(w)}"
+        own = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
+        self._generator = torch.Generator(seen(w).device).manual_seed(own)
+        self._drawn += 1
 
     def applies(self, w: Tensor) -> bool:
         """Whether there is something wider; float64 is rounded to the nearest."""
@@ -65,10 +82,12 @@ class Rounding:
         self.keep(told, step)
 
     def widened(self, step: Step, dtype: torch.dtype) -> Step:
-        """The step with a wide update and a wide copy of the state."""
-        update = None if step.update is None else step.update.to(dtype)
+        """The step with wide tensors; the state's are copies."""
+        update, before, partner = (
+            None if one is None else one.to(dtype) for one in (step.update, step.before, step.partner)
+        )
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in step.state.items()}
-        return replace(step, update=update, state=state)
+        return replace(step, update=update, before=before, partner=partner, state=state)
 
     def keep(self, told: Step, step: Step) -> None:
         """Bring the state up to date from its wide copy."""
@@ -78,6 +97,7 @@ class Rounding:
 
     def store(self, wide: Tensor, w: Tensor, before: Tensor) -> None:
         """Write the weights, rounded at random, and what was intended and what happened to the account."""
+        wide, w, before = seen(wide), seen(w), seen(before)
         intended = torch.dot(before.flatten(), (before - wide).flatten()).double()
         self.round_(wide, w)
         happened = torch.dot(before.flatten(), (before - w).flatten()).double()
@@ -86,13 +106,14 @@ class Rounding:
 
     def round_(self, wide: Tensor, out: Tensor) -> None:
         """Write `wide` to `out`, rounded at random; what is not finite stays as it is."""
+        wide, out = seen(wide), seen(out)
         near = wide.to(out.dtype)
         error = wide - near
         # As integers, neighbours of floating-point numbers are one apart; plus one is away from zero.
         away = (error > 0) != near.signbit()
         other = (near.view(_BITS[out.dtype]) + (2 * away.to(_BITS[out.dtype]) - 1)).view(out.dtype)
         share = error / (other.to(wide.dtype) - near)
-        drawn = torch.rand(wide.shape, dtype=wide.dtype, device=wide.device, generator=self._generator(wide))
+        drawn = torch.rand(wide.shape, dtype=wide.dtype, device=wide.device, generator=self._generator)
         out.copy_(torch.where(drawn < share, other, near))
 
     def happened(self) -> Happened:
@@ -100,34 +121,21 @@ class Rounding:
         both = [sums.tolist() for sums in self._sums.values()]
         return Happened(sum(one[0] for one in both), sum(one[1] for one in both))
 
-    def state(self) -> dict[str, Any]:
-        """The generators and the account, for a checkpoint: plain values and tensors."""
-        generators = {device: one.get_state() for device, one in self._generators.items()}
-        return {"generators": generators, "sums": {device: one.clone() for device, one in self._sums.items()}}
+    def state(self) -> list[float]:
+        """The account, for a checkpoint; the random numbers follow from the count of steps."""
+        account = self.happened()
+        return [account.intended, account.happened]
 
     def load(self, saved: Any) -> None:
         """Take over what `state` gave.
 
         Raises:
-            InputError: it is no such state, or of a device that is not here.
+            InputError: it is no such state.
         """
-        try:
-            generators = {}
-            for device, state in saved["generators"].items():
-                generators[device] = torch.Generator(device)
-                generators[device].set_state(state.cpu())
-            sums = {device: one.to(device, torch.float64).clone() for device, one in saved["sums"].items()}
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            said = str(error).splitlines()[0][:100]
-            what = "not the state of a rounding"
-            raise InputError(what, "state_dict", said, "go on without the state") from error
-        self._generators, self._sums = generators, sums
-
-    def _generator(self, like: Tensor) -> torch.Generator:
-        device = str(like.device)
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[device]
+        if not (isinstance(saved, list) and len(saved) == 2 and all(isinstance(one, float) for one in saved)):
+            what, remedy = "not the state of a rounding", "give Decay.state_dict()"
+            raise InputError(what, "rounding", type(saved).__name__, remedy)
+        self._sums = {"cpu": torch.tensor(saved, dtype=torch.float64)}
 
 
 def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> None:

@@ -39,6 +39,8 @@ def _strength(
 ) -> str:
     if strength is None:
         return ""
+    if not rule.has_strength:
+        return rule.shown
     try:
         at = plain(strength.at(step)) * factor
     except InputError:  # a function of the step that has ended: printing goes on
@@ -46,6 +48,8 @@ def _strength(
     if rule.coupled:
         return f"adds {at:.3g} w to the gradient"
     rate = plain(strength.rate(at, plain(lr)))
+    if not rule.paced:
+        return f"{type(rule).__name__} with lr·weight_decay = {rate:.3g}"
     return (
         f"removes {rate:.3g} a step {'at any lr' if strength.law == 'constant' else f'at lr = {plain(lr):g}'}"
     )

@@ -52,6 +52,9 @@ def _checked(
     group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
     scale, rates = max(target.scale for target in targets), setting.rates(i)
     at = plain(strength.at(0)) * scale
+    if not rule.paced:  # how much it removes depends on more than the rate
+        limits.check(at, where=where)
+        return ()
     momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
     if rule.coupled and not momentum:  # no step of a known size to compare with
         limits.check(at, where=where)

@@ -42,7 +42,17 @@ def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
         torch.manual_seed(0)  # within the fork: a rule may draw, and draws the same each time
         state = rule.start(w.clone(), name)
         _check_state(kind, state)
-        step = Step(0.5, 0.5, update=torch.ones_like(w) if rule.needs_update else None, state=state)
+        ones = torch.ones_like(w)
+        step = Step(
+            0.5,
+            0.5,
+            update=ones if rule.needs_update else None,
+            state=state,
+            lr=0.5,
+            before=ones if rule.after else None,
+            second_moment=torch.ones((), dtype=torch.float64) if rule.needs_second_moment else None,
+            name=name,
+        )
         answer = rule.gradient(torch.ones_like(w), w, step) if rule.coupled else rule.decayed(w, step)
     except InputError:
         raise

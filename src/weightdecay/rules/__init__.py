@@ -3,16 +3,25 @@
 from weightdecay.rules.base import RULES, Rule, Step, Strength
 from weightdecay.rules.chain import Chain, chain, rules_of
 from weightdecay.rules.decays import L2, Cautious, Corrected, Decoupled, Independent, Toward
+from weightdecay.rules.lora import LoRAProduct
+from weightdecay.rules.norms import Constrained, FixedNorm
+from weightdecay.rules.sizes import Huber, PNorm, Stable
 
 __all__ = [
     "L2",
     "RULES",
     "Cautious",
     "Chain",
+    "Constrained",
     "Corrected",
     "Decoupled",
+    "FixedNorm",
+    "Huber",
     "Independent",
+    "LoRAProduct",
+    "PNorm",
     "Rule",
+    "Stable",
     "Step",
     "Strength",
     "Toward",

@@ -28,12 +28,24 @@ class Step:
         update: u, where the optimizer is about to do w <- w - lr u, up to a positive factor; only for
             rules with `needs_update`. Scratch memory: a rule may overwrite it.
         state: what the rule keeps for this parameter, made by `start`.
+        lr: the group's learning rate.
+        before: the weight before the step; only for rules that act `after` it.
+        second_moment: the mean over all parameters of Adam's average of squared gradients, this step's
+            gradient and the correction for a short average included; only for rules with
+            `needs_second_moment`.
+        partner: the other factor of a product; only for rules with a `partner_of`.
+        name: the parameter's name.
     """
 
     rate: float | Tensor
     weight_decay: float | Tensor
     update: Tensor | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    lr: float | Tensor = 0.0
+    before: Tensor | None = None
+    second_moment: Tensor | None = None
+    partner: Tensor | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,13 @@ class Rule:
         native: what the rule is called where an optimizer brings it along: "coupled", "decoupled", None.
         coupled: the rule changes the gradient (`gradient`), not the weight.
         needs_update: the rule looks at the optimizer's update.
+        needs_second_moment: the rule looks at the size of all gradients, which Adam and its kin keep.
+        after: the rule acts on what the step left of the weight, and is told where it was before.
         elementwise: an element's decay depends on that element alone, so tensors come flat, large ones in
             pieces.
         toward_zero: what is left of the start says whether the decay does anything; else no such warning.
+        paced: the fraction `rate` is what a step removes, of any weight: a rate of 1 is refused, and a
+            half-life has a meaning.
 
     Convention: one half, times lr where the law says so: plain decay removes rate·w, rate = wd·lr.
     """
@@ -63,8 +79,11 @@ class Rule:
     native: ClassVar[Literal["coupled", "decoupled"] | None] = None
     coupled: ClassVar[bool] = False
     needs_update: ClassVar[bool] = False
+    needs_second_moment: ClassVar[bool] = False
+    after: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
     toward_zero: ClassVar[bool] = True
+    paced: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Enter the registry; whoever overrides `decayed` alone gets the `decay_` that calls it."""
@@ -99,10 +118,25 @@ class Rule:
         del w, name
         return {}
 
+    def partner_of(self, name: str) -> str | None:
+        """Return the name of the parameter that the rule looks at beside this one; None for none."""
+        del name
+        return None
+
+    def mismatch(self, name: str, w: Tensor, partner: Tensor) -> str | None:
+        """Return why a parameter and its partner do not fit; None where they do."""
+        del name, w, partner
+        return None
+
+    @property
+    def has_strength(self) -> bool:
+        """Whether the rule is given a strength; some find or need none."""
+        return next(f.init for f in fields(self) if f.name == "weight_decay")
+
     @property
     def shown(self) -> str:
         """The rule as it was written, without memory addresses: what a saved state is stamped with."""
-        values = {f.name: shown(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: shown(getattr(self, f.name)) for f in fields(self) if f.init}
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in values.items() if v is not None)})"
 
 

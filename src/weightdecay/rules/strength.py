@@ -105,6 +105,9 @@ def group_strength(
     name = f"{type(rule).__name__}.weight_decay"
     lr_max = _lr_max(rule, group, groups, setting)
     value = rule.weight_decay
+    if isinstance(value, HalfLife | HalfLives) and not rule.paced:
+        what = "the rule does not remove the same fraction of every weight, so it has no half-life"
+        raise InputError(what, name, shown(value), "give a number")
     if isinstance(value, HalfLife):
         return _half_life(rule, value, lr_max, group, setting, momentum)
     if isinstance(value, HalfLives):

@@ -1,0 +1,86 @@
+"""The size of all gradients, as Adam and its kin keep it, of all parameters and all shards."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.views import is_sharded, like, seen, total
+
+_KEEPS = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)
+# A parameter with its share of the sum: of the average so far, and of the new gradient's square.
+_Share = tuple[Tensor, float, float]
+
+
+def keeps_second_moment(optimizer: optim.Optimizer) -> bool:
+    """Whether the optimizer keeps v; exact types, and the largest v so far is another one."""
+    return type(optimizer) in _KEEPS and not any(group.get("amsgrad") for group in optimizer.param_groups)
+
+
+def mean_second_moment(optimizer: optim.Optimizer) -> Tensor | None:
+    """The mean of v over all parameters with a gradient, as the coming step makes it; None without any.
+
+        v_t = b2 v_{t-1} + (1 - b2) g²,   over 1 - b2^t
+
+    Sums over shards are added, so the layout of the parameters does not change it.
+    """
+    alike: dict[Any, list[_Share]] = {}  # parameters distributed in the same way: one sum over ranks each
+    count = 0
+    for group in optimizer.param_groups:
+        for w in group["params"]:
+            if w.grad is not None:
+                key = (w.device_mesh, w.placements) if is_sharded(w) else w.device
+                alike.setdefault(key, []).append((w, *_weights(optimizer, group, w)))
+                count += w.numel() * (2 if w.is_complex() else 1)
+    if not count:
+        return None
+    sums = [total(_sum(optimizer, shares), shares[0][0]) for shares in alike.values()]
+    return torch.stack([one.to(sums[0].device) for one in sums]).sum() / count
+
+
+def _weights(optimizer: optim.Optimizer, group: Mapping[str, Any], w: Tensor) -> tuple[float, float]:
+    """What v so far and the new gradient's square count for."""
+    b2, state = float(group["betas"][1]), optimizer.state.get(w, {})
+    steps = float(state["step"]) + 1 if "step" in state else 1.0
+    scale = getattr(optimizer, "grad_scale", None)  # fused optimizers divide by it inside the step
+    corrected = 1 - b2**steps
+    return b2 / corrected, (1 - b2) / corrected / (1.0 if scale is None else float(scale) ** 2)
+
+
+def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
+    """The sum of v over what is here of some parameters, in float32 or wider."""
+    device = seen(shares[0][0]).device
+    wide = torch.float64 if device.type == "cpu" else torch.float32
+    gradients = [seen(like(w.grad, w)) for w, *_ in shares if w.grad is not None]
+    squares = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).square()  # pyright: ignore[reportPrivateImportUsage]
+    result = squares @ torch.tensor([new for *_, new in shares], dtype=wide, device=device)
+    old = [(like(optimizer.state[w]["exp_avg_sq"], w), keep) for w, keep, _ in shares if w in optimizer.state]
+    if old:
+        averages = torch._foreach_norm([seen(v) for v, _ in old], 1, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
+        kept = torch.tensor([keep for _, keep in old], dtype=wide, device=device)
+        result = result + torch.stack(averages) @ kept
+    return result
+
+
+def check_second_moment(size: Tensor | None, rate: float | Tensor, name: str, step: int) -> None:
+    """Refuse a step that removes a whole weight; a size on another device is not waited for.
+
+    Raises:
+        InputError: gradients are not finite, or so small that the rate is 1 or more.
+    """
+    if size is None or size.device.type != "cpu" or not size:
+        return
+    if not torch.isfinite(size):
+        raise InputError(
+            "gradients are not finite", "mean of v", float(size), "skip the step, or lower the learning rate"
+        )
+    removed = float(rate) / float(size) ** 0.5
+    if removed >= 1:
+        raise InputError(
+            "a step would remove the whole weight or more",
+            f"lr·weight_decay/sqrt(mean of v) of {name}",
+            f"{removed:g} at step {step}",
+            "lower lr or the strength: it is in units of a gradient",
+        )
