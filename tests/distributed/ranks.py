@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 # A server imports torch once and forks every rank: milliseconds instead of seconds for each.
-PRELOADED = ["torch.distributed.fsdp", "torch.distributed.tensor", "torch.distributed.checkpoint"]
+PRELOADED = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "tests.distributed.models"]
 
 
 class RankError(Exception):

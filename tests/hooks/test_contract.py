@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.hooks.equations import Reference
 from tests.hooks.zoo import (
+    BUILT_IN,
     LR,
     OPTIMIZERS,
     VARIANTS,
@@ -31,11 +32,6 @@ from weightdecay.hooks import attach
 from weightdecay.rules import RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.errors.WeightDecayWarning")
-
-BUILT_IN = (
-    *("L2", "Decoupled", "Independent", "Corrected", "Cautious", "Toward"),
-    *("Constrained", "FixedNorm", "Huber", "LoRAProduct", "PNorm", "Stable"),
-)
 
 _page = Path("docs/howto/own-rule.md").read_text("utf-8")
 exec(re.search(r"```\{code-cell\}[^\n]*\n(.*?class Beyond.*?)```", _page, re.DOTALL)[1])

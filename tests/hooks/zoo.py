@@ -11,6 +11,10 @@ from torch import nn, optim
 from weightdecay.rules import RULES, Rule
 
 LR, WD = 0.05, 0.4
+BUILT_IN = (
+    *("L2", "Decoupled", "Independent", "Corrected", "Cautious", "Toward"),
+    *("Constrained", "FixedNorm", "Huber", "LoRAProduct", "PNorm", "Stable"),
+)
 Factory = Callable[[Iterable[Any]], optim.Optimizer]
 
 

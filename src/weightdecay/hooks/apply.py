@@ -10,8 +10,9 @@ from torch import Tensor, optim
 from weightdecay.errors import InputError
 from weightdecay.hooks.rounding import Rounding
 from weightdecay.hooks.update import PIECE, direction, pieces
-from weightdecay.hooks.views import like, seen
+from weightdecay.hooks.views import seen
 from weightdecay.rules import Rule, Step
+from weightdecay.rules.layout import laid_like
 
 # From this many elements on a compiled kernel is worth its call.
 SMALL = 1 << 14
@@ -251,7 +252,7 @@ def add_penalty(
         out = memory.whole(w, "gradient")
         if rule.elementwise:
             here = seen(out)
-            found = rule.gradient(seen(like(gradient, w)), seen(w), _flat(step), out=here)
+            found = rule.gradient(seen(laid_like(gradient, w)), seen(w), _flat(step), out=here)
             if found is not here:  # a rule may return memory of its own
                 here.copy_(found)
             w.grad = out

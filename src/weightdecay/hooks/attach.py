@@ -9,6 +9,7 @@ from torch import nn, optim
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
+from weightdecay.hooks.ranks import Meeting, check_shards, told
 from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.strengths import check_strengths
@@ -87,21 +88,31 @@ def attach(
     check_optimizer(optimizer)
     if model is not None and not isinstance(model, nn.Module):
         raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
-    check_native(optimizer, leave_out=lowered(optimizer))
-    setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
-    plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random)
-    _check_free(optimizer, plan)
-    if not plan.all_targets:
-        raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
-    for one in rules:
-        try_rule(one, plan.all_targets)
-    for line in check_strengths(optimizer, rules, plan, setting, at_random):
-        warnings.warn(line, WeightDecayWarning, stacklevel=2)
+    with Meeting(optimizer) as meeting:  # of the ranks, where parameters are sharded
+        check_native(optimizer, leave_out=lowered(optimizer))
+        setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
+        plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random)
+        _check_free(optimizer, plan)
+        if not plan.all_targets:
+            raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
+        for one in rules:
+            try_rule(one, plan.all_targets)
+        for line in check_strengths(optimizer, rules, plan, setting, at_random):
+            warnings.warn(line, WeightDecayWarning, stacklevel=2)
+        own = Rounding(count(seed, "seed", least=0)) if at_random else None
+        check_shards(optimizer, plan.all_targets)
+        meeting.agree(told(optimizer, rule.shown, plan, rounding=rounding, seed=seed, compile=compile))
     planner = functools.partial(
         make_plan, optimizer, rules, model, on, setting, again=True, at_random=at_random
     )
-    own = Rounding(count(seed, "seed", least=0)) if at_random else None
-    return Decay(optimizer, rules, rule.shown, plan, planner, compile, own)
+    with Meeting(optimizer) as meeting:  # again: a rule may not be able to start on one of them
+        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, own)
+        try:
+            meeting.agree({})
+        except InputError:
+            decay.detach()
+            raise
+    return decay
 
 
 def _setting(

@@ -14,12 +14,14 @@ from weightdecay.hooks import apply
 from weightdecay.hooks.moments import check_second_moment, mean_second_moment
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, Target, signature
+from weightdecay.hooks.ranks import check_size
 from weightdecay.hooks.refuse import check_gradient, check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import check_rate, plain
 from weightdecay.hooks.update import readable
+from weightdecay.hooks.views import seen
 from weightdecay.rules import Rule, Step
 from weightdecay.rules.strength import GroupStrength
 from weightdecay.units.numbers import count, number
@@ -92,6 +94,8 @@ class Decay:
         Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`.
         """
         return {
+            # A key of its own: a distributed checkpoint of another rule is refused before anything is loaded.
+            "stamp": {self.shown: True},
             "rule": self.shown,
             "optimizer": type(self.optimizer).__name__,
             "steps": self.steps,
@@ -180,7 +184,7 @@ class Decay:
         self._drop_half_done()
         self._refresh()
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
-        self._skipped = found_inf is not None and bool(found_inf.item())
+        self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
         self._acted = False
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
@@ -273,7 +277,7 @@ class Decay:
             rule = self.rules[r]
             if rule.coupled:
                 if isinstance(self.optimizer, optim.LBFGS):
-                    penalty = penalty + sum(rule.penalty(w, step) for w, step in live)
+                    penalty = penalty + sum(rule.penalty(seen(w), step) for w, step in live)
                 self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
             elif self._acted:
                 continue
@@ -302,6 +306,7 @@ class Decay:
             if any(rule.needs_second_moment for rule in self.rules)
             else None
         )
+        check_size(size, self.optimizer, self.plan)
         for r in self._order:
             rule = self.rules[r]
             for i, targets in enumerate(self.plan.targets):
@@ -375,6 +380,18 @@ def nested(optimizer: optim.Optimizer) -> bool:
             found += frame.f_locals.get("self") is optimizer
         frame = frame.f_back
     return found > 1
+
+
+def makes_state(optimizer: optim.Optimizer) -> bool:
+    """Whether torch's distributed checkpoints make a step that is none, so that the optimizer has a state."""
+    if optimizer.state:
+        return False
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_init_optim_state":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

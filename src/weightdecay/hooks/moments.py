@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.views import is_sharded, like, seen, total
+from weightdecay.hooks.views import seen, total
+from weightdecay.rules.layout import is_sharded, laid_like
 
 _KEEPS = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)
 # A parameter with its share of the sum: of the average so far, and of the new gradient's square.
@@ -53,10 +54,14 @@ def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     """The sum of v over what is here of some parameters, in float32 or wider."""
     device = seen(shares[0][0]).device
     wide = torch.float64 if device.type == "cpu" else torch.float32
-    gradients = [seen(like(w.grad, w)) for w, *_ in shares if w.grad is not None]
+    gradients = [seen(laid_like(w.grad, w)) for w, *_ in shares if w.grad is not None]
     squares = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).square()  # pyright: ignore[reportPrivateImportUsage]
     result = squares @ torch.tensor([new for *_, new in shares], dtype=wide, device=device)
-    old = [(like(optimizer.state[w]["exp_avg_sq"], w), keep) for w, keep, _ in shares if w in optimizer.state]
+    old = [
+        (laid_like(optimizer.state[w]["exp_avg_sq"], w), keep)
+        for w, keep, _ in shares
+        if w in optimizer.state
+    ]
     if old:
         averages = torch._foreach_norm([seen(v) for v, _ in old], 1, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
         kept = torch.tensor([keep for _, keep in old], dtype=wide, device=device)
@@ -68,14 +73,10 @@ def check_second_moment(size: Tensor | None, rate: float | Tensor, name: str, st
     """Refuse a step that removes a whole weight; a size on another device is not waited for.
 
     Raises:
-        InputError: gradients are not finite, or so small that the rate is 1 or more.
+        InputError: gradients are so small that the rate is 1 or more.
     """
     if size is None or size.device.type != "cpu" or not size:
         return
-    if not torch.isfinite(size):
-        raise InputError(
-            "gradients are not finite", "mean of v", float(size), "skip the step, or lower the learning rate"
-        )
     removed = float(rate) / float(size) ** 0.5
     if removed >= 1:
         raise InputError(

@@ -1,6 +1,5 @@
 """What no rule can be attached to, and why; checked before anything is changed."""
 
-import sys
 from collections.abc import Container
 from typing import Any
 
@@ -12,7 +11,7 @@ from weightdecay.hooks.moments import keeps_second_moment
 from weightdecay.hooks.native import is_schedule_free
 from weightdecay.rules import Rule
 
-_HALF = (torch.bfloat16, torch.float16)
+_HALF = (torch.bfloat16, torch.float16, torch.complex32)
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -101,23 +100,19 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
     """Refuse a parameter that decay does not work on yet.
 
     Raises:
-        InputError: a flattened, sharded, meta, sparse or complex parameter; one of 16 bits that is not to
-            be rounded at random.
+        InputError: a flattened, meta or sparse parameter; one of 16 bits that is not to be rounded at
+            random.
     """
-    if getattr(parameter, "_is_flat_param", False) or type(parameter).__name__ == "FlatParameter":
+    if _is_flattened(parameter):
         what, remedy = "a flattened parameter has lost its names and shapes", "shard with fully_shard (FSDP2)"
-    elif _is_sharded(parameter):
-        what, remedy = "sharded parameters are not supported yet", "attach on a model that is not sharded"
     elif parameter.device.type == "meta":
         what, remedy = "a meta tensor has no values", "materialise the model first (to_empty)"
     elif parameter.layout != torch.strided:
         what, remedy = "sparse parameters are not supported yet", "leave it out with on="
-    elif parameter.is_complex():
-        what, remedy = "complex parameters are not supported yet", "leave it out with on="
     elif parameter.dtype in _HALF and not at_random:
         what = "16-bit weights are too narrow for decay: p·(1 - rate) rounds back to p"
         remedy = 'attach with rounding="stochastic", or keep float32 weights and use autocast'
-    elif not parameter.is_floating_point():
+    elif not (parameter.is_floating_point() or parameter.is_complex()):
         what, remedy = "only floating point parameters can decay", "leave it out with on="
     else:
         return
@@ -126,9 +121,9 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
     )
 
 
-def _is_sharded(parameter: Tensor) -> bool:
-    module = sys.modules.get("torch.distributed.tensor")  # not loaded: nothing can be sharded
-    return module is not None and isinstance(parameter, module.DTensor)
+def _is_flattened(parameter: Tensor) -> bool:
+    """Whether older sharding (FSDP1) has laid it into one with others, or made it a view of such a one."""
+    return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
 
 
 def check_gradient(name: str, parameter: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Target
 from weightdecay.rules import Rule
+from weightdecay.rules.layout import laid_like
 
 
 class States:
@@ -35,7 +36,9 @@ class States:
         state, w = self._by_name[target.name][rule], target.parameter
         for key, tensor in state.items():
             if tensor.shape == w.shape and (tensor.dtype, tensor.device) != (w.dtype, w.device):
-                state[key] = tensor.to(w)  # the model was moved or cast after the rule was attached
+                state[key] = tensor.to(
+                    device=w.device, dtype=w.dtype
+                )  # the model was moved or cast after the rule was attached
         return state
 
     def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Tensor]]]:
@@ -49,7 +52,7 @@ class States:
             InputError: as `check`.
         """
         for tensor, found in self.check(saved, targets):
-            tensor.copy_(found)
+            tensor.copy_(laid_like(found.detach().to(tensor.device), tensor))
 
     def check(self, saved: Any, targets: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
         """Each tensor with the saved one.

@@ -84,7 +84,7 @@ def _checked(
         lr,
         law=strength.law,
         coupled=rule.coupled,
-        dtype=None if rounded else targets[0].parameter.dtype,
+        dtype=None if rounded else targets[0].parameter.dtype.to_real(),
         steps=setting.steps if rule.toward_zero else None,
         steps_per_epoch=setting.steps_per_epoch,
         retention=left if rule.toward_zero else None,

@@ -26,7 +26,8 @@ def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
         )
     target = min(targets, key=lambda target: (target.parameter.ndim < 2, target.parameter.numel()))
     like = target.parameter
-    w = torch.linspace(-1, 1, like.numel(), dtype=like.dtype, device=like.device).view(like.shape)
+    dtype = like.dtype.to_real()  # complex weights come as pairs
+    w = torch.linspace(-1, 1, like.numel(), dtype=dtype, device=like.device).view(like.shape)
     with torch.random.fork_rng(devices=[]):
         answer = _answer(rule, w, target.name)
         flat = _answer(rule, w.flatten(), target.name) if rule.elementwise else answer.flatten()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from weightdecay.hooks.views import like
+from weightdecay.rules.layout import laid_like
 
 # A million elements, 4 MB: smaller pieces are slower on two threads, which each operation wakes; larger ones
 # are no faster and take more scratch memory.
@@ -52,7 +52,7 @@ def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: T
     b1 m + (1 - b1) g; SGD's is mu m + (1 - d) g, with Nesterov g + mu (mu m + (1 - d) g).
     """
     assert parameter.grad is not None
-    gradient, state = like(parameter.grad, parameter), optimizer.state.get(parameter, {})
+    gradient, state = laid_like(parameter.grad, parameter), optimizer.state.get(parameter, {})
     # A fused optimizer under a gradient scaler undoes the scale itself, inside the step.
     scale = getattr(optimizer, "grad_scale", None)
     sign = (-1.0 if group.get("maximize") else 1.0) / (1.0 if scale is None else float(scale))

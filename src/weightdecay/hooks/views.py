@@ -1,21 +1,11 @@
 """What a rule is shown of a parameter: the shard that is here, complex numbers as pairs."""
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def sharded_type() -> Any:
-    """The type DTensor; an empty tuple, of which nothing is an instance, where it is not loaded."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return () if module is None else module.DTensor
-
-
-def is_sharded(tensor: Any) -> bool:
-    """Whether a tensor is distributed over a mesh of processes."""
-    return isinstance(tensor, sharded_type())
+from weightdecay.rules.layout import is_sharded
 
 
 def seen(tensor: Tensor) -> Tensor:
@@ -27,13 +17,6 @@ def seen(tensor: Tensor) -> Tensor:
     if is_sharded(tensor):
         tensor = tensor.to_local()  # pyright: ignore[reportAttributeAccessIssue]
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-
-
-def like(tensor: Tensor, w: Tensor) -> Tensor:
-    """A gradient or state, distributed as its parameter is: sums that are still to be made are made."""
-    if is_sharded(w) and tensor.placements != w.placements:  # pyright: ignore[reportAttributeAccessIssue]
-        return tensor.redistribute(w.device_mesh, w.placements)  # pyright: ignore[reportAttributeAccessIssue]
-    return tensor
 
 
 def shard_of(w: Tensor) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from weightdecay.rules.layout import laid_like
 from weightdecay.units import HalfLife, HalfLives, Law
 
 # A number or 0-dim tensor; one number for each parameter group of the optimizer; a half-life; a function
@@ -103,7 +104,7 @@ class Rule:
 
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place, and bring the state up to date; override it to save memory traffic."""
-        w.copy_(self.decayed(w, step))
+        w.copy_(laid_like(self.decayed(w, step), w))
 
     def gradient(self, g: Tensor, w: Tensor, step: Step, out: Tensor | None = None) -> Tensor:
         """Return the gradient with the penalty's share, for a coupled rule; a new tensor, or `out`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step
+from weightdecay.rules.layout import laid_like
 
 # What DataParallel and torch.compile put before the names in a state dict.
 _WRAPPED = re.compile(r"(^|\.)(?:module|_orig_mod)\.")
@@ -221,7 +222,7 @@ class Toward(Rule):
             )
         if not point.isfinite().all():
             raise InputError("a point to decay toward is not finite", "to", name, "give finite numbers")
-        return {"point": point.to(device=w.device, dtype=w.dtype, copy=True)}
+        return {"point": laid_like(point.to(device=w.device, dtype=w.dtype, copy=True), w)}
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the point on the way from w to w_0 at the fraction rate."""

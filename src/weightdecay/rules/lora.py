@@ -8,6 +8,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step
+from weightdecay.rules.layout import laid_like, whole
 
 # peft's and torchtune's names: lora_A, lora_B, lora_embedding_A, lora_a.
 _FACTOR = re.compile(r"(?<=lora_)(?P<kind>embedding_)?(?P<side>[ABab])(?=\.|$)")
@@ -72,18 +73,18 @@ class LoRAProduct(Rule):
         raise InputError(what, "LoRAProduct", name, remedy)
 
     def mismatch(self, name: str, w: Tensor, partner: Tensor) -> str | None:
-        """Whether B (out × r) and A (r × in) can be multiplied."""
+        """The shapes, where B (out × r) and A (r × in) cannot be multiplied, or are complex."""
         left, right = (w, partner) if self._is_left(name) else (partner, w)
-        fits = left.ndim == right.ndim == 2 and left.shape[1] == right.shape[0]
+        fits = left.ndim == right.ndim == 2 and left.shape[1] == right.shape[0] and not w.is_complex()
         return None if fits else f"{tuple(left.shape)} and {tuple(right.shape)}"
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the factor less rate times the penalty's gradient over wd."""
         assert step.partner is not None
-        partner = step.partner.to(w.dtype)
-        if self._is_left(step.name):
-            return w - step.rate * (w @ (partner @ partner.mT))
-        return w - step.rate * ((partner.mT @ partner) @ w)
+        partner, here = whole(step.partner).to(w.dtype), whole(w)  # factors are small
+        left = self._is_left(step.name)
+        pull = here @ (partner @ partner.mT) if left else (partner.mT @ partner) @ here
+        return w - step.rate * laid_like(pull, w)
 
     def penalty(self, w: Tensor, step: Step) -> Tensor:
         """Return wd/2 ||BA||² = wd/2 tr(Bᵀ B A Aᵀ)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step, Strength
+from weightdecay.rules.layout import whole
 from weightdecay.units.numbers import number
 
 # A constrained step removes at most half of a weight; the multiplier stops there, too.
@@ -135,5 +136,4 @@ class Constrained(Rule):
 def norm_of(w: Tensor) -> Tensor:
     """||w||, in float32 or wider; of all shards where w is sharded."""
     wide = torch.promote_types(w.real.dtype if w.is_complex() else w.dtype, torch.float32)
-    norm = torch.linalg.vector_norm(w, dtype=torch.promote_types(w.dtype, wide))
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole(torch.linalg.vector_norm(w, dtype=torch.promote_types(w.dtype, wide)))

@@ -1,0 +1,185 @@
+"""Processes that hold shards of one model have to decay alike, and say so before the first step."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.plan import Plan, Target
+from weightdecay.hooks.strengths import plain
+from weightdecay.hooks.views import seen
+from weightdecay.rules.layout import is_sharded
+
+# How long ranks wait for one another when a rule is attached, in seconds.
+PATIENCE = 60.0
+# How often each set of ranks has come together: the same on all of them.
+_meetings: dict[tuple[int, ...], "itertools.count[int]"] = {}
+
+
+def sharded_parameters(optimizer: optim.Optimizer) -> list[Tensor]:
+    """The parameters of an optimizer that are distributed over processes."""
+    return [p for group in optimizer.param_groups for p in group["params"] if is_sharded(p)]
+
+
+def check_shards(optimizer: optim.Optimizer, targets: Iterable[Target]) -> None:
+    """Refuse shards that torch cannot step, that do not belong together, or that hold numbers that are none.
+
+    Raises:
+        InputError: parameters on different meshes; Muon on fewer rows than ranks; NaN, which a norm would
+            spread to all ranks.
+    """
+    first: tuple[str, Any] | None = None
+    for target in targets:
+        name, w = target.name, target.parameter
+        if not is_sharded(w):
+            continue
+        mesh = w.device_mesh  # pyright: ignore[reportAttributeAccessIssue]
+        first = first or (name, mesh)
+        if mesh != first[1]:
+            what = "parameters are distributed over different meshes"
+            value, remedy = f"{first[1]} and {mesh}", "use one optimizer for each mesh"
+            raise InputError(what, f"{first[0]} and {name}", value, remedy)
+        if isinstance(optimizer, optim.Muon):
+            _check_muon(name, w)
+        if not torch.isfinite(seen(w)).all():
+            where = f"{name} on rank {torch.distributed.get_rank()}"
+            remedy = "load a checkpoint from before it went wrong"
+            raise InputError("a shard is not finite", where, "NaN or infinite", remedy)
+
+
+def _check_muon(name: str, w: Any) -> None:
+    for ranks, placement in zip(w.device_mesh.shape, w.placements, strict=True):
+        if placement.is_shard() and w.shape[placement.dim] < ranks:
+            raise InputError(
+                "torch's Muon cannot step a matrix with fewer rows (or columns) than it has shards",
+                name,
+                f"{tuple(w.shape)} over {ranks} ranks in dimension {placement.dim}",
+                "give it to AdamW (wd.split), or shard it over fewer ranks",
+            )
+
+
+def told(optimizer: optim.Optimizer, shown: str, plan: Plan, **options: Any) -> dict[str, str]:
+    """What ranks have to agree on, by what it is called."""
+    said = {"optimizer": type(optimizer).__name__, "rule": shown}
+    for i, strengths in enumerate(zip(*plan.strengths, strict=True)):
+        each = [f"{plain(one.at(0)):g} ({one.law}, lr_max {one.lr_max})" for one in strengths if one]
+        said[f"strength in parameter group {i}"] = ", ".join(each)
+    said |= {f"decay of {target.name}": f"× {target.scale:g}" for target in plan.all_targets}
+    return said | {name: str(value) for name, value in options.items()}
+
+
+def check_size(size: Tensor | None, optimizer: optim.Optimizer, plan: Plan) -> None:
+    """Refuse a step whose gradients' size is not finite; one on another device is not waited for.
+
+    Raises:
+        InputError: it is not; it names the parameter and, where it is sharded, the rank.
+    """
+    if size is None or size.device.type != "cpu" or torch.isfinite(size):
+        return
+    names = {id(entry.parameter): entry.name for entries in plan.assignments for entry in entries}
+    own = [
+        names.get(id(p)) or "a parameter without name"
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p.grad is not None and not torch.isfinite(seen(p.grad)).all()
+    ]
+    found = [
+        f"{answer['first']} on rank {rank}" if sharded_parameters(optimizer) else answer["first"]
+        for rank, answer in Meeting(optimizer).answers({"first": own[0] if own else None}).items()
+        if answer["first"]
+    ]
+    where = found[0] if found else "the optimizer's average of squared gradients"
+    raise InputError("gradients are not finite", where, remedy="skip the step, or lower the learning rate")
+
+
+class Meeting:
+    """The ranks that hold the shards of an optimizer's parameters come together once, to agree or to fail.
+
+    Args:
+        optimizer: the optimizer; where nothing is sharded there is nobody to meet.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer) -> None:
+        self._ranks = _ranks_of(sharded_parameters(optimizer))
+        self._silent = bool(self._ranks)
+        if self._ranks:
+            self._number = next(_meetings.setdefault(self._ranks, itertools.count()))
+
+    def __enter__(self) -> "Meeting":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Let the others know when this rank fails before it has told them anything."""
+        del kind, traceback
+        if error is not None and self._silent:
+            self._say({"failed": str(error)})
+
+    def agree(self, own: Mapping[str, str]) -> None:
+        """Tell the others, and compare.
+
+        Raises:
+            InputError: another rank failed, says something else, or does not come.
+        """
+        if not self._ranks:
+            return
+        answers = self.answers({"told": own})
+        for rank, answer in answers.items():
+            if "failed" in answer:
+                raise InputError("another rank cannot attach", f"rank {rank}", answer["failed"])
+        first, *others = self._ranks
+        reference = answers[first]["told"]
+        for rank in others:
+            theirs = answers[rank]["told"]
+            for what in reference | theirs:
+                if reference.get(what) != theirs.get(what):
+                    where = f"{what}, on ranks {first} and {rank}"
+                    value = f"{reference.get(what, 'none')} and {theirs.get(what, 'none')}"
+                    raise InputError("ranks disagree", where, value, "give every rank the same")
+
+    def answers(self, own: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+        """Tell the others, and return what each rank says; one that is alone hears itself.
+
+        Raises:
+            InputError: another rank does not come.
+        """
+        if not self._ranks:
+            return {0: dict(own)}
+        self._say(own)
+        return {rank: self._answer(rank) for rank in self._ranks}
+
+    def _store(self) -> Any:
+        # The one store that every backend has; torch has no public name for it.
+        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+        # What an elastic launcher started again must not read the answers of those who died.
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        where = f"weightdecay/{again}/{'-'.join(map(str, self._ranks))}/{self._number}"
+        return PrefixStore(where, _get_default_store())
+
+    def _say(self, answer: Mapping[str, Any]) -> None:
+        self._silent = False
+        self._store().set(str(torch.distributed.get_rank()), json.dumps(answer))
+
+    def _answer(self, rank: int) -> dict[str, Any]:
+        store = self._store()
+        try:
+            store.wait([str(rank)], timedelta(seconds=PATIENCE))
+        except RuntimeError as error:
+            raise InputError(
+                f"a rank did not attach within {PATIENCE:g} s",
+                "rank",
+                rank,
+                "call attach on every rank that has shards; see that rank's own error, if it has one",
+            ) from error
+        return json.loads(store.get(str(rank)))
+
+
+def _ranks_of(sharded: Iterable[Any]) -> tuple[int, ...]:
+    """The ranks of the meshes, in order."""
+    return tuple(sorted({rank for w in sharded for rank in w.device_mesh.mesh.flatten().tolist()}))
