@@ -161,12 +161,6 @@ CASES = [
         r"meta tensor has no",
     ),
     (
-        lambda: of(nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))),
-        lambda: wd.Decoupled(0.1),
-        {},
-        r"complex",
-    ),
-    (
         lambda: of(nn.Parameter(torch.ones(2, 2).half())),
         lambda: wd.Decoupled(0.1),
         {},
@@ -251,22 +245,6 @@ def test_wrong_types_get_a_message():
         "nothing to schedule: target = str; give a Decay or an optimizer",
         "not a function: factor = 0.5; give a function of the step",
     ]
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_sharded_parameters(tmp_path):
-    """A real DTensor, on a mesh of one process."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
-    try:
-        mesh = torch.distributed.init_device_mesh("cpu", (1,))
-        model = nn.Linear(4, 3)
-        model.weight = nn.Parameter(torch.distributed.tensor.distribute_tensor(model.weight.detach(), mesh))
-        optimizer = optim.SGD(model.named_parameters(), lr=0.1)
-        with pytest.raises(wd.InputError, match="sharded parameters are not supported yet: weight = float32"):
-            wd.attach(optimizer, wd.Decoupled(0.1), model=model)
-        assert not optimizer._optimizer_step_pre_hooks
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_sparse_parameters():
