@@ -15,7 +15,7 @@ from weightdecay.hooks.moments import check_second_moment, mean_second_moment
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, Target, signature
 from weightdecay.hooks.ranks import check_size
-from weightdecay.hooks.refuse import check_gradient, check_native
+from weightdecay.hooks.refuse import check_capture, check_gradient, check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
 from weightdecay.hooks.states import States
@@ -183,6 +183,12 @@ class Decay:
         self._open, self._inner = True, 0
         self._drop_half_done()
         self._refresh()
+        if torch.cuda.is_current_stream_capturing():
+            by_hooks = any(
+                targets and i not in self.plan.native for i, targets in enumerate(self.plan.targets)
+            )
+            check_capture(self.rules, by_hooks)
+            return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
         self._acted = False

@@ -96,6 +96,25 @@ def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> 
             )
 
 
+def check_capture(rules: tuple[Rule, ...], by_hooks: bool) -> None:
+    """Refuse to be recorded: a CUDA graph repeats kernels and runs no hook, so strengths would stand still.
+
+    The optimizer's own decay of a constant strength is part of its kernels and may be recorded.
+
+    Raises:
+        InputError: hooks decay, or the strength follows the step or the learning rate by a law of its own.
+    """
+    moves = [rule for rule in rules if callable(rule.weight_decay) or rule.law != "lr"]
+    if by_hooks or moves:
+        raise InputError(
+            "a CUDA graph would repeat this step's decay and not run the hooks of the next",
+            "optimizer.step() under capture",
+            " and ".join(type(rule).__name__ for rule in moves or rules),
+            "capture forward and backward only, or use wd.Decoupled or wd.L2 with a number on whole groups "
+            "of an optimizer that brings it along",
+        )
+
+
 def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> None:
     """Refuse a parameter that decay does not work on yet.
 
