@@ -12,9 +12,10 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks import apply
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
-from weightdecay.hooks.refuse import check_gradient, check_native
+from weightdecay.hooks.refuse import check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
+from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import check_rate, plain
 from weightdecay.hooks.update import readable
@@ -50,6 +51,7 @@ class Decay:
         plan: Plan,
         planner: Planner,
         compiled: bool,
+        sparse: Sparse,
         rounding: Rounding | None = None,
     ) -> None:
         self.optimizer = optimizer
@@ -62,7 +64,7 @@ class Decay:
         self._states.add(plan.all_targets)
         self._native = Native(optimizer)
         self._memory = apply.Memory()
-        self._rounding = rounding
+        self._rounding, self._sparse = rounding, sparse
         self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
         # Rules that wait for the step, and the weights before it, where u is not readable.
@@ -82,12 +84,23 @@ class Decay:
         self._handles = []
         self._drop_half_done()
         self._native.put_back()
+        self._sparse.keep(())
+
+    def flush(self) -> None:
+        """Let every row that waits for its decay catch up: before weights are read or written by other hands.
+
+        Rows wait where gradients are sparse (`attach(sparse="lazy")`). State dicts and `detach` do it by
+        themselves.
+        """
+        self._sparse.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on as if never stopped: rule, step, factor, and tensors by parameter name.
 
-        Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`.
+        Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`. Rows that
+        wait for their decay catch up, so that the weights saved with it are current.
         """
+        self.flush()
         return {
             "rule": self.shown,
             "optimizer": type(self.optimizer).__name__,
@@ -124,6 +137,7 @@ class Decay:
         if self._rounding is not None:
             self._rounding.load(rounding)
         self._states.load(state_dict["parameters"], self.plan.all_targets)
+        self._sparse.reset()
         self.steps, self.factor = steps, factor
 
     def strengths(self) -> list[float]:
@@ -163,6 +177,8 @@ class Decay:
         if self._rounding is not None:
             done = f", {self._rounding.happened().ratio:.2%} of the decay happened" if self.steps else ""
             title += f", rounded at random{done}"
+        if self._sparse.lazy:
+            title += f", rows of {', '.join(self._sparse.lazy)} when touched"
         return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
@@ -239,6 +255,7 @@ class Decay:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
+            self._sparse.keep(plan.all_targets)
         self._lower()
         check_native(self.optimizer, leave_out=lowered(self.optimizer))
 
@@ -262,12 +279,14 @@ class Decay:
         work = list(self._work())  # every check is done before the first tensor changes
         for r, group, live in work:
             rule = self.rules[r]
+            if self._acted and not rule.coupled:
+                continue
+            live, penalised = self._sparse.take(rule, group, live)
+            self._gradients += penalised
             if rule.coupled:
                 if isinstance(self.optimizer, optim.LBFGS):
                     penalty = penalty + sum(rule.penalty(w, step) for w, step in live)
                 self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
-            elif self._acted:
-                continue
             elif not rule.needs_update:
                 apply.decay(rule, self._passes[r], live)
             elif readable(self.optimizer):
@@ -286,6 +305,7 @@ class Decay:
             rule = self.rules[r]
             for i, targets in enumerate(self.plan.targets):
                 live = [target for target in targets if target.parameter.grad is not None]
+                self._sparse.check(live, native=i in self.plan.native)
                 if not live or i in self.plan.native:
                     continue
                 group, strength = self.optimizer.param_groups[i], self.plan.strength(r, i)
@@ -294,8 +314,6 @@ class Decay:
                 told = {scale: (rate * scale, at * scale) for scale in {target.scale for target in live}}
                 for scaled, _ in told.values():
                     self._check(i, rule, strength, scaled)
-                for target in live:
-                    check_gradient(target.name, target.parameter)
                 steps = (Step(*told[one.scale], state=self._states.of(one, r)) for one in live)
                 yield r, group, [(one.parameter, step) for one, step in zip(live, steps, strict=True)]
 

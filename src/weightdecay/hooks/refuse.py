@@ -53,8 +53,6 @@ def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
     name = type(optimizer).__name__
     if any(group.get("differentiable") for group in optimizer.param_groups):
         return f"{name} with differentiable=True, whose step is part of a graph", "use a rule it brings along"
-    if isinstance(optimizer, optim.SparseAdam):
-        return f"{name}, whose gradients are sparse", "use a dense optimizer"
     if isinstance(optimizer, optim.LBFGS) and not rule.coupled:
         return (
             f"{name}, which evaluates the loss several times a step and takes curvature from the weights' "
@@ -118,19 +116,3 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
 def _is_sharded(parameter: Tensor) -> bool:
     module = sys.modules.get("torch.distributed.tensor")  # not loaded: nothing can be sharded
     return module is not None and isinstance(parameter, module.DTensor)
-
-
-def check_gradient(name: str, parameter: Tensor) -> None:
-    """Refuse a gradient that decay does not work with yet.
-
-    Raises:
-        InputError: it is sparse.
-    """
-    gradient = parameter.grad
-    if gradient is not None and gradient.is_sparse:
-        raise InputError(
-            "a sparse gradient is not supported yet: decay would touch every row",
-            name,
-            f"{gradient._nnz()} of {gradient.shape[0]} rows",
-            "leave the parameter out with on=, or build the embedding with sparse=False",
-        )
