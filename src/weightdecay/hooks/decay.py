@@ -57,14 +57,15 @@ class Decay:
         self.optimizer = optimizer
         self.steps, self.factor = 0, 1.0
         self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
-        self._signature = signature(optimizer)
+        self._signature, self._sparse = signature(optimizer), sparse
         # Rules that look at the update come last.
         self._order = sorted(range(len(rules)), key=lambda r: rules[r].needs_update)
         self._states = States(rules)
         self._states.add(plan.all_targets)
+        self._sparse.follow(plan.all_targets, self._states)
         self._native = Native(optimizer)
         self._memory = apply.Memory()
-        self._rounding, self._sparse = rounding, sparse
+        self._rounding = rounding
         self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
         # Rules that wait for the step, and the weights before it, where u is not readable.
@@ -84,7 +85,7 @@ class Decay:
         self._handles = []
         self._drop_half_done()
         self._native.put_back()
-        self._sparse.keep(())
+        self._sparse.close()
 
     def flush(self) -> None:
         """Let every row that waits for its decay catch up: before weights are read or written by other hands.
@@ -146,6 +147,11 @@ class Decay:
             0.0 if strength is None else plain(strength.at(self.steps)) * self.factor
             for strength in self.plan.strengths[0]
         ]
+
+    @property
+    def sparse(self) -> str | None:
+        """How it decays by sparse gradients: "lazy", "touched", or None where they are refused."""
+        return self._sparse.how if self._sparse.refused is None else None
 
     @property
     def rounding(self) -> str:
@@ -255,7 +261,7 @@ class Decay:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
-            self._sparse.keep(plan.all_targets)
+            self._sparse.follow(plan.all_targets, self._states)
         self._lower()
         check_native(self.optimizer, leave_out=lowered(self.optimizer))
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,30 +27,29 @@ class Rows:
     Args:
         w: the parameter.
         rule: a rule that composes.
-        state: what the rule keeps for the parameter.
+        state: what the rule keeps for the parameter; the attachment's own dictionary.
     """
 
     def __init__(self, w: Tensor, rule: Rule, state: dict[str, Tensor]) -> None:
         # Only the rate counts here, and a strength may be a function, which does not pickle.
         self._w, self._rule, self._state = w, replace(rule, weight_decay=0.0), state
+        self._plain = (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_)
         self._total: float | Tensor = 0.0
         self._current: Tensor | None = None  # the sum at which each row was current; None: all rows are
         self._handles: list[Any] = []
 
-    def watch(self, model: nn.Module) -> bool:
-        """Catch up before the parameter is used, saved or loaded; False if no module of the model holds it."""
-        for module in _owners(model, self._w):
+    def watch(self, owners: Iterable[nn.Module]) -> None:
+        """Catch up before a module that holds the parameter is used, saved or loaded."""
+        for module in owners:
             for hook in module._forward_pre_hooks.values():
                 if isinstance(other := getattr(hook, "__self__", None), Rows):
                     other.flush()  # the model was pickled while rows lagged
-            looks_up = type(module).forward in _LOOK_UPS
-            read = self._before_look_up if looks_up else self._before_use
+            read = self._before_look_up if looks_up(module) else self._before_use
             self._handles += [
                 module.register_forward_pre_hook(read, with_kwargs=True),
                 module.register_state_dict_pre_hook(self._before_use),
                 module.register_load_state_dict_pre_hook(self._before_use),
             ]
-        return bool(self._handles)
 
     def close(self) -> None:
         """Catch up, and take the module's hooks away."""
@@ -80,7 +79,7 @@ class Rows:
         w, current = self._w.data, self._follow()
         values = w.index_select(0, rows)
         self._decay_(values, current.index_select(0, rows), lambda state: state.index_select(0, rows))
-        w.index_copy_(0, rows, values)
+        w.index_put_((rows,), values)
         current.index_fill_(0, rows, self._total)
 
     @torch.no_grad()
@@ -109,8 +108,11 @@ class Rows:
 
     def _decay_(self, values: Tensor, current: Tensor, of: Callable[[Tensor], Tensor]) -> None:
         """Decay rows by what each has missed."""
-        rate = torch.expm1(self._total - current).neg_().to(values.dtype)
-        rate = rate.view(-1, *[1] * (values.ndim - 1))
+        column = -1, *[1] * (values.ndim - 1)
+        if self._plain:
+            values.mul_(torch.exp(self._total - current).to(values.dtype).view(column))
+            return
+        rate = torch.expm1(self._total - current).neg_().to(values.dtype).view(column)
         state = {key: of(tensor) for key, tensor in self._state.items()}
         self._rule.decay_(values, Step(rate, math.nan, state=state))  # a rule that composes reads the rate
 
@@ -131,7 +133,7 @@ class Rows:
         if self._current is not None:
             rows = args[0] if args else kwargs["input"]
             with torch.inference_mode(False):  # else what is made here could not be changed outside
-                self.catch_up(rows.reshape(-1))
+                self.catch_up(rows.reshape(-1).long())
 
     @torch.compiler.disable(reason="as above")
     def _before_use(self, module: nn.Module, *rest: Any) -> None:
@@ -141,8 +143,11 @@ class Rows:
                 self.flush()
 
 
-def _owners(model: nn.Module, w: Tensor) -> Iterator[nn.Module]:
-    """The modules that hold a parameter, tied ones included."""
-    for module in model.modules():
-        if any(own is w for own in module._parameters.values()):
-            yield module
+def owners(model: nn.Module, w: Tensor) -> list[nn.Module]:
+    """The modules that hold a parameter."""
+    return [one for one in model.modules() if any(own is w for own in one._parameters.values())]
+
+
+def looks_up(module: nn.Module) -> bool:
+    """Whether a module reads the rows that its input names, and no others."""
+    return type(module).forward in _LOOK_UPS

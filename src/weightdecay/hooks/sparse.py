@@ -11,7 +11,8 @@ from torch import Tensor, nn, optim
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.apply import Live
 from weightdecay.hooks.plan import Target
-from weightdecay.hooks.rows import Rows
+from weightdecay.hooks.rows import Rows, looks_up, owners
+from weightdecay.hooks.states import States
 from weightdecay.rules import Rule, Step
 
 # A parameter, the gradient that was there, the one with the penalty's share that is there now.
@@ -41,14 +42,15 @@ class Sparse:
         at_random: bool,
     ) -> None:
         self.how = how
-        self._optimizer, self._rules, self._model, self._at_random = optimizer, rules, model, at_random
+        self._optimizer, self._rules, self._model = optimizer, rules, model
+        self.refused = refusal(how, optimizer, rules, at_random)
         self._rows: dict[Tensor, Rows] = {}
         self._names: dict[Tensor, str] = {}
 
     @property
     def lazy(self) -> tuple[str, ...]:
         """The names of the parameters whose rows catch up."""
-        return tuple(self._names[w] for w in self._rows)
+        return tuple(self._names[w] for w in self._rows if w in self._names)
 
     def flush(self) -> None:
         """Let every row catch up."""
@@ -60,11 +62,24 @@ class Sparse:
         for rows in self._rows.values():
             rows.reset()
 
-    def keep(self, targets: Iterable[Target]) -> None:
-        """Let the rows of all other parameters catch up, and forget them."""
+    def follow(self, targets: Sequence[Target], states: States) -> None:
+        """Watch the tables that will have sparse gradients, before a model is compiled; forget all others."""
         kept = {target.parameter for target in targets}
         for w in [w for w in self._rows if w not in kept]:
             self._rows.pop(w).close()
+        if self._model is None or self.how != "lazy" or self.refused:
+            return
+        tables = {one._parameters["weight"] for one in self._model.modules() if looks_up(one) and one.sparse}
+        for target in targets:
+            if target.parameter in tables:
+                self._of(target.parameter, self._rules[0], states.of(target, 0))
+                if all(looks_up(one) for one in owners(self._model, target.parameter)):
+                    self._names[target.parameter] = target.name
+
+    def close(self) -> None:
+        """Let every row catch up, and watch no longer."""
+        while self._rows:
+            self._rows.popitem()[1].close()
 
     def check(self, live: Iterable[Target], native: bool) -> None:
         """Refuse sparse gradients that the rules cannot decay by; most optimizers do so by themselves.
@@ -79,8 +94,8 @@ class Sparse:
             if gradient is None or not gradient.is_sparse:
                 continue
             self._names[target.parameter] = target.name
-            if reason := refusal(self.how, self._optimizer, self._rules, self._at_random):
-                what, remedy = reason
+            if self.refused:
+                what, remedy = self.refused
                 found = f"sparse gradient, {gradient._nnz()} of {gradient.shape[0]} rows"
                 raise InputError(what, target.name, found, remedy)
 
@@ -92,6 +107,8 @@ class Sparse:
         Returns:
             Those that are left, to be decayed whole; the gradients that a coupled rule replaced.
         """
+        if not self._rows and not self._names:
+            return list(live), []
         left: list[Live] = []
         penalised: list[Penalised] = []
         for w, step in live:
@@ -104,23 +121,25 @@ class Sparse:
                 else:
                     _decay_rows(rule, w, gradient._indices()[0], step)
             elif moved is not None:
-                self._of(w, rule, step).advance(step.rate, moved)
+                assert isinstance(step.state, dict)
+                self._of(w, rule, step.state).advance(step.rate, moved)
             else:
                 if w in self._rows:
                     self._rows[w].flush()
                 left.append((w, step))
         return left, penalised
 
-    def _of(self, w: Tensor, rule: Rule, step: Step) -> Rows:
-        """The rows of a parameter, watched from its first sparse gradient on."""
+    def _of(self, w: Tensor, rule: Rule, state: dict[str, Tensor]) -> Rows:
+        """The rows of a parameter, watched from now on."""
         if w not in self._rows:
-            assert isinstance(step.state, dict)
-            self._rows[w] = Rows(w, rule, step.state)
-            if self._model is None or not self._rows[w].watch(self._model):
+            held = [] if self._model is None else owners(self._model, w)
+            self._rows[w] = Rows(w, rule, state)
+            self._rows[w].watch(held)
+            if not held:
                 warnings.warn(
-                    f"which module uses {self._names[w]} is not known, and its gradient is sparse: rows catch up "
-                    "with their decay in the step, after the forward pass has read them; give model= to attach, "
-                    "or call flush() on the decay before weights are read or saved",
+                    f"which module uses {self._names[w]} is not known, and its gradient is sparse: rows "
+                    "catch up in the step, after the forward pass has read them; give model= to attach, or "
+                    "call flush() on the decay before weights are read or saved",
                     WeightDecayWarning,
                     stacklevel=2,
                 )
