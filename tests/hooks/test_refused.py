@@ -168,12 +168,6 @@ CASES = [
     ),
     (unmade, lambda: wd.Decoupled(0.1), {}, r"not an optimizer of torch's kind"),
     (lambda: sgd(differentiable=True), lambda: wd.Decoupled(0.1), {}, r"SGD with differentiable=True"),
-    (
-        lambda: (None, optim.SparseAdam([nn.Parameter(torch.ones(3, 2))], lr=0.1)),
-        lambda: wd.Decoupled(0.1),
-        {},
-        r"SparseAdam, whose gradients are sparse",
-    ),
 ]
 
 
@@ -282,19 +276,6 @@ def test_two_rules_on_different_groups_of_one_optimizer():
     optimizer.param_groups[2]["weight_decay"] = 0.1
     with pytest.raises(wd.InputError, match=r"already decays.*group 2 = 0.1"):
         optimizer.step()
-
-
-def test_a_sparse_gradient_stops_the_step_before_anything_decays():
-    embedding = nn.Embedding(5, 2, sparse=True)
-    optimizer = optim.SGD(embedding.named_parameters(), lr=0.1)
-    wd.attach(optimizer, wd.Decoupled(0.1), model=embedding, on="all")
-    embedding(torch.tensor([1, 2])).sum().backward()
-    before = embedding.weight.detach().clone()
-    with pytest.raises(
-        wd.InputError, match=r"sparse gradient.*weight = 2 of 5 rows; leave the parameter out"
-    ):
-        optimizer.step()
-    assert torch.equal(embedding.weight, before)
 
 
 def test_lr_that_grows_beyond_reach_stops_the_step():

@@ -37,6 +37,7 @@ class Pull:
         sgd: momentum, dampening and nesterov, where the decay passes through them.
         why: what was seen of its form.
         at_random: the weights are rounded at random, so that no decay is too fine for them.
+        sparse: whether it can go by a sparse gradient.
     """
 
     by: str
@@ -49,6 +50,7 @@ class Pull:
     sgd: tuple[float, float, bool] | None = None
     why: str = ""
     at_random: bool = False
+    sparse: bool = False
 
     def removed(self, lrs: np.ndarray) -> np.ndarray | None:
         """What one step takes from a weight without gradient, momentum aside; None where that is not known.
@@ -169,7 +171,18 @@ class Pulls:
             sgd = _sgd(optimizer, group) if form == "coupled" else None
             if at > 0:
                 law, at_random = strength.law, decay.rounding == "stochastic"
-                own = Pull(rule.shown, True, at, form, law, strength.lr_max, sgd=sgd, at_random=at_random)
+                sparse = decay.sparse is not None
+                own = Pull(
+                    rule.shown,
+                    True,
+                    at,
+                    form,
+                    law,
+                    strength.lr_max,
+                    sgd=sgd,
+                    at_random=at_random,
+                    sparse=sparse,
+                )
                 found.append(own)
         return found
 

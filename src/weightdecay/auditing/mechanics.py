@@ -28,12 +28,14 @@ def mechanics(live: Live, pulls: Pulls, scaler: Any) -> Iterator[Draft]:
 
 
 def _sparse(live: Live, pulls: Pulls) -> Iterator[Draft]:
-    names = [one.name for one in live.held if pulls.all(one) and _has_sparse_gradient(one)]
+    held = [one for one in live.held if not all(pull.sparse for pull in pulls.all(one))]
+    names = [one.name for one in held if _has_sparse_gradient(one)]
     if names:
         message = (
             "{n} decaying parameter{ has a sparse gradient|s have sparse gradients}: the step will raise"
         )
-        yield Draft("WD501", tuple(names), message, "leave them out of the decay, or build with sparse=False")
+        fix = "leave them out of the decay, attach wd.Decoupled instead, or build with sparse=False"
+        yield Draft("WD501", tuple(names), message, fix)
 
 
 def _has_sparse_gradient(one: Held) -> bool:

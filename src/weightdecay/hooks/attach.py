@@ -12,6 +12,7 @@ from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.ranks import Meeting, check_shards, told
 from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
+from weightdecay.hooks.sparse import Sparse, check_sparse
 from weightdecay.hooks.strengths import check_strengths
 from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Chain, Rule, rules_of
@@ -34,6 +35,7 @@ def attach(
     compile: bool = False,
     rounding: str = "nearest",
     seed: int = 0,
+    sparse: str = "lazy",
 ) -> Decay:
     """Make an optimizer decay its parameters by a rule, inside its own `step`.
 
@@ -62,6 +64,11 @@ def attach(
             twice the width, piece by piece, and rounded up or down at random, so that it happens on
             average; `decay.happened()` says how much of it did. The update is rounded by the optimizer.
         seed: of that randomness, which `state_dict` keeps; torch's own generators are left alone.
+        sparse: of parameters whose gradient is sparse (`nn.Embedding(sparse=True)`), "lazy": a row catches up
+            with all the decay it has missed before it is looked up (with `model=`; else in the step that
+            touches it) and on `Decay.flush`, and then is what dense decay makes it; or "touched": the rule
+            acts on the rows in the gradient alone. `L2` adds to the gradient of every row, so that only the
+            second can be done: it is refused until you say so.
 
     Convention: each rule says how lr multiplies. A half-life without learning rate (neither `HalfLife(lr=)`
     nor `schedule`) holds at every lr. With gradient accumulation a step is an optimizer step.
@@ -86,12 +93,15 @@ def attach(
     check_rounding(rounding, rules, compile)
     at_random = rounding == "stochastic"
     check_optimizer(optimizer)
+    check_sparse(sparse, optimizer, rules, at_random)
     if model is not None and not isinstance(model, nn.Module):
         raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
+    # SGD and Adagrad refuse their own decay where a gradient is sparse.
+    by_hooks = sparse == "touched" and any(one.coupled for one in rules)
     with Meeting(optimizer) as meeting:  # of the ranks, where parameters are sharded
         check_native(optimizer, leave_out=lowered(optimizer))
         setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
-        plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random)
+        plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random, by_hooks=by_hooks)
         _check_free(optimizer, plan)
         if not plan.all_targets:
             raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
@@ -101,12 +111,13 @@ def attach(
             warnings.warn(line, WeightDecayWarning, stacklevel=2)
         own = Rounding(count(seed, "seed", least=0)) if at_random else None
         check_shards(optimizer, plan.all_targets)
-        meeting.agree(told(optimizer, rule.shown, plan, rounding=rounding, seed=seed, compile=compile))
+        meeting.agree(told(optimizer, rule.shown, plan, rounding=rounding, seed=seed, sparse=sparse))
     planner = functools.partial(
-        make_plan, optimizer, rules, model, on, setting, again=True, at_random=at_random
+        make_plan, optimizer, rules, model, on, setting, again=True, at_random=at_random, by_hooks=by_hooks
     )
+    rows = Sparse(sparse, optimizer, rules, model, at_random)
     with Meeting(optimizer) as meeting:  # again: a rule may not be able to start on one of them
-        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, own)
+        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, rows, own)
         try:
             meeting.agree({})
         except InputError:

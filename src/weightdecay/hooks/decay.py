@@ -1,33 +1,28 @@
 """A rule at work: what happens around an optimizer's step."""
 
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, optim
 
-from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.errors import InputError
 from weightdecay.hooks import apply
-from weightdecay.hooks.moments import check_second_moment, mean_second_moment
 from weightdecay.hooks.native import Native
-from weightdecay.hooks.plan import Plan, Planner, Target, signature
-from weightdecay.hooks.ranks import check_size
-from weightdecay.hooks.refuse import check_capture, check_gradient, check_native
+from weightdecay.hooks.plan import Plan, Planner, signature
+from weightdecay.hooks.refuse import check_capture, check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
+from weightdecay.hooks.sparse import Sparse
+from weightdecay.hooks.stack import makes_state, nested
 from weightdecay.hooks.states import States
-from weightdecay.hooks.strengths import check_rate, plain
+from weightdecay.hooks.strengths import plain
+from weightdecay.hooks.telling import Telling
 from weightdecay.hooks.update import readable
 from weightdecay.hooks.views import seen
 from weightdecay.rules import Rule, Step
-from weightdecay.rules.strength import GroupStrength
 from weightdecay.units.numbers import count, number
-
-# A rule's position, a parameter group and its parameters that have a gradient.
-Work = tuple[int, dict[str, Any], list[apply.Live]]
 
 
 class Decay:
@@ -54,16 +49,17 @@ class Decay:
         plan: Plan,
         planner: Planner,
         compiled: bool,
+        sparse: Sparse,
         rounding: Rounding | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.steps, self.factor = 0, 1.0
         self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
-        self._signature = signature(optimizer)
-        # Rules that look at the update come late, those that act on what the step left last.
-        self._order = sorted(range(len(rules)), key=lambda r: (rules[r].after, rules[r].needs_update))
+        self._signature, self._sparse = signature(optimizer), sparse
         self._states = States(rules)
         self._states.add(plan.all_targets)
+        self._sparse.follow(plan.all_targets, self._states)
+        self._telling = Telling(optimizer, rules, self._states, sparse)
         self._native = Native(optimizer)
         self._memory = apply.Memory()
         self._rounding = rounding
@@ -72,7 +68,7 @@ class Decay:
         # Rules that wait for the step, and the weights before it, where u is not readable.
         self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
         self._afterwards: list[tuple[int, list[apply.Live]]] = []  # rules that act after the step
-        self._skipped = self._acted = self._above_peak = False
+        self._skipped = self._acted = False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
         self._handles = [
@@ -87,12 +83,23 @@ class Decay:
         self._handles = []
         self._drop_half_done()
         self._native.put_back()
+        self._sparse.close()
+
+    def flush(self) -> None:
+        """Let every row that waits for its decay catch up: before weights are read or written by other hands.
+
+        Rows wait where gradients are sparse (`attach(sparse="lazy")`). State dicts and `detach` do it by
+        themselves.
+        """
+        self._sparse.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on as if never stopped: rule, step, factor, and tensors by parameter name.
 
-        Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`.
+        Plain values and tensors only: it survives `torch.save` and `torch.load(weights_only=True)`. Rows that
+        wait for their decay catch up, so that the weights saved with it are current.
         """
+        self.flush()
         return {
             # A key of its own: a distributed checkpoint of another rule is refused before anything is loaded.
             "stamp": {self.shown: True},
@@ -131,6 +138,7 @@ class Decay:
         if self._rounding is not None:
             self._rounding.load(rounding)
         self._states.load(state_dict["parameters"], self.plan.all_targets)
+        self._sparse.reset()
         self.steps, self.factor = steps, factor
 
     def strengths(self) -> list[float]:
@@ -139,6 +147,11 @@ class Decay:
             0.0 if strength is None else plain(strength.at(self.steps)) * self.factor
             for strength in self.plan.strengths[0]
         ]
+
+    @property
+    def sparse(self) -> str | None:
+        """How it decays by sparse gradients: "lazy", "touched", or None where they are refused."""
+        return self._sparse.how if self._sparse.refused is None else None
 
     @property
     def rounding(self) -> str:
@@ -170,6 +183,8 @@ class Decay:
         if self._rounding is not None:
             done = f", {self._rounding.happened().ratio:.2%} of the decay happened" if self.steps else ""
             title += f", rounded at random{done}"
+        if self._sparse.lazy:
+            title += f", rows of {', '.join(self._sparse.lazy)} when touched"
         return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
@@ -183,11 +198,8 @@ class Decay:
         self._open, self._inner = True, 0
         self._drop_half_done()
         self._refresh()
-        if torch.cuda.is_current_stream_capturing():
-            by_hooks = any(
-                targets and i not in self.plan.native for i, targets in enumerate(self.plan.targets)
-            )
-            check_capture(self.rules, by_hooks)
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            check_capture(self.rules, by_hooks=self._by_hooks)
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
@@ -223,7 +235,7 @@ class Decay:
         self._open = False
         self._give_back_gradients()
         if not self._skipped:
-            if not self._acted and len(self.plan.native) < sum(map(bool, self.plan.targets)):
+            if not self._acted and self._by_hooks:
                 raise InputError(
                     "the optimizer did not evaluate its closure, so nothing decayed",
                     "closure",
@@ -237,6 +249,11 @@ class Decay:
             self.steps += 1
         self._waiting.clear()
         self._afterwards.clear()
+
+    @property
+    def _by_hooks(self) -> bool:
+        """Whether there is a group that the optimizer does not decay by itself."""
+        return len(self.plan.native) < sum(map(bool, self.plan.targets))
 
     def _drop_half_done(self) -> None:
         """Forget what a step that failed half way left behind."""
@@ -256,6 +273,7 @@ class Decay:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
+            self._sparse.follow(plan.all_targets, self._states)
         self._lower()
         check_native(self.optimizer, leave_out=lowered(self.optimizer))
 
@@ -265,7 +283,7 @@ class Decay:
         for i, switches in self.plan.native.items():
             strength, lr = self.plan.strength(0, i), self.optimizer.param_groups[i]["lr"]
             at = strength.at(self.steps) * self.factor * self.plan.targets[i][0].scale
-            self._check(i, rule, strength, strength.rate(at, lr))
+            self._telling.check(i, rule, strength, strength.rate(at, lr), self.steps)
             options[i] = {**switches, "weight_decay": at if rule.coupled else strength.native(at, lr)}
         for i, own in options.items():  # every check is done before the first option changes
             self._native.set(i, own)
@@ -278,15 +296,17 @@ class Decay:
             return penalty
         if self._rounding is not None:
             self._rounding.at(self.steps)
-        work = list(self._work())  # every check is done before the first tensor changes
-        for r, group, live in work:
+        # Every check is done before the first tensor changes.
+        for r, group, live in list(self._telling.work(self.plan, self.steps, self.factor)):
             rule = self.rules[r]
+            if self._acted and not rule.coupled:
+                continue
+            live, penalised = self._sparse.take(rule, group, live)
+            self._gradients += penalised
             if rule.coupled:
                 if isinstance(self.optimizer, optim.LBFGS):
                     penalty = penalty + sum(rule.penalty(seen(w), step) for w, step in live)
                 self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
-            elif self._acted:
-                continue
             elif rule.after:
                 self._afterwards.append((r, [(w, self._starting(w, step)) for w, step in live]))
             elif not rule.needs_update:
@@ -304,100 +324,6 @@ class Decay:
     def _starting(self, w: Tensor, step: Step) -> Step:
         """The step with the weight before it; rules that act afterwards come last and share the copy."""
         return replace(step, before=self._memory.whole(w, "start").copy_(w))
-
-    def _work(self) -> Iterator[Work]:
-        """What is to be done, in order."""
-        size = (
-            mean_second_moment(self.optimizer)
-            if any(rule.needs_second_moment for rule in self.rules)
-            else None
-        )
-        check_size(size, self.optimizer, self.plan)
-        for r in self._order:
-            rule = self.rules[r]
-            for i, targets in enumerate(self.plan.targets):
-                live = [target for target in targets if target.parameter.grad is not None]
-                if not live or i in self.plan.native:
-                    continue
-                group, strength = self.optimizer.param_groups[i], self.plan.strength(r, i)
-                at = strength.at(self.steps) * self.factor
-                rate = strength.rate(at, group["lr"])
-                told = {scale: (rate * scale, at * scale) for scale in {target.scale for target in live}}
-                for scaled, _ in told.values():
-                    self._check(i, rule, strength, scaled)
-                    if rule.needs_second_moment:
-                        check_second_moment(size, scaled, f"parameter group {i}", self.steps)
-                for target in live:
-                    check_gradient(target.name, target.parameter)
-                yield (
-                    r,
-                    group,
-                    [(one.parameter, self._told(one, r, told[one.scale], group, size)) for one in live],
-                )
-
-    def _told(
-        self,
-        target: Target,
-        r: int,
-        numbers: tuple[float | Tensor, float | Tensor],
-        group: Mapping[str, Any],
-        size: Tensor | None,
-    ) -> Step:
-        """What a rule is told about a parameter."""
-        partner = self.plan.partners[r].get(target.name)
-        if partner is not None:  # as it is now: it may decay itself before its turn to be read comes
-            partner = partner.detach().clone()
-        return Step(
-            *numbers,
-            state=self._states.of(target, r),
-            lr=group["lr"],
-            second_moment=size,
-            partner=partner,
-            name=target.name,
-        )
-
-    def _check(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor) -> None:
-        """Refuse a step that would remove a whole weight; warn once when lr is above its peak."""
-        if rule.coupled or not rule.paced:
-            return
-        lr = self.optimizer.param_groups[group]["lr"]
-        check_rate(group, strength.law, rate, lr, self.steps)
-        if strength.lr_max is None or isinstance(lr, Tensor) or self._above_peak:
-            return
-        if lr > strength.lr_max * (1 + 1e-6):
-            self._above_peak = True
-            warnings.warn(
-                f"lr = {float(lr):g} of parameter group {group} is above lr_max = {strength.lr_max:g} at "
-                f"step {self.steps}: {type(rule).__name__} decays more than it says; give the true peak",
-                WeightDecayWarning,
-                stacklevel=2,
-            )
-
-
-def nested(optimizer: optim.Optimizer) -> bool:
-    """Whether this step is called by a step of the same optimizer.
-
-    torch runs the hooks in every class whose `step` it has wrapped, so a subclass that calls
-    `super().step()` runs them twice. (A step that is open and not on the stack was left by an exception.)
-    """
-    frame, found = sys._getframe(), 0
-    while frame is not None:
-        if frame.f_code.co_qualname.endswith("profile_hook_step.<locals>.wrapper"):
-            found += frame.f_locals.get("self") is optimizer
-        frame = frame.f_back
-    return found > 1
-
-
-def makes_state(optimizer: optim.Optimizer) -> bool:
-    """Whether torch's distributed checkpoints make a step that is none, so that the optimizer has a state."""
-    if optimizer.state:
-        return False
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "_init_optim_state":
-            return True
-        frame = frame.f_back
-    return False
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

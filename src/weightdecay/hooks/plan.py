@@ -76,6 +76,7 @@ def make_plan(
     setting: Setting,
     again: bool = False,
     at_random: bool = False,
+    by_hooks: bool = False,
 ) -> Plan:
     """Decide for every parameter of the optimizer.
 
@@ -87,6 +88,7 @@ def make_plan(
         setting: what is known about the training.
         again: training goes on, so a group may select nothing any more.
         at_random: weights are rounded at random, which no optimizer does by itself.
+        by_hooks: the optimizer's own decay is not what is meant.
 
     Raises:
         InputError: a parameter is not in the model, stands twice in the optimizer or cannot decay; a
@@ -110,7 +112,7 @@ def make_plan(
         )
         for rule in rules
     )
-    native = {} if at_random else _native(optimizer, rules, targets, strengths)
+    native = {} if at_random or by_hooks else _native(optimizer, rules, targets, strengths)
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)

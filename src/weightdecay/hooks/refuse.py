@@ -56,8 +56,6 @@ def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
     name = type(optimizer).__name__
     if any(group.get("differentiable") for group in optimizer.param_groups):
         return f"{name} with differentiable=True, whose step is part of a graph", "use a rule it brings along"
-    if isinstance(optimizer, optim.SparseAdam):
-        return f"{name}, whose gradients are sparse", "use a dense optimizer"
     if isinstance(optimizer, optim.LBFGS) and not rule.coupled:
         return (
             f"{name}, which evaluates the loss several times a step and takes curvature from the weights' "
@@ -143,19 +141,3 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
 def _is_flattened(parameter: Tensor) -> bool:
     """Whether older sharding (FSDP1) has laid it into one with others, or made it a view of such a one."""
     return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
-
-
-def check_gradient(name: str, parameter: Tensor) -> None:
-    """Refuse a gradient that decay does not work with yet.
-
-    Raises:
-        InputError: it is sparse.
-    """
-    gradient = parameter.grad
-    if gradient is not None and gradient.is_sparse:
-        raise InputError(
-            "a sparse gradient is not supported yet: decay would touch every row",
-            name,
-            f"{gradient._nnz()} of {gradient.shape[0]} rows",
-            "leave the parameter out with on=, or build the embedding with sparse=False",
-        )

@@ -14,8 +14,8 @@ from torch import Tensor, nn, optim
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
 from weightdecay.groups.suggest import closest
-from weightdecay.hooks.decay import nested
 from weightdecay.hooks.refuse import check_optimizer
+from weightdecay.hooks.stack import nested
 from weightdecay.monitor.burst import Burst
 from weightdecay.monitor.equilibrium import equilibrium_norm, kappa_of
 from weightdecay.monitor.rates import Intent, Multiple, intents

@@ -98,6 +98,15 @@ class Rule:
             if isinstance(value := getattr(self, f.name), list):
                 object.__setattr__(self, f.name, tuple(value))
 
+    @property
+    def composes(self) -> bool:
+        """Whether decays by the rates r and s are one decay by 1 - (1 - r)(1 - s), whatever they are.
+
+        Then the rows of a sparse gradient can catch up with several decays at once: `decayed` gets rows and a
+        column of rates, and may read nothing else of the step but its own state.
+        """
+        return False
+
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the weight after the decay alone; a new tensor."""
         return w * (1 - step.rate)

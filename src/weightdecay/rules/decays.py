@@ -71,6 +71,11 @@ class Decoupled(Rule):
 
     native = "decoupled"
 
+    @property
+    def composes(self) -> bool:
+        """Yes: factors multiply; unless a subclass does something else."""
+        return (type(self).decayed, type(self).decay_) == (Rule.decayed, Rule.decay_)
+
 
 @dataclass(frozen=True)
 class Independent(Decoupled):
@@ -205,6 +210,13 @@ class Toward(Rule):
             )
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError("not a share of the old point", "ema", self.ema, "give a number between 0 and 1")
+
+    @property
+    def composes(self) -> bool:
+        """Yes, toward a point that stays; unless a subclass does something else."""
+        return (
+            self.ema is None and type(self).decayed is Toward.decayed and type(self).decay_ is Toward.decay_
+        )
 
     def start(self, w: Tensor, name: str) -> dict[str, Tensor]:
         """Return a copy of the point w_0."""

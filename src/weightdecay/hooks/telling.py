@@ -1,0 +1,115 @@
+"""What every rule is told at a step: parameters, rates, sizes; checked before the first tensor changes."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, optim
+
+from weightdecay.errors import WeightDecayWarning
+from weightdecay.hooks.apply import Live
+from weightdecay.hooks.moments import check_second_moment, mean_second_moment
+from weightdecay.hooks.plan import Plan, Target
+from weightdecay.hooks.ranks import check_size
+from weightdecay.hooks.sparse import Sparse
+from weightdecay.hooks.states import States
+from weightdecay.hooks.strengths import check_rate
+from weightdecay.rules import Rule, Step
+from weightdecay.rules.strength import GroupStrength
+
+# A rule's position, a parameter group and its parameters that have a gradient.
+Work = tuple[int, dict[str, Any], list[Live]]
+
+
+class Telling:
+    """Makes, at each step, the work of all rules.
+
+    Args:
+        optimizer: the optimizer.
+        rules: the rules.
+        states: what they keep.
+        sparse: what is done with sparse gradients.
+    """
+
+    def __init__(
+        self, optimizer: optim.Optimizer, rules: tuple[Rule, ...], states: States, sparse: Sparse
+    ) -> None:
+        self._optimizer, self._rules, self._states, self._sparse = optimizer, rules, states, sparse
+        # Rules that look at the update come late, those that act on what the step left last.
+        self._order = sorted(range(len(rules)), key=lambda r: (rules[r].after, rules[r].needs_update))
+        self._above_peak = False
+
+    def work(self, plan: Plan, step: int, factor: float) -> Iterator[Work]:
+        """What is to be done by hooks, in order.
+
+        Raises:
+            InputError: a strength, a gradient or a size that no step can be made with.
+        """
+        size = self._size(plan)
+        for r in self._order:
+            rule = self._rules[r]
+            for i, targets in enumerate(plan.targets):
+                live = [target for target in targets if target.parameter.grad is not None]
+                self._sparse.check(live, native=i in plan.native)
+                if not live or i in plan.native:
+                    continue
+                group, strength = self._optimizer.param_groups[i], plan.strength(r, i)
+                at = strength.at(step) * factor
+                rate = strength.rate(at, group["lr"])
+                told = {scale: (rate * scale, at * scale) for scale in {target.scale for target in live}}
+                for scaled, _ in told.values():
+                    self.check(i, rule, strength, scaled, step)
+                    if rule.needs_second_moment:
+                        check_second_moment(size, scaled, f"parameter group {i}", step)
+                yield r, group, [(one.parameter, self._told(plan, one, r, told, group, size)) for one in live]
+
+    def _size(self, plan: Plan) -> Tensor | None:
+        """The size of all gradients, where a rule looks at it."""
+        if not any(rule.needs_second_moment for rule in self._rules):
+            return None
+        size = mean_second_moment(self._optimizer)
+        check_size(size, self._optimizer, plan)
+        return size
+
+    def _told(
+        self,
+        plan: Plan,
+        target: Target,
+        r: int,
+        numbers: Mapping[float, tuple[float | Tensor, float | Tensor]],
+        group: Mapping[str, Any],
+        size: Tensor | None,
+    ) -> Step:
+        """What a rule is told about a parameter."""
+        partner = plan.partners[r].get(target.name)
+        if partner is not None:  # as it is now: it may decay itself before its turn to be read comes
+            partner = partner.detach().clone()
+        return Step(
+            *numbers[target.scale],
+            state=self._states.of(target, r),
+            lr=group["lr"],
+            second_moment=size,
+            partner=partner,
+            name=target.name,
+        )
+
+    def check(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor, step: int) -> None:
+        """Refuse a step that would remove a whole weight; warn once when lr is above its peak.
+
+        Raises:
+            InputError: the rate is 1 or more, or not a number.
+        """
+        if rule.coupled or not rule.paced:
+            return
+        lr = self._optimizer.param_groups[group]["lr"]
+        check_rate(group, strength.law, rate, lr, step)
+        if strength.lr_max is None or isinstance(lr, Tensor) or self._above_peak:
+            return
+        if lr > strength.lr_max * (1 + 1e-6):
+            self._above_peak = True
+            warnings.warn(
+                f"lr = {float(lr):g} of parameter group {group} is above lr_max = {strength.lr_max:g} at "
+                f"step {step}: {type(rule).__name__} decays more than it says; give the true peak",
+                WeightDecayWarning,
+                stacklevel=2,
+            )
