@@ -1,6 +1,6 @@
 """What decay costs an embedding with sparse gradients, over the sparse optimizer alone, in one run.
 
-    .venv/bin/python benchmarks/sparse.py [--rounds 201] [--threads 2]
+    .venv/bin/python benchmarks/sparse.py [--rounds 201] [--threads 2 | --cpu]
 
 An embedding of 1,000,000 × 64 in float32, 1,000 rows a step, drawn uniformly: nearly every row has missed
 decay when it comes, which is the dearest case for the lazy way. Every candidate has a table and state of its
@@ -8,6 +8,7 @@ own; each round gives all of them the same rows, in an order drawn anew, and a r
 round. "iteration" is zero_grad, forward, backward and step; "step" is `optimizer.step()` alone. Dense decay
 is there twice: the sparse optimizer beside a multiplication of the whole table, and a dense gradient under
 the rule with torch's own dense optimizer; it has rounds of its own, since it empties the caches.
+On a machine that others use, `--cpu` counts the processor time of one thread.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import weightdecay as wd
 
 warnings.simplefilter("ignore", wd.WeightDecayWarning)  # strengths here are for timing, not for training
 ROWS, WIDTH, BATCH, WARM, LR, STRENGTH = 1_000_000, 64, 1_000, 10, 1e-3, 0.1
+DENSE = ["alone", "the whole table times a factor", "dense gradient"]
 GOAL, PARTS = 1.3, ("iteration, ms", "step, ms")
 Training = tuple[nn.Embedding, optim.Optimizer]
 KINDS: dict[str, tuple[Callable[..., optim.Optimizer], Callable[..., optim.Optimizer]]] = {
@@ -82,19 +84,21 @@ CANDIDATES: dict[str, Callable[[str], Training]] = {
 }
 
 
-def iteration(training: Training, rows: Tensor) -> tuple[float, float]:
+def iteration(
+    training: Training, rows: Tensor, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Seconds of one iteration, and of its step."""
     embedding, optimizer = training
-    start = time.perf_counter()
+    start = clock()
     optimizer.zero_grad()
     embedding(rows).square().sum().backward()
-    middle = time.perf_counter()
+    middle = clock()
     optimizer.step()
-    end = time.perf_counter()
+    end = clock()
     return end - start, end - middle
 
 
-def times(kind: str, names: Sequence[str], rounds: int) -> None:
+def times(kind: str, names: Sequence[str], rounds: int, clock: Callable[[], float]) -> None:
     """Print what candidates take over the optimizer alone."""
     trainings = {name: CANDIDATES[name](kind) for name in names}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -102,7 +106,7 @@ def times(kind: str, names: Sequence[str], rounds: int) -> None:
     for round_ in range(WARM + rounds):
         rows = torch.randint(ROWS, (BATCH,), generator=generator)
         for name in order.sample(names, len(names)):
-            found = iteration(trainings[name], rows)
+            found = iteration(trainings[name], rows, clock)
             if round_ >= WARM:
                 seconds[name].append(found)
     for name, own in seconds.items():
@@ -117,7 +121,7 @@ def times(kind: str, names: Sequence[str], rounds: int) -> None:
 
 
 def memory(kind: str, name: str) -> float:
-    """MB at the peak of ten iterations and a state dict, in a process of its own, above what it began with."""
+    """MB at the peak of ten iterations and a state dict, in a process of its own, above its beginning."""
     reading, writing = os.pipe()
     if not (child := os.fork()):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -141,15 +145,18 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rounds", type=int, default=201)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu", action="store_true")
     arguments = parser.parse_args()
+    clock = time.thread_time if arguments.cpu else time.perf_counter
+    threads = 1 if arguments.cpu else arguments.threads
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     peaks = {kind: [f"{name} {memory(kind, name):.0f}" for name in CANDIDATES] for kind in KINDS}
-    torch.set_num_threads(arguments.threads)
-    print(f"{platform.machine()}, torch {torch.__version__}, {arguments.threads} threads, float32")
+    torch.set_num_threads(threads)
+    print(f"{platform.machine()}, torch {torch.__version__}, {threads} threads, float32")
     print(f"{ROWS:,} × {WIDTH}, {BATCH:,} rows a step, {arguments.rounds} rounds")
     columns = "".join(f"{what:>16}{'ratio':>8}{'quartiles':>18}" for what in PARTS)
     for kind in KINDS:
         print(f"\n{kind:32}{columns}")
-        times(kind, ["alone", "lazy", "touched"], arguments.rounds)
-        times(kind, ["alone", "the whole table times a factor", "dense gradient"], arguments.rounds // 5)
+        times(kind, ["alone", "lazy", "touched"], arguments.rounds, clock)
+        times(kind, DENSE, arguments.rounds // 5, clock)
         print(f"peak memory, MB: {', '.join(peaks[kind])}")

@@ -164,6 +164,17 @@ def test_tied_weights_and_steps_whose_gradient_is_dense(in_head):
     torch.testing.assert_close(*ends, rtol=0, atol=1e-11)
 
 
+def test_a_dense_gradient_out_of_sight_of_every_hook():
+    ends = []
+    for sparse in (True, False):
+        model, optimizer, _ = lazy(model=embedding(sparse))
+        train(model, optimizer, 10)
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        ends.append(model.weight.detach().clone())  # current, without a flush
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
+
+
 def test_momentum_that_became_dense_moves_every_row():
     ends = []
     for sparse in (True, False):
@@ -385,6 +396,10 @@ def test_weights_written_by_hand_and_a_decay_state_loaded_after_them():
     model, optimizer, decay = lazy()
     saved = decay.state_dict()
     train(model, optimizer)
+    twin = copy.deepcopy(model)
+    decay.state_dict()
+    assert torch.equal(model.weight, twin.weight)
+    train(model, optimizer)
     written = torch.ones_like(model.weight)
     model.weight.data.copy_(written)  # not by load_state_dict
     decay.load_state_dict(saved)
@@ -415,7 +430,7 @@ def test_load_state_dict_that_leaves_the_table_out_loses_no_decay():
 
 
 def test_copies_of_a_model_are_current_and_independent():
-    model, optimizer, decay = lazy()
+    model, optimizer, decay = lazy(rule=wd.Decoupled(lambda _: 0.3))  # pickles, though a function does not
     train(model, optimizer)
     file = io.BytesIO()
     torch.save(model, file)
@@ -468,6 +483,9 @@ def test_a_model_that_changes_its_type():
     for model, optimizer, decay in models:
         train(model, optimizer, 6)
         model.double()
+        with torch.inference_mode():  # what is made again here has to stay usable
+            model(torch.arange(N))
+        decay.load_state_dict(decay.state_dict())
         train(model, optimizer, 6, seed=2)
         decay.flush()
     torch.testing.assert_close(models[0][0].weight, models[1][0].weight, rtol=0, atol=1e-6)
