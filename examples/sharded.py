@@ -79,9 +79,8 @@ class Training:
         model, optimizer = state_dict["model"], state_dict["optimizer"]
         set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
         self.schedule.load_state_dict(state_dict["schedule"])
-        self.decay.load_state_dict(
-            state_dict["decay"]
-        )  # last: an optimizer that is set may take a step first
+        # After the optimizer's, which may take an empty step to make what it then overwrites.
+        self.decay.load_state_dict(state_dict["decay"])
         self.step, self.looks = state_dict["step"], state_dict["looks"]
 
     def take_step(self, batch: Tensor) -> None:

@@ -27,17 +27,17 @@ def results(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def weights(folder):
-    """The weights in the last checkpoint."""
+def saved(folder):
+    """What is in the last checkpoint."""
     dcp_to_torch_save(folder / "checkpoints" / "step-000020", folder / "last.pt")
-    return torch.load(folder / "last.pt", weights_only=True)["training"]["model"]
+    return torch.load(folder / "last.pt", weights_only=True)["training"]
 
 
 def assert_close(folder, other, tolerance):
     """Losses and norms, and the weights as one vector."""
     looks = [[tuple(look.values()) for look in results(one)["looks"]] for one in (folder, other)]
     torch.testing.assert_close(*map(torch.tensor, looks), rtol=tolerance, atol=0)
-    mine, theirs = (torch.cat([w.flatten() for w in weights(one).values()]) for one in (folder, other))
+    mine, theirs = (torch.cat([w.flatten() for w in saved(one)["model"].values()]) for one in (folder, other))
     assert (mine - theirs).norm() <= tolerance * mine.norm()
 
 
@@ -60,17 +60,18 @@ def test_a_killed_process_costs_no_bits(runs, tmp_path):
     mine, whole = results(tmp_path), results(runs[2])
     assert (mine.pop("resumed_at"), whole.pop("resumed_at")) == (8, 0)
     assert mine == whole
+    assert saved(tmp_path)["decay"]["steps"] == 20
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000020"]
 
 
 def test_the_number_of_processes_is_rounding(runs, tmp_path):
-    """Also where it changes on the way. A weight near zero, or its gradient, may get the other sign."""
-    assert_close(runs[1], runs[2], 1e-3)
+    """Also where it changes on the way."""
+    assert_close(runs[1], runs[2], 2e-5)
     with pytest.raises(mp.ProcessExitedException, match="SIGKILL"):
         ranks.spawn(trained, 1, tmp_path, "--kill-at", "14")
     ranks.spawn(trained, 3, tmp_path)
     assert (results(tmp_path)["processes"], results(tmp_path)["resumed_at"]) == (3, 8)
-    assert_close(runs[1], tmp_path, 1e-3)
+    assert_close(runs[1], tmp_path, 2e-5)
 
 
 @pytest.mark.parametrize(
