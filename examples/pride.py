@@ -149,6 +149,13 @@ def loss(model: nn.Module, windows: Tensor) -> Tensor:
     return F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
 
 
+def novel() -> tuple[Tensor, int]:
+    """The novel as numbers, and how many different letters it has."""
+    text = NOVEL.read_text(encoding="utf-8")
+    letters = {letter: i for i, letter in enumerate(sorted(set(text)))}
+    return torch.tensor([letters[letter] for letter in text]), len(letters)
+
+
 def windows(text: Tensor, starts: Tensor) -> Tensor:
     """Stretches of CONTEXT letters and the one that follows."""
     return text.unfold(0, CONTEXT + 1, 1)[starts]
@@ -248,11 +255,9 @@ def options(words: list[str] | None) -> argparse.Namespace:
 
 def prepare(args: argparse.Namespace) -> tuple[list[Training], Tensor, Tensor]:
     """The trainings, all from the same weights; the text to train on; the end of the novel to validate on."""
-    novel = NOVEL.read_text(encoding="utf-8")
-    letters = {letter: i for i, letter in enumerate(sorted(set(novel)))}
-    text = torch.tensor([letters[letter] for letter in novel])
+    text, letters = novel()
     torch.manual_seed(args.seed)
-    start = Reader(len(letters), args.width)
+    start = Reader(letters, args.width)
     trainings = [Training(rule, start, args.steps, args.half_lives) for rule in args.rules]
     return trainings, text[: args.text], text[-len(text) // 10 :]
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import tempfile
 import time
@@ -61,7 +60,6 @@ def _rank(
     rank: int, function: Callable[..., Any], ranks: int, folder: str, timeout: float, args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"RANK": f"{rank}", "WORLD_SIZE": f"{ranks}", "LOCAL_RANK": f"{rank}"}
     try:
         dist.init_process_group(
             "gloo",
