@@ -19,7 +19,7 @@ from weightdecay.ridge.folds import Splits, splits
 from weightdecay.ridge.from_files import path_of_file
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.leaks import leak
-from weightdecay.ridge.linalg import one_pool
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route, Scheme
 from weightdecay.ridge.strength import strength
@@ -28,6 +28,7 @@ from weightdecay.ridge.tall import tall
 COPIES = 6  # of the inputs, for their singular values
 
 
+@on_cpu
 def ridge_path(
     X: Any,
     y: Any,
