@@ -14,6 +14,13 @@ hypothesis.settings.register_profile("same every time", derandomize=True, deadli
 hypothesis.settings.load_profile("same every time")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` run where there is one."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def figures_closed():
     """Pyplot keeps every figure until it is closed, and warns from the 21st on."""

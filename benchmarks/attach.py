@@ -3,14 +3,20 @@
     .venv/bin/python benchmarks/attach.py            both tables
     .venv/bin/python benchmarks/attach.py --memory   the memory table alone
     .venv/bin/python benchmarks/attach.py --time ''   the times alone
+    .venv/bin/python benchmarks/attach.py --weights both --parameters 2e6 --device cpu   a large model, below
 
 Time: a transformer's 33 million parameters, fused AdamW with its own decay as the base. Every candidate has
 weights and state of its own and takes one step in turn, so a busy machine slows all of them; a ratio is of
 neighbours in one round. Bytes: fused AdamW reads w, g, m, v and writes w, m, v, 28 bytes a parameter; a
 second pass that multiplies w moves 8 more (1.29 ×), one that also looks at g and m 16 more (1.57 ×).
+
+With `--weights` or `--parameters`, and always on a GPU, times are of Decoupled and Cautious on a model of so
+many parameters, each beside a base of its own, in float32 with a bfloat16 copy and in bfloat16: see
+`attach_pairs.py`.
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -28,9 +34,11 @@ import torch
 from torch import Tensor, nn, optim
 
 import weightdecay as wd
+from attach_pairs import pairs
+from devices import device_of, name_of
 
 warnings.simplefilter("ignore", wd.WeightDecayWarning)  # strengths here are for timing, not for training
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cpu"  # --device
 WIDTH, LAYERS, ROUNDS, WARM = 512, 10, 21, 3
 LR, STRENGTH, PEAK = 1e-4, 0.1, 2e-4
 # Candidates by name: how they are made from named parameters, and the most they may cost.
@@ -94,12 +102,6 @@ CANDIDATES: dict[str, tuple[Maker, float]] = {
 }
 
 
-def wait() -> None:
-    """Let the device finish."""
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 def times(only: str) -> None:
     """Print the step time of every candidate over the base's."""
     first = parameters()
@@ -109,10 +111,8 @@ def times(only: str) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in optimizers}
     for round_ in range(WARM + ROUNDS):
         for name, optimizer in optimizers.items():
-            wait()
             start = time.perf_counter()
             optimizer.step()
-            wait()
             if round_ >= WARM:
                 seconds[name].append(time.perf_counter() - start)
     count = sum(w.numel() for _, w in first)
@@ -123,7 +123,7 @@ def times(only: str) -> None:
     for name, own in seconds.items():
         ratios = [mine / theirs for mine, theirs in zip(own, base, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        goal = f"≤ {CANDIDATES[name][1] if DEVICE == 'cpu' else 1.1:.2f}"
+        goal = f"≤ {CANDIDATES[name][1]:.2f}"
         spread = f"{low:.2f} - {high:.2f}"
         print(f"{name:34}{statistics.median(own) * 1e3:10.1f}{middle:8.2f}{spread:>16}{goal:>8}")
 
@@ -162,6 +162,9 @@ def resident() -> int:
 
 def memory_of(make: Maker, rule: Any) -> tuple[float, float]:
     """Bytes kept after three steps and bytes at the peak, in copies of the parameters, gradient left out."""
+    if DEVICE == "cuda":
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
     before = resident()
     w = nn.Parameter(torch.zeros(65_536, 256, device=DEVICE).fill_(1e-2))
     w.grad = torch.full_like(w, 1e-3)
@@ -181,6 +184,11 @@ def memory_of(make: Maker, rule: Any) -> tuple[float, float]:
 
 def in_a_child(make: Maker, rule: Any) -> tuple[float, float] | None:
     """`memory_of` in a process of its own, whose peak is its own; None if the rule is refused."""
+    if DEVICE == "cuda":  # torch counts its memory, and a forked process could not use it
+        try:
+            return memory_of(make, rule)
+        except wd.InputError:
+            return None
     reading, writing = os.pipe()
     if not (child := os.fork()):
         try:
@@ -212,7 +220,8 @@ def memory() -> None:
         print(f"{name:16}" + "".join(f"{cell:>14}" for cell in cells))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    global DEVICE
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -220,12 +229,25 @@ if __name__ == "__main__":
     parser.add_argument(
         "--time", metavar="PART", help="the times alone, of candidates with this in their name"
     )
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="by default a GPU where there is one")
+    parser.add_argument("--weights", choices=["float32", "bfloat16", "both"], help="times of a large model")
+    parser.add_argument("--parameters", type=float, help="of that model; by default 33e6, on a GPU 1e9")
     arguments = parser.parse_args()
+    DEVICE = device_of(arguments.device)
     threads = torch.get_num_threads()
-    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{threads} threads"
-    print(f"{platform.machine()}, torch {torch.__version__}, {device}, float32")
-    if arguments.time is None:
+    print(f"{platform.machine()}, torch {torch.__version__}, {name_of(DEVICE)}")
+    asked = arguments.weights or arguments.parameters
+    if arguments.memory or not (asked or arguments.time is not None):
         memory()  # first: it forks, which wants a process without threads
-    if not arguments.memory:
-        torch.set_num_threads(threads)
-        times(arguments.time or "")
+    if arguments.memory:
+        return None
+    torch.set_num_threads(threads)
+    if not asked and DEVICE == "cpu":
+        return times(arguments.time or "")
+    kinds = ["float32", "bfloat16"] if arguments.weights in (None, "both") else [arguments.weights]
+    count = arguments.parameters or (1e9 if DEVICE == "cuda" else 33e6)
+    return pairs(DEVICE, count, kinds, arguments.time or "", ROUNDS, WARM)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@
     .venv/bin/python benchmarks/ridge.py --designs ''          out of core alone
     .venv/bin/python benchmarks/ridge.py --quick               small shapes, to see that it runs
     .venv/bin/python benchmarks/ridge.py --slow                also scikit-learn's GridSearchCV (minutes)
+    .venv/bin/python benchmarks/ridge.py --device cuda         ours on a GPU beside ours on the CPU, alone
 
 Every contestant has a process of its own, so that thread pools do not meet and memory is its own. In each
 repeat a new data set is drawn, the same for all, and each process runs on it, one after the other; a run
@@ -24,7 +25,9 @@ from statistics import median
 
 import numpy as np
 
+import ridge_device
 import ridge_out_of_core
+from devices import device_of
 from ridge_contestants import CONTESTANTS, DESIGNS, QUICK, Design, glmnet_is_here
 from ridge_workers import Worker
 
@@ -163,7 +166,11 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="also scikit-learn's GridSearchCV")
     parser.add_argument("--quick", action="store_true", help="small shapes and files, two repeats")
     parser.add_argument("--no-out-of-core", action="store_true")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: that comparison alone"
+    )
     options = parser.parse_args()
+    device = device_of(options.device)
     if options.quick:
         options.repeats, options.slow_repeats = 2, 1
     print(machine(), flush=True)
@@ -171,6 +178,10 @@ def main() -> None:
     designs = {
         letter: d for letter, d in (QUICK if options.quick else DESIGNS).items() if letter in options.designs
     }
+    if device != "cpu":
+        for line in ridge_device.report(designs, device, options.repeats):
+            print(line, flush=True)
+        return
     if designs:
         print("\n" + heading(COLUMNS), flush=True)
     for letter, design in designs.items():

@@ -1,6 +1,7 @@
 """Many trainings as one model against the plain loop: one process, in turn, ratios within a repeat.
 
 .venv/bin/python benchmarks/sweep.py [--quick] [--repeats 5]
+.venv/bin/python benchmarks/sweep.py --device cuda       the MLP on a GPU, beside the CPU and the plain loop
 """
 
 import argparse
@@ -18,6 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import weightdecay as wd
+from devices import device_of, name_of
 from weightdecay.sweeps.records import Chunk
 from weightdecay.sweeps.seeds import order, set_up
 from weightdecay.sweeps.settings import settings_of
@@ -138,6 +140,35 @@ def compare(name: str, task: Task, seeds: int, strengths: int, repeats: int, loo
     )
 
 
+def beside(
+    name: str, make: Callable[[], nn.Module], batch: int, device: str, copies: int, repeats: int
+) -> None:
+    """The same chunk on a device and on the CPU, in turn."""
+    chunk = Chunk("Decoupled", None, tuple(1e-3 * (i + 1) for i in range(copies)), "weight_decay", (0,))
+    tasks = {where: task_of(make, batch, where) for where in ("cpu", device)}
+    methods = {where: method_of(task, chunk.seeds) for where, task in tasks.items()}
+    assert all(method.name == "vectorised" for method in methods.values()), methods
+    seconds: dict[str, list[float]] = {where: [] for where in tasks}
+    losses: dict[str, list[float]] = {}
+    for repeat in range(repeats + 1):
+        for where, task in tasks.items():
+            start = time.perf_counter()
+            found = train_chunk(task, chunk, methods[where])
+            if repeat:  # the first also loads kernels
+                seconds[where].append(time.perf_counter() - start)
+            losses[where] = [one.test_loss for one in found.trained]
+    here, there = seconds["cpu"], seconds[device]
+    ratios = [one / other for one, other in zip(here, there, strict=True)]
+    apart = max(abs(one / other - 1) for one, other in zip(losses[device], losses["cpu"], strict=True))
+    a_step = 1e3 / tasks[device].steps
+    print(
+        f"{name:<26} {copies:4d} copies  CPU {statistics.median(here) * a_step:.3f} ms a step of all, "
+        f"{device} {statistics.median(there) * a_step:.3f}: {statistics.median(ratios):.1f} × "
+        f"({min(ratios):.1f} – {max(ratios):.1f}); test losses agree to {apart:.1g}",
+        flush=True,
+    )
+
+
 def memory(task: Task, copies: int) -> None:
     """What copies really take: the growth of the process, against the estimate that sizes chunks."""
     method = method_of(task, (0,))
@@ -214,13 +245,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few copies, one repeat: to see that it runs")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--blocks", action="store_true", help="also: strengths a pass")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: that comparison alone"
+    )
     given = parser.parse_args()
+    device = device_of(given.device)
     repeats, strengths = (1, 8) if given.quick else (given.repeats, 64)
     torch.set_num_threads(2)
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; AdamW, digits, float32",
+        f"torch {torch.__version__}, {name_of(device)}; AdamW, digits, float32",
         file=sys.stderr,
     )
+    if device != "cpu":
+        for batch in (32, 128):
+            name, make = f"MLP 64-64-10, batch {batch}", partial(mlp, 64)
+            beside(name, make, batch, device, strengths, repeats)
+            task, copies = task_of(make, batch, device), strengths if given.quick else 512
+            compare(f"GPU, {name}", task, 1, copies, repeats, 1, "≥ 40")
+        return
     for width, batch, goal in ((64, 32, "≥ 10"), (64, 128, "≥ 10"), (256, 32, "≥ 5"), (256, 128, "≥ 5")):
         task = task_of(partial(mlp, width), batch)
         compare(f"MLP 64-{width}-10, batch {batch}", task, 1, strengths, repeats, 3, goal)
@@ -234,9 +276,6 @@ def main() -> None:
     compare("convnet, batch 128", task_of(convnet, 128), 1, max(2, strengths // 4), min(repeats, 3), 3, "–")
     memory(task_of(partial(mlp, 256), 128), 8 if given.quick else 512)
     linear(*((2, 20) if given.quick else (8, 250)), repeats)
-    if torch.cuda.is_available():
-        task = task_of(partial(mlp, 64), 128, "cuda")
-        compare("GPU, MLP 64-64-10", task, 1, 8 if given.quick else 512, repeats, 1, "≥ 40")
 
 
 if __name__ == "__main__":

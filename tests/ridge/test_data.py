@@ -214,7 +214,7 @@ def test_pairs_and_groups_may_be_tensors():
     assert wd.ridge_path(X, y, [1.0], cv=3, groups=groups).scores == wanted.scores
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_pairs_and_groups_may_be_on_a_gpu():
     fold = torch.arange(40) % 3
     pairs = [((fold != k).cuda(), (fold == k).cuda()) for k in range(3)]

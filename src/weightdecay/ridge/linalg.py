@@ -6,13 +6,18 @@ they take turns. On other devices they are torch's.
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def gram(Z: Float[Tensor, "n p"]) -> Float[Tensor, "n n"]:
@@ -49,6 +54,17 @@ def eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n
         return torch.linalg.eigh(K)
     s, U = np.linalg.eigh(K.numpy())
     return torch.from_numpy(s), torch.from_numpy(U)
+
+
+def on_cpu(function: Callable[P, R]) -> Callable[P, R]:
+    """Small tensors that the function makes are on the CPU, whatever `torch.set_default_device` says."""
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **options: P.kwargs) -> R:
+        with torch.device("cpu"):
+            return function(*args, **options)
+
+    return inner
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
+from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.matching import matched
 from weightdecay.ridge.quantile import student_t
 from weightdecay.ridge.record_files import (
@@ -77,6 +78,7 @@ class RidgeModel:
         """
         return self._predict(matched(X, self.features, len(self.coef)))
 
+    @on_cpu
     def interval(self, X: Any, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Prediction intervals: where a new measurement of each row lies with probability `level`.
 

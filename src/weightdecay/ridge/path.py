@@ -95,66 +95,67 @@ def ridge_path(
     >>> path.coef(path.best).shape
     torch.Size([10])
     """
-    if isinstance(X, str | Path):
-        if groups is not None:
-            raise InputError(
-                "groups need the rows in memory", "groups", "given", "read the table, or leave them out"
+    with torch.device("cpu"):  # what is made without a device, whatever the default is
+        if isinstance(X, str | Path):
+            if groups is not None:
+                raise InputError(
+                    "groups need the rows in memory", "groups", "given", "read the table, or leave them out"
+                )
+            return path_of_file(
+                X,
+                y,
+                lambdas,
+                cv=cv,
+                unit=unit,
+                seed=seed,
+                sample_weight=sample_weight,
+                penalty_factors=penalty_factors,
+                intercept=intercept,
+                standardize=standardize,
+                shared=shared,
+                drop=drop,
+                engine=engine,
+                on_progress=on_progress,
             )
-        return path_of_file(
-            X,
-            y,
-            lambdas,
-            cv=cv,
-            unit=unit,
-            seed=seed,
-            sample_weight=sample_weight,
-            penalty_factors=penalty_factors,
-            intercept=intercept,
-            standardize=standardize,
+        if engine is not None or drop:
+            name = "drop" if drop else "engine"
+            raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
+        given = checked(X, y, sample_weight, penalty_factors, intercept, standardize)
+        problem = given.problem
+        leaks = leak(problem.X, problem.y, given.features, given.targets)
+        found = _splits(X, y, cv, seed, groups, given)
+        job = Job(
+            strength=strength(unit, len(problem.X), target_variance(problem)),
+            lambdas=lambdas,
             shared=shared,
-            drop=drop,
-            engine=engine,
-            on_progress=on_progress,
+            cv=found.text,
+            features=given.features,
+            targets=given.targets,
+            single=given.single,
+            settings={
+                "seed": int(seed),
+                "intercept": intercept,
+                "standardize": standardize,
+                "penalty_factors": None if problem.penalty is None else problem.penalty.tolist(),
+                "weighted": problem.weights is not None,
+                "shared": shared,
+                "dtype": str(problem.X.dtype).removeprefix("torch."),
+            },
+            small=problem.X.numel() * min(problem.X.shape) < SMALL,
+            precise=lambda: _precise(problem, found.scheme),
         )
-    if engine is not None or drop:
-        name = "drop" if drop else "engine"
-        raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
-    given = checked(X, y, sample_weight, penalty_factors, intercept, standardize)
-    problem = given.problem
-    leaks = leak(problem.X, problem.y, given.features, given.targets)
-    found = _splits(X, y, cv, seed, groups, given)
-    job = Job(
-        strength=strength(unit, len(problem.X), target_variance(problem)),
-        lambdas=lambdas,
-        shared=shared,
-        cv=found.text,
-        features=given.features,
-        targets=given.targets,
-        single=given.single,
-        settings={
-            "seed": int(seed),
-            "intercept": intercept,
-            "standardize": standardize,
-            "penalty_factors": None if problem.penalty is None else problem.penalty.tolist(),
-            "weighted": problem.weights is not None,
-            "shared": shared,
-            "dtype": str(problem.X.dtype).removeprefix("torch."),
-        },
-        small=problem.X.numel() * min(problem.X.shape) < SMALL,
-        precise=lambda: _precise(problem, found.scheme),
-    )
-    try:
-        with one_pool():
-            path = path_of(_route(problem, found.scheme), job)
-    except FloatingPointError:  # a sum is not finite: say which cell
-        all_finite(problem.X, "X", given.features)
-        what = "sums of squares are beyond what float64 can hold"
-        raise InputError(
-            what, "X", float(problem.X.abs().max()), "divide the columns by their size"
-        ) from None
-    for doubt in leaks:
-        warnings.warn(doubt, WeightDecayWarning, stacklevel=2)
-    return replace(path, doubts=(*path.doubts, *leaks)) if leaks else path
+        try:
+            with one_pool():
+                path = path_of(_route(problem, found.scheme), job)
+        except FloatingPointError:  # a sum is not finite: say which cell
+            all_finite(problem.X, "X", given.features)
+            what = "sums of squares are beyond what float64 can hold"
+            raise InputError(
+                what, "X", float(problem.X.abs().max()), "divide the columns by their size"
+            ) from None
+        for doubt in leaks:
+            warnings.warn(doubt, WeightDecayWarning, stacklevel=2)
+        return replace(path, doubts=(*path.doubts, *leaks)) if leaks else path
 
 
 def _route(problem: Problem, scheme: Scheme) -> Route:

@@ -16,6 +16,7 @@ from weightdecay.errors import InputError
 from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
 from weightdecay.ridge.explain import facts
+from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.model import RidgeModel
 from weightdecay.ridge.record_files import environment, json_bytes, plain, tensor_bytes
 from weightdecay.ridge.route import Route, at_least
@@ -110,6 +111,7 @@ class RidgePath:
         """Predictions for new rows (m,) or (m, t) at λ; a DataFrame is matched by name."""
         return self._model(lam, None, {}).predict(X)
 
+    @on_cpu
     def out_of_fold(self, lam: float | Tensor | None = None) -> Float64[Tensor, "n *t"]:
         """The prediction of each row by a fit that has not seen it; leave-one-out where there are no folds.
 
@@ -122,6 +124,7 @@ class RidgePath:
         for predicted in self._solver.out_of_fold_blocks(self._alphas(lam)):
             yield self._squeezed(predicted)
 
+    @on_cpu
     def standard_errors(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Standard errors of the coefficients (p,) or (p, t): how they vary with the noise, at fixed λ.
 
@@ -133,6 +136,7 @@ class RidgePath:
         spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
         return self._squeezed(spread * self._noise(alphas))
 
+    @on_cpu
     def model(self, lam: float | Tensor | None = None) -> RidgeModel:
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         alphas = self._alphas(lam)
@@ -204,6 +208,7 @@ class RidgePath:
             raise InputError("one λ for each target is needed", "lam", len(alphas), f"give one, or {t}")
         return at_least(alphas, self._solver).expand(t).to(self._solver.device)
 
+    @on_cpu
     def _solution(
         self, alphas: Float64[Tensor, " t"]
     ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:

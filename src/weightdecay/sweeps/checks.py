@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from weightdecay.errors import InputError
 from weightdecay.sweeps.looks import failed, loss_of, outputs_of
-from weightdecay.sweeps.seeds import made, mixed
+from weightdecay.sweeps.seeds import made, mixed, reseed
 from weightdecay.sweeps.task import Task
 
 
@@ -112,7 +112,7 @@ def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
 
 def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
     """What a function gives, and whether it drew random numbers."""
-    torch.manual_seed(seed)
+    reseed(seed, task.device)
     before = _random_states(task)
     found = function()
     return found, not all(map(torch.equal, before, _random_states(task)))

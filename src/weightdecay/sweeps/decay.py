@@ -110,12 +110,13 @@ class StackedDecay:
 
     def _numbers(self, r: int, target: _Target, step: int, lr: float) -> Iterator[Tensor]:
         strengths = [one.plan.strength(r, target.group) for one in self._strong]
-        at = torch.tensor([float(strength.at(step)) for strength in strengths], dtype=torch.float64)
+        numbers = [float(strength.at(step)) for strength in strengths]
+        at = torch.tensor(numbers, dtype=torch.float64, device="cpu")
         rate = strengths[0].rate(at, lr)
         w = target.parameter
         shape = (1, len(at), *(1,) * (w.ndim - AXES))
         for value in (rate, at):
-            yield torch.as_tensor(value * target.scale).to(w).view(shape)
+            yield torch.as_tensor(value * target.scale, device="cpu").to(w).view(shape)
 
 
 def _started(rule: Rule, target: _Target) -> dict[str, Tensor]:

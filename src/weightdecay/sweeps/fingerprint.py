@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.sweeps.checks import check_parameters
+from weightdecay.sweeps.seeds import forked, reseed
 from weightdecay.sweeps.selection import Goal
 from weightdecay.sweeps.settings import optimizer_of
 from weightdecay.sweeps.strengths import Strengths
@@ -188,8 +189,8 @@ def _is_plain(value: Any) -> bool:
 
 def _made(task: Task, seed: int) -> dict[str, Any]:
     """The model's layout and the source of every class that is not torch's; the optimizer's options."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with forked(task.device):
+        reseed(seed, task.device)
         try:
             model = task.make_model()
         except Exception as error:

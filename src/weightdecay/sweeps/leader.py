@@ -44,7 +44,8 @@ class Leader:
             scores = self.scores.setdefault(key, {})
             scores[one.copy.seed] = self.goal.score(one)
             if self.complete(key):
-                mean = torch.tensor([scores[seed] for seed in self.seeds], dtype=torch.float64).mean().item()
+                several = [scores[seed] for seed in self.seeds]
+                mean = torch.tensor(several, dtype=torch.float64, device="cpu").mean().item()
                 if not math.isfinite(mean):  # one diverged: never chosen
                     continue
                 if self.best is None or self._before(one.copy.unit, (key, mean), self.best):

@@ -20,6 +20,7 @@ from weightdecay.sweeps.course import Progress as Progress
 from weightdecay.sweeps.fingerprint import JUDGING, check_same, environment, settings_plain
 from weightdecay.sweeps.plan import Plan, plan_of
 from weightdecay.sweeps.record import Sweep
+from weightdecay.sweeps.seeds import forked
 from weightdecay.sweeps.selection import goal_of
 from weightdecay.sweeps.store import FILE, Store, opened
 from weightdecay.sweeps.strengths import strengths_of
@@ -145,7 +146,7 @@ def sweep(
     asked = Asked(task, grid, seed_list, goal, widen, refine)
     if on_progress is not None and not callable(on_progress):
         raise InputError("not a function", "on_progress", type(on_progress).__name__, "give one, or None")
-    with torch.random.fork_rng(devices=[]):
+    with forked(task.device):
         settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
     method = None if out is not None and os.path.exists(Path(out) / FILE) else _tried(asked)  # noqa: PTH110 (raises nothing)

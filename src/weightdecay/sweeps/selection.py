@@ -227,7 +227,9 @@ def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
     if not strengths:
         return None
     grid = [[cells[seed, strength] for strength in strengths] for seed in seeds]
-    scores = torch.tensor([[goal.score(one) for one in row] for row in grid], dtype=torch.float64)
+    scores = torch.tensor(
+        [[goal.score(one) for one in row] for row in grid], dtype=torch.float64, device="cpu"
+    )
     if not bool(scores.isfinite().all(0).any()):
         return None
     paired = choose_paired(goal.sign * scores)

@@ -89,7 +89,7 @@ def train_squared(settings: Settings) -> ChunkResult:
     linear = linear_of(task, chunk.seeds[0])
     assert linear is not None
     problem = _problem(task, chunk, linear)
-    lambdas = torch.tensor([_lambda(settings, i) for i in range(len(chunk.strengths))], dtype=torch.float64)
+    lambdas = problem.X.new_tensor([_lambda(settings, i) for i in range(len(chunk.strengths))])
     found: dict[int, list[dict[str, Tensor]]] = {}
 
     def look(place: slice, predictions: Tensor) -> None:
@@ -103,7 +103,7 @@ def train_squared(settings: Settings) -> ChunkResult:
 
     sweep = train_linear(
         problem,
-        lambdas.to(problem.X),
+        lambdas,
         lr=float(settings.rates[0, 0]),
         batch_size=task.batch_size,
         every=task.every,
@@ -151,12 +151,9 @@ def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | N
 
 def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
-    generator, double = torch.Generator().manual_seed(0), torch.float64
-    X = torch.randn(_ROWS, task.train.inputs[0].shape[1], generator=generator, dtype=double).to(task.device)
-    values = {
-        name: torch.randn(p.shape, generator=generator, dtype=double).to(task.device)
-        for name, p in model.named_parameters()
-    }
+    drawn = _drawn(0)
+    X = torch.randn(_ROWS, task.train.inputs[0].shape[1], **drawn).to(task.device)
+    values = {name: torch.randn(p.shape, **drawn).to(task.device) for name, p in model.named_parameters()}
     for training in (True, False):
         model.train(training)
         found: Any = functional_call(model, values, (X,))
@@ -168,17 +165,19 @@ def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[T
     return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
 
 
+def _drawn(seed: int) -> dict[str, Any]:
+    """Options of torch's random functions: the same doubles, whatever device is the default."""
+    return {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}
+
+
 def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
     """C of a loss c/2 mean((output - target)²); None if it is another loss, or the shapes differ."""
     if task.train.target.shape[1:] not in ((), (1,)) or not task.train.target.is_floating_point():
         return None
-    generator = torch.Generator().manual_seed(1)
+    drawn = _drawn(1)
     scales = []
     for size in (1.0, 30.0, 1e-2):
-        one, y = (
-            size * torch.randn(_ROWS, generator=generator, dtype=torch.float64).to(task.device)
-            for _ in range(2)
-        )
+        one, y = (size * torch.randn(_ROWS, **drawn).to(task.device) for _ in range(2))
         predicted, target = output(one), y.view(_ROWS, *task.train.target.shape[1:])
         if predicted.shape != target.shape:
             return None  # broadcasting would make a loss of all pairs

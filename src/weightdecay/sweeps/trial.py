@@ -64,10 +64,10 @@ def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
             return "LBFGS searches along one line for all elements of a model"
         stacked = optimizer_of(task, [nn.Parameter(p.clone()) for p in copies], lr)
         fuse(stacked)
-        generator = torch.Generator().manual_seed(0)
+        drawn = {"generator": torch.Generator().manual_seed(0), "dtype": torch.float64, "device": "cpu"}
         for _ in range(_STEPS):
             for i, one in enumerate(_held(stacked)):
-                draw = torch.randn(one.shape, generator=generator, dtype=torch.float64).to(one)
+                draw = torch.randn(one.shape, **drawn).to(one)
                 one.grad = torch.stack([size * part for size, part in zip(_SIZES, draw, strict=True)])
                 for j, copy in enumerate(alone):
                     _held(copy)[i].grad = one.grad[j].clone()
@@ -160,7 +160,7 @@ def _unmoved(settings: Settings, together: dict[str, Tensor], alone: dict[str, T
 
 
 def _results(trained: Trained) -> Tensor:
-    return torch.tensor([trained.train_loss, trained.test_loss], dtype=torch.float64)
+    return torch.tensor([trained.train_loss, trained.test_loss], dtype=torch.float64, device="cpu")
 
 
 def _double(weights: dict[str, Tensor]) -> bool:

@@ -115,11 +115,12 @@ class Copies:
         self.model.eval()
         reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
+        test = _moved(task.test, task.device)
         outputs = outputs_of(
-            lambda *inputs: self._outputs(weights, self.buffers, *inputs), task.test, task, rows_axis=AXES
+            lambda *inputs: self._outputs(weights, self.buffers, *inputs), test, task, rows_axis=AXES
         )
         found = {
-            name: measured(name, measure, outputs, task.test.target, train_loss.shape).cpu()
+            name: measured(name, measure, outputs, test.target, train_loss.shape).cpu()
             for name, measure in measures_of(task).items()
         }
         self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": found})
