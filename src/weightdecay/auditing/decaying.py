@@ -38,6 +38,7 @@ class Pull:
         why: what was seen of its form.
         at_random: the weights are rounded at random, so that no decay is too fine for them.
         sparse: whether it can go by a sparse gradient.
+        paced: whether λ says which fraction of a weight goes, as far as the form has a rate.
     """
 
     by: str
@@ -51,6 +52,7 @@ class Pull:
     why: str = ""
     at_random: bool = False
     sparse: bool = False
+    paced: bool = True
 
     def removed(self, lrs: np.ndarray) -> np.ndarray | None:
         """What one step takes from a weight without gradient, momentum aside; None where that is not known.
@@ -58,7 +60,7 @@ class Pull:
         Args:
             lrs: step sizes.
         """
-        if self.form in NO_RATE:
+        if self.form in NO_RATE or not self.paced:
             return None
         shapes = shape(self.law, lrs, self.lr_max or (float(lrs.max()) or 1.0))
         dampening = self.sgd[1] if self.sgd and self.sgd[0] else 0.0
@@ -182,6 +184,7 @@ class Pulls:
                     sgd=sgd,
                     at_random=at_random,
                     sparse=sparse,
+                    paced=rule.paced,
                 )
                 found.append(own)
         return found

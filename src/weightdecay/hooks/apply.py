@@ -57,7 +57,9 @@ class Pass:
     def __init__(self, rule: Rule, compiled: bool, rounding: Rounding | None = None) -> None:
         self._rule, self.rounding = rule, rounding
         self._kernel: Callable[..., None] | None = None
-        if compiled and type(rule).decayed is not Rule.decayed and not (rule.coupled or _told_more(rule)):
+        # A kernel is told no more than these; a rule that looks at whole tensors has reductions of its own.
+        fits = rule.elementwise and not (rule.coupled or rule.told_more)
+        if compiled and fits and type(rule).decayed is not Rule.decayed:
             self._kernel = torch.compile(self._all_in_one, dynamic=True)
             self._try()
 
@@ -192,12 +194,6 @@ def _after_rounded(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]]
         rule.decay_(decayed, told)
         rounding.keep(told, step)
     rounding.store(new + (decayed - old), w, new)
-
-
-def _told_more(rule: Rule) -> bool:
-    """Whether a rule is told something that the compiled kernel is not."""
-    partnered = type(rule).partner_of is not Rule.partner_of
-    return rule.after or rule.needs_second_moment or partnered or not rule.elementwise
 
 
 def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:

@@ -121,7 +121,9 @@ def _attached(decay: Decay) -> dict[int, Intent]:
             for target in targets:
                 wd = at * target.scale
                 rates = (plain(strength.rate(wd, lr)),) * 2
-                if rule.coupled and lr > 0:
+                if not rule.paced:
+                    rates = (math.nan, math.nan)
+                elif rule.coupled and lr > 0:
                     rates = (math.nan, math.nan) if sgd is None else _coupled(wd, lr, **sgd)
                 before = found.get(id(target.parameter), Intent(0.0, 0.0, 0.0, lr))
                 both = before.rate + rates[0], before.at_once + rates[1]

@@ -139,6 +139,11 @@ class Rule:
         return None
 
     @property
+    def told_more(self) -> bool:
+        """Whether the rule looks at more than its rate, the update and its state."""
+        return self.after or self.needs_second_moment or type(self).partner_of is not Rule.partner_of
+
+    @property
     def has_strength(self) -> bool:
         """Whether the rule is given a strength; some find or need none."""
         return next(f.init for f in fields(self) if f.name == "weight_decay")

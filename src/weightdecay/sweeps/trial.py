@@ -89,6 +89,8 @@ def _rules(settings: Settings) -> str | None:
         name = type(rule).__name__
         if any(_fixed(rule) != _fixed(strong.rules[r]) for strong in settings.strong):
             return f"{name} depends on the strength in more than its strength"
+        if rule.told_more:
+            return f"{name} looks at more than stacked weights and their update"
         if type(rule).__module__.startswith("weightdecay."):
             continue
         target = settings.strong[0].plan.all_targets[0]
