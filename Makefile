@@ -50,6 +50,7 @@ browser:
 bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/textbook.py
 	$(BIN)/python benchmarks/attach.py
+	$(BIN)/python benchmarks/sparse.py
 	$(BIN)/python benchmarks/ridge.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probe.py

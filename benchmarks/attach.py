@@ -41,7 +41,7 @@ warnings.simplefilter("ignore", wd.WeightDecayWarning)  # strengths here are for
 DEVICE = "cpu"  # --device
 WIDTH, LAYERS, ROUNDS, WARM = 512, 10, 21, 3
 LR, STRENGTH, PEAK = 1e-4, 0.1, 2e-4
-# Candidates by name: how they are made from named parameters, and the most they may cost.
+# Candidates by name: how they are made from named parameters, and the most they may cost, where that is set.
 Maker = Callable[[list[tuple[str, nn.Parameter]]], optim.Optimizer]
 
 
@@ -80,7 +80,7 @@ def ruled(make: Callable[..., optim.Optimizer], rule: Any, on: Any = "all", **op
 
 # All but the biases, so that one option cannot speak for the group and hooks have to do it.
 WEIGHTS = [wd.Group(role="bias", scale=0), wd.Group(name="*")]
-CANDIDATES: dict[str, tuple[Maker, float]] = {
+CANDIDATES: dict[str, tuple[Maker, float | None]] = {
     "AdamW, weight_decay=.1 (base)": (lambda ps: adamw(ps, weight_decay=STRENGTH), 1.02),
     "AdamW, no decay": (adamw, 1.02),
     "Decoupled, lowered": (ruled(adamw, wd.Decoupled(STRENGTH)), 1.02),
@@ -99,6 +99,11 @@ CANDIDATES: dict[str, tuple[Maker, float]] = {
     "Toward an EMA, hooks": (ruled(adamw, wd.Toward(STRENGTH, ema=0.999)), 2.0),
     "L2, hooks": (ruled(adamw, wd.L2(STRENGTH)), 2.0),
     "chain(Decoupled, Toward), hooks": (ruled(adamw, wd.chain(wd.Decoupled(0.1), wd.Toward(0.1))), 2.0),
+    "Huber, hooks": (ruled(adamw, wd.Huber(STRENGTH, delta=0.02)), None),
+    "PNorm(p=1), hooks": (ruled(adamw, wd.PNorm(STRENGTH)), None),
+    "Stable, hooks": (ruled(adamw, wd.Stable(STRENGTH * 1e-3)), None),
+    "Constrained, hooks": (ruled(adamw, wd.Constrained(mu=1e-4)), None),
+    "FixedNorm, hooks": (ruled(adamw, wd.FixedNorm(), on=WEIGHTS), None),
 }
 
 
@@ -123,7 +128,8 @@ def times(only: str) -> None:
     for name, own in seconds.items():
         ratios = [mine / theirs for mine, theirs in zip(own, base, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        goal = f"≤ {CANDIDATES[name][1]:.2f}"
+        most = CANDIDATES[name][1]
+        goal = f"≤ {most:.2f}" if most else ""
         spread = f"{low:.2f} - {high:.2f}"
         print(f"{name:34}{statistics.median(own) * 1e3:10.1f}{middle:8.2f}{spread:>16}{goal:>8}")
 
@@ -150,6 +156,11 @@ RULES: dict[str, Any] = {
     "Corrected": wd.Corrected(STRENGTH, lr_max=PEAK),
     "Cautious": wd.Cautious(STRENGTH),
     "Toward": wd.Toward(STRENGTH),
+    "Huber": wd.Huber(STRENGTH),
+    "PNorm": wd.PNorm(STRENGTH),
+    "Stable": wd.Stable(STRENGTH * 1e-4),
+    "Constrained": wd.Constrained(),
+    "FixedNorm": wd.FixedNorm(),
 }
 
 
