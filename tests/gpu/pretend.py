@@ -24,9 +24,6 @@ _INDEXING = {
     aten._index_put_impl_.default,
 }
 
-if not hasattr(torch, NAME):  # doctests import every module a second time
-    _setup_privateuseone_for_python_backend(NAME)
-
 
 class Pretended(Tensor):
     """A tensor there, whose numbers are in `inner`."""
@@ -68,7 +65,9 @@ class Pretended(Tensor):
 
 @contextmanager
 def pretending():
-    """Have the device."""
+    """Have the device, in a process of its own: from then on torch takes it for an accelerator."""
+    if not hasattr(torch, NAME):
+        _setup_privateuseone_for_python_backend(NAME)
     with _Dispatching(), _Making():
         yield
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from tests.gpu.test_agnostic import TOLERANCE, moved
+from tests.gpu.agnostic import TOLERANCE, moved
 from tests.hooks.zoo import LR, Model, closure_of, make_rule, train, weights
 from torch import nn, optim
 

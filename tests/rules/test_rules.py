@@ -34,7 +34,7 @@ def test_in_place_is_bitwise_the_pure_function(name, dtype):
     def step():
         one = torch.ones((), dtype=dtype)
         kept = {"point": point, "norm": 30 * one, "multiplier": 0.01 * one, "bound": 900 * one}
-        told = {"before": u, "second_moment": 4 * one, "partner": partner.mT, "name": "second.weight"}
+        told = {"before": u, "second_moment": 4.0, "partner": partner.mT, "name": "second.weight"}
         return Step(0.125, 0.5, u.clone(), kept, 0.1, **told)
 
     rule = make_rule(name, 0.5)

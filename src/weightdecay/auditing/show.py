@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 MOST = 40  # parameters that are shown one by one
 MOST_GROUPS = 12
 _NAMES = 4
+_WITHOUT_STRENGTH = ("constrained", "fixednorm")
 
 
 def shown(audit: "Audit") -> str:
@@ -113,7 +114,7 @@ def strength(one: "Parameter") -> str:
         return "frozen" if one.frozen else "in no optimizer"
     if not one.weight_decay:
         return "frozen" if one.frozen else "no"
-    return f"{one.weight_decay:g} {one.form}"
+    return one.form if one.form in _WITHOUT_STRENGTH else f"{one.weight_decay:g} {one.form}"
 
 
 def half_life(one: "Parameter") -> str:

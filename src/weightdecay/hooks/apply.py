@@ -198,11 +198,13 @@ def _after_rounded(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]]
 
 def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:
     """The step with this stretch of the rule's state."""
-    return replace(step, state=dict(zip(step.state, stretch, strict=True)))
+    return replace(step, state=dict(zip(step.state, stretch, strict=True))) if stretch else step
 
 
 def _flat(step: Step) -> Step:
     """The step with plain tensors."""
+    if not step.state and step.before is None:
+        return step
     before = None if step.before is None else seen(step.before)
     return replace(step, before=before, state={key: seen(value) for key, value in step.state.items()})
 
@@ -218,14 +220,17 @@ def _cut(
     if not rule.elementwise:
         yield w.detach(), step, read
         return
-    w, step, read = seen(w), _flat(step), tuple(map(seen, read))
+    here, reads, kept = seen(w), len(read), list(step.state)
     start = () if step.before is None else (step.before,)
-    size = w.numel() if once.fuses(w) else PIECE
-    for piece, *rest in pieces(w, *read, *start, *step.state.values(), size=size):
-        told = _with_state(step, rest[len(read) + len(start) :])
-        if start:
-            told = replace(told, before=rest[len(read)])
-        yield piece, told, rest[: len(read)]
+    told = [seen(one) for one in (*read, *start, *step.state.values())]
+    size = here.numel() if once.fuses(here) else PIECE
+    for piece, *rest in pieces(here, *told, size=size):
+        if len(rest) > reads:
+            before = rest[reads] if start else None
+            state = dict(zip(kept, rest[reads + len(start) :], strict=True))
+            yield piece, replace(step, before=before, state=state), rest[:reads]
+        else:
+            yield piece, step, rest
 
 
 def add_penalty(

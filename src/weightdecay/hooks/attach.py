@@ -9,7 +9,7 @@ from torch import nn, optim
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
-from weightdecay.hooks.ranks import Meeting, check_shards, told
+from weightdecay.hooks.ranks import Meeting, check_shards, summary
 from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.sparse import Sparse, check_sparse
@@ -65,10 +65,10 @@ def attach(
             average; `decay.happened()` says how much of it did. The update is rounded by the optimizer.
         seed: of that randomness, which `state_dict` keeps; torch's own generators are left alone.
         sparse: of parameters whose gradient is sparse (`nn.Embedding(sparse=True)`), "lazy": a row catches up
-            with all the decay it has missed before it is looked up (with `model=`; else in the step that
-            touches it) and on `Decay.flush`, and then is what dense decay makes it; or "touched": the rule
-            acts on the rows in the gradient alone. `L2` adds to the gradient of every row, so that only the
-            second can be done: it is refused until you say so.
+            with all the decay it has missed before its module looks it up (with `model=`; else in the step
+            that touches it) and on `Decay.flush`, and then is what dense decay makes it; or "touched": the
+            rule acts on the rows in the gradient alone. `L2` adds to the gradient of every row, so that only
+            the second can be done: it is refused until you say so.
 
     Convention: each rule says how lr multiplies. A half-life without learning rate (neither `HalfLife(lr=)`
     nor `schedule`) holds at every lr. With gradient accumulation a step is an optimizer step.
@@ -90,18 +90,28 @@ def attach(
         no decay  bias   (1,): bias of Linear
     """
     rules = rules_of(rule)
-    check_rounding(rounding, rules, compile)
-    at_random = rounding == "stochastic"
     check_optimizer(optimizer)
-    check_sparse(sparse, optimizer, rules, at_random)
-    if model is not None and not isinstance(model, nn.Module):
-        raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
-    # SGD and Adagrad refuse their own decay where a gradient is sparse.
-    by_hooks = sparse == "touched" and any(one.coupled for one in rules)
     with Meeting(optimizer) as meeting:  # of the ranks, where parameters are sharded
+        check_rounding(rounding, rules, compile)
+        at_random = rounding == "stochastic"
+        own = Rounding(count(seed, "seed", least=0)) if at_random else None
+        check_sparse(sparse, optimizer, rules, at_random)
+        if model is not None and not isinstance(model, nn.Module):
+            raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
         check_native(optimizer, leave_out=lowered(optimizer))
         setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
-        plan = make_plan(optimizer, rules, model, on, setting, at_random=at_random, by_hooks=by_hooks)
+        planner = functools.partial(
+            make_plan,
+            optimizer,
+            rules,
+            model,
+            on,
+            setting,
+            # SGD and Adagrad refuse their own decay where a gradient is sparse.
+            by_hooks=at_random or (sparse == "touched" and any(one.coupled for one in rules)),
+            at_random=at_random,
+        )
+        plan = planner()
         _check_free(optimizer, plan)
         if not plan.all_targets:
             raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
@@ -109,17 +119,14 @@ def attach(
             try_rule(one, plan.all_targets)
         for line in check_strengths(optimizer, rules, plan, setting, at_random):
             warnings.warn(line, WeightDecayWarning, stacklevel=2)
-        own = Rounding(count(seed, "seed", least=0)) if at_random else None
         check_shards(optimizer, plan.all_targets)
-        meeting.agree(told(optimizer, rule.shown, plan, rounding=rounding, seed=seed, sparse=sparse))
-    planner = functools.partial(
-        make_plan, optimizer, rules, model, on, setting, again=True, at_random=at_random, by_hooks=by_hooks
-    )
-    rows = Sparse(sparse, optimizer, rules, model, at_random)
-    with Meeting(optimizer) as meeting:  # again: a rule may not be able to start on one of them
+        options = {"rounding": rounding, "seed": seed, "sparse": sparse}
+        meeting.agree(summary(optimizer, rules, rule.shown, plan, **options))
+        planner = functools.partial(planner, again=True)
+        rows = Sparse(sparse, optimizer, rules, model, at_random)
         decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, rows, own)
         try:
-            meeting.agree({})
+            meeting.agree({})  # again: a rule may not be able to start on one of them
         except InputError:
             decay.detach()
             raise

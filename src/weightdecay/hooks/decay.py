@@ -1,6 +1,7 @@
 """A rule at work: what happens around an optimizer's step."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.stack import makes_state, nested
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import plain
-from weightdecay.hooks.telling import Telling
+from weightdecay.hooks.telling import Telling, Work
 from weightdecay.hooks.update import readable
 from weightdecay.hooks.views import seen
 from weightdecay.rules import Rule, Step
@@ -67,7 +68,7 @@ class Decay:
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
         # Rules that wait for the step, and the weights before it, where u is not readable.
         self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
-        self._afterwards: list[tuple[int, list[apply.Live]]] = []  # rules that act after the step
+        self._afterwards: list[Work] = []  # of rules that act after the step
         self._skipped = self._acted = False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
@@ -84,6 +85,7 @@ class Decay:
         self._drop_half_done()
         self._native.put_back()
         self._sparse.close()
+        self._memory = apply.Memory()
 
     def flush(self) -> None:
         """Let every row that waits for its decay catch up: before weights are read or written by other hands.
@@ -142,10 +144,16 @@ class Decay:
         self.steps, self.factor = steps, factor
 
     def strengths(self) -> list[float]:
-        """The strength of each parameter group now, of a chain its first rule's; 0 where nothing decays."""
+        """The strength of each parameter group now, of a chain its first rule's that has one.
+
+        It is 0 where nothing decays, and NaN where no rule has a strength.
+        """
+        first = next((r for r, rule in enumerate(self.rules) if rule.has_strength), None)
+        if first is None:
+            return [float("nan") if targets else 0.0 for targets in self.plan.targets]
         return [
             0.0 if strength is None else plain(strength.at(self.steps)) * self.factor
-            for strength in self.plan.strengths[0]
+            for strength in self.plan.strengths[first]
         ]
 
     @property
@@ -160,6 +168,8 @@ class Decay:
 
     def happened(self) -> Happened:
         """What the decay was to remove so far and what it removed, with `rounding="stochastic"`.
+
+        Of sharded parameters, the shards of this process.
 
         Raises:
             InputError: weights are rounded to the nearest; then nothing is counted.
@@ -244,7 +254,7 @@ class Decay:
                 )
             for w, (before, rules) in self._waiting.items():
                 apply.decay_after(w, before, rules, self._memory, self._rounding)
-            for r, live in self._afterwards:
+            for r, _, live in self._afterwards:
                 apply.decay(self.rules[r], self._passes[r], live)
             self.steps += 1
         self._waiting.clear()
@@ -297,33 +307,52 @@ class Decay:
         if self._rounding is not None:
             self._rounding.at(self.steps)
         # Every check is done before the first tensor changes.
-        for r, group, live in list(self._telling.work(self.plan, self.steps, self.factor)):
+        work = list(self._telling.work(self.plan, self.steps, self.factor))
+        if not self._acted:
+            self._afterwards = [self._started(one) for one in work if self.rules[one[0]].after]
+        for r, own in itertools.groupby(work, key=lambda one: one[0]):
             rule = self.rules[r]
-            if self._acted and not rule.coupled:
-                continue
-            live, penalised = self._sparse.take(rule, group, live)
+            if rule.coupled or not (self._acted or rule.after):
+                penalty = penalty + self._act_by(r, [_with_partners(one) for one in own])
+        self._acted = True
+        return penalty
+
+    def _started(self, work: Work) -> Work:
+        """The same work, told the weights as they are now, before anything has acted."""
+        r, group, live = work
+        kept = [(w, self._memory.whole(w, "start").copy_(w), step) for w, step in live]
+        return r, group, [(w, replace(step, before=before)) for w, before, step in kept]
+
+    def _act_by(self, r: int, work: Sequence[Work]) -> Tensor | float:
+        """Decay by one rule, as far as it is done before the step; return its penalty."""
+        rule, once = self.rules[r], self._passes[r]
+        penalty: Tensor | float = 0.0
+        for _, group, everything in work:
+            live, penalised = self._sparse.take(rule, group, everything)
             self._gradients += penalised
             if rule.coupled:
                 if isinstance(self.optimizer, optim.LBFGS):
                     penalty = penalty + sum(rule.penalty(seen(w), step) for w, step in live)
                 self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
-            elif rule.after:
-                self._afterwards.append((r, [(w, self._starting(w, step)) for w, step in live]))
             elif not rule.needs_update:
-                apply.decay(rule, self._passes[r], live)
+                apply.decay(rule, once, live)
             elif readable(self.optimizer):
-                apply.decay_along(rule, self._passes[r], self.optimizer, group, live, self._memory)
+                apply.decay_along(rule, once, self.optimizer, group, live, self._memory)
             else:
                 for w, step in live:
                     if w not in self._waiting:
                         self._waiting[w] = self._memory.whole(w, "before").copy_(w), []
                     self._waiting[w][1].append((rule, step))
-        self._acted = True
         return penalty
 
-    def _starting(self, w: Tensor, step: Step) -> Step:
-        """The step with the weight before it; rules that act afterwards come last and share the copy."""
-        return replace(step, before=self._memory.whole(w, "start").copy_(w))
+
+def _with_partners(work: Work) -> Work:
+    """The same work with copies of the partners: they may decay themselves before they are looked at."""
+    r, group, live = work
+    if all(step.partner is None for _, step in live):
+        return work
+    copies = [None if step.partner is None else step.partner.detach().clone() for _, step in live]
+    return r, group, [(w, replace(step, partner=one)) for (w, step), one in zip(live, copies, strict=True)]
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

@@ -1,6 +1,6 @@
 """The size of all gradients, as Adam and its kin keep it, of all parameters and all shards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,34 +20,40 @@ def keeps_second_moment(optimizer: optim.Optimizer) -> bool:
     return type(optimizer) in _KEEPS and not any(group.get("amsgrad") for group in optimizer.param_groups)
 
 
-def mean_second_moment(optimizer: optim.Optimizer) -> Tensor | None:
-    """The mean of v over all parameters with a gradient, as the coming step makes it; None without any.
+def mean_second_moment(optimizer: optim.Optimizer) -> float:
+    """The mean of v over all parameters with a gradient, as the coming step makes it; 0 without any.
 
         v_t = b2 v_{t-1} + (1 - b2) g²,   over 1 - b2^t
 
     Sums over shards are added, so the layout of the parameters does not change it.
     """
-    alike: dict[Any, list[_Share]] = {}  # parameters distributed in the same way: one sum over ranks each
+    alike: dict[Any, list[tuple[Tensor, float]]] = {}  # distributed in the same way: one sum over ranks each
     count = 0
     for group in optimizer.param_groups:
         for w in group["params"]:
             if w.grad is not None:
                 key = (w.device_mesh, w.placements) if is_sharded(w) else w.device
-                alike.setdefault(key, []).append((w, *_weights(optimizer, group, w)))
+                alike.setdefault(key, []).append((w, float(group["betas"][1])))
                 count += w.numel() * (2 if w.is_complex() else 1)
     if not count:
-        return None
-    sums = [total(_sum(optimizer, shares), shares[0][0]) for shares in alike.values()]
-    return torch.stack([one.to(sums[0].device) for one in sums]).sum() / count
+        return 0.0
+    shares = [_shares(optimizer, same) for same in alike.values()]
+    return sum(float(total(_sum(optimizer, own), own[0][0])) for own in shares) / count
 
 
-def _weights(optimizer: optim.Optimizer, group: Mapping[str, Any], w: Tensor) -> tuple[float, float]:
-    """What v so far and the new gradient's square count for."""
-    b2, state = float(group["betas"][1]), optimizer.state.get(w, {})
-    steps = float(state["step"]) + 1 if "step" in state else 1.0
+def _shares(optimizer: optim.Optimizer, same: Sequence[tuple[Tensor, float]]) -> list[_Share]:
+    """What v so far and the new gradient's square count for, of each parameter."""
     scale = getattr(optimizer, "grad_scale", None)  # fused optimizers divide by it inside the step
-    corrected = 1 - b2**steps
-    return b2 / corrected, (1 - b2) / corrected / (1.0 if scale is None else float(scale) ** 2)
+    unscaled = 1.0 if scale is None else float(scale) ** 2
+    known = [optimizer.state.get(w, {}).get("step", 0.0) for w, _ in same]
+    if tensors := [seen(step) for step in known if isinstance(step, Tensor)]:  # one wait for all of them
+        taken = iter(torch.stack(tensors).tolist())
+        known = [next(taken) if isinstance(step, Tensor) else step for step in known]
+    shares = []
+    for (w, b2), steps in zip(same, known, strict=True):
+        corrected = 1 - b2 ** (steps + 1)
+        shares.append((w, b2 / corrected, (1 - b2) / corrected / unscaled))
+    return shares
 
 
 def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
@@ -69,15 +75,13 @@ def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     return result
 
 
-def check_second_moment(size: Tensor | None, rate: float | Tensor, name: str, step: int) -> None:
-    """Refuse a step that removes a whole weight; a size on another device is not waited for.
+def check_second_moment(size: float, rate: float | Tensor, name: str, step: int) -> None:
+    """Refuse a step that removes a whole weight.
 
     Raises:
         InputError: gradients are so small that the rate is 1 or more.
     """
-    if size is None or size.device.type != "cpu" or not size:
-        return
-    removed = float(rate) / float(size) ** 0.5
+    removed = float(rate) / size**0.5 if size > 0 else 0.0
     if removed >= 1:
         raise InputError(
             "a step would remove the whole weight or more",

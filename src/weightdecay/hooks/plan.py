@@ -10,7 +10,7 @@ from weightdecay.errors import InputError
 from weightdecay.groups import Assignment, Group, assign, preset
 from weightdecay.groups.inventory import peeled
 from weightdecay.hooks.native import momentum_of, native_options
-from weightdecay.hooks.refuse import check_hooks, check_parameter
+from weightdecay.hooks.refuse import check_hooks, check_parameter, check_scale
 from weightdecay.rules import Rule
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 
@@ -87,7 +87,7 @@ def make_plan(
         on: which parameters decay.
         setting: what is known about the training.
         again: training goes on, so a group may select nothing any more.
-        at_random: weights are rounded at random, which no optimizer does by itself.
+        at_random: weights are rounded at random.
         by_hooks: the optimizer's own decay is not what is meant.
 
     Raises:
@@ -103,6 +103,7 @@ def make_plan(
     )
     for target in (target for entries in targets for target in entries):
         check_parameter(target.name, target.parameter, at_random)
+        check_scale(target.name, target.scale, rules)
     strengths = tuple(
         tuple(
             group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
@@ -112,7 +113,7 @@ def make_plan(
         )
         for rule in rules
     )
-    native = {} if at_random or by_hooks else _native(optimizer, rules, targets, strengths)
+    native = {} if by_hooks else _native(optimizer, rules, targets, strengths)
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)

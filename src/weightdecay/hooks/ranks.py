@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +16,13 @@ from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan, Target
 from weightdecay.hooks.strengths import plain
 from weightdecay.hooks.views import seen
+from weightdecay.rules import Rule
 from weightdecay.rules.layout import is_sharded
 
 # How long ranks wait for one another when a rule is attached, in seconds.
 PATIENCE = 60.0
-# How often each set of ranks has come together: the same on all of them.
-_meetings: dict[tuple[int, ...], "itertools.count[int]"] = {}
+# How often each set of ranks has called what: the same on all of them.
+_meetings: dict[tuple[str, tuple[int, ...]], "itertools.count[int]"] = {}
 
 
 def sharded_parameters(optimizer: optim.Optimizer) -> list[Tensor]:
@@ -64,60 +67,68 @@ def _check_muon(name: str, w: Any) -> None:
             )
 
 
-def told(optimizer: optim.Optimizer, shown: str, plan: Plan, **options: Any) -> dict[str, str]:
+def summary(
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], shown: str, plan: Plan, **options: Any
+) -> dict[str, str]:
     """What ranks have to agree on, by what it is called."""
     said = {"optimizer": type(optimizer).__name__, "rule": shown}
     for i, strengths in enumerate(zip(*plan.strengths, strict=True)):
         each = [f"{plain(one.at(0)):g} ({one.law}, lr_max {one.lr_max})" for one in strengths if one]
         said[f"strength in parameter group {i}"] = ", ".join(each)
+    given = [(field.name, getattr(rule, field.name)) for rule in rules for field in fields(rule)]
+    for name, value in given:
+        if isinstance(value, Mapping):  # tensors or names, by parameter
+            said |= {f"{name} of {key}": str(getattr(one, "shape", one)) for key, one in value.items()}
     said |= {f"decay of {target.name}": f"× {target.scale:g}" for target in plan.all_targets}
     return said | {name: str(value) for name, value in options.items()}
 
 
-def check_size(size: Tensor | None, optimizer: optim.Optimizer, plan: Plan) -> None:
-    """Refuse a step whose gradients' size is not finite; one on another device is not waited for.
+def check_size(size: float, optimizer: optim.Optimizer, plan: Plan) -> None:
+    """Refuse a step whose gradients' size is not finite.
 
     Raises:
         InputError: it is not; it names the parameter and, where it is sharded, the rank.
     """
-    if size is None or size.device.type != "cpu" or torch.isfinite(size):
+    if math.isfinite(size):
         return
     names = {id(entry.parameter): entry.name for entries in plan.assignments for entry in entries}
-    own = [
-        names.get(id(p)) or "a parameter without name"
+    wrong = [
+        (names.get(id(p)) or "a parameter without name", is_sharded(p))
         for group in optimizer.param_groups
         for p in group["params"]
         if p.grad is not None and not torch.isfinite(seen(p.grad)).all()
     ]
-    found = [
-        f"{answer['first']} on rank {rank}" if sharded_parameters(optimizer) else answer["first"]
-        for rank, answer in Meeting(optimizer).answers({"first": own[0] if own else None}).items()
-        if answer["first"]
-    ]
+    whole = [name for name, shard in wrong if not shard]
+    if whole or not sharded_parameters(optimizer):
+        found = whole or [name for name, _ in wrong]
+    else:  # the sum over shards is not finite on any rank, so that all of them are here
+        answers = Meeting(optimizer, "step").answers({"first": wrong[0][0] if wrong else None})
+        found = [f"{one['first']} on rank {rank}" for rank, one in answers.items() if one["first"]]
     where = found[0] if found else "the optimizer's average of squared gradients"
     raise InputError("gradients are not finite", where, remedy="skip the step, or lower the learning rate")
 
 
 class Meeting:
-    """The ranks that hold the shards of an optimizer's parameters come together once, to agree or to fail.
+    """The ranks that hold the shards of an optimizer's parameters come together, to agree or to fail.
 
     Args:
         optimizer: the optimizer; where nothing is sharded there is nobody to meet.
+        call: what all of them do, "attach" or "step"; a number counts how often it was called.
     """
 
-    def __init__(self, optimizer: optim.Optimizer) -> None:
+    def __init__(self, optimizer: optim.Optimizer, call: str = "attach") -> None:
         self._ranks = _ranks_of(sharded_parameters(optimizer))
-        self._silent = bool(self._ranks)
+        self._call, self._round = call, 0
         if self._ranks:
-            self._number = next(_meetings.setdefault(self._ranks, itertools.count()))
+            self._number = next(_meetings.setdefault((call, self._ranks), itertools.count()))
 
     def __enter__(self) -> "Meeting":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Let the others know when this rank fails before it has told them anything."""
+        """Let the others, who wait for this rank's next answer, know that it has failed."""
         del kind, traceback
-        if error is not None and self._silent:
+        if error is not None and self._ranks:
             self._say({"failed": str(error)})
 
     def agree(self, own: Mapping[str, str]) -> None:
@@ -126,13 +137,12 @@ class Meeting:
         Raises:
             InputError: another rank failed, says something else, or does not come.
         """
-        if not self._ranks:
-            return
         answers = self.answers({"told": own})
         for rank, answer in answers.items():
             if "failed" in answer:
-                raise InputError("another rank cannot attach", f"rank {rank}", answer["failed"])
-        first, *others = self._ranks
+                what, found = f"another rank cannot {self._call}", answer["failed"]
+                raise InputError(what, f"rank {rank}", found, "mend it there")
+        first, *others = answers
         reference = answers[first]["told"]
         for rank in others:
             theirs = answers[rank]["told"]
@@ -151,7 +161,9 @@ class Meeting:
         if not self._ranks:
             return {0: dict(own)}
         self._say(own)
-        return {rank: self._answer(rank) for rank in self._ranks}
+        found = {rank: self._answer(rank) for rank in self._ranks}
+        self._round += 1
+        return found
 
     def _store(self) -> Any:
         # The one store that every backend has; torch has no public name for it.
@@ -159,11 +171,11 @@ class Meeting:
 
         # What an elastic launcher started again must not read the answers of those who died.
         again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        where = f"weightdecay/{again}/{'-'.join(map(str, self._ranks))}/{self._number}"
+        ranks = "-".join(map(str, self._ranks))
+        where = f"weightdecay/{again}/{ranks}/{self._call}/{self._number}/{self._round}"
         return PrefixStore(where, _get_default_store())
 
     def _say(self, answer: Mapping[str, Any]) -> None:
-        self._silent = False
         self._store().set(str(torch.distributed.get_rank()), json.dumps(answer))
 
     def _answer(self, rank: int) -> dict[str, Any]:
@@ -172,10 +184,10 @@ class Meeting:
             store.wait([str(rank)], timedelta(seconds=PATIENCE))
         except RuntimeError as error:
             raise InputError(
-                f"a rank did not attach within {PATIENCE:g} s",
+                f"a rank did not {self._call} within {PATIENCE:g} s",
                 "rank",
                 rank,
-                "call attach on every rank that has shards; see that rank's own error, if it has one",
+                f"call {self._call} on every rank that has shards; see that rank's own error, if it has one",
             ) from error
         return json.loads(store.get(str(rank)))
 

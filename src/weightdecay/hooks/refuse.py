@@ -72,8 +72,6 @@ def _refusal(optimizer: optim.Optimizer, rule: Rule) -> tuple[str, str] | None:
             f"{name}, which keeps no average of squared gradients to compare with",
             "use torch's Adam, AdamW, NAdam or RAdam, without amsgrad",
         )
-    if rule.after and isinstance(optimizer, optim.LBFGS):
-        return f"{name}, which takes curvature from the weights' moves", "use wd.L2"
     return None
 
 
@@ -136,6 +134,18 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
     raise InputError(
         what, name, f"{str(parameter.dtype).removeprefix('torch.')} {tuple(parameter.shape)}", remedy
     )
+
+
+def check_scale(name: str, scale: float, rules: tuple[Rule, ...]) -> None:
+    """Refuse a scale where there is no strength to multiply.
+
+    Raises:
+        InputError: one of the rules has none.
+    """
+    for rule in rules:
+        if scale != 1 and not rule.has_strength:
+            what = f"{type(rule).__name__} has no strength that a group could scale"
+            raise InputError(what, f"scale of {name}", f"{scale:g}", "give 1 or 0")
 
 
 def _is_flattened(parameter: Tensor) -> bool:

@@ -13,7 +13,12 @@ from weightdecay.hooks.views import seen, shard_of
 from weightdecay.rules import Rule, Step
 
 # What a weight is widened to, piece by piece, and the integers of its size.
-_WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
+_WIDE = {
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
 _BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
@@ -82,7 +87,7 @@ class Rounding:
         self.keep(told, step)
 
     def widened(self, step: Step, dtype: torch.dtype) -> Step:
-        """The step with wide tensors; the state's are copies."""
+        """The step with wide tensors."""
         update, before, partner = (
             None if one is None else one.to(dtype) for one in (step.update, step.before, step.partner)
         )
@@ -168,6 +173,9 @@ def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> No
         if rule.coupled:
             what = "the penalty is part of the gradient, and the optimizer rounds what it makes of it"
             raise InputError(what, "rounding", f"stochastic, {type(rule).__name__}", "use wd.Decoupled")
+        if rule.after and not rule.has_strength:
+            what, remedy = "a norm that is set anew loses nothing to rounding", "leave rounding= out"
+            raise InputError(what, "rounding", f"stochastic, {type(rule).__name__}", remedy)
     if compiled:
         raise InputError("stochastic rounding is not compiled", "compile", True, "leave one of them out")
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weightdecay.errors import WeightDecayWarning
 from weightdecay.hooks.update import PIECE
 from weightdecay.rules import Rule, Step
 
@@ -37,6 +39,7 @@ class Rows:
         self._total: float | Tensor = 0.0
         self._current: Tensor | None = None  # the sum at which each row was current; None: all rows are
         self._handles: list[Any] = []
+        self._warned = False
 
     def watch(self, owners: Iterable[nn.Module]) -> None:
         """Catch up before a module that holds the parameter is used, saved or loaded."""
@@ -58,13 +61,29 @@ class Rows:
             handle.remove()
         self._handles = []
 
-    def advance(self, rate: float | Tensor, rows: Tensor) -> None:
+    def advance(self, rate: float | Tensor, rows: Tensor, name: str) -> None:
         """Let all rows miss a decay, and these catch up."""
         if self._current is None:
             self._current = torch.zeros(len(self._w), dtype=torch.float64, device=self._w.device)
+        elif self._handles and self._w.grad is not None and self._w.grad.is_sparse:
+            self._check_read(self._w.grad._indices()[0], name)
         missed = torch.log1p(-rate.double()) if isinstance(rate, Tensor) else math.log1p(-rate)
         self._total = self._total + missed
         self.catch_up(rows)
+
+    def _check_read(self, rows: Tensor, name: str) -> None:
+        """Warn, once, of rows that were behind when they were read; on a CPU, where nobody waits."""
+        current = self._follow()
+        if self._warned or current.device.type != "cpu":
+            return
+        if (current.index_select(0, rows) != self._total).any():
+            self._warned = True
+            warnings.warn(
+                f"rows of {name} were read by other hands than the module that holds it, before they had "
+                "caught up with their decay: call that module, or flush() the decay before each forward pass",
+                WeightDecayWarning,
+                stacklevel=2,
+            )
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
@@ -113,7 +132,8 @@ class Rows:
             values.mul_(torch.exp(self._total - current).to(values.dtype).view(column))
             return
         rate = torch.expm1(self._total - current).neg_().to(values.dtype).view(column)
-        state = {key: of(tensor) for key, tensor in self._state.items()}
+        rows = self._w.shape
+        state = {key: of(one) if one.shape == rows else one for key, one in self._state.items()}
         self._rule.decay_(values, Step(rate, math.nan, state=state))  # a rule that composes reads the rate
 
     def _follow(self) -> Tensor:

@@ -43,6 +43,9 @@ class WeightDecayScheduler:
             raise InputError(
                 "nothing to schedule", "target", type(target).__name__, "give a Decay or an optimizer"
             )
+        if isinstance(target, Decay) and not any(rule.has_strength for rule in target.rules):
+            remedy = "it finds or needs none: there is nothing to schedule"
+            raise InputError("the rule has no strength", "target", target.shown, remedy)
         if isinstance(target, optim.Optimizer) and (others := attached(target)):
             raise InputError(
                 "a rule is attached to this optimizer and sets its strength",

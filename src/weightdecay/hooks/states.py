@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
@@ -17,23 +18,24 @@ class States:
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self._rules = rules
         self._by_name: dict[str, list[dict[str, Tensor]]] = {}
+        self._shapes: dict[str, torch.Size] = {}
 
     def add(self, targets: Iterable[Target]) -> None:
-        """Start the state of the parameters that have none yet.
+        """Start the state of the parameters that have none yet, or had another shape.
 
         Raises:
             InputError: a rule cannot start, say because its point has another shape.
         """
-        started = {
-            target.name: [rule.start(target.parameter, target.name) for rule in self._rules]
-            for target in targets
-            if target.name not in self._by_name
-        }
+        new = [one for one in targets if self._shapes.get(one.name) != one.parameter.shape]
+        started = {one.name: [rule.start(one.parameter, one.name) for rule in self._rules] for one in new}
         self._by_name.update(started)
+        self._shapes.update({one.name: one.parameter.shape for one in new})
 
     def of(self, target: Target, rule: int) -> dict[str, Tensor]:
         """The state of a parameter for one of the rules, where and of the type that the parameter is now."""
         state, w = self._by_name[target.name][rule], target.parameter
+        if not w.ndim and not self._rules[rule].elementwise:
+            return state  # a norm is no weight, though it may look like one
         for key, tensor in state.items():
             if tensor.shape == w.shape and (tensor.dtype, tensor.device) != (w.dtype, w.device):
                 state[key] = tensor.to(
@@ -51,8 +53,10 @@ class States:
         Raises:
             InputError: as `check`.
         """
-        for tensor, found in self.check(saved, targets):
-            tensor.copy_(laid_like(found.detach().to(tensor.device), tensor))
+        pairs = self.check(saved, targets)
+        fitting = [(mine, laid_like(found.detach().to(mine.device), mine)) for mine, found in pairs]
+        for mine, found in fitting:
+            mine.copy_(found)
 
     def check(self, saved: Any, targets: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
         """Each tensor with the saved one.

@@ -53,7 +53,7 @@ def _checked(
     scale, rates = max(target.scale for target in targets), setting.rates(i)
     at = plain(strength.at(0)) * scale
     if not rule.paced:  # how much it removes depends on more than the rate
-        limits.check(at, where=where)
+        limits.check(at, *((plain(group["lr"]),) if rule.overshoots else ()), law=strength.law, where=where)
         return ()
     momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
     if rule.coupled and not momentum:  # no step of a known size to compare with

@@ -1,7 +1,7 @@
 """What every rule is told at a step: parameters, rates, sizes; checked before the first tensor changes."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, optim
@@ -61,12 +61,17 @@ class Telling:
                     self.check(i, rule, strength, scaled, step)
                     if rule.needs_second_moment:
                         check_second_moment(size, scaled, f"parameter group {i}", step)
-                yield r, group, [(one.parameter, self._told(plan, one, r, told, group, size)) for one in live]
+                if _shared(rule):  # nothing differs between parameters of one scale
+                    steps = {scale: Step(*numbers, lr=group["lr"]) for scale, numbers in told.items()}
+                    yield r, group, [(one.parameter, steps[one.scale]) for one in live]
+                else:
+                    own = [self._told(plan, one, r, told[one.scale], group["lr"], size) for one in live]
+                    yield r, group, [(one.parameter, step) for one, step in zip(live, own, strict=True)]
 
-    def _size(self, plan: Plan) -> Tensor | None:
+    def _size(self, plan: Plan) -> float:
         """The size of all gradients, where a rule looks at it."""
         if not any(rule.needs_second_moment for rule in self._rules):
-            return None
+            return 0.0
         size = mean_second_moment(self._optimizer)
         check_size(size, self._optimizer, plan)
         return size
@@ -76,20 +81,17 @@ class Telling:
         plan: Plan,
         target: Target,
         r: int,
-        numbers: Mapping[float, tuple[float | Tensor, float | Tensor]],
-        group: Mapping[str, Any],
-        size: Tensor | None,
+        numbers: tuple[float | Tensor, float | Tensor],
+        lr: float | Tensor,
+        size: float,
     ) -> Step:
         """What a rule is told about a parameter."""
-        partner = plan.partners[r].get(target.name)
-        if partner is not None:  # as it is now: it may decay itself before its turn to be read comes
-            partner = partner.detach().clone()
         return Step(
-            *numbers[target.scale],
+            *numbers,
             state=self._states.of(target, r),
-            lr=group["lr"],
+            lr=lr,
             second_moment=size,
-            partner=partner,
+            partner=plan.partners[r].get(target.name),
             name=target.name,
         )
 
@@ -99,7 +101,7 @@ class Telling:
         Raises:
             InputError: the rate is 1 or more, or not a number.
         """
-        if rule.coupled or not rule.paced:
+        if rule.coupled or not rule.overshoots:
             return
         lr = self._optimizer.param_groups[group]["lr"]
         check_rate(group, strength.law, rate, lr, step)
@@ -113,3 +115,8 @@ class Telling:
                 WeightDecayWarning,
                 stacklevel=2,
             )
+
+
+def _shared(rule: Rule) -> bool:
+    """Whether a rule keeps nothing and looks at nothing but its rate and the update."""
+    return not rule.told_more and type(rule).start is Rule.start

@@ -16,8 +16,8 @@ def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
         InputError: the rule overrides nothing, fails, or answers with something that is no new weight.
     """
     kind = type(rule)
-    if kind.__module__.startswith("weightdecay."):
-        return
+    if kind.__module__.startswith("weightdecay.") or kind.partner_of is not Rule.partner_of:
+        return  # ours; or one that looks at real parameters, of which a trial has none
     if (kind.decayed, kind.decay_, kind.gradient, kind.law) == (
         *(Rule.decayed, Rule.decay_, Rule.gradient, Rule.law),
     ):
@@ -51,7 +51,7 @@ def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
             state=state,
             lr=0.5,
             before=ones if rule.after else None,
-            second_moment=torch.ones((), dtype=torch.float64) if rule.needs_second_moment else None,
+            second_moment=1.0,
             name=name,
         )
         answer = rule.gradient(torch.ones_like(w), w, step) if rule.coupled else rule.decayed(w, step)

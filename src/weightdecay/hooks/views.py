@@ -14,6 +14,8 @@ def seen(tensor: Tensor) -> Tensor:
     For rules whose elements depend on themselves alone, and for sums that are reduced afterwards.
     """
     tensor = tensor.detach()
+    if type(tensor) is Tensor and not tensor.is_complex():  # what nearly all are
+        return tensor
     if is_sharded(tensor):
         tensor = tensor.to_local()  # pyright: ignore[reportAttributeAccessIssue]
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -18,8 +18,11 @@ from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Some kernels of NumPy's warn of numbers beyond the largest; what is made of them is checked and told.
+_quiet = np.errstate(over="ignore", invalid="ignore")
 
 
+@_quiet
 def gram(Z: Float[Tensor, "n p"]) -> Float[Tensor, "n n"]:
     """Z Z'. For Z'Z pass the transpose: no copy is made."""
     if Z.device.type != "cpu":
@@ -28,6 +31,7 @@ def gram(Z: Float[Tensor, "n p"]) -> Float[Tensor, "n n"]:
     return torch.from_numpy(rows @ rows.T)
 
 
+@_quiet
 def matmul(A: Float[Tensor, "*b n k"], B: Float[Tensor, "*b k m"]) -> Float[Tensor, "*b n m"]:
     """A B, or as many products as there are pairs."""
     return A @ B if A.device.type != "cpu" else torch.from_numpy(A.numpy() @ B.numpy())

@@ -30,12 +30,13 @@ class Step:
             rules with `needs_update`. Scratch memory: a rule may overwrite it.
         state: what the rule keeps for this parameter, made by `start`.
         lr: the group's learning rate.
-        before: the weight before the step; only for rules that act `after` it.
+        before: the weight before the step and all decay; only for rules that act `after` it.
         second_moment: the mean over all parameters of Adam's average of squared gradients, this step's
             gradient and the correction for a short average included; only for rules with
             `needs_second_moment`.
-        partner: the other factor of a product; only for rules with a `partner_of`.
-        name: the parameter's name.
+        partner: the other parameter that a rule with a `partner_of` looks at, as it was when this rule's
+            turn came.
+        name: the parameter's name; only for rules that keep something or have a partner.
     """
 
     rate: float | Tensor
@@ -44,7 +45,7 @@ class Step:
     state: Mapping[str, Tensor] = field(default_factory=dict)
     lr: float | Tensor = 0.0
     before: Tensor | None = None
-    second_moment: Tensor | None = None
+    second_moment: float = 0.0
     partner: Tensor | None = None
     name: str = ""
 
@@ -68,8 +69,8 @@ class Rule:
         elementwise: an element's decay depends on that element alone, so tensors come flat, large ones in
             pieces.
         toward_zero: what is left of the start says whether the decay does anything; else no such warning.
-        paced: the fraction `rate` is what a step removes, of any weight: a rate of 1 is refused, and a
-            half-life has a meaning.
+        paced: a step removes the fraction `rate`, of any weight: half-lives have a meaning.
+        overshoots: a rate of 1 or more takes weights beyond zero, and is refused.
 
     Convention: one half, times lr where the law says so: plain decay removes rate·w, rate = wd·lr.
     """
@@ -85,6 +86,7 @@ class Rule:
     elementwise: ClassVar[bool] = True
     toward_zero: ClassVar[bool] = True
     paced: ClassVar[bool] = True
+    overshoots: ClassVar[bool] = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Enter the registry; whoever overrides `decayed` alone gets the `decay_` that calls it."""
@@ -164,7 +166,8 @@ def shown(value: Any) -> str | None:
     if isinstance(value, numbers.Real):
         return repr(float(value))
     if isinstance(value, Mapping):
-        return f"{{{len(value)} tensors}}"
+        named = all(isinstance(one, str) for one in value.values())
+        return f"{{{', '.join(f'{k}: {v}' for k, v in value.items()) if named else f'{len(value)} tensors'}}}"
     if isinstance(value, HalfLife):
         parts = {f.name: getattr(value, f.name) for f in fields(value)}
         return f"HalfLife({', '.join(f'{k}={v:g}' for k, v in parts.items() if v is not None)})"

@@ -24,7 +24,8 @@ def chain(*rules: Rule | Chain) -> Chain:
         w <- r_k(... r_2(r_1(w)))
 
     Convention: rules that change the gradient add up; rules that look at the update come after those that
-    do not. A chain is never lowered to the optimizer's own decay.
+    do not, and rules that act on what the step left (`PNorm`, `FixedNorm`) last. A chain is never lowered
+    to the optimizer's own decay.
 
     Raises:
         InputError: no rule, or something that is not a rule.

@@ -22,7 +22,7 @@ class LoRAProduct(Rule):
         B <- B - lr_t wd B (A Aᵀ) - lr_t u_B,     A <- A - lr_t wd (Bᵀ B) A - lr_t u_A
 
     These are the gradients of wd/2 ||BA||². They go through the r × r products A Aᵀ and Bᵀ B: BA, which is
-    as large as the weight, is never formed. Both are taken from the factors before the step. Decay of the
+    as large as the weight, is never formed. Both are taken from the factors before either moves. Decay of the
     factors by themselves is something else: it depends on how they share the product.
 
     Args:
@@ -48,7 +48,7 @@ class LoRAProduct(Rule):
     """
 
     elementwise = False
-    paced = False
+    paced = overshoots = False
 
     # A mapping has no hash: rules compare without it.
     pairs: Mapping[str, str] | None = field(default=None, repr=False, compare=False)

@@ -22,15 +22,16 @@ class FixedNorm(Rule):
         w <- R N(w - lr_t R N(u)),   R = ||w_0||,   N(x) = x/||x||
 
     R is the norm when the rule is attached. It needs no strength, and does not change when u is multiplied
-    by anything. A step whose update is zero moves nothing.
+    by anything, as long as w - lr u is more than the rounding of w: u is the difference that the step makes,
+    all other decay included, so 16-bit weights are refused. A step whose update is zero moves nothing.
 
-    Convention: u is the difference that the step makes, all other decay included; lr is the group's own.
-    Memory: a copy of the weights for the length of the step.
+    Convention: lr is the group's own; `Group(scale=)` and schedules of the strength do not apply. Memory: a
+    copy of the weights.
 
     Source: Wen et al. 2026, arXiv 2606.16899.
 
     Raises:
-        InputError: a parameter is zero when attached, which has no direction.
+        InputError: a parameter is zero when attached, which has no direction, or has 16 bits.
 
     >>> import torch
     >>> from weightdecay.rules import Step
@@ -44,10 +45,15 @@ class FixedNorm(Rule):
     after = True
     elementwise = False
     toward_zero = False
-    paced = False
+    paced = overshoots = False
 
     def start(self, w: Tensor, name: str) -> dict[str, Tensor]:
         """Return the norm to keep."""
+        if w.dtype in (torch.bfloat16, torch.float16):
+            what = "the step on 16-bit weights is rounded before its direction could be read from it"
+            raise InputError(
+                what, f"FixedNorm on {name}", str(w.dtype), "keep float32 weights and use autocast"
+            )
         norm = norm_of(w.detach())
         if not norm > 0:
             what, remedy = "a parameter that is zero has no norm to keep", "leave it out with on="
@@ -61,7 +67,8 @@ class FixedNorm(Rule):
         length = norm_of(update)
         pace = torch.where(length > 0, step.lr * radius / length, 0.0).to(w.dtype)
         moved = step.before - update * pace
-        return moved * (radius / norm_of(moved)).to(w.dtype)
+        norm = norm_of(moved)
+        return moved * torch.where(norm > 0, radius / norm, 1.0).to(w.dtype)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class Constrained(Rule):
 
     Convention: one parameter, one bound, one multiplier l, which starts at 0 and is kept with the state. The
     norm is that of the weights of which the gradient was taken, and 2 l of these is removed; published code
-    takes both from the weights after the step. A step removes at most half of a weight.
+    takes both from the weights after the step. A step removes at most half of a weight. `Group(scale=)` and
+    schedules of the strength do not apply.
 
     Source: Franke et al. 2024, arXiv 2311.09058; the bound is relative, since mu would carry units.
 
@@ -99,7 +107,7 @@ class Constrained(Rule):
 
     elementwise = False
     toward_zero = False
-    paced = False
+    paced = overshoots = False
 
     bound: float | Literal["start"] = field(default="start", kw_only=True)
     mu: float = field(default=0.01, kw_only=True)

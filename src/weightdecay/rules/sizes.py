@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from weightdecay.rules.base import Rule, Step
@@ -33,6 +32,8 @@ class Huber(Rule):
     tensor([0.2500, 3.5000])
     """
 
+    paced = False  # beyond delta a smaller fraction goes
+
     delta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -52,14 +53,14 @@ class PNorm(Rule):
 
     On the right w is the weight before the step. The division cannot overshoot, so any strength is allowed;
     at p = 2 it is 1/(1 + lr wd), which is not AdamW's 1 - lr wd. A weight of exactly 0 stays 0 where p < 2:
-    do not use it on what is initialised with zeros.
+    do not use it on what is initialised with zeros. In a chain, u has the other rules' decay in it.
 
     Args:
         weight_decay: wd.
         p: the norm's exponent, above 0.
 
     Convention: times lr; the derivative of |w|^p/p, so that p = 2 is the one half of `Decoupled`. Memory: a
-    copy of the weights for the length of the step.
+    copy of the weights.
 
     Source: Outmezguine & Levi 2024, arXiv 2404.10824.
 
@@ -75,7 +76,7 @@ class PNorm(Rule):
 
     after = True
     toward_zero = False
-    paced = False
+    paced = overshoots = False
 
     p: float = 1.0
 
@@ -104,23 +105,21 @@ class Stable(Rule):
     Args:
         weight_decay: wd, in units of a gradient.
 
-    Convention: times lr. Only on torch's Adam, AdamW, NAdam and RAdam, which keep v.
+    Convention: times lr. Only on torch's Adam, AdamW, NAdam and RAdam, which keep v. On a GPU each step waits
+    for the mean: as gradients fade the rate grows, and a step that would remove a whole weight is an error.
 
     Source: Xie et al. 2023, arXiv 2011.11152.
 
     >>> import torch
     >>> from weightdecay.rules import Step
-    >>> step = Step(rate=0.25, weight_decay=0.5, second_moment=torch.tensor(4.0))
+    >>> step = Step(rate=0.25, weight_decay=0.5, second_moment=4.0)
     >>> Stable(0.5).decayed(torch.tensor([8.0]), step)
     tensor([7.])
     """
 
     needs_second_moment = True
-    paced = False
+    paced = overshoots = False  # another rate is checked, in each step
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w (1 - rate/sqrt(mean(v)))."""
-        size = step.second_moment
-        assert size is not None
-        removed = torch.where(size > 0, step.rate / size.sqrt(), 0.0)
-        return w * (1 - removed).to(w.dtype)
+        return w * (1 - step.rate / step.second_moment**0.5) if step.second_moment > 0 else w.clone()
