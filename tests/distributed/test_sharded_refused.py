@@ -164,3 +164,47 @@ def older_sharding(rank, ranks):
 
 def test_flattened_parameters_are_refused_with_the_way_out():
     spawn(older_sharding, 2)
+
+
+def other_points(rank, ranks):
+    """Points of the same number under other names, in a chain whose other rule has to meet to start."""
+    full = {name: torch.zeros_like(w) for name, w in Net().named_parameters()}
+    if rank == 1:
+        full = {f"other.{name}": w for name, w in full.items()}
+    return refused(wd.chain(wd.Toward(0.1, to=full), wd.FixedNorm()), ranks, rank)
+
+
+def test_points_that_differ_are_found_before_anyone_waits():
+    for said in spawn(other_points, 2):
+        assert said.startswith(
+            "ranks disagree: to of lora_A.weight, on ranks 0 and 1 = torch.Size([2, 4]) and none"
+        )
+
+
+def a_slip_and_another_try(rank, ranks):
+    """One rank has a wrong argument: all hear of it, and the next try is a new one."""
+    meeting.PATIENCE = 5.0
+    model = sharded(Net(), ranks)
+    rounding = "up" if rank == 1 else "nearest"
+    said = refused(wd.Decoupled(0.1), ranks, rank, model, rounding=rounding)
+    optimizer, decay = attached(model, wd.Decoupled(0.1))
+    train(model, optimizer, 1)
+    assert decay.steps == 1
+    return said
+
+
+def test_after_a_slip_ranks_can_try_again():
+    first, second = spawn(a_slip_and_another_try, 2)
+    assert first.startswith("another rank cannot attach: rank 1 = no such rounding")
+    assert second.startswith("no such rounding: rounding = 'up'")
+
+
+def watched(rank, ranks):
+    model = sharded(Net(), ranks)
+    optimizer, _ = attached(model, wd.Decoupled(0.1))
+    with pytest.raises(wd.InputError, match=r"only a shard of the parameter is here: lora_A.weight"):
+        wd.Monitor(model, optimizer)
+
+
+def test_a_monitor_says_that_it_does_not_know_shards():
+    spawn(watched, 2)

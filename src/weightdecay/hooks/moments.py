@@ -59,19 +59,17 @@ def _shares(optimizer: optim.Optimizer, same: Sequence[tuple[Tensor, float]]) ->
 def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     """The sum of v over what is here of some parameters, in float32 or wider."""
     device = seen(shares[0][0]).device
-    wide = torch.float64 if device.type == "cpu" else torch.float32
     gradients = [seen(laid_like(w.grad, w)) for w, *_ in shares if w.grad is not None]
+    fine = device.type == "cpu" or any(one.dtype == torch.float64 for one in gradients)
+    wide = torch.float64 if fine else torch.float32
     squares = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).square()  # pyright: ignore[reportPrivateImportUsage]
     result = squares @ torch.tensor([new for *_, new in shares], dtype=wide, device=device)
-    old = [
-        (laid_like(optimizer.state[w]["exp_avg_sq"], w), keep)
-        for w, keep, _ in shares
-        if w in optimizer.state
-    ]
+    kept = [(optimizer.state.get(w, {}).get("exp_avg_sq"), w, share) for w, share, _ in shares]
+    old = [(seen(laid_like(v, w)), share) for v, w, share in kept if v is not None]
     if old:
-        averages = torch._foreach_norm([seen(v) for v, _ in old], 1, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
-        kept = torch.tensor([keep for _, keep in old], dtype=wide, device=device)
-        result = result + torch.stack(averages) @ kept
+        averages = torch._foreach_norm([v for v, _ in old], 1, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
+        weights = torch.tensor([share for _, share in old], dtype=wide, device=device)
+        result = result + torch.stack(averages) @ weights
     return result
 
 

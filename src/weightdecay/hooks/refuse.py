@@ -10,6 +10,7 @@ from weightdecay.errors import InputError
 from weightdecay.hooks.moments import keeps_second_moment
 from weightdecay.hooks.native import is_schedule_free
 from weightdecay.rules import Rule
+from weightdecay.rules.layout import is_sharded
 
 _HALF = (torch.bfloat16, torch.float16, torch.complex32)
 
@@ -146,6 +147,17 @@ def check_scale(name: str, scale: float, rules: tuple[Rule, ...]) -> None:
         if scale != 1 and not rule.has_strength:
             what = f"{type(rule).__name__} has no strength that a group could scale"
             raise InputError(what, f"scale of {name}", f"{scale:g}", "give 1 or 0")
+
+
+def check_whole(name: str, parameter: Tensor) -> None:
+    """Refuse a sharded parameter, for who looks at whole ones.
+
+    Raises:
+        InputError: it is sharded.
+    """
+    if is_sharded(parameter):
+        remedy = "watch a model that is not sharded, or leave the parameter out"
+        raise InputError("only a shard of the parameter is here", name, tuple(parameter.shape), remedy)
 
 
 def _is_flattened(parameter: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
 from weightdecay.groups.suggest import closest
-from weightdecay.hooks.refuse import check_optimizer
+from weightdecay.hooks.refuse import check_optimizer, check_whole
 from weightdecay.hooks.stack import nested
 from weightdecay.monitor.burst import Burst
 from weightdecay.monitor.equilibrium import equilibrium_norm, kappa_of
@@ -90,6 +90,8 @@ class Monitor:
         self._replayed: dict[int, Tensor] = {}
         self._generator = torch.Generator().manual_seed(0)
         self._watched = self._chosen()
+        for name, _, parameter in self._watched.values():
+            check_whole(name, parameter)
         self._check_patterns()
         self._handles = [
             optimizer.register_step_pre_hook(self._pre),
