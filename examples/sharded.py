@@ -229,6 +229,8 @@ def run(args: argparse.Namespace) -> None:
     if ranks > pride.BATCH:
         what, remedy = "more processes than windows in a batch", f"start {pride.BATCH} or fewer"
         raise wd.InputError(what, "--nproc-per-node", ranks, remedy)
+    if args.kill_at > args.steps:
+        raise wd.InputError("no such step", "--kill-at", args.kill_at, f"give {args.steps} or less")
     if args.kill_rank >= ranks:
         raise wd.InputError("no such process", "--kill-rank", args.kill_rank, f"give {ranks - 1} or less")
     writable_folder(args.out)

@@ -102,3 +102,21 @@ def asked_early(rank, ranks):
 
 def test_asking_for_the_optimizers_state_is_no_step():
     spawn(asked_early, 2)
+
+
+def chained(rank, ranks, folder):
+    """One rule of a chain keeps something, the other nothing."""
+    rule = wd.chain(wd.Huber(0.4), wd.Toward(0.4))
+    model, optimizer, decay = made(ranks, rule)
+    train(model, optimizer, 2)
+    dcp.save({"decay": decay}, checkpoint_id=folder)
+    model, optimizer, again = made(ranks, rule, seed=1)
+    dcp.load({"decay": again}, checkpoint_id=folder)
+    assert again.steps == 2
+    for name, states in decay.state_dict()["parameters"].items():
+        other = again.state_dict()["parameters"][name]
+        assert torch.equal(whole(states[1]["point"]), whole(other[1]["point"]))
+
+
+def test_a_chain_of_which_one_rule_keeps_something(tmp_path):
+    spawn(chained, 2, str(tmp_path / "checkpoint"))

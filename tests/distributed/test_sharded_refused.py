@@ -208,3 +208,28 @@ def watched(rank, ranks):
 
 def test_a_monitor_says_that_it_does_not_know_shards():
     spawn(watched, 2)
+
+
+def sharded_too_late(rank, ranks):
+    model = Net()
+    optimizer, _ = attached(model, wd.Decoupled(0.1))
+    sharded(model, ranks)
+    model().backward()
+    with pytest.raises(wd.InputError, match="holds a parameter that is not in the model"):
+        optimizer.step()
+
+
+def test_a_model_that_is_sharded_after_attaching():
+    spawn(sharded_too_late, 2)
+
+
+def replicas(rank, ranks):
+    model = nn.parallel.DistributedDataParallel(Net())
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    wd.attach(optimizer, wd.Decoupled(0.1), model=model, on="all").detach()  # alike: fine
+    with pytest.raises(wd.InputError, match="ranks disagree: rule, on ranks 0 and 1"):
+        wd.attach(optimizer, wd.Decoupled(0.1 * (1 + rank)), model=model, on="all")
+
+
+def test_replicas_are_compared_where_the_model_tells_of_them():
+    spawn(replicas, 2)

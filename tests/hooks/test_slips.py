@@ -174,6 +174,22 @@ def test_what_was_kept_for_a_step_goes_with_the_decay():
     assert seen() is None
 
 
+def test_weights_that_became_narrow_are_refused():
+    layer = nn.Linear(3, 3)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+    wd.attach(optimizer, wd.Decoupled(0.1), model=layer)
+    layer.to(torch.bfloat16)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    with pytest.raises(wd.InputError, match="16-bit weights are too narrow"):
+        optimizer.step()
+
+
+def test_stable_on_sparse_gradients_sends_nobody_in_a_circle():
+    table = nn.Embedding(5, 2, sparse=True)
+    with pytest.raises(wd.InputError, match="build the embedding with sparse=False"):
+        wd.attach(optim.SparseAdam(table.parameters()), wd.Stable(0.1), model=table, on="all")
+
+
 @pytest.mark.filterwarnings("default::weightdecay.errors.WeightDecayWarning")
 def test_a_table_read_past_its_module_is_told():
     class Reader(nn.Module):

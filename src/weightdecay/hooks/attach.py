@@ -39,6 +39,10 @@ def attach(
 ) -> Decay:
     """Make an optimizer decay its parameters by a rule, inside its own `step`.
 
+    Of a sharded model (`fully_shard`, DTensor) all ranks call it, after sharding and after the optimizer is
+    built from the shards; they compare what they are about to do, and so do those of a
+    DistributedDataParallel that is given as `model`. Complex weights decay as pairs of reals.
+
     Where the optimizer brings the rule along and a whole parameter group decays, its own option is set: the
     same bits and no cost. Elsewhere hooks run around `step`, closures included. `print(decay)` shows which
     parameters decay, why, and by whose hand.
@@ -67,8 +71,9 @@ def attach(
         sparse: of parameters whose gradient is sparse (`nn.Embedding(sparse=True)`), "lazy": a row catches up
             with all the decay it has missed before its module looks it up (with `model=`; else in the step
             that touches it) and on `Decay.flush`, and then is what dense decay makes it; or "touched": the
-            rule acts on the rows in the gradient alone. `L2` adds to the gradient of every row, so that only
-            the second can be done: it is refused until you say so.
+            rule acts on the rows in the gradient alone. Lazily go `Decoupled`, `Independent`, `Corrected` and
+            `Toward` a point that stays; what else can go as "touched" is refused until you say so. Call
+            `Decay.flush` before anyone but the model's own modules reads or writes a table: an EMA, say.
 
     Convention: each rule says how lr multiplies. A half-life without learning rate (neither `HalfLife(lr=)`
     nor `schedule`) holds at every lr. With gradient accumulation a step is an optimizer step.
@@ -91,7 +96,7 @@ def attach(
     """
     rules = rules_of(rule)
     check_optimizer(optimizer)
-    with Meeting(optimizer) as meeting:  # of the ranks, where parameters are sharded
+    with Meeting(optimizer, model=model) as meeting:  # of ranks, where there are shards or replicas
         check_rounding(rounding, rules, compile)
         at_random = rounding == "stochastic"
         own = Rounding(count(seed, "seed", least=0)) if at_random else None

@@ -56,7 +56,7 @@ class Decay:
         self.optimizer = optimizer
         self.steps, self.factor = 0, 1.0
         self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
-        self._signature, self._sparse = signature(optimizer), sparse
+        self._signature, self._sparse = None, sparse  # the first step plans again: see `_refresh`
         self._states = States(rules)
         self._states.add(plan.all_targets)
         self._sparse.follow(plan.all_targets, self._states)
@@ -278,7 +278,10 @@ class Decay:
         self._gradients.clear()
 
     def _refresh(self) -> None:
-        """Follow what happened to the optimizer since the last step: new parameters, loaded options."""
+        """Follow what happened to the optimizer since the last step: new parameters, loaded options.
+
+        The first step looks, too: a model that was sharded after `attach` no longer has these parameters.
+        """
         if (now := signature(self.optimizer)) != self._signature:
             plan = self._planner()
             self._states.add(plan.all_targets)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError
@@ -130,9 +131,11 @@ def lenient(on: On) -> On:
     return [replace(group, optional=True) for group in flat]
 
 
-def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool], ...], ...]:
-    """What a plan depends on and training can change: which parameters there are, and which are frozen."""
-    return tuple(tuple((id(p), p.requires_grad) for p in group["params"]) for group in optimizer.param_groups)
+def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool, torch.dtype], ...], ...]:
+    """What a plan depends on and training can change: the parameters, their types, and which are frozen."""
+    return tuple(
+        tuple((id(p), p.requires_grad, p.dtype) for p in group["params"]) for group in optimizer.param_groups
+    )
 
 
 def _assigned(

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
+from torch.nn.parallel import DistributedDataParallel
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan, Target
@@ -114,10 +115,16 @@ class Meeting:
     Args:
         optimizer: the optimizer; where nothing is sharded there is nobody to meet.
         call: what all of them do, "attach" or "step"; a number counts how often it was called.
+        model: if it is a DistributedDataParallel, its ranks come together, too.
     """
 
-    def __init__(self, optimizer: optim.Optimizer, call: str = "attach") -> None:
+    def __init__(
+        self, optimizer: optim.Optimizer, call: str = "attach", model: nn.Module | None = None
+    ) -> None:
         self._ranks = _ranks_of(sharded_parameters(optimizer))
+        if isinstance(model, DistributedDataParallel):
+            group = set(torch.distributed.get_process_group_ranks(model.process_group))
+            self._ranks = tuple(sorted(group.union(self._ranks)))
         self._call, self._round = call, 0
         if self._ranks:
             self._number = next(_meetings.setdefault((call, self._ranks), itertools.count()))

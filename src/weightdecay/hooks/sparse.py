@@ -189,6 +189,8 @@ def refusal(
         return "rows of a sparse gradient are not rounded at random", f'use rounding="nearest"; or {_DENSE}'
     for rule in rules:
         kind = type(rule).__name__
+        if rule.needs_second_moment:
+            return f"{kind} looks at the size of all gradients, which {name} does not keep", _DENSE
         if rule.needs_update or rule.after:
             return f"{kind} looks at the update, and rows without gradient have none to look at", _DENSE
         if not rule.elementwise:

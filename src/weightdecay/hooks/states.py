@@ -43,9 +43,9 @@ class States:
                 )  # the model was moved or cast after the rule was attached
         return state
 
-    def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Tensor]]]:
+    def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Any]]]:
         """The tensors themselves, not copies, as in torch's own state dicts."""
-        return {target.name: [dict(state) for state in self._by_name[target.name]] for target in targets}
+        return {target.name: _filled(self._by_name[target.name]) for target in targets}
 
     def load(self, saved: Any, targets: Iterable[Target]) -> None:
         """Take over saved tensors; all are checked before the first is copied.
@@ -78,6 +78,11 @@ class States:
                 f"only {side} has it; rename it, or go on without the state",
             )
         return [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
+
+
+def _filled(states: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
+    """The states; an empty one beside others has a value, or a distributed checkpoint would miss it."""
+    return [dict(state) if state or not any(states) else {"nothing": True} for state in states]
 
 
 def _pairs(name: str, states: list[dict[str, Tensor]], saved: Any) -> Iterator[tuple[Tensor, Tensor]]:
