@@ -1,15 +1,13 @@
 """A rule at work: what happens around an optimizer's step."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks import apply
+from weightdecay.hooks.acting import Acting
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
 from weightdecay.hooks.refuse import check_capture, check_native
@@ -19,10 +17,8 @@ from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.stack import makes_state, nested
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import plain
-from weightdecay.hooks.telling import Telling, Work
-from weightdecay.hooks.update import readable
-from weightdecay.hooks.views import seen
-from weightdecay.rules import Rule, Step
+from weightdecay.hooks.telling import Telling
+from weightdecay.rules import Rule
 from weightdecay.units.numbers import count, number
 
 
@@ -62,14 +58,8 @@ class Decay:
         self._sparse.follow(plan.all_targets, self._states)
         self._telling = Telling(optimizer, rules, self._states, sparse)
         self._native = Native(optimizer)
-        self._memory = apply.Memory()
-        self._rounding = rounding
-        self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
-        self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
-        # Rules that wait for the step, and the weights before it, where u is not readable.
-        self._waiting: dict[Tensor, tuple[Tensor, list[tuple[Rule, Step]]]] = {}
-        self._afterwards: list[Work] = []  # of rules that act after the step
-        self._skipped = self._acted = False
+        self._acting = Acting(optimizer, rules, compiled, sparse, rounding)
+        self._rounding, self._skipped = rounding, False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
         self._handles = [
@@ -82,10 +72,9 @@ class Decay:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._drop_half_done()
+        self._acting.end()
         self._native.put_back()
         self._sparse.close()
-        self._memory = apply.Memory()
 
     def flush(self) -> None:
         """Let every row that waits for its decay catch up: before weights are read or written by other hands.
@@ -206,14 +195,13 @@ class Decay:
             self._inner += 1
             return None
         self._open, self._inner = True, 0
-        self._drop_half_done()
+        self._acting.begin()
         self._refresh()
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             check_capture(self.rules, by_hooks=self._by_hooks)
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
-        self._acted = False
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
@@ -226,7 +214,7 @@ class Decay:
 
     def _wrapped(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         def evaluate(*args: Any, **kwargs: Any) -> Any:
-            self._give_back_gradients()
+            self._acting.give_back_gradients()
             loss = closure(*args, **kwargs)
             with torch.no_grad():
                 penalty = self._act()
@@ -243,39 +231,23 @@ class Decay:
             self._inner -= 1
             return
         self._open = False
-        self._give_back_gradients()
+        self._acting.give_back_gradients()
         if not self._skipped:
-            if not self._acted and self._by_hooks:
+            if not self._acting.acted and self._by_hooks:
                 raise InputError(
                     "the optimizer did not evaluate its closure, so nothing decayed",
                     "closure",
                     type(self.optimizer).__name__,
                     "make the gradients first and call step() without one",
                 )
-            for w, (before, rules) in self._waiting.items():
-                apply.decay_after(w, before, rules, self._memory, self._rounding)
-            for r, _, live in self._afterwards:
-                apply.decay(self.rules[r], self._passes[r], live)
+            self._acting.finish()
             self.steps += 1
-        self._waiting.clear()
-        self._afterwards.clear()
+        self._acting.drop()
 
     @property
     def _by_hooks(self) -> bool:
         """Whether there is a group that the optimizer does not decay by itself."""
         return len(self.plan.native) < sum(map(bool, self.plan.targets))
-
-    def _drop_half_done(self) -> None:
-        """Forget what a step that failed half way left behind."""
-        self._give_back_gradients()
-        self._waiting.clear()
-        self._afterwards.clear()
-
-    def _give_back_gradients(self) -> None:
-        for parameter, gradient, with_penalty in self._gradients:
-            if parameter.grad is with_penalty:  # else the user has made a new one since
-                parameter.grad = gradient
-        self._gradients.clear()
 
     def _refresh(self) -> None:
         """Follow what happened to the optimizer since the last step: new parameters, loaded options.
@@ -304,58 +276,12 @@ class Decay:
 
     def _act(self) -> Tensor | float:
         """Decay once a step; add penalties whenever the loss was evaluated, and return their sum."""
-        penalty: Tensor | float = 0.0
         if self._skipped:
-            return penalty
+            return 0.0
         if self._rounding is not None:
             self._rounding.at(self.steps)
         # Every check is done before the first tensor changes.
-        work = list(self._telling.work(self.plan, self.steps, self.factor))
-        if not self._acted:
-            self._afterwards = [self._started(one) for one in work if self.rules[one[0]].after]
-        for r, own in itertools.groupby(work, key=lambda one: one[0]):
-            rule = self.rules[r]
-            if rule.coupled or not (self._acted or rule.after):
-                penalty = penalty + self._act_by(r, [_with_partners(one) for one in own])
-        self._acted = True
-        return penalty
-
-    def _started(self, work: Work) -> Work:
-        """The same work, told the weights as they are now, before anything has acted."""
-        r, group, live = work
-        kept = [(w, self._memory.whole(w, "start").copy_(w), step) for w, step in live]
-        return r, group, [(w, replace(step, before=before)) for w, before, step in kept]
-
-    def _act_by(self, r: int, work: Sequence[Work]) -> Tensor | float:
-        """Decay by one rule, as far as it is done before the step; return its penalty."""
-        rule, once = self.rules[r], self._passes[r]
-        penalty: Tensor | float = 0.0
-        for _, group, everything in work:
-            live, penalised = self._sparse.take(rule, group, everything)
-            self._gradients += penalised
-            if rule.coupled:
-                if isinstance(self.optimizer, optim.LBFGS):
-                    penalty = penalty + sum(rule.penalty(seen(w), step) for w, step in live)
-                self._gradients += apply.add_penalty(rule, self.optimizer, group, live, self._memory)
-            elif not rule.needs_update:
-                apply.decay(rule, once, live)
-            elif readable(self.optimizer):
-                apply.decay_along(rule, once, self.optimizer, group, live, self._memory)
-            else:
-                for w, step in live:
-                    if w not in self._waiting:
-                        self._waiting[w] = self._memory.whole(w, "before").copy_(w), []
-                    self._waiting[w][1].append((rule, step))
-        return penalty
-
-
-def _with_partners(work: Work) -> Work:
-    """The same work with copies of the partners: they may decay themselves before they are looked at."""
-    r, group, live = work
-    if all(step.partner is None for _, step in live):
-        return work
-    copies = [None if step.partner is None else step.partner.detach().clone() for _, step in live]
-    return r, group, [(w, replace(step, partner=one)) for (w, step), one in zip(live, copies, strict=True)]
+        return self._acting.act(list(self._telling.work(self.plan, self.steps, self.factor)))
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:
