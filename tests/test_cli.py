@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.commands import in_one_process
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 TECATOR = str(Path("examples/data/tecator.csv").resolve())
@@ -92,54 +93,54 @@ def test_real_spectra(tmp_path):
     assert not (tmp_path / "runs/textbook/lambda.svg").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        ("--n-train 0", ["--n-train = 0"]),
-        ("--batch-size 50", ["--batch-size = 50", "--n-train = 20"]),
-        ("--lambda -1", ["--lambda = -1"]),
-        ("--lambda nan", ["--lambda = nan"]),
-        ("--lambda three", ["--lambda = 'three'", "0,3"]),
-        ("--lambda 400", ["--lambda = 400", "lr·λ"]),
-        ("--lr 0.2", ["--lr = 0.2", "use less than"]),
-        ("--lr 0.05 --version scratch", ["diverged", "--lr = 0.05", "largest that completes"]),
-        ("--lr fast", ["--lr", "'fast'"]),
-        ("--epochs 1.5", ["--epochs", "'1.5'"]),
-        ("--version keras", ["--version = 'keras'", "two-optimizers"]),
-        ("--init one", ["--init = 'one'"]),
-        ("--curve 1:2", ["--curve = '1:2'"]),
-        ("--no-such-option", ["--no-such-option"]),
-        ("--target fat", ["--target = fat", "--data"]),
-        ("--data DATA", ["--target"]),
-        ("--data DATA --target fat --noise 1", ["--noise = 1"]),
-        ("--data DATA --target flat", ["'flat'"]),
-        ("--data none.csv --target fat", ["none.csv"]),
-        ("--data DATA --target fat --n-train 500", ["--n-train = 500", "215 rows"]),
-        ("--settings none.json", ["none.json"]),
-        ("--settings file", ["file", "not JSON"]),
-        ("--data my_table.csv --target a_b", ["my_table.csv"]),
-        ("--data DATA --target c_d", ["'c_d'"]),
-        ("--settings settings.json", ["lr = '0.1'"]),
-        ("--settings none.json --lr 0.1", ["--settings", "leave out --lr\n"]),
-        ("--settings settings.json --bias-lr 0.1", ["leave out --bias-lr\n"]),
-        ("--settings settings.json --lambda 3", ["leave out --lambda\n"]),
-        ("--n-inputs 100000000000", ["too large", "GB"]),
-        ("--out file", ["file", "--out"]),
-        (f"--out {'x' * 300}", ["cannot be written"]),
-        ("--out file/below", ["file/below", "--out"]),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
+BAD = [
+    ("--n-train 0", ["--n-train = 0"]),
+    ("--batch-size 50", ["--batch-size = 50", "--n-train = 20"]),
+    ("--lambda -1", ["--lambda = -1"]),
+    ("--lambda nan", ["--lambda = nan"]),
+    ("--lambda three", ["--lambda = 'three'", "0,3"]),
+    ("--lambda 400", ["--lambda = 400", "lr·λ"]),
+    ("--lr 0.2", ["--lr = 0.2", "use less than"]),
+    ("--lr 0.05 --version scratch", ["diverged", "--lr = 0.05", "largest that completes"]),
+    ("--lr fast", ["--lr", "'fast'"]),
+    ("--epochs 1.5", ["--epochs", "'1.5'"]),
+    ("--version keras", ["--version = 'keras'", "two-optimizers"]),
+    ("--init one", ["--init = 'one'"]),
+    ("--curve 1:2", ["--curve = '1:2'"]),
+    ("--no-such-option", ["--no-such-option"]),
+    ("--target fat", ["--target = fat", "--data"]),
+    ("--data DATA", ["--target"]),
+    ("--data DATA --target fat --noise 1", ["--noise = 1"]),
+    ("--data DATA --target flat", ["'flat'"]),
+    ("--data none.csv --target fat", ["none.csv"]),
+    ("--data DATA --target fat --n-train 500", ["--n-train = 500", "215 rows"]),
+    ("--settings none.json", ["none.json"]),
+    ("--settings file", ["file", "not JSON"]),
+    ("--data my_table.csv --target a_b", ["my_table.csv"]),
+    ("--data DATA --target c_d", ["'c_d'"]),
+    ("--settings settings.json", ["lr = '0.1'"]),
+    ("--settings none.json --lr 0.1", ["--settings", "leave out --lr\n"]),
+    ("--settings settings.json --bias-lr 0.1", ["leave out --bias-lr\n"]),
+    ("--settings settings.json --lambda 3", ["leave out --lambda\n"]),
+    ("--n-inputs 100000000000", ["too large", "GB"]),
+    ("--out file", ["file", "--out"]),
+    (f"--out {'x' * 300}", ["cannot be written"]),
+    ("--out file/below", ["file/below", "--out"]),
+]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     (tmp_path / "file").write_text("")
     settings = {"data": {"kind": "Synthetic"}, "lr": "0.1"}
     (tmp_path / "settings.json").write_text(json.dumps({"settings": settings}))
-    done = weightdecay("textbook", *arguments.replace("DATA", TECATOR).split(), cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    for part in parts:
-        assert part in done.stderr
+    lines = [("textbook", *arguments.replace("DATA", TECATOR).split()) for arguments, _ in BAD]
+    for (arguments, parts), done in zip(BAD, in_one_process(lines, tmp_path), strict=True):
+        assert done.returncode == 2, arguments
+        assert done.stdout == "", arguments
+        assert len(done.stderr.splitlines()) == 1, (arguments, done.stderr)
+        assert done.stderr.startswith("error: "), arguments
+        for part in parts:
+            assert part in done.stderr, arguments
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "settings.json"]
 
 

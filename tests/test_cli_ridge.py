@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.commands import in_one_process
 
 import weightdecay as wd
 
@@ -308,36 +309,6 @@ BAD_FITS = [
     ("good.csv --target y --out-of-core --cv 13", ["--cv = 13"]),
     ("shards --target y", ["shards whose columns differ", "2.csv"]),
 ]
-
-# Many command lines in one process, each as `weightdecay` runs it.
-MANY = """
-import contextlib, io, json, sys
-from weightdecay.cli.commands import run
-found = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["weightdecay", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            run()
-        except SystemExit as exit:
-            code = exit.code
-    found.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(found))
-"""
-
-
-def in_one_process(lines, cwd):
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps([[str(part) for part in line] for line in lines]),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [subprocess.CompletedProcess(lines, *result) for result in json.loads(done.stdout)]
 
 
 def test_bad_input_to_fit_is_one_line_and_nothing_is_written(tmp_path):
