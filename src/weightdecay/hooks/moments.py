@@ -60,17 +60,27 @@ def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     """The sum of v over what is here of some parameters, in float32 or wider."""
     device = seen(shares[0][0]).device
     gradients = [seen(laid_like(w.grad, w)) for w, *_ in shares if w.grad is not None]
-    fine = device.type == "cpu" or any(one.dtype == torch.float64 for one in gradients)
-    wide = torch.float64 if fine else torch.float32
-    squares = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).square()  # pyright: ignore[reportPrivateImportUsage]
-    result = squares @ torch.tensor([new for *_, new in shares], dtype=wide, device=device)
+    result = torch.stack([_square(one) for one in gradients]) @ _numbers([new for *_, new in shares], device)
     kept = [(optimizer.state.get(w, {}).get("exp_avg_sq"), w, share) for w, share, _ in shares]
     old = [(seen(laid_like(v, w)), share) for v, w, share in kept if v is not None]
-    if old:
-        averages = torch._foreach_norm([v for v, _ in old], 1, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
-        weights = torch.tensor([share for _, share in old], dtype=wide, device=device)
-        result = result + torch.stack(averages) @ weights
+    if old:  # v is positive
+        sums = torch.stack([v.sum(dtype=_wide(v)).double() for v, _ in old])
+        result = result + sums @ _numbers([share for _, share in old], device)
     return result
+
+
+def _square(one: Tensor) -> Tensor:
+    """The sum of squares; a dot product is several times as fast as a norm."""
+    flat = one.to(_wide(one)).reshape(-1)
+    return torch.dot(flat, flat).double()
+
+
+def _wide(one: Tensor) -> torch.dtype:
+    return torch.promote_types(one.dtype, torch.float32)
+
+
+def _numbers(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 def check_second_moment(size: float, rate: float | Tensor, name: str, step: int) -> None:

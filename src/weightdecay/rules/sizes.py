@@ -1,6 +1,5 @@
 """Rules whose strength depends on a size: of the weight, or of all gradients. Symbols as in `decays`."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,7 +41,14 @@ class Huber(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w - rate clip(w, ±delta)."""
-        return w - step.rate * w.clamp(-self.delta, self.delta)
+        ended = w.clone()
+        self.decay_(ended, step)
+        return ended
+
+    def decay_(self, w: Tensor, step: Step) -> None:
+        """Do the same in place."""
+        pull = w.clamp(-self.delta, self.delta)
+        w.sub_(pull.mul_(step.rate))
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,20 @@ class PNorm(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w / (1 + rate |before|^(p-2))."""
+        ended = w.clone()
+        self.decay_(ended, step)
+        return ended
+
+    def decay_(self, w: Tensor, step: Step) -> None:
+        """Do the same in place; for p < 2 without the power that is infinite at 0."""
         assert step.before is not None
-        pull = step.before.abs().pow_(self.p - 2).mul_(step.rate)
-        # 0 · inf, a weight of 0 under no decay, is no pull.
-        return w / pull.nan_to_num_(nan=0.0, posinf=math.inf).add_(1)
+        size = step.before.abs()
+        if self.p >= 2:
+            w.div_(size.pow_(self.p - 2).mul_(step.rate).add_(1))
+            return
+        size = size if self.p == 1 else size.pow_(2 - self.p)
+        share = size.div_(size + step.rate)
+        w.mul_(share.nan_to_num_(nan=1.0))  # 0/0, a weight of 0 under no decay, stays
 
 
 @dataclass(frozen=True)
@@ -122,4 +138,11 @@ class Stable(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w (1 - rate/sqrt(mean(v)))."""
-        return w * (1 - step.rate / step.second_moment**0.5) if step.second_moment > 0 else w.clone()
+        ended = w.clone()
+        self.decay_(ended, step)
+        return ended
+
+    def decay_(self, w: Tensor, step: Step) -> None:
+        """Do the same in place."""
+        if step.second_moment > 0:
+            w.mul_(1 - step.rate / step.second_moment**0.5)
