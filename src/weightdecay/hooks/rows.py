@@ -61,29 +61,27 @@ class Rows:
             handle.remove()
         self._handles = []
 
-    def advance(self, rate: float | Tensor, rows: Tensor, name: str) -> None:
-        """Let all rows miss a decay, and these catch up."""
+    @torch.no_grad()
+    def advance(self, rate: float | Tensor, rows: Tensor, read: int, name: str) -> None:
+        """Let all rows miss a decay, and these catch up; the first `read` have a gradient."""
         if self._current is None:
             self._current = torch.zeros(len(self._w), dtype=torch.float64, device=self._w.device)
-        elif self._handles and self._w.grad is not None and self._w.grad.is_sparse:
-            self._check_read(self._w.grad._indices()[0], name)
+        behind = self._follow().index_select(0, rows)
+        # Where nobody has to wait for the answer: nearly always these were looked up, and so are current.
+        known = behind.device.type == "cpu"
+        late = behind != self._total if known else None
+        if late is not None and self._handles and not self._warned and late[:read].any():
+            self._warned = True
+            _warn_of_reading(name)
         missed = torch.log1p(-rate.double()) if isinstance(rate, Tensor) else math.log1p(-rate)
         self._total = self._total + missed
-        self.catch_up(rows)
-
-    def _check_read(self, rows: Tensor, name: str) -> None:
-        """Warn, once, of rows that were behind when they were read; on a CPU, where nobody waits."""
-        current = self._follow()
-        if self._warned or current.device.type != "cpu":
-            return
-        if (current.index_select(0, rows) != self._total).any():
-            self._warned = True
-            warnings.warn(
-                f"rows of {name} were read by other hands than the module that holds it, before they had "
-                "caught up with their decay: call that module, or flush() the decay before each forward pass",
-                WeightDecayWarning,
-                stacklevel=2,
-            )
+        if rows.numel() >= len(self._w):
+            self.flush()
+        elif late is None or late.any() or not self._plain:
+            self._catch_up(rows, behind)
+        else:
+            self._w.data.index_put_((rows,), self._w.data.index_select(0, rows).mul_(1 - rate))
+            self._current.index_fill_(0, rows, self._total)
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
@@ -92,12 +90,16 @@ class Rows:
             return
         if rows.numel() >= len(self._w):
             self.flush()
-            return
+        else:
+            self._catch_up(rows, self._follow().index_select(0, rows))
+
+    def _catch_up(self, rows: Tensor, behind: Tensor) -> None:
         # With `data`, autograd does not take it for a change of what a forward pass has saved: rows that
         # were looked up since the last step are current, so they keep their bits.
-        w, current = self._w.data, self._follow()
+        w, current = self._w.data, self._current
+        assert current is not None
         values = w.index_select(0, rows)
-        self._decay_(values, current.index_select(0, rows), lambda state: state.index_select(0, rows))
+        self._decay_(values, behind, lambda state: state.index_select(0, rows))
         w.index_put_((rows,), values)
         current.index_fill_(0, rows, self._total)
 
@@ -161,6 +163,15 @@ class Rows:
         if self._current is not None:
             with torch.inference_mode(False):
                 self.flush()
+
+
+def _warn_of_reading(name: str) -> None:
+    warnings.warn(
+        f"rows of {name} were read by other hands than the module that holds it, before they had caught up "
+        "with their decay: call that module, or flush() the decay before each forward pass",
+        WeightDecayWarning,
+        stacklevel=2,
+    )
 
 
 def owners(model: nn.Module, w: Tensor) -> list[nn.Module]:

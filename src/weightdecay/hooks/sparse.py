@@ -122,7 +122,8 @@ class Sparse:
                     _decay_rows(rule, w, gradient._indices()[0], step)
             elif moved is not None:
                 assert isinstance(step.state, dict)
-                self._of(w, rule, step.state).advance(step.rate, moved, self._names[w])
+                read = gradient._indices().shape[1]
+                self._of(w, rule, step.state).advance(step.rate, moved, read, self._names[w])
             else:
                 if w in self._rows:
                     self._rows[w].flush()
