@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.commands import in_one_process
 
 from weightdecay.sweeps.loading import load_sweep
 
@@ -167,36 +168,6 @@ BAD = [
     ("lacking.py --strengths 1", ["lacks data and optimizer"]),
     ("tiny.py --strengths 1 --no-such-option", ["--no-such-option"]),
 ]
-
-# Many command lines in one process, each as `weightdecay` runs it.
-MANY = """
-import contextlib, io, json, sys
-from weightdecay.cli.commands import run
-found = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["weightdecay", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            run()
-        except SystemExit as exit:
-            code = exit.code
-    found.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(found))
-"""
-
-
-def in_one_process(lines, cwd):
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [subprocess.CompletedProcess(lines, *result) for result in json.loads(done.stdout)]
 
 
 def refused(done, parts, case=""):

@@ -7,7 +7,8 @@ import signal
 import sqlite3
 import subprocess
 
-from tests.test_cli_sweep import COMMAND, FILES, SWEEP, TINY, in_one_process, names, refused, weightdecay
+from tests.commands import in_one_process
+from tests.test_cli_sweep import COMMAND, FILES, SWEEP, TINY, names, refused, weightdecay
 
 # Takes as long as the environment says; it draws random numbers, so each seed is a chunk of its own.
 SLOW = TINY.replace("nn.Tanh()", "nn.Dropout(0.2)").replace(
