@@ -213,3 +213,14 @@ def test_a_monitor_sees_it_and_an_audit_knows():
     lost = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.5)
     found = [one for one in wd.audit(model, lost).findings if one.code == "WD402"]
     assert 'rounding="stochastic"' in found[0].fix
+
+
+def test_every_nan_stays_one():
+    """Also one of all ones, as a GPU makes it: a carry would run over into the sign."""
+    nan = torch.tensor([0x7FFFFFFF, -1, 0x7FC00000], dtype=torch.int32).view(torch.float32)
+    rounding, out = Rounding(0), torch.empty(3, dtype=torch.bfloat16)
+    for step in range(20):
+        rounding.at(step)
+        rounding.begin(out)
+        rounding.round_(nan, out)
+        assert out.isnan().all()
