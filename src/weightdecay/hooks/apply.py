@@ -166,19 +166,19 @@ def decay_after(
     if rounding is not None:
         rounding.begin(w)
     flat = all(rule.elementwise for rule, _ in rules)
-    steps = [_flat(step) if flat else step for _, step in rules]
-    w, before = (seen(w), seen(before)) if flat else (w.detach(), before)
+    if flat:
+        w, before, rules = seen(w), seen(before), [(rule, _flat(step)) for rule, step in rules]
+    else:
+        w = w.detach()
     if rounding is not None and rounding.applies(w):
-        _after_rounded(
-            w, before, [(rule, step) for (rule, _), step in zip(rules, steps, strict=True)], rounding
-        )
+        _after_rounded(w, before, rules, rounding)
         return
-    states = [state for step in steps for state in step.state.values()]
+    states = [state for _, step in rules for state in step.state.values()]
     cut = pieces(w, before, *states) if flat else [(w, before, *states)]
     for piece, old, *rest in cut:
         decayed = memory.piece(piece, slot=1).copy_(old)
         update = torch.sub(old, piece, out=memory.piece(piece, slot=2))
-        for (rule, _), step in zip(rules, steps, strict=True):
+        for rule, step in rules:
             own, rest = rest[: len(step.state)], rest[len(step.state) :]
             u = memory.piece(piece).copy_(update)  # a rule may overwrite it
             rule.decay_(decayed, replace(_with_state(step, own), update=u))

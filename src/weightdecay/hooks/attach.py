@@ -67,7 +67,7 @@ def attach(
             without a wide copy, or float32 under a rate of less than 1e-6. The decay is then computed in
             twice the width, piece by piece, and rounded up or down at random, so that it happens on
             average; `decay.happened()` says how much of it did. The update is rounded by the optimizer.
-        seed: of that randomness, which `state_dict` keeps; torch's own generators are left alone.
+        seed: of that randomness; torch's own generators are left alone.
         sparse: of parameters whose gradient is sparse (`nn.Embedding(sparse=True)`), "lazy": a row catches up
             with all the decay it has missed before its module looks it up (with `model=`; else in the step
             that touches it) and on `Decay.flush`, and then is what dense decay makes it; or "touched": the

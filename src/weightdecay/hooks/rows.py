@@ -68,8 +68,7 @@ class Rows:
             self._current = torch.zeros(len(self._w), dtype=torch.float64, device=self._w.device)
         behind = self._follow().index_select(0, rows)
         # Where nobody has to wait for the answer: nearly always these were looked up, and so are current.
-        known = behind.device.type == "cpu"
-        late = behind != self._total if known else None
+        late = behind != self._total if behind.device.type == "cpu" else None
         if late is not None and self._handles and not self._warned and late[:read].any():
             self._warned = True
             _warn_of_reading(name)
@@ -80,8 +79,7 @@ class Rows:
         elif late is None or late.any() or not self._plain:
             self._catch_up(rows, behind)
         else:
-            self._w.data.index_put_((rows,), self._w.data.index_select(0, rows).mul_(1 - rate))
-            self._current.index_fill_(0, rows, self._total)
+            self._write(rows, self._w.data.index_select(0, rows).mul_(1 - rate))
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
@@ -96,12 +94,15 @@ class Rows:
     def _catch_up(self, rows: Tensor, behind: Tensor) -> None:
         # With `data`, autograd does not take it for a change of what a forward pass has saved: rows that
         # were looked up since the last step are current, so they keep their bits.
-        w, current = self._w.data, self._current
-        assert current is not None
-        values = w.index_select(0, rows)
+        values = self._w.data.index_select(0, rows)
         self._decay_(values, behind, lambda state: state.index_select(0, rows))
-        w.index_put_((rows,), values)
-        current.index_fill_(0, rows, self._total)
+        self._write(rows, values)
+
+    def _write(self, rows: Tensor, values: Tensor) -> None:
+        """Store rows, which are current now."""
+        assert self._current is not None
+        self._w.data.index_put_((rows,), values)
+        self._current.index_fill_(0, rows, self._total)
 
     @torch.no_grad()
     def flush(self) -> None:

@@ -113,6 +113,12 @@ class Rule:
         """Return the weight after the decay alone; a new tensor."""
         return w * (1 - step.rate)
 
+    def _decayed_copy(self, w: Tensor, step: Step) -> Tensor:
+        """What `decay_` makes of a copy: `decayed` of a rule whose definition is in place."""
+        ended = w.clone()
+        self.decay_(ended, step)
+        return ended
+
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place, and bring the state up to date; override it to save memory traffic."""
         w.copy_(laid_like(self.decayed(w, step), w))

@@ -63,9 +63,7 @@ class FixedNorm(Rule):
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the point of the sphere to which a step of the angle lr leads."""
         assert step.before is not None
-        ended = w.clone()
-        self.decay_(ended, step)
-        return ended
+        return self._decayed_copy(w, step)
 
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in the memory of w."""

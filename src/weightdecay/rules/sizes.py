@@ -41,9 +41,7 @@ class Huber(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w - rate clip(w, ±delta)."""
-        ended = w.clone()
-        self.decay_(ended, step)
-        return ended
+        return self._decayed_copy(w, step)
 
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place."""
@@ -92,9 +90,7 @@ class PNorm(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w / (1 + rate |before|^(p-2))."""
-        ended = w.clone()
-        self.decay_(ended, step)
-        return ended
+        return self._decayed_copy(w, step)
 
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place; for p < 2 without the power that is infinite at 0."""
@@ -138,9 +134,7 @@ class Stable(Rule):
 
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return w (1 - rate/sqrt(mean(v)))."""
-        ended = w.clone()
-        self.decay_(ended, step)
-        return ended
+        return self._decayed_copy(w, step)
 
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place."""
