@@ -89,3 +89,8 @@ def set_up(task: Task) -> Iterator[None]:
             torch.set_num_threads(threads)
             torch.backends.mha.set_fastpath_enabled(fast_attention)
             cudnn.deterministic, cudnn.benchmark = flags
+
+
+def doubles(seed: int) -> dict[str, Any]:
+    """Options of torch's random functions: the same doubles, whatever device is the default."""
+    return {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}

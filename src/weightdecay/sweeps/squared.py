@@ -14,7 +14,7 @@ from weightdecay.rules import L2, Decoupled
 from weightdecay.sweeps.linear import LinearProblem, LinearSweep, train_linear
 from weightdecay.sweeps.looks import all_trained, measures_of
 from weightdecay.sweeps.records import Chunk, ChunkResult
-from weightdecay.sweeps.seeds import made, order
+from weightdecay.sweeps.seeds import doubles, made, order
 from weightdecay.sweeps.settings import Settings, optimizer_of, rules_made, settings_of
 from weightdecay.sweeps.task import Task
 from weightdecay.sweeps.vectorised import measured
@@ -151,7 +151,7 @@ def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | N
 
 def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
-    drawn = _drawn(0)
+    drawn = doubles(0)
     X = torch.randn(_ROWS, task.train.inputs[0].shape[1], **drawn).to(task.device)
     values = {name: torch.randn(p.shape, **drawn).to(task.device) for name, p in model.named_parameters()}
     for training in (True, False):
@@ -165,16 +165,11 @@ def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[T
     return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
 
 
-def _drawn(seed: int) -> dict[str, Any]:
-    """Options of torch's random functions: the same doubles, whatever device is the default."""
-    return {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}
-
-
 def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
     """C of a loss c/2 mean((output - target)²); None if it is another loss, or the shapes differ."""
     if task.train.target.shape[1:] not in ((), (1,)) or not task.train.target.is_floating_point():
         return None
-    drawn = _drawn(1)
+    drawn = doubles(1)
     scales = []
     for size in (1.0, 30.0, 1e-2):
         one, y = (size * torch.randn(_ROWS, **drawn).to(task.device) for _ in range(2))

@@ -10,7 +10,7 @@ from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.alone import train_alone
 from weightdecay.sweeps.decay import apply_to_copies
 from weightdecay.sweeps.records import Chunk, Trained
-from weightdecay.sweeps.seeds import made
+from weightdecay.sweeps.seeds import doubles, made
 from weightdecay.sweeps.settings import Settings, optimizer_of, settings_of
 from weightdecay.sweeps.task import Data, Task
 from weightdecay.sweeps.vectorised import fuse, train_vectorised
@@ -64,7 +64,7 @@ def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
             return "LBFGS searches along one line for all elements of a model"
         stacked = optimizer_of(task, [nn.Parameter(p.clone()) for p in copies], lr)
         fuse(stacked)
-        drawn = {"generator": torch.Generator().manual_seed(0), "dtype": torch.float64, "device": "cpu"}
+        drawn = doubles(0)
         for _ in range(_STEPS):
             for i, one in enumerate(_held(stacked)):
                 draw = torch.randn(one.shape, **drawn).to(one)
