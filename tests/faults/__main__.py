@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 
 import torch
-
 from tests.faults.rows import ROWS, Row
 
 

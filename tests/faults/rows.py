@@ -18,7 +18,7 @@ ROWS: list[Row] = []
 
 
 def row(number: str, what: str, right: str):
-    """Register a function as the re-enactment of a fault, say `@row("18", "summed loss, batch 7", "50.8")`."""
+    """Register the re-enactment of a fault: `@row("18", "summed loss, batch 7", "50.8")`."""
 
     def register(run: Callable[[], tuple[str, bool]]) -> Callable[[], tuple[str, bool]]:
         ROWS.append(Row(number, what, right, run))

@@ -5,7 +5,6 @@ import pkgutil
 from pathlib import Path
 
 import pytest
-
 from tests.faults.rows import ROWS
 
 for module in pkgutil.iter_modules([str(Path(__file__).parent)]):

@@ -13,7 +13,6 @@ import sys
 import time
 
 import torch
-
 from tests.fuzz.outcome import outcome
 
 
