@@ -21,6 +21,7 @@ from weightdecay.ridge.solution import coefficients
 
 LEAST_ROWS = 1200  # below, decomposing is faster
 MOST_FOLDS = 20
+SHARE = 12  # 1/12 of n steps of Lanczos cost no more than decomposing all rows
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ByFolds:
     @property
     def most(self) -> int:
         """Steps of Lanczos that cost no more than decomposing all rows."""
-        return self.n // 12
+        return self.n // SHARE
 
     @property
     def n(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
+NARROWEST = 64  # columns in a block at least
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
 
 def blocks(n: int, p: int) -> Iterator[slice]:
     """Slices of columns of about `BLOCK` numbers each."""
-    width = max(64, n, BLOCK // max(1, n))  # not so narrow that adding up n × n products costs more than they
+    width = max(NARROWEST, n, BLOCK // max(1, n))  # not so narrow that adding up n × n products costs more than they
     return (slice(first, min(first + width, p)) for first in range(0, p, width))
 
 

@@ -15,7 +15,9 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.linalg import gram, matmul, one_pool
 
 BLOCK = 2_000_000  # numbers to a block: 16 MB in float64, of which the working copies are made
+LEAST_ROWS = 256  # rows in a block at least
 JOINT = 16  # targets that ride along in the Gram matrix of the inputs
+SHARED_FOLDS = 32  # folds from which on blocks do not grow with their number
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def fold_moments(
     (n, p), t = X.shape, y.shape[1]
     K = 1 if fold is None or n == 0 else int(fold.max()) + 1
     sums = [Sums(p, t, X.dtype, X.device) for _ in range(K)]
-    most = max(256, BLOCK // (p + min(t, JOINT) + 1))
+    most = max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))
     share = _shared_buffer(sums, most, K)
     for start in range(0, n, share):
         rows = slice(start, min(n, start + share))
@@ -244,7 +246,7 @@ def fold_moments(
 def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     """One working copy for all folds; returns how many rows to read at a time."""
     first = sums[0]
-    share = max(256 * K, most) if K <= 32 else most
+    share = max(LEAST_ROWS * K, most) if K <= SHARED_FOLDS else most
     buffer = torch.empty(share * (first.p + first.joint + 1), dtype=first.dtype, device=first.device)
     for part in sums:
         part.buffer = buffer
