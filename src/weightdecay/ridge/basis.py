@@ -129,8 +129,10 @@ def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.flo
     if penalty.factors is not None:
         factors[:p] = penalty.factors.to(G.device)
     scale = _scale(moments, penalty, len(G))
-    penalised = factors > 0
-    P, U = penalised.nonzero()[:, 0], (~penalised).nonzero()[:, 0]
+    unpenalised = factors == 0
+    if penalty.intercept == "free":  # beside a constant of its own a constant column has nothing to say
+        unpenalised[:p] &= deviations(moments) > 0
+    P, U = (factors > 0).nonzero()[:, 0], unpenalised.nonzero()[:, 0]
     column = scale[P] / factors[P].sqrt()
     K = column[:, None] * G[P][:, P] * column
     largest = float(K.diagonal().max()) if len(P) else 0.0

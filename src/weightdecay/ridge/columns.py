@@ -144,7 +144,8 @@ def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
 
 def blocks(n: int, p: int) -> Iterator[slice]:
     """Slices of columns of about `BLOCK` numbers each."""
-    width = max(NARROWEST, n, BLOCK // max(1, n))  # not so narrow that adding up n × n products costs more than they
+    # Not so narrow that adding up n × n products costs more than they.
+    width = max(NARROWEST, n, BLOCK // max(1, n))
     return (slice(first, min(first + width, p)) for first in range(0, p, width))
 
 

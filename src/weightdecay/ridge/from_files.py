@@ -14,7 +14,7 @@ from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.by_rows import by_singular_values
 from weightdecay.ridge.columns import Intercept, Problem
 from weightdecay.ridge.data import checked_choice, factors
-from weightdecay.ridge.folds import CRITERIA, checked_seed, fold_ids
+from weightdecay.ridge.folds import CRITERIA, as_given, checked_seed, fold_ids
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.record import RidgePath
@@ -112,6 +112,7 @@ def _in_memory(stats: Statistics, route: Tall, penalty: Penalty, seed: int) -> C
 
 def _criterion(cv: Any) -> tuple[Any, int]:
     """A criterion's name or None, and the number of folds whose moments are taken."""
+    cv = as_given(cv)
     if isinstance(cv, str) and cv.lower() in CRITERIA:
         return CRITERIA[cv.lower()], 1
     if isinstance(cv, int | np.integer) and not isinstance(cv, bool):

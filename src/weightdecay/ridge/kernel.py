@@ -8,7 +8,7 @@ from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
 from weightdecay.ridge.linalg import eigh, gram, matmul
-from weightdecay.ridge.rows import Rows, floor_to_zero, orthonormal, project
+from weightdecay.ridge.rows import Rows, floor_to_zero, left_inverse, orthonormal, project
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def fold_of(fitted: Kernel, beside: Cross) -> Fold:
     With A = N_T^+: base = y_S − N_S A y_T, B = (K_ST − N_S A K_TT) U; recentring a block is the case N = 1.
     """
     rows = decompose(fitted)
-    A = torch.linalg.pinv(fitted.N)
+    A = left_inverse(fitted.N)
     base = beside.y - matmul(beside.N, matmul(A, fitted.y))
     return Fold(rows.s, rows.c, matmul(beside.K - matmul(beside.N, matmul(A, fitted.K)), rows.U), base)
 

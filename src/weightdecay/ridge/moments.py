@@ -243,6 +243,21 @@ def fold_moments(
     return [part.moments() for part in sums]
 
 
+@one_pool()
+def moments_of_rows(
+    X: Float[Tensor, "n p"],
+    y: Float64[Tensor, "n t"],
+    rows: Int64[Tensor, " m"],
+    weights: Float64[Tensor, " n"] | None = None,
+) -> Moments:
+    """The moments of some rows, each as often as it is named."""
+    p, t = X.shape[1], y.shape[1]
+    sums = Sums(p, t, X.dtype, X.device)
+    for some in rows.to(X.device).split(max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))):
+        sums.add(some_rows(X, some), y[some], None if weights is None else weights[some])
+    return sums.moments()
+
+
 def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     """One working copy for all folds; returns how many rows to read at a time."""
     first = sums[0]
