@@ -192,8 +192,8 @@ def expected(case: Case) -> Expected:
     X, y = case.X[rows], case.y.reshape(len(case.X), -1)[rows]
     intercept = case.options.get("intercept", "free")
     standardize = case.options.get("standardize", False)
-    variance = w @ (y - w @ y / w.sum()) ** 2 / w.sum()
-    varies = variance > 0
+    varies = np.ptp(y, axis=0) > 0
+    variance = np.where(varies, w @ (y - w @ y / w.sum()) ** 2 / w.sum(), 0)
     n, (L, t) = len(X), (len(case.alphas), y.shape[1])
     options = {"intercept": intercept, "standardize": standardize}
     all_rows = [solve(X, y, alpha, w, f, **options) for alpha in case.alphas]
@@ -218,13 +218,22 @@ def expected(case: Case) -> Expected:
         if is_leave_one_out(case):
             each = q
         K = len(pairs)
-        errors = each.std(0, ddof=1) / K**0.5 if K > 1 else errors
+        errors = deviation(each) / K**0.5 if K > 1 else errors
         if case.options.get("shared"):
             one = (each[:, :, varies] / variance[varies]).mean(2)
-            errors = one.std(0, ddof=1)[:, None] / K**0.5 if K > 1 else errors[:, :1]
+            errors = deviation(one)[:, None] / K**0.5 if K > 1 else errors[:, :1]
+    scores[:, ~varies] = 0
+    if errors.shape[1] == t:
+        errors[:, ~varies] = 0
     if case.options.get("shared") and not is_text(case.cv, "evidence"):
         scores = (scores[:, varies] / variance[varies]).mean(1, keepdims=True)
     return Expected(scores, errors, dof, w, f, rows, pairs, variance)
+
+
+def deviation(values):
+    """The standard deviation over the first axis, whatever the scale."""
+    size = np.abs(values).max() or 1.0
+    return (values / size).std(0, ddof=1) * size
 
 
 def is_leave_one_out(case: Case) -> bool:
@@ -441,18 +450,22 @@ def drawn(seed: int) -> Case:
         X = X * 10 ** rng.uniform(-3, 3, size=p)
     scaled = rng.random() < 0.08
     if scaled:
-        X = X * 10.0 ** rng.choice([-60, -8, 8, 60])
+        X = X * 10.0 ** rng.choice([-140, -60, -8, 8, 60, 140])
     if p > 1 and rng.random() < 0.15:
         X[:, int(rng.integers(p))] = rng.choice([0.0, 1.0, 0.1])
     if p > 2 and rng.random() < 0.15:
         X[:, 1] = X[:, 0]
+    if rng.random() < 0.1:  # constant up to rounding
+        X[:, -1] = rng.choice([0.1, -3e5]) * (1 + np.finfo(float).eps * rng.integers(-2, 3, size=n))
     t = rng.choice([0, 0, 0, 1, 2, 5])
-    target = (
-        X[:, :3].sum(1) / (X[:, :3].std() or 1) + rng.normal() + rng.choice([0.1, 1.0]) * rng.normal(size=n)
-    )
+    signal = X[:, :3].sum(1) - X[:, :3].sum(1).mean()
+    target = rng.normal() + (signal / signal.std() if signal.std() > 1e-9 * np.abs(X).max() else 0)
+    target = target + rng.choice([0.1, 1.0]) * rng.normal(size=n)
     y = target if t == 0 else target[:, None] * rng.normal(size=t) + rng.normal(size=(n, t))
     if n > 3 and rng.random() < 0.1:
-        y = y * 10.0 ** rng.choice([-60, 60])
+        y = y * 10.0 ** rng.choice([-140, -60, 60, 140])
+    if t > 1 and rng.random() < 0.1:
+        y[:, 0] = rng.choice([0.0, 0.1])
     intercepts = ["free", "free", "free", "none", "penalized"]  # a penalised one has a scale of its own: 1
     options: dict[str, Any] = {
         "intercept": str(rng.choice(intercepts[:4] if scaled else intercepts)),
@@ -468,7 +481,8 @@ def drawn(seed: int) -> Case:
     if rng.random() < 0.35:
         f = rng.uniform(0.2, 4, size=p)
         if rng.random() < 0.6 and p > 1:
-            f[rng.choice(p, size=int(rng.integers(1, min(p, 4))), replace=False)] = 0
+            most = p if rng.random() < 0.1 else min(p, 4)
+            f[rng.choice(p, size=int(rng.integers(1, most)), replace=False)] = 0
         if f.any():
             options["penalty_factors"] = f
     if t > 1 and rng.random() < 0.4:

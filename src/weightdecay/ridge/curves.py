@@ -79,7 +79,8 @@ def folds_curve(
     """
     folds = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)])
     mean = torch.stack(sums).sum(0) / sum(weights)
-    spread = folds.std(0) if len(folds) > 1 else torch.zeros_like(mean)
+    unit = mean.clamp_min(torch.finfo(mean.dtype).tiny)  # squares of scores may be out of range
+    spread = (folds / unit).std(0) * unit if len(folds) > 1 else torch.zeros_like(mean)
     return Curve(mean, spread / len(folds) ** 0.5, folds, precision.to(mean.device))
 
 

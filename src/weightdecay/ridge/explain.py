@@ -50,7 +50,8 @@ def facts(path: "RidgePath") -> list[str]:
 
 def constant_columns_said(path: "RidgePath") -> list[str]:
     """Which columns do not vary, in one sentence or none."""
-    if not path.still:
+    kept = path.settings.get("intercept", "free") != "free" and not path.settings.get("standardize")
+    if not path.still or kept:  # without an intercept of its own, a constant column is one
         return []
     names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
     some = ", ".join(names) + (", …" if len(path.still) > 5 else "")

@@ -217,19 +217,21 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
         raise InputError("not a pair (train, test)", where, type(pair).__name__, REMEDY) from error
     sides = []
     for side, given in (("training", train), ("test", test)):
-        rows = torch.as_tensor(np.asarray(_on_cpu(given)))
-        if rows.dtype == torch.bool and len(rows) == n:
-            rows = rows.nonzero()[:, 0]
-        if rows.numel() == 0:
+        try:
+            rows = np.asarray(_on_cpu(given))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{side} rows are not row numbers", where, str(error)[:60], REMEDY) from error
+        if rows.dtype == np.bool_ and rows.shape == (n,):
+            rows = rows.nonzero()[0]
+        if rows.size == 0:
             raise InputError(f"no {side} rows", where, None, "leave the split out, or use fewer")
-        if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-            raise InputError(
-                f"{side} rows are not row numbers", where, rows.dtype, "give integers, or a mask"
-            )
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            found = f"{rows.dtype}, shape {rows.shape}"
+            raise InputError(f"{side} rows are not row numbers", where, found, "give integers, or a mask")
         if int(rows.min()) < 0 or int(rows.max()) >= n:
             bad = int(rows.min()) if int(rows.min()) < 0 else int(rows.max())
             raise InputError("no such row", where, bad, f"there are rows 0 to {n - 1}")
-        sides.append(rows.long().sort().values)
+        sides.append(torch.from_numpy(np.sort(rows.astype(np.int64))))
     mark = torch.zeros(n, dtype=torch.bool)
     mark[sides[0]] = True
     if bool(mark[sides[1]].any()):

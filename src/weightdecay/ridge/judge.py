@@ -76,6 +76,9 @@ def path_of(route: Route, job: Job) -> RidgePath:
     enough = ENOUGH_SINGLE if single else ENOUGH_SMALL if job.small else ENOUGH
     if float(found.curve.precision.max()) > enough and job.precise is not None:
         found = _on_grid(job.precise(), job)
+    if bool(found.curve.mean.isnan().any()):
+        what, where = "sums are beyond what float64 can hold", "the scores"
+        raise InputError(what, where, "NaN", "divide the columns and the target by their size")
     judged = _judged(found, job)
     choices = [choose(one.scores, one.errors, one.doubt) for one in judged]
     lambdas = job.strength.lam(found.alphas) if job.lambdas is None else _given(job)[1]
@@ -139,7 +142,7 @@ def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found
 def _given(job: Job) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
     """The grid as given, as α ascending and in its own unit; repeated strengths once."""
     alphas = job.strength.alpha(job.lambdas, "lambdas")
-    values = torch.as_tensor(job.lambdas, dtype=torch.float64).reshape(-1)
+    values = torch.from_numpy(job.strength.numbers(job.lambdas, "lambdas"))
     order = torch.from_numpy(alphas.numpy().argsort(kind="stable"))
     alphas, values = alphas[order], values[order]
     new = torch.cat([torch.ones(1, dtype=torch.bool), alphas[1:] > alphas[:-1]])

@@ -126,8 +126,11 @@ class Sums:
     def _start(self, X: Tensor, y: Tensor) -> None:
         """Means of the first rows, as values of X's type: taking them out rounds nothing twice."""
         side = self.p + self.joint + 1
-        self.x_shift = X[:1024].double().mean(0).to(self.dtype)
-        self.y_shift = y[:1024].mean(0)
+        first = X[:1024].double()
+        self.x_shift = (first[0] + (first - first[0]).mean(0)).to(self.dtype)
+        self.y_shift = y[0] + (y[:1024] - y[0]).mean(0)  # exact for a constant
+        size = (y[:1024] - self.y_shift).abs().amax(0)
+        self.y_unit = torch.where(size > 0, size, 1).log2().floor().exp2()  # products in float32 stay in range
         self.raw = torch.zeros(side, side, dtype=torch.float64, device=self.device)
         self.cross = torch.zeros(self.p, self.t, dtype=torch.float64, device=self.device)
         self.y_sum = torch.zeros(self.t, dtype=torch.float64, device=self.device)
@@ -146,7 +149,7 @@ class Sums:
         torch.sub(X, self.x_shift, out=Z[:, :p])
         v = y - self.y_shift
         if self.joint:
-            Z[:, p:-1] = v
+            Z[:, p:-1] = v / self.y_unit
         Z[:, -1] = 1
         w = None if weights is None else weights[:, None]
         if w is not None:
@@ -155,7 +158,7 @@ class Sums:
         wv = v if w is None else v * w
         if not self.joint:
             root = v if w is None else v * w.sqrt()
-            self.cross += matmul(Z[:, :p].mT, root.to(self.dtype))
+            self.cross += matmul(Z[:, :p].mT, (root / self.y_unit).to(self.dtype))
         self.y_sum += wv.sum(0)
         self.y_squares += (wv * v).sum(0)
         self.weight += float(b) if weights is None else float(weights.sum())
@@ -189,7 +192,7 @@ class Sums:
         rest = offset - (mean - shift)
         x, y = offset[:p], offset[p:]
         G = torch.addr(self.raw[:p, :p], W * x, -x)
-        cross = self.raw[:p, p:-1] if self.joint else self.cross
+        cross = (self.raw[:p, p:-1] if self.joint else self.cross) * self.y_unit
         return Moments(
             self.rows, W, mean, rest, (G + G.mT) / 2, torch.addr(cross, W * x, -y), self.y_squares - W * y**2
         )

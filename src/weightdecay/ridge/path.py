@@ -14,7 +14,7 @@ from weightdecay.memory import require
 from weightdecay.ridge.by_folds import by_folds, folds_alone
 from weightdecay.ridge.by_rows import by_products, by_singular_values, check_determined, splits_of
 from weightdecay.ridge.columns import Intercept, Problem, target_variance
-from weightdecay.ridge.data import Given, all_finite, checked
+from weightdecay.ridge.data import Given, all_finite, checked, collected
 from weightdecay.ridge.folds import Splits, as_given, splits
 from weightdecay.ridge.from_files import path_of_file
 from weightdecay.ridge.judge import SMALL, Job, path_of
@@ -117,6 +117,7 @@ def ridge_path(
                 engine=engine,
                 on_progress=on_progress,
             )
+        X, y = collected(X, "X"), collected(y, "y")
         if engine is not None or drop:
             name = "drop" if drop else "engine"
             raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")

@@ -123,7 +123,7 @@ class Tall:
 
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         """Weighted means and standard deviations (1/n) of the columns; 0 for one that does not vary."""
-        return self.all.x_mean, deviations(self.all)
+        return self.all.x_mean, deviations(self.all, self._eps)
 
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
         """Standard errors of the coefficients in units of σ: rows of R φ, for Z R is orthonormal."""
