@@ -19,7 +19,7 @@ class Choice:
     """Places in a grid of ascending strengths.
 
     Args:
-        best: the least score; the strongest where several are equal.
+        best: the least score; the strongest of those that rounding does not tell from it.
         one_se: the strongest whose score is within one standard error of the least, also beyond worse ones.
         low, high: the weakest and the strongest of the stretch around the best that one standard error does
             not tell from it.
@@ -35,17 +35,40 @@ class Choice:
     flat: bool
 
 
-def choose(scores: Float[Tensor, " L"], errors: Float[Tensor, " L"]) -> Choice:
+def choose(
+    scores: Float[Tensor, " L"], errors: Float[Tensor, " L"], doubt: Float[Tensor, " L"] | None = None
+) -> Choice:
     """Choose from scores (smaller is better) and their standard errors, in the order of ascending strength.
+
+    Args:
+        scores: of every strength.
+        errors: their standard errors.
+        doubt: by how much rounding may have changed each score; None where they are exact. See `least`.
 
     >>> import torch
     >>> choose(torch.tensor([9.0, 4.0, 3.0, 3.5, 8.0]), torch.full((5,), 0.6))
     Choice(best=2, one_se=3, low=2, high=3, edge=None, flat=False)
     """
-    values = scores.tolist()
-    best = _least(values)
-    bound = values[best] + float(errors[best])
-    return _choice(best, [value <= bound for value in values])
+    best = least(scores, doubt)
+    bound = float(scores[best]) + float(errors[best])
+    return _choice(best, [value <= bound for value in scores.tolist()])
+
+
+def least(scores: Float[Tensor, " L"], doubt: Float[Tensor, " L"] | None = None) -> int:
+    """The place of the least score: the last of those that rounding does not tell from it.
+
+        score − doubt ≤ min (score + doubt)
+
+    So the choice does not hang on the order in which a sum was taken.
+
+    >>> import torch
+    >>> scores = torch.tensor([1.0, 1.0 + 1e-14, 2.0], dtype=torch.float64)
+    >>> least(scores), least(scores, 1e-12 * scores)
+    (0, 1)
+    """
+    scores = scores.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    doubt = torch.zeros_like(scores) if doubt is None else doubt.double().nan_to_num(0, 0, 0)
+    return int((scores - doubt <= (scores + doubt).min()).nonzero()[-1])
 
 
 @dataclass(frozen=True)
@@ -76,19 +99,14 @@ def choose_paired(scores: Float64[Tensor, "S L"]) -> PairedChoice:
     >>> choose_paired(torch.stack([lucky, unlucky]).double()).choice
     Choice(best=1, one_se=2, low=1, high=2, edge=None, flat=False)
     """
-    best = _least(scores.mean(0).nan_to_num(nan=math.inf, posinf=math.inf).tolist())
+    mean = scores.mean(0).nan_to_num(nan=math.inf, posinf=math.inf)
+    best = least(mean, len(scores) * torch.finfo(mean.dtype).eps * mean.abs())  # rounding of a mean
     d = scores - scores[:, best : best + 1]
     differences, errors = d.mean(0).nan_to_num(nan=math.inf, posinf=math.inf), torch.zeros_like(d[0])
     if len(scores) > 1:
         errors = (d.std(0) / math.sqrt(len(scores))).nan_to_num(nan=math.inf, posinf=math.inf)
     within = (differences <= errors) & differences.isfinite()
     return PairedChoice(_choice(best, within.tolist()), differences, errors)
-
-
-def _least(values: list[float]) -> int:
-    """The place of the least; the last one where several are equal."""
-    least = min(values)
-    return max(place for place, value in enumerate(values) if value == least)
 
 
 def _choice(best: int, within: list[bool]) -> Choice:

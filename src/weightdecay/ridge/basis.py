@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from weightdecay.ridge.columns import is_constant
 from weightdecay.ridge.linalg import eigh, matmul
 from weightdecay.ridge.moments import Moments
 
 Intercept = Literal["free", "penalized", "none"]
-CONSTANT = 16 * torch.finfo(torch.float64).eps  # under so much of its mean, the sd of a column is rounding
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,12 @@ def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.flo
     factors = G.new_ones(len(G))
     if penalty.factors is not None:
         factors[:p] = penalty.factors.to(G.device)
-    scale = _scale(moments, penalty, len(G))
-    penalised = factors > 0
-    P, U = penalised.nonzero()[:, 0], (~penalised).nonzero()[:, 0]
+    sd = deviations(moments, eps)
+    scale = _scale(sd, penalty, len(G))
+    unpenalised = factors == 0
+    if penalty.intercept == "free":  # beside a constant of its own a constant column has nothing to say
+        unpenalised[:p] &= sd > 0
+    P, U = (factors > 0).nonzero()[:, 0], unpenalised.nonzero()[:, 0]
     column = scale[P] / factors[P].sqrt()
     K = column[:, None] * G[P][:, P] * column
     largest = float(K.diagonal().max()) if len(P) else 0.0
@@ -171,24 +174,20 @@ def _about_the_intercept(m: Moments, intercept: Intercept) -> tuple[Tensor, Tens
     return G, g, m.ss + W * y**2, torch.zeros_like(m.mean), torch.zeros_like(m.rest)
 
 
-def deviations(m: Moments) -> Float64[Tensor, " p"]:
-    """Standard deviations (1/n) of the inputs; 0 for one that does not vary.
-
-    What is taken out of a column is a value of the column's own type: a constant one leaves no more than the
-    rounding of float64, float32 inputs, too.
-    """
+def deviations(m: Moments, eps: float) -> Float64[Tensor, " p"]:
+    """Standard deviations (1/n) of the inputs, of this rounding; 0 for one that does not vary."""
     sd = (m.G.diagonal().clamp_min(0) / m.weight).sqrt()
-    return torch.where(sd <= CONSTANT * m.x_mean.abs(), 0, sd)
+    dtype = torch.float32 if eps == torch.finfo(torch.float32).eps else torch.float64
+    return torch.where(is_constant(m.x_mean, sd, dtype), 0, sd)
 
 
-def _scale(m: Moments, penalty: Penalty, side: int) -> Tensor:
+def _scale(sd: Float64[Tensor, " p"], penalty: Penalty, side: int) -> Tensor:
     """1/sd if columns are standardised, and 0 for a column that is constant, whose coefficient is 0."""
-    scale = m.G.new_ones(side)
-    sd = deviations(m)
+    scale = sd.new_ones(side)
     if penalty.standardize:
-        scale[: m.p] = 1 / sd
+        scale[: len(sd)] = 1 / sd
     if penalty.standardize or penalty.intercept == "free":
-        scale[: m.p][sd == 0] = 0
+        scale[: len(sd)][sd == 0] = 0
     return scale
 
 

@@ -21,6 +21,7 @@ from weightdecay.ridge.solution import coefficients
 
 LEAST_ROWS = 1200  # below, decomposing is faster
 MOST_FOLDS = 20
+SHARE = 12  # 1/12 of n steps of Lanczos cost no more than decomposing all rows
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ByFolds:
     @property
     def most(self) -> int:
         """Steps of Lanczos that cost no more than decomposing all rows."""
-        return self.n // 12
+        return self.n // SHARE
 
     @property
     def n(self) -> int:
@@ -131,15 +132,17 @@ class ByFolds:
         return (alphas[:, None] * basis.weights(alphas)[-1]).square().sum(1, keepdim=True)
 
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it. NaN for rows that no split holds out."""
+        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
         basis = self._basis(float(alphas.min()))
         if basis is None:
             return self.full.out_of_fold(alphas)
-        root, found = self.kernel.root, torch.full_like(self.problem.y, torch.nan)
+        y, root = self.problem.y, self.kernel.root
+        errors, count = torch.zeros_like(y), torch.zeros_like(y)
         for k, (_, test) in enumerate(splits_of(self.scheme)):
-            errors = basis.held_out(alphas, slice(k, k + 1))[0, 0, test]
-            found[test, 0] = self.problem.y[test, 0] - (errors if root is None else errors / root[test])
-        return found
+            errors[test, 0] += basis.held_out(alphas, slice(k, k + 1))[0, 0, test]
+            count[test] += 1
+        errors = torch.where(count > 0, errors / count, torch.nan)
+        return y - (errors if root is None else errors / root[:, None])
 
     def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
         """The same in one block."""
@@ -174,9 +177,11 @@ class ByFolds:
 
 
 def folds_alone(problem: Problem, scheme: Scheme) -> bool:
-    """Whether Lanczos is worth a try: few folds of many rows, one target, scaled alike."""
+    """Whether Lanczos is worth a try: few folds of many rows, each row once, one target, scaled alike."""
     plain = not isinstance(scheme, str) and not problem.standardize and problem.y.shape[1] == 1
-    return plain and len(problem.X) >= LEAST_ROWS and len(splits_of(scheme)) <= MOST_FOLDS
+    if not plain or len(problem.X) < LEAST_ROWS or len(splits_of(scheme)) > MOST_FOLDS:
+        return False
+    return all(len(train.unique()) == len(train) for train, _ in splits_of(scheme))
 
 
 def by_folds(problem: Problem, scheme: Scheme) -> ByFolds:

@@ -5,34 +5,48 @@ For tables with no more rows than columns; and for any table in memory where dig
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, target_variance
+from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
 from weightdecay.ridge.covariance import Covariance, dual_covariance
-from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, loo_curve, side_by_side
+from weightdecay.ridge.curves import (
+    RowSums,
+    evidence_curve,
+    folds_curve,
+    gcv_curve,
+    loo_curve,
+    products_norm,
+    side_by_side,
+)
 from weightdecay.ridge.direct import decompose_directly, direct_fold
+from weightdecay.ridge.folds import each_once
 from weightdecay.ridge.kernel import Cross, Fold, Kernel, decompose, fold_of, fresh_fold, kernel, part
 from weightdecay.ridge.lambda_axis import Axis, axis, sums_of_squares, whole
-from weightdecay.ridge.linalg import matmul
+from weightdecay.ridge.linalg import gram, matmul
 from weightdecay.ridge.route import Curve, Scale, Scheme, scale_of
 from weightdecay.ridge.rows import (
     Rows,
     gcv,
+    left,
     left_out_errors,
     loo_errors,
     loo_errors_each,
     minus_two_log_evidence,
+    orthonormal,
     residuals,
     rss,
+    undetermined,
 )
 from weightdecay.ridge.solution import coefficients, dual_spread, from_right
 
 LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
+LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
 
 
@@ -107,10 +121,23 @@ class ByRows:
         grid = self._axis(alphas)
         t = self.problem.y.shape[1]
         few = max(1, ERRORS // (len(grid.pivots) * self.n))
+        among = RowSums(len(alphas), self.variance, self.n)
         if t <= few:
-            return self._curve(grid)
-        parts = [self._some(slice(first, first + few))._curve(grid) for first in range(0, t, few)]
-        return side_by_side(parts)
+            found = self._curve(grid, among)
+        else:
+            parts = [self._some(slice(first, first + few))._curve(grid, among) for first in range(0, t, few)]
+            found = side_by_side(parts)
+        if self.scheme == "loo":
+            return replace(found, joint=partial(among.error, alphas))
+        return replace(found, joint=partial(self._joint, alphas)) if self.scheme == "gcv" else found
+
+    def _joint(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """For generalised CV: √(2/n) as for one target, with the correlations of the residuals."""
+        rows, variance = self.rows, self.variance
+        scale = torch.where(variance > 0, variance, torch.inf).rsqrt()
+        c, rest = rows.c * scale, (rows.y - matmul(rows.U, rows.c)) * scale
+        norm = products_norm(c, rows.kept(alphas), None if rows.complete else gram(rest.mT))
+        return norm * (2 / self.n) ** 0.5 / (left(rows, alphas) ** 2 * self.n * max(1, (variance > 0).sum()))
 
     def _some(self, some: slice) -> "ByRows":
         """The same for some of the targets."""
@@ -123,7 +150,7 @@ class ByRows:
             kernel=None if products is None else replace(products, y=products.y[:, some]),
         )
 
-    def _curve(self, grid: Axis) -> Curve:
+    def _curve(self, grid: Axis, among: RowSums) -> Curve:
         rows, n, alphas = self.rows, self.n, grid.alphas
         if self.scheme == "evidence":
             return evidence_curve(minus_two_log_evidence(rows, alphas), self.precision(alphas))
@@ -131,7 +158,7 @@ class ByRows:
             mean = gcv(rows, alphas)
             return gcv_curve(mean, n, self._precision(alphas, mean))
         if self.scheme == "loo":
-            found = loo_curve(loo_errors(rows, grid.few), grid, self.precision(alphas))
+            found = loo_curve(loo_errors(rows, grid.few), grid, self.precision(alphas), self.variance, among)
         else:
             found = self._folds(grid)
         return Curve(found.mean, found.error, found.folds, self._precision(alphas, found.mean))
@@ -165,7 +192,7 @@ class ByRows:
     def _is_block(self, train: Tensor, test: Tensor) -> bool:
         """Whether the test rows are all that the training rows leave, fewer, and scaled alike."""
         blockwise = self.kernel is not None and not self.problem.standardize
-        return blockwise and 2 * len(test) <= self.n and len(train) + len(test) == self.n
+        return blockwise and 2 * len(test) <= self.n and each_once(train, test, self.n)
 
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """β = Z'u with u = U diag(1/(s + α)) U'y, or V diag(√s/(s + α)) U'y; an α for each target."""
@@ -246,6 +273,20 @@ def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
     cols = columns(problem)
     rows, Vh = decompose_directly(problem, cols)
     return ByRows(problem, cols, rows, scheme, None, Vh)
+
+
+def check_determined(problem: Problem, scheme: Scheme) -> None:
+    """Raise where a split's training rows leave an unpenalised coefficient open that all rows determine.
+
+    Raises:
+        InputError: they do; how held-out rows are predicted would be arbitrary.
+    """
+    if isinstance(scheme, str) or problem.penalty is None or bool((problem.penalty > 0).all()):
+        return
+    Q = orthonormal(unpenalized(problem, columns(problem)))
+    for k, (train, _) in enumerate(splits_of(scheme)):
+        if int(torch.linalg.matrix_rank(Q[train], atol=LEAST_SHARE)) < Q.shape[1]:
+            raise undetermined(k)
 
 
 def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:

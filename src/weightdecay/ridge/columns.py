@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
+# Of its mean: a standard deviation under it is rounding in float64, or less than the last digit of float32.
+CONSTANT = {torch.float64: 16 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+NARROWEST = 64  # columns in a block at least
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,36 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
     weights = problem.y.new_ones(n) if problem.weights is None else problem.weights
     for J in blocks(n, p):
         block = problem.X[:, J].double()
-        mean[J] = weights @ block / weights.sum()
-        sd[J] = (weights @ (block - mean[J]) ** 2 / weights.sum()).sqrt()
-    sd[constant_columns(problem.X)] = 0  # not the rounding of its mean
-    return mean, sd
+        mean[J], sd[J] = _mean_and_sd(block, weights)
+    return mean, torch.where(is_constant(mean, sd, problem.X.dtype), 0, sd)
 
 
-def constant_columns(X: Float[Tensor, "n p"]) -> Int64[Tensor, " c"]:
-    """Places of the columns that do not vary; a few rows rule out almost all others."""
-    suspects = (X[:4] == X[0]).all(0).nonzero()[:, 0]
-    return suspects[(X[:, suspects] == X[0, suspects]).all(0)] if len(suspects) else suspects
+def is_constant(
+    mean: Float64[Tensor, " p"], sd: Float64[Tensor, " p"], dtype: torch.dtype
+) -> Bool[Tensor, " p"]:
+    """Whether columns are constant: their standard deviation is no more than rounding of their mean."""
+    return sd <= CONSTANT[dtype] * mean.abs()
+
+
+def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
+    """Places of the columns that do not vary, by `is_constant`; a few rows rule out almost all others."""
+    X, weights = problem.X, problem.weights
+    n, w = len(X), problem.y.new_ones(len(X)) if weights is None else weights
+    rows = w.topk(min(4, n)).indices
+    few, most = X[rows].double(), 4 * CONSTANT[X.dtype] * (n / w[rows]).sqrt()[:, None]
+    suspects = ((few - few[0]).abs() <= most * few[0].abs()).all(0).nonzero()[:, 0]
+    found = [suspects[:0]]
+    for some in suspects.split(max(NARROWEST, BLOCK // n)):
+        mean, sd = _mean_and_sd(X[:, some].double(), w)
+        found.append(some[is_constant(mean, sd, X.dtype)])
+    return torch.cat(found)
+
+
+def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """Weighted; about the first row, so that a constant column has an sd of 0."""
+    away = block - block[0]
+    offset = w @ away / w.sum()
+    return block[0] + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
 
 
 def means(problem: Problem) -> Float64[Tensor, " p"]:
@@ -101,7 +124,7 @@ def columns(problem: Problem) -> Columns:
     elif problem.intercept == "free":
         mean = means(problem)
     factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
-    still = constant_columns(problem.X)
+    still = constant_columns(problem)
     if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
         factor[still], free[still] = 0, False
     y_mean = weighted_mean(problem.y, problem.weights)
@@ -117,8 +140,9 @@ def columns(problem: Problem) -> Columns:
 
 
 def weighted_mean(y: Float64[Tensor, "n t"], weights: Float64[Tensor, " n"] | None) -> Float64[Tensor, " t"]:
-    """Means of the columns of y (t,)."""
-    return y.mean(0) if weights is None else weights @ y / weights.sum()
+    """Means of the columns of y (t,); about the first row, so that a constant's is exact."""
+    away = y - y[0]
+    return y[0] + (away.mean(0) if weights is None else weights @ away / weights.sum())
 
 
 def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
@@ -143,7 +167,8 @@ def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
 
 def blocks(n: int, p: int) -> Iterator[slice]:
     """Slices of columns of about `BLOCK` numbers each."""
-    width = max(64, n, BLOCK // max(1, n))  # not so narrow that adding up n × n products costs more than they
+    # Not so narrow that adding up n × n products costs more than they.
+    width = max(NARROWEST, n, BLOCK // max(1, n))
     return (slice(first, min(first + width, p)) for first in range(0, p, width))
 
 

@@ -14,6 +14,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.columns import Intercept, Problem, blocks
 from weightdecay.tables.cells import TOO_LARGE
 
+TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
 TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
 
@@ -88,11 +89,11 @@ def checked(
             inputs, target, weights = inputs[rows], target[rows], weights[rows]
         weights = weights / weights.mean()
         weights = None if bool((weights == 1).all()) else weights
-    for place in range(target.shape[1]):
-        column = target[:, place]
-        if bool((column == column[0]).all()):
-            name = targets[place] if targets else "y" if single else f"y[:, {place}]"
-            raise InputError("the target is constant", name, float(column[0]), "there is nothing to predict")
+    if bool((target == target[0]).all()):
+        name = targets[0] if targets else "y" if single else "y[:, 0]"
+        raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
+    not_too_small(inputs, "X", features)
+    not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
     problem = Problem(inputs, target, weights, penalty, intercept, standardize)
@@ -127,6 +128,7 @@ def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
     Raises:
         InputError: not real numbers in a dense form; the column is named where it has a name.
     """
+    values = collected(values, where)
     if values is None:
         raise InputError("nothing is given", where, repr(None), "give numbers")
     if not isinstance(values, Tensor):
@@ -220,6 +222,32 @@ def all_finite(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | 
             what = f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e")
             value = float(values[row, place])
             raise InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
+
+
+def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
+    """Raise if a column varies by so little that its squares underflow; a few rows rule out almost all."""
+    least = TOO_SMALL if values.dtype == torch.float64 else TOO_SMALL_SINGLE
+    suspects = ((values[:4] - values[0]).abs().amax(0) < least).nonzero()[:, 0]
+    if len(suspects) == 0:
+        return
+    most = (values[:, suspects] - values[0, suspects]).abs().amax(0)
+    wrong = ((most > 0) & (most < least)).nonzero()[:, 0]
+    if len(wrong):
+        place = int(suspects[wrong[0]])
+        what = f"a column varies by less than {least:.0e}, too little for its squares"
+        column = repr(names[place]) if names else place
+        raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
+
+
+def collected(values: Any, where: str) -> Any:
+    """A LazyFrame's rows; anything else as it is."""
+    if not isinstance(values, pl.LazyFrame):
+        return values
+    try:
+        return values.collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("the LazyFrame cannot be collected", where, reason, "collect it first") from error
 
 
 def checked_choice(intercept: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
 from weightdecay.ridge.kernel import Fold
 from weightdecay.ridge.linalg import matmul
-from weightdecay.ridge.rows import Rows, orthonormal, project
+from weightdecay.ridge.rows import Rows, left_inverse, orthonormal, project
 
 
 def centred(problem: Problem, cols: Columns) -> tuple[Float64[Tensor, "n m"], Float64[Tensor, "n q"]]:
@@ -46,7 +46,7 @@ def direct_fold(fit: Problem, held: Problem) -> Fold:
     cols = columns(fit)
     rows, Vh = decompose_directly(fit, cols)
     (Z, N), (Z_fit, N_fit) = centred(held, cols), centred(fit, cols)
-    A = torch.linalg.pinv(N_fit)
+    A = left_inverse(N_fit)
     base = targets(held, cols) - matmul(N, matmul(A, targets(fit, cols)))
     Z -= matmul(N, matmul(A, Z_fit))
     return Fold(rows.s, rows.c, matmul(Z, Vh.mT) * rows.s.sqrt(), base)

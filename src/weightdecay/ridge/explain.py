@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float64
-from torch import Tensor
-
 from weightdecay.select import Choice
 
 if TYPE_CHECKING:
+    from weightdecay.ridge.judge import Judged
     from weightdecay.ridge.record import RidgePath
 
+MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond
 LOST = {"float64": 1e-6, "float32": 1e-3}  # relative error of the scores from which on it is told
 
 
@@ -34,6 +33,14 @@ def facts(path: "RidgePath") -> list[str]:
             f"within one standard error up to λ = {_short(path.one_se)}, {_short(path.dof[one_se])} degrees "
             "of freedom"
         )
+    if path.cv == "gcv":
+        beyond = path.dof > MOST_DOF * path.n
+        if bool(beyond.any()) and not bool(beyond.all()):
+            found.append(
+                f"generalised cross-validation is not believed where degrees of freedom exceed "
+                f"{MOST_DOF:.0%} of the rows: the {int(beyond.sum())} λ up to "
+                f"{_short(lambdas[beyond].max())} are not chosen from, whatever their scores"
+            )
     found += constant_columns_said(path)
     worst = float(path.precision.max())
     if worst <= _told(path):
@@ -43,7 +50,8 @@ def facts(path: "RidgePath") -> list[str]:
 
 def constant_columns_said(path: "RidgePath") -> list[str]:
     """Which columns do not vary, in one sentence or none."""
-    if not path.still:
+    kept = path.settings.get("intercept", "free") != "free" and not path.settings.get("standardize")
+    if not path.still or kept:  # without an intercept of its own, a constant column is one
         return []
     names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
     some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
@@ -52,7 +60,7 @@ def constant_columns_said(path: "RidgePath") -> list[str]:
 
 def doubts(
     path: "RidgePath",
-    judged: Sequence[tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]],
+    judged: Sequence["Judged"],
     choices: Sequence[Choice],
     given: bool,
 ) -> tuple[str, ...]:
@@ -60,14 +68,18 @@ def doubts(
 
     Args:
         path: the record.
-        judged: scores and standard errors, as they were chosen by.
+        judged: what they were chosen by.
         choices: what was chosen from each.
         given: whether the grid was the user's.
     """
     found = []
-    flat = [k for k, choice in enumerate(choices) if choice.flat]
+    constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
+    if constant:
+        found.append(f"a target is constant{_of(constant, path, all_of_them=True)}: its coefficients are 0")
+    varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
+    flat = [k for k, choice in varying if choice.flat]
     if flat and len(path.lambdas) > 1:
-        scores, errors = judged[flat[0]]
+        scores, errors = judged[flat[0]].scores, judged[flat[0]].errors
         finite = scores[scores.isfinite()]
         found.append(
             f"the curve is flat{_of(flat, path)}: over all λ the score changes by "
@@ -75,7 +87,7 @@ def doubts(
             f"{_short(errors[choices[flat[0]].best])}; the data do not choose λ"
         )
     for side, meaning in (("low", "no shrinkage at all"), ("high", "the mean alone")):
-        at = [k for k, choice in enumerate(choices) if choice.edge == side and not choice.flat]
+        at = [k for k, choice in varying if choice.edge == side and not choice.flat]
         if at:
             lam = path.lambdas[0 if side == "low" else -1]
             hint = "widen it" if given else f"what it tends to there is {meaning}"
@@ -98,9 +110,10 @@ def _told(path: "RidgePath") -> float:
     return LOST.get(path.settings.get("dtype", ""), 1e-6)
 
 
-def _of(targets: Sequence[int], path: "RidgePath") -> str:
-    """Which targets, where there are several."""
-    if path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float):
+def _of(targets: Sequence[int], path: "RidgePath", all_of_them: bool = False) -> str:
+    """Which targets, where there are several that are told apart."""
+    together = path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float)
+    if together and not all_of_them:
         return ""
     name = path.targets[targets[0]] if path.targets else f"target {targets[0] + 1}"
     return f" for {len(targets)} of {path.scores.shape[1]} targets, {name} first"

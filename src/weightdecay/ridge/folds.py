@@ -63,9 +63,9 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
     """What `cv` means for n rows.
 
     Args:
-        cv: a number of folds; "loo", "gcv" or "evidence"; a fold's number for each row, as a tensor or array
-            (n,); an object with scikit-learn's `split`; or pairs (training rows, test rows), row numbers or
-            masks.
+        cv: a number of folds, as a text too; "loo", "gcv" or "evidence"; a fold's number for each row, as a
+            tensor or array (n,); an object with scikit-learn's `split`; or pairs (training rows, test rows),
+            row numbers or masks. A row that is named twice counts twice. None is 5, as in scikit-learn.
         n: number of rows.
         seed: shuffles the folds of an integer `cv`.
         groups: a label for each row (n,): rows of one label are never on both sides. Integer `cv` deals the
@@ -78,6 +78,7 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
             training and test, an empty side, row numbers out of range, labels of another length or none.
     """
     checked_seed(seed)
+    cv = as_given(cv)
     if groups is not None:
         groups = _labels(groups, n)
     if isinstance(cv, str):
@@ -106,6 +107,13 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
             return _numbered(cv, n)
         return _from_pairs(cv, n, "given splits")
     raise InputError("not a way to hold rows out", "cv", repr(cv), REMEDY)
+
+
+def as_given(cv: Any) -> Any:
+    """What scikit-learn's users and a command line write, as this package means it: None is 5, "5" is 5."""
+    if cv is None:
+        return 5
+    return int(cv) if isinstance(cv, str) and cv.strip().isdecimal() else cv
 
 
 def checked_seed(seed: Any) -> None:
@@ -138,9 +146,12 @@ def _counted(K: int, n: int, seed: int, groups: Any) -> Splits:
     if K < 2:
         raise InputError("too few folds", "cv", K, "two are needed at least")
     if groups is not None:
-        return Splits(_deal(groups, K, seed), f"{K} folds by group, shuffled, seed {seed}")
+        fold = _deal(groups, K, seed)
+        return Splits("loo" if n == K else fold, f"{K} folds by group, shuffled, seed {seed}")
     if n < K:
         raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
+    if n == K:
+        return Splits("loo", f"{n} folds of one row")
     return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
 
 
@@ -171,7 +182,7 @@ def _from_pairs(pairs: Iterable[Any], n: int, name: str) -> Splits:
     for pair in pairs:
         train, test = _pair(pair, n, count)
         if kept is None:
-            if len(train) + len(test) == n and bool((fold[test] < 0).all()):
+            if each_once(train, test, n) and bool((fold[test] < 0).all()):
                 fold[test] = count
             else:  # no partition after all: what the folds so far stood for
                 kept = [_of_fold(fold, k) for k in range(count)]
@@ -188,6 +199,11 @@ def _from_pairs(pairs: Iterable[Any], n: int, name: str) -> Splits:
     return Splits(kept if kept is not None else [_of_fold(fold, k) for k in range(count)], text)
 
 
+def each_once(train: Tensor, test: Tensor, n: int) -> bool:
+    """Whether two sides together name every row, and none twice."""
+    return len(train) + len(test) == n and int(torch.cat([train, test]).bincount(minlength=n).max()) == 1
+
+
 def _of_fold(fold: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return (fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]
 
@@ -201,19 +217,21 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
         raise InputError("not a pair (train, test)", where, type(pair).__name__, REMEDY) from error
     sides = []
     for side, given in (("training", train), ("test", test)):
-        rows = torch.as_tensor(np.asarray(_on_cpu(given)))
-        if rows.dtype == torch.bool and len(rows) == n:
-            rows = rows.nonzero()[:, 0]
-        if rows.numel() == 0:
+        try:
+            rows = np.asarray(_on_cpu(given))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{side} rows are not row numbers", where, str(error)[:60], REMEDY) from error
+        if rows.dtype == np.bool_ and rows.shape == (n,):
+            rows = rows.nonzero()[0]
+        if rows.size == 0:
             raise InputError(f"no {side} rows", where, None, "leave the split out, or use fewer")
-        if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-            raise InputError(
-                f"{side} rows are not row numbers", where, rows.dtype, "give integers, or a mask"
-            )
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            found = f"{rows.dtype}, shape {rows.shape}"
+            raise InputError(f"{side} rows are not row numbers", where, found, "give integers, or a mask")
         if int(rows.min()) < 0 or int(rows.max()) >= n:
             bad = int(rows.min()) if int(rows.min()) < 0 else int(rows.max())
             raise InputError("no such row", where, bad, f"there are rows 0 to {n - 1}")
-        sides.append(rows.long().sort().values)
+        sides.append(torch.from_numpy(np.sort(rows.astype(np.int64))))
     mark = torch.zeros(n, dtype=torch.bool)
     mark[sides[0]] = True
     if bool(mark[sides[1]].any()):

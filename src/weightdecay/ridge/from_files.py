@@ -14,7 +14,7 @@ from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.by_rows import by_singular_values
 from weightdecay.ridge.columns import Intercept, Problem
 from weightdecay.ridge.data import checked_choice, factors
-from weightdecay.ridge.folds import CRITERIA, checked_seed, fold_ids
+from weightdecay.ridge.folds import CRITERIA, as_given, checked_seed, fold_ids
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.record import RidgePath
@@ -63,12 +63,13 @@ def path_of_file(
         penalty_factors = factors(penalty_factors, p, source.inputs, torch.empty(0))
     penalty = Penalty(penalty_factors, intercept, standardize)
     stats = statistics(source, folds=K, seed=seed, engine=engine, on_progress=on_progress)
-    route = tall_from(stats, criterion, penalty)
+    single_rows = criterion is None and stats.rows == K and not standardize  # as in memory
+    route = tall_from(stats, "loo" if single_rows else criterion, penalty)
     job = Job(
         strength=strength(unit, stats.rows, route.variance),
         lambdas=lambdas,
         shared=shared,
-        cv=criterion or f"{K} folds, shuffled, seed {seed}",
+        cv=f"{K} folds of one row" if single_rows else criterion or f"{K} folds, shuffled, seed {seed}",
         features=source.inputs,
         targets=source.targets,
         single=isinstance(target, str),
@@ -98,8 +99,8 @@ def _in_memory(stats: Statistics, route: Tall, penalty: Penalty, seed: int) -> C
             if block.weights is not None:
                 weights.append(block.weights.clone())
         X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights) if weights else None
-        K = len(stats.folds)
-        scheme: Any = route.criterion if K == 1 else fold_ids(0, len(X), K, seed)
+        folds = route.criterion == "folds"
+        scheme: Any = fold_ids(0, len(X), len(stats.folds), seed) if folds else route.criterion
         if weight is not None and bool((weight == 0).any()):
             kept = weight > 0
             X, y, weight = X[kept], y[kept], weight[kept]
@@ -112,6 +113,7 @@ def _in_memory(stats: Statistics, route: Tall, penalty: Penalty, seed: int) -> C
 
 def _criterion(cv: Any) -> tuple[Any, int]:
     """A criterion's name or None, and the number of folds whose moments are taken."""
+    cv = as_given(cv)
     if isinstance(cv, str) and cv.lower() in CRITERIA:
         return CRITERIA[cv.lower()], 1
     if isinstance(cv, int | np.integer) and not isinstance(cv, bool):

@@ -110,15 +110,25 @@ def squares_by_rows(
 
 
 class LeaveOneOut(NamedTuple):
-    """Leave-one-out errors, summed: Σ q and Σ q² with q_i = w_i e_i² (L, t), and the least 1 − h_i (L,)."""
+    """Leave-one-out errors, summed, q_i = w_i e_i² in units of the target's variance.
+
+    Args:
+        sums: Σ w e² (L, t).
+        spread: sd of q over the rows (L, t).
+        joint: sd over the rows of q's mean over targets (L,).
+        slack: the least 1 − h_i (L,).
+    """
 
     sums: Float64[Tensor, "L t"]
-    squares: Float64[Tensor, "L t"]
+    spread: Float64[Tensor, "L t"]
+    joint: Float64[Tensor, " L"]
     slack: Float64[Tensor, " L"]
 
 
 @one_pool()
-def leave_one_out(basis: Basis, rows: Rows, n: int, grid: Axis) -> LeaveOneOut:
+def leave_one_out(
+    basis: Basis, rows: Rows, n: int, grid: Axis, variance: Float64[Tensor, " t"]
+) -> LeaveOneOut:
     """A pass over the rows:  e_i = r_i/(1 − h_i),  r = y − W(φ∘c),  h = w/Σw + (W∘W) φ,  W = Z R.
 
     An error left out is, as a function of α, a sum of 1/(s + α) again: so errors are computed at the grid's
@@ -127,18 +137,29 @@ def leave_one_out(basis: Basis, rows: Rows, n: int, grid: Axis) -> LeaveOneOut:
     T, P = grid.T.to(basis.R.device), basis.phi(grid.few)
     L, t, q = T.shape[1], basis.c.shape[1], P.shape[1]
     places = some_places(L, n * t)
-    products, squares = basis.R.new_zeros(t, q, q), basis.R.new_zeros(len(places), t)
-    slack = basis.R.new_ones(q)
+    products, totals = basis.R.new_zeros(t, q, q), basis.R.new_zeros(2, len(places), t + 1)
+    among = basis.R.new_zeros(0, len(places))  # of the targets' mean, row by row
+    slack, varies = basis.R.new_ones(q), variance > 0
+    unit = torch.where(varies, variance, 1)
     for e, left, some in left_out(basis, rows, P):
         slack = torch.minimum(slack, left.amin(0))
+        if some.start == 0:
+            among = e.new_zeros(len(e), len(places))
         for u in range(e.shape[2]):
             errors = e[:, :, u].contiguous()
             products[some.start + u] += gram(errors.mT)
-            every = matmul(errors, T[:, places]).square_()
-            squares[:, some.start + u] += torch.linalg.vecdot(every, every, dim=0)
-    sums = quadratic(products, grid)
-    squares = between(squares.sqrt(), places, grid.alphas) ** 2
-    return LeaveOneOut(sums, squares, (slack @ T) if q == L else slack.min().expand(L))
+            every = matmul(errors, T[:, places]).square_().div_(unit[some.start + u])
+            totals[:, :, some.start + u] += torch.stack(
+                [every.sum(0), torch.linalg.vecdot(every, every, dim=0)]
+            )
+            if varies[some.start + u]:
+                among += every / varies.sum()
+        if some.stop == t:
+            totals[:, :, t] += torch.stack([among.sum(0), torch.linalg.vecdot(among, among, dim=0)])
+    mean, squares = totals / n
+    spread = between(((squares - mean**2).clamp_min(0) * n / max(1, n - 1)).sqrt(), places, grid.alphas)
+    whole = (slack @ T) if q == L else slack.min().expand(L)
+    return LeaveOneOut(quadratic(products, grid), spread[:, :t] * unit, spread[:, t], whole)
 
 
 def left_out(
@@ -168,14 +189,15 @@ def left_out(
 
 
 @one_pool()
-def outside(basis: Basis, rows: Rows) -> Float64[Tensor, " t"]:
-    """Σ w e² of the fit without a penalty, from the rows: what of the targets no direction reaches."""
-    total = torch.zeros_like(basis.ss)
+def outside(basis: Basis, rows: Rows) -> Float64[Tensor, "t t"]:
+    """Σ w e e' of the fit without a penalty, from the rows: what of the targets no direction reaches."""
+    t = len(basis.ss)
+    total = basis.R.new_zeros(t, t)
     b = matmul(basis.R, basis.c)
     for block in rows():
         Z, y = centred(block, basis)
         e = y - matmul(Z, b)
-        total += (e**2 if block.weights is None else e**2 * block.weights[:, None]).sum(0)
+        total += gram((e if block.weights is None else e * block.weights.sqrt()[:, None]).mT)
     return total
 
 

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge import grid as grids
-from weightdecay.ridge.explain import doubts
+from weightdecay.ridge.explain import MOST_DOF, doubts
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Curve, Route, at_least
 from weightdecay.ridge.strength import Strength
-from weightdecay.select import Choice, Edge, choose
+from weightdecay.select import Choice, Edge, choose, least
 
 ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
 ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
 ENOUGH_SINGLE = 1e-3  # of products in single precision, which carry six digits where noise is not tiny
 NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
 SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
-MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,22 @@ def path_of(route: Route, job: Job) -> RidgePath:
     Raises:
         InputError: strengths that cannot be used.
     """
+    if route.unpenalized >= route.n:
+        what = f"{route.unpenalized} with the intercept, {route.n} rows"
+        remedy = "penalise more columns; nothing is left to judge λ by"
+        raise InputError("as many unpenalised columns as rows", "penalty_factors", what, remedy)
     found = _on_grid(route, job)
     single = job.settings.get("dtype") == "float32"
     enough = ENOUGH_SINGLE if single else ENOUGH_SMALL if job.small else ENOUGH
     if float(found.curve.precision.max()) > enough and job.precise is not None:
         found = _on_grid(job.precise(), job)
+    if bool(found.curve.mean.isnan().any()):
+        what, where = "sums are beyond what float64 can hold", "the scores"
+        raise InputError(what, where, "NaN", "divide the columns and the target by their size")
     judged = _judged(found, job)
-    choices = [choose(*one) for one in judged]
+    choices = [choose(one.scores, one.errors, one.doubt) for one in judged]
     lambdas = job.strength.lam(found.alphas) if job.lambdas is None else _given(job)[1]
-    path = _record(found, job, choices, lambdas)
+    path = _record(found, job, choices, [one.varies for one in judged], lambdas)
     path = replace(path, doubts=doubts(path, judged, choices, given=job.lambdas is not None))
     for doubt in path.doubts:
         warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
@@ -93,7 +99,8 @@ def _on_grid(route: Route, job: Job) -> _Found:
     low, high = grids.first(scale)
     found = _Found(route, alphas := grids.automatic(scale, low, high), route.curve(alphas.to(device)))
     while True:
-        places = [choose(*one).best for one in _judged(found, job)]
+        judged = [one for one in _judged(found, job, final=False) if one.varies]
+        places = [least(one.scores, one.doubt) for one in judged]
         edges = {"low" for place in places if place < NEAR}
         edges |= {"high" for place in places if place >= len(found.alphas) - NEAR}
         wider = grids.wider(low, high, edges)
@@ -118,6 +125,7 @@ def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found
         pieces.append((above, found.route.curve(above.to(device))))
     curves = [curve for _, curve in pieces]
     folds = [curve.folds for curve in curves if curve.folds is not None]
+    joints = [curve.joint for curve in curves if curve.joint is not None]
     return _Found(
         found.route,
         torch.cat([alphas for alphas, _ in pieces]),
@@ -126,6 +134,7 @@ def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found
             torch.cat([curve.error for curve in curves]),
             torch.cat(folds, dim=1) if folds else None,
             torch.cat([curve.precision for curve in curves]),
+            (lambda: torch.cat([joint().cpu() for joint in joints])) if joints else None,
         ),
     )
 
@@ -133,41 +142,64 @@ def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found
 def _given(job: Job) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
     """The grid as given, as α ascending and in its own unit; repeated strengths once."""
     alphas = job.strength.alpha(job.lambdas, "lambdas")
-    values = torch.as_tensor(job.lambdas, dtype=torch.float64).reshape(-1)
+    values = torch.from_numpy(job.strength.numbers(job.lambdas, "lambdas"))
     order = torch.from_numpy(alphas.numpy().argsort(kind="stable"))
     alphas, values = alphas[order], values[order]
     new = torch.cat([torch.ones(1, dtype=torch.bool), alphas[1:] > alphas[:-1]])
     return alphas[new], values[new]
 
 
-def _judged(found: _Found, job: Job) -> list[tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]]:
-    """What is chosen by: scores and standard errors of each target, or those that are shared."""
-    mean, error = found.curve.mean.cpu(), found.curve.error.cpu()
+@dataclass(frozen=True)
+class Judged:
+    """What λ is chosen by, for one target or for all that share one.
+
+    Args:
+        scores, errors: with their standard errors (L,).
+        doubt: by how much rounding may have changed each score: its estimated precision times its size (L,).
+        varies: whether the target does, or one of those that share λ.
+    """
+
+    scores: Float64[Tensor, " L"]
+    errors: Float64[Tensor, " L"]
+    doubt: Float64[Tensor, " L"]
+    varies: bool = True
+
+
+def _judged(found: _Found, job: Job, final: bool = True) -> list[Judged]:
+    """What is chosen by: scores of each target, or those that are shared; with standard errors if `final`."""
+    curve, scale = found.curve, found.route.variance.cpu()
+    mean, error, varies = curve.mean.cpu(), curve.error.cpu(), scale > 0
+    doubt = curve.precision.cpu()[:, None] * mean.abs()
+    if job.shared and job.cv == "evidence":
+        mean, error, doubt = mean.sum(1, keepdim=True), error[:, :1], doubt.sum(1, keepdim=True)
+    elif job.shared:
+        error = _shared_error(curve, scale)[:, None] if final else error[:, :1]
+        mean, doubt = ((values / scale)[:, varies].mean(1, keepdim=True) for values in (mean, doubt))
+    if job.shared:
+        varies = varies.any()[None]
     if job.cv == "gcv":
         s = found.route.eigenvalues.cpu()
         dof = (s / (s + found.alphas[:, None])).sum(1) + found.route.unpenalized
         believed = dof <= MOST_DOF * found.route.n
         if bool(believed.any()):
             mean = torch.where(believed[:, None], mean, torch.inf)
-    if job.shared:
-        scale = found.route.variance.cpu()
-        if job.cv == "evidence":
-            mean, error = mean.sum(1, keepdim=True), error[:, :1]
-        else:
-            mean = (mean / scale).mean(1, keepdim=True)
-            # Fold by fold where there are folds: targets share their rows, and so their luck.
-            error = _shared_error(found.curve, scale, error)
-    return [(mean[:, k], error[:, k]) for k in range(mean.shape[1])]
+    return [Judged(mean[:, k], error[:, k], doubt[:, k], bool(varies[k])) for k in range(mean.shape[1])]
 
 
-def _shared_error(curve: Curve, scale: Tensor, error: Tensor) -> Float64[Tensor, "L 1"]:
-    if curve.folds is None:
-        return (error / scale).mean(1, keepdim=True)
-    folds = (curve.folds.cpu() / scale).mean(2)
-    return (folds.std(0) / len(folds) ** 0.5)[:, None]
+def _shared_error(curve: Curve, scale: Tensor) -> Float64[Tensor, " L"]:
+    """The standard error of the mean over targets: they share their rows or folds, and so their luck."""
+    varies = scale > 0
+    if curve.folds is not None:
+        folds = (curve.folds.cpu() / scale)[:, :, varies].mean(2)
+        return folds.std(0) / len(folds) ** 0.5 if len(folds) > 1 else torch.zeros_like(folds[0])
+    if curve.joint is not None and len(scale) > 1:
+        return curve.joint().cpu()
+    return (curve.error.cpu() / scale)[:, varies].mean(1)
 
 
-def _record(found: _Found, job: Job, choices: list[Choice], lambdas: Float64[Tensor, " L"]) -> RidgePath:
+def _record(
+    found: _Found, job: Job, choices: list[Choice], varies: list[bool], lambdas: Float64[Tensor, " L"]
+) -> RidgePath:
     def chosen(places: list[int]) -> float | Tensor:
         return (
             float(lambdas[places[0]]) if len(places) == 1 and (job.single or job.shared) else lambdas[places]
@@ -176,8 +208,9 @@ def _record(found: _Found, job: Job, choices: list[Choice], lambdas: Float64[Ten
     def squeezed(values: Tensor) -> Tensor:
         return (values[..., 0] if job.single else values).cpu()
 
-    widest = max(choices, key=lambda choice: choice.high - choice.low)
-    edges: list[Edge] = [choice.edge for choice in choices if choice.edge]
+    telling = [choice for choice, one in zip(choices, varies, strict=True) if one]
+    widest = max(telling, key=lambda choice: choice.high - choice.low)
+    edges: list[Edge] = [choice.edge for choice in telling if choice.edge]
     route, curve = found.route, found.curve
     return RidgePath(
         lambdas=lambdas,
@@ -190,7 +223,7 @@ def _record(found: _Found, job: Job, choices: list[Choice], lambdas: Float64[Ten
         best=chosen([choice.best for choice in choices]),
         one_se=chosen([choice.one_se for choice in choices]),
         edge=edges[0] if edges else None,
-        flat=any(choice.flat for choice in choices),
+        flat=any(choice.flat for choice in telling),
         flat_range=(float(lambdas[widest.low]), float(lambdas[widest.high])),
         cv=job.cv,
         route=route.name,

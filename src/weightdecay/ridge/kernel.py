@@ -1,15 +1,14 @@
 """The rows of a table as their products: one Gram matrix, its decomposition, and folds as blocks of it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, columns, penalized_blocks, targets, unpenalized
 from weightdecay.ridge.linalg import eigh, gram, matmul
-from weightdecay.ridge.rows import Rows, floor_to_zero, orthonormal, project
+from weightdecay.ridge.rows import Rows, floor_to_zero, left_inverse, orthonormal, project
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def fold_of(fitted: Kernel, beside: Cross) -> Fold:
     With A = N_T^+: base = y_S − N_S A y_T, B = (K_ST − N_S A K_TT) U; recentring a block is the case N = 1.
     """
     rows = decompose(fitted)
-    A = torch.linalg.pinv(fitted.N)
+    A = left_inverse(fitted.N)
     base = beside.y - matmul(beside.N, matmul(A, fitted.y))
     return Fold(rows.s, rows.c, matmul(beside.K - matmul(beside.N, matmul(A, fitted.K)), rows.U), base)
 
@@ -138,17 +137,6 @@ def fresh_fold(
     problem: Problem, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]
 ) -> tuple[Kernel, Cross]:
     """Kernel and cross products of a fold that is scaled by its own training rows."""
-    fit, held = problem.of_rows(train), problem.of_rows(test)
-    cols = columns(fit)
-    fitted = kernel(fit, cols)
-    K = problem.y.new_zeros(len(test), len(train))
-    pairs: Iterator[tuple[Float[Tensor, "d w"], Float[Tensor, "m w"]]] = zip(
-        penalized_blocks(held, cols), penalized_blocks(fit, cols), strict=True
-    )
-    for left, right in pairs:
-        K += matmul(left, right.mT.contiguous())
-    N = unpenalized(held, cols)
-    if fit.root is not None and held.root is not None:
-        K *= held.root[:, None] * fit.root
-        N = N * held.root[:, None]
-    return fitted, Cross(K, N, targets(held, cols))
+    cols, m = columns(problem.of_rows(train)), len(train)
+    both = kernel(problem.of_rows(torch.cat([train, test])), cols)  # one pass, one block width
+    return part(both, torch.arange(m)), Cross(both.K[m:, :m], both.N[m:], both.y[m:])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weightdecay.ridge.kernel import Kernel
 from weightdecay.ridge.linalg import matmul
+from weightdecay.ridge.rows import left_inverse
 
 RESIDUAL = 1e-15  # of the target's norm
 LOOK = 6  # steps between looks at the residual
@@ -118,7 +119,7 @@ class _Unpenalized:
 
     def __init__(self, N: Float64[Tensor, "n q"], fitted: Bool[Tensor, " n"]) -> None:
         inside = N * fitted[:, None]
-        self.N, self.inverse = N, torch.linalg.pinv(inside)
+        self.N, self.inverse = N, left_inverse(inside)
         self.inside = inside
 
     def share(self, v: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:

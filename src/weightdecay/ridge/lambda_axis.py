@@ -16,6 +16,7 @@ from torch import Tensor
 from weightdecay.ridge.linalg import matmul
 
 SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
+FEW = 8  # λ that are their own pivots
 TOLERANCE = 3e-14
 MARGIN = 1e-2
 CANDIDATES = 200  # for pivots, of a long grid
@@ -65,7 +66,7 @@ def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
     (True, True)
     """
     positive = s[s > 0].double().cpu()
-    if len(alphas) < 8 or len(positive) == 0:
+    if len(alphas) < FEW or len(positive) == 0:
         return whole(alphas)
     least = float(positive.min())
     if len(positive) < len(s):

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.data import all_finite, names_of, no_name_twice, tensor_of
+from weightdecay.ridge.data import all_finite, collected, names_of, no_name_twice, tensor_of
 from weightdecay.tables.cells import listed
 
 
@@ -31,6 +31,7 @@ def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") ->
     >>> matched(pl.DataFrame({"b": [2], "a": [1]}), ("a", "b"), 2)
     tensor([[1., 2.]], dtype=torch.float64)
     """
+    X = collected(X, where)
     names = names_of(X)
     if names is not None and features is not None and hasattr(X, "columns"):
         check_names(names, features, where)

@@ -15,7 +15,9 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.linalg import gram, matmul, one_pool
 
 BLOCK = 2_000_000  # numbers to a block: 16 MB in float64, of which the working copies are made
+LEAST_ROWS = 256  # rows in a block at least
 JOINT = 16  # targets that ride along in the Gram matrix of the inputs
+SHARED_FOLDS = 32  # folds from which on blocks do not grow with their number
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,11 @@ class Sums:
     def _start(self, X: Tensor, y: Tensor) -> None:
         """Means of the first rows, as values of X's type: taking them out rounds nothing twice."""
         side = self.p + self.joint + 1
-        self.x_shift = X[:1024].double().mean(0).to(self.dtype)
-        self.y_shift = y[:1024].mean(0)
+        first = X[:1024].double()
+        self.x_shift = (first[0] + (first - first[0]).mean(0)).to(self.dtype)
+        self.y_shift = y[0] + (y[:1024] - y[0]).mean(0)  # exact for a constant
+        size = (y[:1024] - self.y_shift).abs().amax(0)
+        self.y_unit = torch.where(size > 0, size, 1).log2().floor().exp2()  # products in float32 stay in range
         self.raw = torch.zeros(side, side, dtype=torch.float64, device=self.device)
         self.cross = torch.zeros(self.p, self.t, dtype=torch.float64, device=self.device)
         self.y_sum = torch.zeros(self.t, dtype=torch.float64, device=self.device)
@@ -144,7 +149,7 @@ class Sums:
         torch.sub(X, self.x_shift, out=Z[:, :p])
         v = y - self.y_shift
         if self.joint:
-            Z[:, p:-1] = v
+            Z[:, p:-1] = v / self.y_unit
         Z[:, -1] = 1
         w = None if weights is None else weights[:, None]
         if w is not None:
@@ -153,7 +158,7 @@ class Sums:
         wv = v if w is None else v * w
         if not self.joint:
             root = v if w is None else v * w.sqrt()
-            self.cross += matmul(Z[:, :p].mT, root.to(self.dtype))
+            self.cross += matmul(Z[:, :p].mT, (root / self.y_unit).to(self.dtype))
         self.y_sum += wv.sum(0)
         self.y_squares += (wv * v).sum(0)
         self.weight += float(b) if weights is None else float(weights.sum())
@@ -187,7 +192,7 @@ class Sums:
         rest = offset - (mean - shift)
         x, y = offset[:p], offset[p:]
         G = torch.addr(self.raw[:p, :p], W * x, -x)
-        cross = self.raw[:p, p:-1] if self.joint else self.cross
+        cross = (self.raw[:p, p:-1] if self.joint else self.cross) * self.y_unit
         return Moments(
             self.rows, W, mean, rest, (G + G.mT) / 2, torch.addr(cross, W * x, -y), self.y_squares - W * y**2
         )
@@ -221,7 +226,7 @@ def fold_moments(
     (n, p), t = X.shape, y.shape[1]
     K = 1 if fold is None or n == 0 else int(fold.max()) + 1
     sums = [Sums(p, t, X.dtype, X.device) for _ in range(K)]
-    most = max(256, BLOCK // (p + min(t, JOINT) + 1))
+    most = max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))
     share = _shared_buffer(sums, most, K)
     for start in range(0, n, share):
         rows = slice(start, min(n, start + share))
@@ -241,10 +246,25 @@ def fold_moments(
     return [part.moments() for part in sums]
 
 
+@one_pool()
+def moments_of_rows(
+    X: Float[Tensor, "n p"],
+    y: Float64[Tensor, "n t"],
+    rows: Int64[Tensor, " m"],
+    weights: Float64[Tensor, " n"] | None = None,
+) -> Moments:
+    """The moments of some rows, each as often as it is named."""
+    p, t = X.shape[1], y.shape[1]
+    sums = Sums(p, t, X.dtype, X.device)
+    for some in rows.to(X.device).split(max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))):
+        sums.add(some_rows(X, some), y[some], None if weights is None else weights[some])
+    return sums.moments()
+
+
 def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     """One working copy for all folds; returns how many rows to read at a time."""
     first = sums[0]
-    share = max(256 * K, most) if K <= 32 else most
+    share = max(LEAST_ROWS * K, most) if K <= SHARED_FOLDS else most
     buffer = torch.empty(share * (first.p + first.joint + 1), dtype=first.dtype, device=first.device)
     for part in sums:
         part.buffer = buffer

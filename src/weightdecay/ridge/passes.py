@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from weightdecay.ridge import moments
 from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.held_out import Block, Chooser, Rows
-from weightdecay.ridge.moments import BLOCK
 
 
 def in_memory(problem: Problem) -> Rows:
@@ -32,7 +32,7 @@ def by_pairs(tests: Sequence[Tensor]) -> Chooser:
 
 def _blocks(problem: Problem) -> Iterator[Block]:
     n, p = problem.X.shape
-    step = max(256, BLOCK // (4 * p))
+    step = max(moments.LEAST_ROWS, moments.BLOCK // (4 * p))
     for first in range(0, n, step):
         part = slice(first, min(n, first + step))
         weights = None if problem.weights is None else problem.weights[part]

@@ -12,10 +12,10 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.memory import require
 from weightdecay.ridge.by_folds import by_folds, folds_alone
-from weightdecay.ridge.by_rows import by_products, by_singular_values, splits_of
+from weightdecay.ridge.by_rows import by_products, by_singular_values, check_determined, splits_of
 from weightdecay.ridge.columns import Intercept, Problem, target_variance
-from weightdecay.ridge.data import Given, all_finite, checked
-from weightdecay.ridge.folds import Splits, splits
+from weightdecay.ridge.data import Given, all_finite, checked, collected
+from weightdecay.ridge.folds import Splits, as_given, splits
 from weightdecay.ridge.from_files import path_of_file
 from weightdecay.ridge.judge import SMALL, Job, path_of
 from weightdecay.ridge.leaks import leak
@@ -117,6 +117,7 @@ def ridge_path(
                 engine=engine,
                 on_progress=on_progress,
             )
+        X, y = collected(X, "X"), collected(y, "y")
         if engine is not None or drop:
             name = "drop" if drop else "engine"
             raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
@@ -170,6 +171,7 @@ def _route(problem: Problem, scheme: Scheme) -> Route:
     )
     if n > p:
         return tall(problem, scheme)
+    check_determined(problem, scheme)
     if folds_alone(problem, scheme):
         return by_folds(problem, scheme)
     return by_products(problem, scheme)
@@ -185,7 +187,7 @@ def _splits(X: Any, y: Any, cv: Any, seed: int, groups: Any, given: Given) -> Sp
     """The splits of all rows, then of those that are kept."""
     found = splits(cv, len(X), seed, groups, X, y)
     scheme = found.scheme
-    if scheme == "loo" and not isinstance(cv, str) and given.problem.standardize:
+    if scheme == "loo" and not isinstance(as_given(cv), str) and given.problem.standardize:
         scheme = torch.arange(len(X))  # a splitter's folds scale by themselves
     if given.rows is not None and not isinstance(scheme, str):
         scheme = _among(scheme, given.rows.cpu(), len(X))

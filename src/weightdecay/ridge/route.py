@@ -1,6 +1,6 @@
 """What every algorithm for the path gives: a curve over λ, and a solution at the λ that is chosen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -26,12 +26,15 @@ class Curve:
             CV mean·√(2/n); for the evidence 1, a drop of ½ in log likelihood (L, t).
         folds: mean squared error of each fold (K, L, t), or None.
         precision: estimated relative error of `mean`, not smaller than the true one (L,).
+        joint: for leave-one-out and generalised CV of several targets, called where one λ is chosen for all:
+            the standard error of the mean over targets of their scores in units of their variances (L,).
     """
 
     mean: Float64[Tensor, "L t"]
     error: Float64[Tensor, "L t"]
     folds: Float64[Tensor, "K L t"] | None
     precision: Float64[Tensor, " L"]
+    joint: Callable[[], Float64[Tensor, " L"]] | None = None
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,7 @@ def left_out_errors(
 ) -> Float64[Tensor, "r t d"]:
     """Errors on the rows `out` of the fit to all others, from the in-sample residuals of all rows.
 
-    Raises:
-        InputError: without these rows the unpenalised part has no solution.
+    That the other rows determine the unpenalised part is checked before, by `check_determined`.
     """
     U, d = rows.U[out], len(out)
     keep = rows.kept(alphas)
@@ -109,22 +108,27 @@ def left_out_errors(
     certain = rows.Q.shape[1] <= 1
     found = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT, certain)
     if found is None:
-        raise InputError(
-            "a fold cannot be left out",
-            "fold",
-            f"{d} rows, the first of them row {int(out.min()) + 1}",
-            "without it an unpenalised column is constant or repeats others; shuffle, or penalise it",
-        )
+        raise undetermined(None)
     return found.mT
+
+
+def undetermined(split: int | None) -> InputError:
+    """What is said of a split whose training rows do not determine the unpenalised part."""
+    which = "one of them" if split is None else f"split {split + 1}"
+    remedy = "without it an unpenalised column is constant or repeats others; shuffle, or penalise it"
+    return InputError("a fold cannot be left out", "cv", which, remedy)
 
 
 def gcv(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
     """Generalised cross-validation: mean(e²) / (1 − dof/n)², e the training residual."""
+    return rss(rows, alphas) / len(rows.U) / left(rows, alphas)[:, None] ** 2
+
+
+def left(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+    """1 − dof/n."""
     n = len(rows.U)
-    keep = rows.kept(alphas)
     outside = n - rows.U.shape[1] - rows.Q.shape[1]
-    share = (keep.sum(0) + outside) / n
-    return rss(rows, alphas) / n / share[:, None] ** 2
+    return (rows.kept(alphas).sum(0) + outside) / n
 
 
 def rss(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
@@ -159,6 +163,13 @@ def orthonormal(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "n r"]:
     size = N.norm(dim=0)
     U, d, _ = torch.linalg.svd(N[:, size > 0] / size[size > 0], full_matrices=False)
     return U[:, d > len(N) * torch.finfo(N.dtype).eps * d.max()] if len(d) else U
+
+
+def left_inverse(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "q n"]:
+    """The pseudoinverse of columns, each on its own scale: a small one is not taken for rounding."""
+    size = N.norm(dim=0)
+    size = torch.where(size > 0, size, 1)
+    return torch.linalg.pinv(N / size) / size[:, None]
 
 
 def project(Q: Float64[Tensor, "n q"], A: Float64[Tensor, "n m"]) -> Float64[Tensor, "n m"]:

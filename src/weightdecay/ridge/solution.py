@@ -1,13 +1,12 @@
 """From the basis of the rows back to coefficients and an intercept for the columns as they were given."""
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, blocks, unpenalized
 from weightdecay.ridge.kernel import kernel
 from weightdecay.ridge.linalg import matmul
-from weightdecay.ridge.rows import Rows
+from weightdecay.ridge.rows import Rows, left_inverse
 
 
 def coefficients(
@@ -49,7 +48,7 @@ def free_part(
     N = unpenalized(problem, cols)
     if problem.root is not None:
         N, rest = N * problem.root[:, None], rest * problem.root[:, None]
-    a = torch.linalg.pinv(N) @ rest
+    a = left_inverse(N) @ rest
     if problem.intercept == "free":
         constant, a = a[0], a[1:]
     coef[cols.free] = a
@@ -68,7 +67,7 @@ def dual_spread(problem: Problem, cols: Columns, rows: Rows, alpha: float) -> Fl
         spread[J] = matmul(block.mT, u).norm(dim=1) * cols.factor[J] ** 2
     if len(cols.free):
         products = kernel(problem, cols)
-        ahead = torch.linalg.pinv(products.N)
+        ahead = left_inverse(products.N)
         dual = ahead - matmul(matmul(ahead, products.K), matmul(shrunk, rows.U[:, positive].mT))
         spread[cols.free] = dual[int(problem.intercept == "free") :].norm(dim=1)
     return spread

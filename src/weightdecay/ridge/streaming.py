@@ -206,17 +206,15 @@ def _checked(source: Source, found: tuple[Moments, ...], seed: int) -> Statistic
         raise InputError("no row has a weight", where, None, "weights must not all be 0")
     if rows < 2:
         raise InputError("too few rows", where, rows, "two are needed at least")
-    if rows < len(found) or min(part.rows for part in found) == 0:
+    if rows < len(found):
         raise InputError("fewer rows than folds", "cv", len(found), f"there are {rows} rows; use fewer folds")
+    if min(part.rows for part in found) == 0:
+        what = "all rows of a fold have weight 0"
+        raise InputError(what, "cv", len(found), "use fewer folds, or another seed")
     whole = merge_tree(found)
-    for t, name in enumerate(source.targets):
-        if float(whole.ss[t]) <= (1e-15 * float(whole.y_mean[t])) ** 2 * weight:
-            raise InputError(
-                "the target is constant",
-                f"column {name!r} in {where}",
-                float(whole.y_mean[t]),
-                "choose another",
-            )
+    if bool((whole.ss <= (1e-15 * whole.y_mean) ** 2 * weight).all()):
+        place = f"column {source.targets[0]!r} in {where}"
+        raise InputError("the target is constant", place, float(whole.y_mean[0]), "choose another")
     scale = weight / rows
     if source.weights is not None:
         found = tuple(

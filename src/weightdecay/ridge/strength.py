@@ -33,16 +33,21 @@ class Strength:
         Raises:
             InputError: negative, not finite, or no number; or a convention without a ridge equivalent.
         """
+        return torch.from_numpy(np.atleast_1d(self._convert(self.numbers(lam, where), self.unit, SUM)))
+
+    @staticmethod
+    def numbers(lam: Any, where: str = "lam") -> np.ndarray:
+        """One λ or several as a new array, in their own unit (L,); errors as `alpha`'s."""
         try:
             given = lam.detach().cpu().numpy() if isinstance(lam, Tensor) else lam
-            values = np.atleast_1d(np.asarray(given, dtype=np.float64)).ravel()
+            values = np.array(given, dtype=np.float64, order="C", ndmin=1).ravel()
         except (TypeError, ValueError) as error:
             raise InputError("not numbers", where, repr(lam)[:60], "give numbers of 0 or more") from error
         wrong = values[~((values >= 0) & (values < np.inf))]
         if len(wrong) or not len(values):
             what = float(wrong[0]) if len(wrong) else "nothing"
             raise InputError("not a strength", where, what, "give finite numbers of 0 or more")
-        return torch.from_numpy(np.atleast_1d(self._convert(values, self.unit, SUM)))
+        return values
 
     def lam(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         """λ of several α (L,)."""

@@ -74,12 +74,11 @@ def read_for_ridge(
     kept = pl.Series([True]).new_from_index(0, frame.height)
     if weights:
         kept = _positive(numbers[weights], rows, path)
-    for name in targets:
-        used = numbers[name].filter(kept)
-        if len(used) > 1 and used.n_unique() == 1:
-            raise InputError(
-                "the target is constant", f"column {name!r} in {path}", used[0], "choose another"
-            )
+    used = numbers.select(targets).filter(kept)
+    if used.height > 1 and all(used[name].n_unique() == 1 for name in targets):
+        raise InputError(
+            "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
+        )
     return ForRidge(
         numbers.select(inputs),
         numbers.select(targets),

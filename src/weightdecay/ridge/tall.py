@@ -14,7 +14,7 @@ from weightdecay.ridge import trust
 from weightdecay.ridge.basis import Basis, Penalty, basis, deviations
 from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.covariance import Covariance
-from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve
+from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, products_norm
 from weightdecay.ridge.held_out import (
     Chooser,
     Rows,
@@ -26,9 +26,17 @@ from weightdecay.ridge.held_out import (
     squares_by_rows,
 )
 from weightdecay.ridge.lambda_axis import Axis, axis, whole
-from weightdecay.ridge.moments import Moments, check_float32, fold_moments, merge_tree, training
+from weightdecay.ridge.moments import (
+    Moments,
+    check_float32,
+    fold_moments,
+    merge_tree,
+    moments_of_rows,
+    training,
+)
 from weightdecay.ridge.passes import by_fold, by_pairs, in_memory
 from weightdecay.ridge.route import Criterion, Curve, Scale, Scheme, scale_of
+from weightdecay.ridge.rows import undetermined
 
 EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
 LONG = 128  # λ from which on pivots pay for themselves
@@ -76,8 +84,16 @@ class Tall:
 
     @cached_property
     def bases(self) -> list[Basis]:
-        """The fit of every split."""
-        return [basis(part, self.penalty, self._eps) for part in self.trains]
+        """The fit of every split.
+
+        Raises:
+            InputError: one leaves an unpenalised coefficient open that all rows determine.
+        """
+        fits = [basis(part, self.penalty, self._eps) for part in self.trains]
+        for k, fit in enumerate(fits):
+            if fit.free < self.whole.free:
+                raise undetermined(k)
+        return fits
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +123,7 @@ class Tall:
 
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         """Weighted means and standard deviations (1/n) of the columns; 0 for one that does not vary."""
-        return self.all.x_mean, deviations(self.all)
+        return self.all.x_mean, deviations(self.all, self._eps)
 
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
         """Standard errors of the coefficients in units of σ: rows of R φ, for Z R is orthonormal."""
@@ -177,7 +193,9 @@ class Tall:
     def _loo(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, n = self.whole, self.n
         grid = self._axis(alphas, [fit], 4 * self.all.p * n)
-        found = leave_one_out(fit, self._data("leave-one-out takes a second pass over the rows"), n, grid)
+        found = leave_one_out(
+            fit, self._data("leave-one-out takes a second pass over the rows"), n, grid, self.variance
+        )
         least = float(found.slack.min())
         if least <= 16 * EPS[torch.float64]:
             raise InputError(
@@ -187,19 +205,28 @@ class Tall:
                 "without it an unpenalised column has nothing to say; penalise the column, or use folds",
             )
         mean = found.sums / self.all.weight
-        variance = (found.squares / n - (found.sums / n) ** 2).clamp_min(0) / max(1, n - 1)
         precision = trust.of_fits([fit], alphas, self.all.ss, found.sums, self._eps, self._null)
         precision = precision / found.slack + self._eps * trust.carried(
             found.sums, len(grid.pivots) < len(alphas)
         )
-        return Curve(mean, variance.sqrt() * n / self.all.weight, None, precision.clamp(max=1))
+        unit = n**0.5 / self.all.weight
+        return Curve(mean, found.spread * unit, None, precision.clamp(max=1), lambda: found.joint * unit)
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
         share = 1 - self._dof(alphas) / n
         mean = rss / n / share[:, None] ** 2
         precision = trust.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
-        return gcv_curve(mean, n, (precision + 4 * self._eps / share).clamp(max=1))
+        found = gcv_curve(mean, n, (precision + 4 * self._eps / share).clamp(max=1))
+        return found if self.rows is None else replace(found, joint=partial(self._joint, alphas, share))
+
+    def _joint(self, alphas: Tensor, share: Tensor) -> Tensor:
+        """For generalised CV: √(2/n) as for one target, with the correlations of the residuals."""
+        fit, variance = self.whole, self.variance
+        scale = torch.where(variance > 0, variance, torch.inf).rsqrt()
+        products = outside(fit, self._data("correlations take a second pass over the rows"))
+        norm = products_norm(fit.c * scale, fit.lost(alphas), products * scale[:, None] * scale)
+        return norm * (2 / self.n) ** 0.5 / (share**2 * self.n * max(1, (variance > 0).sum()))
 
     def _evidence(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, left = self.whole, self.n - self.unpenalized
@@ -226,7 +253,7 @@ class Tall:
         fit = self.whole
         difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
         if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
-            return outside(fit, self.rows)
+            return outside(fit, self.rows).diagonal()
         return difference
 
     @cached_property
@@ -360,11 +387,8 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
     every = _finite(fold_moments(X, y, None, weights)[0])
     parts, trains = [], []
     for train, test in scheme:
-        mark = torch.full((len(y),), 2)
-        mark[train], mark[test] = 0, 1
-        found = fold_moments(X, y, mark, weights)
-        trains.append(found[0])
-        parts.append(found[1])
+        trains.append(moments_of_rows(X, y, train, weights))
+        parts.append(moments_of_rows(X, y, test, weights))
     return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_pairs([test for _, test in scheme]))
 
 
