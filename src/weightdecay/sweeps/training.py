@@ -75,7 +75,7 @@ def train_chunk(
         task: what is trained.
         chunk: the copies.
         method: what `method_of` found.
-        start: go on from here; a linear chunk is short and has none.
+        start: go on from here.
         on_epoch: called after each epoch with the number of epochs done and a function that makes the
             checkpoint; one by one, epochs are counted over the copies.
 
@@ -85,7 +85,7 @@ def train_chunk(
     with set_up(task):
         settings = settings_of(task, chunk)
         if method.name == "linear":
-            return train_squared(settings)
+            return train_squared(settings, start, on_epoch)
         if method.name == "one by one":
             return train_alone(settings, start, on_epoch)
         assert method.seeds_together or len(chunk.seeds) == 1

@@ -92,7 +92,8 @@ class Copies:
         first = torch.where(bad.any(0), bad.int().argmax(0) + epoch * len(batches), -1)
         self.diverged = torch.where(self.diverged < 0, first, self.diverged)
         if task.looked_at(epoch + 1):
-            self._look(epoch + 1, losses.mean(0))
+            sizes = torch.tensor([rows.shape[1] for rows in batches], dtype=torch.float64, device=task.device)
+            self._look(epoch + 1, torch.tensordot(sizes / len(data), losses, 1))
 
     def _step(self, step: int, losses: Float[Tensor, "S L"], *batch: Tensor) -> None:
         task = self.settings.task
