@@ -10,7 +10,7 @@ from weightdecay.sweeps.seeds import set_up
 from weightdecay.sweeps.settings import settings_of
 from weightdecay.sweeps.squared import linear_of, train_squared
 from weightdecay.sweeps.task import Task
-from weightdecay.sweeps.trial import why_not_together
+from weightdecay.sweeps.trial import linear_is_right, why_not_together
 from weightdecay.sweeps.vectorised import train_vectorised
 
 
@@ -47,7 +47,8 @@ def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
         for lr in task.lrs or (None,):
             for rule in task.rules:  # refuses what attach refuses, before any training
                 settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", seeds[:1]))
-        if (linear := linear_of(task, seeds[0])) is not None:
+        linear = None if seen.draws else linear_of(task, seeds[0])
+        if linear is not None and linear_is_right(task, seeds):
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
         tried = seeds[:1] if seen.draws else seeds[:2]
         reason = why_not_together(task, tried)
