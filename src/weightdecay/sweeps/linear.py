@@ -164,7 +164,9 @@ def train_linear(
             batch_loss=design.new_zeros(*shape, len(looks)) if batch_losses else None,
             diverged=torch.full(shape, -1, device=design.device) if batch_losses else None,
         )
-    adams = [adam_bias and _Adam(adam_bias, part if penalize_bias else torch.zeros_like(part)) for part in parts]
+    adams = [
+        adam_bias and _Adam(adam_bias, part if penalize_bias else torch.zeros_like(part)) for part in parts
+    ]
 
     def train_block(index: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor | None:
         """An epoch of a block of strengths; the batches' losses (batches, S, L) if they are asked for."""

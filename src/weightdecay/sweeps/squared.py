@@ -203,7 +203,7 @@ def _hooked(thing: nn.Module | optim.Optimizer) -> bool:
     """Whether hooks, or a method of its own, change what a model or an optimizer of this class does."""
     parts = [*thing.modules(), *thing.parameters()] if isinstance(thing, nn.Module) else [thing]
     return any(
-        (value and "hook" in name) or name in ("forward", "step")
+        ("hook" in name and value) or name in ("forward", "step")
         for part in parts
         for name, value in [*getattr(part, "__dict__", {}).items(), *_tensor_hooks(part)]
     )

@@ -305,7 +305,9 @@ def _other_gradients(together: Copies, alone: list[Alone]) -> str | None:
             gap = float((p.grad[s, 0].double() - gradients[name].to_dense().double()).norm())
             if gap > loose * norms[name] + floor * whole:
                 share = gap / max(norms[name], floor * whole)
-                return f"copies trained as one model have other gradients than alone ({name}: {share:.2g} of it)"
+                return (
+                    f"copies trained as one model have other gradients than alone ({name}: {share:.2g} of it)"
+                )
     return None
 
 
