@@ -43,8 +43,13 @@ class DivergenceError(InputError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of long work; `partial` holds what was computed until then."""
+    """Ctrl-C in the middle of long work.
 
-    def __init__(self, partial: Any = None) -> None:
+    Args:
+        partial: what was computed until then.
+        kept: what is stored of it, in words; empty where nothing is stored.
+    """
+
+    def __init__(self, partial: Any = None, kept: str = "") -> None:
         super().__init__("interrupted")
-        self.partial = partial
+        self.partial, self.kept = partial, kept

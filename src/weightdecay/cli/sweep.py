@@ -200,8 +200,9 @@ def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool,
                 on_progress=told,
                 about={"script": script.sha256},
             )
-    except KeyboardInterrupt:
-        print(f"what is finished is kept in {out}: --resume goes on", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        kept = getattr(interrupt, "kept", "") or "what was stored until then"  # a library may have lost it
+        print(f"kept in {out}: {kept}; --resume goes on", file=sys.stderr)
         raise
 
 
@@ -245,7 +246,10 @@ def _figures(found: "Sweep", out: Path) -> "list[Path]":
 
 def _progress(progress: "Progress") -> dict[str, Any]:
     best = None if progress.best is None else {"strength": progress.best[0], "score": progress.best[1]}
-    numbers = {name: getattr(progress, name) for name in ("done", "total", "share", "seconds")}
+    numbers = {
+        name: getattr(progress, name)
+        for name in ("done", "total", "share", "seconds", "running", "epoch", "epochs")
+    }
     return {"event": "progress", **numbers, "best": best}
 
 

@@ -70,6 +70,8 @@ class SweepBar:
     def _words(self, last: Progress) -> str:
         assert self._first is not None
         words = [f"{last.done:,} of {last.total:,} trainings"]
+        if last.running:
+            words.append(f"{last.running:,} at epoch {last.epoch:,} of {last.epochs:,}")
         seconds = last.seconds - self._first.seconds
         gained = last.share * last.total - self._first.share * self._first.total
         if gained > 0 and seconds > 0:

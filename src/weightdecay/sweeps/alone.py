@@ -49,19 +49,20 @@ class Alone:
         task, data, seed = self.settings.task, self.settings.task.train, self.copy.seed
         self.model.train()
         batches = order(len(data), seed, epoch).split(task.batch_size)
-        losses = []
+        total = 0.0
         for i, rows in enumerate(batches if self.diverged is None else ()):
             step = epoch * len(batches) + i
             for group, lr in zip(self.optimizer.param_groups, self.settings.rates[:, step], strict=True):
                 group["lr"] = float(lr)
             batch = [tensor[rows].to(task.device) for tensor in (*data.inputs, data.target)]
-            losses.append(self._step(step, batch[:-1], batch[-1]))
-            if not math.isfinite(losses[-1]):
+            loss = self._step(step, batch[:-1], batch[-1])
+            total += len(rows) / len(data) * loss
+            if not math.isfinite(loss):
                 self.diverged = step
                 break
         if task.looked_at(epoch + 1):
             finite = self.diverged is None
-            self.looks.append(self._look(epoch + 1, sum(losses) / len(batches) if finite else math.nan))
+            self.looks.append(self._look(epoch + 1, total if finite else math.nan))
 
     def _step(self, step: int, inputs: list[Tensor], target: Tensor) -> float:
         """One step of the optimizer; the loss before it, without penalty."""

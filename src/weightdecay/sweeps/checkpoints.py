@@ -19,8 +19,10 @@ from weightdecay.errors import InputError
 from weightdecay.files import replacing, writable_folder
 from weightdecay.sweeps.records import Checkpoint, Chunk
 
-SECONDS = 10.0  # from one checkpoint of a chunk to the next
+SECONDS = 1.0  # from one checkpoint of a chunk to the next
+_SHARE = 0.05  # of the time may go into writing them
 _ENDING = ".safetensors"
+_UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)
 
 
 def name_of(chunk: Chunk) -> str:
@@ -36,12 +38,16 @@ class Keeper:
 
     Args:
         folder: where; None for nowhere.
-        seconds: the least time from one checkpoint of a chunk to the next.
+        seconds: the least time from one checkpoint of a chunk to the next; where writing is slow it is more, so
+            that it takes a twentieth of the time. 0: after every epoch.
+        last: when the last one was written.
+        took: how long that took.
     """
 
     folder: Path | None
     seconds: float = SECONDS
     last: float = field(default_factory=time.monotonic)
+    took: float = 0.0
 
     def found(self, chunk: Chunk) -> Checkpoint | None:
         """The checkpoint of a chunk, if there is one that can be read."""
@@ -53,18 +59,29 @@ class Keeper:
         tensors, about = read
         return Checkpoint(about["epoch"], tensors, about["plain"])
 
+    def epoch(self, chunk: Chunk) -> int | None:
+        """How many epochs the checkpoint of a chunk has, if there is one."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(*_UNREADABLE), safe_open(self._file(chunk), "pt") as content:
+            return _about(content)["epoch"]
+        return None
+
     def keep(self, chunk: Chunk, make: Callable[[], Checkpoint]) -> None:
         """Write a checkpoint, if it is time.
 
         Raises:
             InputError: it cannot be written.
         """
-        if self.folder is None or time.monotonic() < self.last + self.seconds:
+        wait = max(self.seconds, self.took / _SHARE) if self.seconds else 0
+        begun = time.monotonic()
+        if self.folder is None or begun < self.last + wait:
             return
         checkpoint = make()
         about = {"epoch": checkpoint.epoch, "plain": checkpoint.plain}
         _write(self._file(chunk), checkpoint.tensors, about)
         self.last = time.monotonic()
+        self.took = self.last - begun
 
     def drop(self, chunk: Chunk) -> None:
         """The chunk is done."""
@@ -140,11 +157,15 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What `_write` wrote; None if it is missing or not whole."""
     try:
         with safe_open(file, "pt") as content:
-            about = json.loads((content.metadata() or {})["about"])
             # Cloned: the file may be replaced while its pages are mapped.
-            return {name: content.get_tensor(name).clone() for name in content.keys()}, about  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
+            tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118
+            return tensors, _about(content)
+    except _UNREADABLE:
         return None
+
+
+def _about(content: Any) -> dict[str, Any]:
+    return json.loads((content.metadata() or {})["about"])
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

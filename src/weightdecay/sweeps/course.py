@@ -38,6 +38,9 @@ class Progress:
         best: the best strength so far and its mean score over seeds; None before every seed of one is done.
         looks: a training that has just finished, with its curve; None after an epoch.
         share: of all epochs that are done; a running chunk's count, too.
+        running: trainings that run together now; 0 where none runs here.
+        epoch: how many epochs those have done.
+        epochs: of how many.
     """
 
     done: int
@@ -46,6 +49,9 @@ class Progress:
     best: tuple[float, float] | None
     looks: Trained | None
     share: float
+    running: int = 0
+    epoch: int = 0
+    epochs: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -114,10 +120,12 @@ class Course:
     settings: dict[str, Any]
     begun: float
     chunks: list[Chunk] = field(default_factory=list)
+    pending: list[Chunk] = field(default_factory=list)
     done: set[Copy] = field(default_factory=set)
     total: int = 0
 
     def __post_init__(self) -> None:
+        self.keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
         self.weights = Weights(self.folder and self.folder / "weights")
         self.leader = Leader(self.asked.goal, self.asked.seeds, self.asked.pairs)
 
@@ -130,7 +138,7 @@ class Course:
             record = self._record(trained)
             return self._finished(replace(record, weights=self._best_weights(record)))
         except KeyboardInterrupt as interrupt:
-            raise Interrupted(self._partial()) from interrupt
+            raise Interrupted(self._partial(), self._kept()) from interrupt
 
     def _rounds(self) -> Iterator[Round]:
         """The rounds, each decided on, and stored, when the ones before are trained."""
@@ -185,18 +193,17 @@ class Course:
             self._keep(chunk, result.trained, result.weights)
 
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
-        keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
-        job = Job(self.asked.task, self.plan, keeper)
-        pending = list(chunks)
+        job = Job(self.asked.task, self.plan, self.keeper)
+        self.pending = list(chunks)
 
         def told(share: float) -> None:
-            self._say(None, share * len(set(pending[0].copies) - self.done))
+            self._say(None, share)
 
         with contextlib.closing(results(job, chunks, self.client, told)) as found:
             for chunk, result in found:
                 yield chunk, result
-                keeper.drop(chunk)
-                pending.remove(chunk)
+                self.keeper.drop(chunk)
+                self.pending.remove(chunk)
 
     def _keep(self, chunk: Chunk, trained: Sequence[Trained], weights: dict[str, Tensor]) -> None:
         """Store a chunk: its weights first, so that what the store has is whole."""
@@ -209,15 +216,20 @@ class Course:
         for other in self.chunks:
             if not self.leader.may_need(other):
                 self.weights.drop(other)
-        self._say(trained[-1], 0.0)
+        self._say(trained[-1])
 
-    def _say(self, looks: Trained | None, running: float) -> None:
+    def _say(self, looks: Trained | None, share: float | None = None) -> None:
+        """Tell how far it is; `share` of the running chunk's epochs, None between chunks."""
         if self.on_progress is None:
             return
+        together = 0 if share is None else len(set(self.pending[0].copies) - self.done)
+        running = (share or 0.0) * together
+        epochs = self.asked.task.epochs
+        now = (together, round((share or 0.0) * epochs), epochs)
         best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
-        share = min(1.0, (len(self.done) + running) / max(1, self.total))
+        whole = min(1.0, (len(self.done) + running) / max(1, self.total))
         seconds = time.monotonic() - self.begun
-        self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, share))
+        self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, whole, *now))
 
     def _trained(self) -> list[Trained]:
         """What is stored, in an order that does not depend on who finished first."""
@@ -254,6 +266,23 @@ class Course:
             return self._record(self._trained())
         return None
 
+    def _kept(self) -> str:
+        """What a later call with `resume` goes on from, in words; empty without a folder."""
+        if self.folder is None:
+            return ""
+        finished = f"{len(self.done & self.store.names())} of {self.total} trainings are finished"
+        at = {
+            chunk: self.keeper.epoch(chunk)
+            for chunk in self.pending
+            if not self.done.issuperset(chunk.copies)
+        }
+        epochs = [epoch for epoch in at.values() if epoch is not None]
+        if not epochs:
+            return f"{finished}, and no checkpoint of the others was written yet"
+        copies = sum(len(chunk.copies) for chunk, epoch in at.items() if epoch is not None)
+        span = str(epochs[0]) if len({*epochs}) == 1 else f"{min(epochs)} to {max(epochs)}"
+        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.asked.task.epochs}"
+
     def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
         """The best strength's, seed by seed; trained again where its files are gone."""
         key = record.rule, record.lr, record.best
@@ -287,10 +316,9 @@ class Course:
         """Save the record beside the store; what served to go on is removed."""
         if self.folder is not None:
             record.save(self.folder)
-            keeper = Keeper(self.folder / "checkpoints")
             for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
                 self.weights.drop(chunk)
-                keeper.drop(chunk)
+                self.keeper.drop(chunk)
             for name in ("weights", "checkpoints"):
                 with contextlib.suppress(OSError):
                     (self.folder / name).rmdir()

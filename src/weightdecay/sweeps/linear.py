@@ -62,8 +62,8 @@ class LinearSweep:
         b: the bias at the end (S, L).
         coordinates: the weights at the end in the basis (S, k, L).
         basis: orthonormal columns (S, p, k), or None where the coordinates are the weights.
-        batch_loss: c/2 times the mean squared error of an epoch's batches, each before its step, averaged
-            (S, L, E); None unless asked for.
+        batch_loss: c/2 times the mean squared error of an epoch's examples, each batch as it was before its
+            step (S, L, E); None unless asked for.
         diverged: the first step whose batch loss is not finite, -1 where there is none (S, L); likewise.
     """
 
@@ -85,6 +85,25 @@ class LinearSweep:
         return w.mT
 
 
+@dataclass
+class LinearState:
+    """How far trainings are after an epoch; what goes on from it ends with the same bits.
+
+    Args:
+        epoch: epochs that are done.
+        Z: coordinates and bias (S, k + 1, L) of each block of strengths.
+        seen: train loss, test loss and norm at each look so far (3, S, L, E).
+        batch_loss: as in `LinearSweep`.
+        diverged: as in `LinearSweep`.
+    """
+
+    epoch: int
+    Z: list[Tensor]
+    seen: Float[Tensor, "3 S L E"]
+    batch_loss: Float[Tensor, "S L E"] | None
+    diverged: Int64[Tensor, "S L"] | None
+
+
 def train_linear(
     problem: LinearProblem,
     lambdas: Float[Tensor, " L"],
@@ -98,6 +117,8 @@ def train_linear(
     on_epoch: Callable[[int, int], None] | None = None,
     batch_losses: bool = False,
     on_look: Callable[[slice, Float[Tensor, "S t L"]], None] | None = None,
+    state: "LinearState | None" = None,
+    on_state: Callable[["LinearState"], None] | None = None,
 ) -> LinearSweep:
     """Train every seed at every strength by minibatch gradient descent.
 
@@ -119,6 +140,8 @@ def train_linear(
         on_epoch: called as on_epoch(done, total) after each epoch.
         batch_losses: keep what the batches' losses were, too.
         on_look: called at each look with the place of a block of strengths and its predictions of y_test.
+        state: go on from here, to the same bits; not with `adam_bias`.
+        on_state: called after each epoch of all strengths with the state, which goes on changing.
 
     Returns:
         A LinearSweep. A training that diverges ends in inf or NaN and leaves the others alone.
@@ -128,68 +151,88 @@ def train_linear(
     design = _with_ones(inputs)
     test_design = _with_ones(problem.X_test if basis is None else problem.X_test @ basis)
     block = max(1, _BLOCK_BYTES // (seeds * max(n, problem.X_test.shape[1]) * design.element_size()))
-    blocks = lambdas.split(block)
-    batches = -(-n // batch_size)
-    batch_loss = design.new_empty(seeds, len(lambdas), epochs) if batch_losses else None
-    diverged = torch.full((seeds, len(lambdas)), -1, device=design.device) if batch_losses else None
+    parts = [part.to(design) for part in lambdas.split(block)]
+    sizes = design.new_tensor([min(batch_size, n - first) for first in range(0, n, batch_size)])
     looks = tuple(e for e in range(1, epochs + 1) if e % every == 0 or e == epochs)
+    if state is None:
+        first = torch.cat([start, problem.b[:, None]], 1)[:, :, None]
+        shape = seeds, len(lambdas)
+        state = LinearState(
+            epoch=0,
+            Z=[first.repeat(1, 1, len(part)) for part in parts],
+            seen=design.new_zeros(3, *shape, len(looks)),
+            batch_loss=design.new_zeros(*shape, len(looks)) if batch_losses else None,
+            diverged=torch.full(shape, -1, device=design.device) if batch_losses else None,
+        )
+    adams = [
+        adam_bias and _Adam(adam_bias, part if penalize_bias else torch.zeros_like(part)) for part in parts
+    ]
 
-    def train_block(index: int, lambdas: Tensor) -> tuple[Tensor, Tensor]:
-        """The state at the end (S, k + 1, L) and train loss, test loss and norm at each look (3, S, L, E)."""
-        Z = torch.cat([start, problem.b[:, None]], 1)[:, :, None].repeat(1, 1, len(lambdas))
-        place = slice(index * block, index * block + len(lambdas))
-        errors = Z.new_empty(batches, seeds, len(lambdas)) if batch_losses else None
-        decay = (lr * lambdas).expand(Z.shape[1:]).clone()
+    def train_block(index: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor | None:
+        """An epoch of a block of strengths; the batches' losses (batches, S, L) if they are asked for."""
+        Z, part, adam = state.Z[index], parts[index], adams[index]
+        errors = Z.new_empty(len(batches), seeds, len(part)) if batch_losses else None
+        decay = (lr * part).expand(Z.shape[1:]).clone()
         if not penalize_bias or adam_bias:
             decay[-1] = 0
-        adam = adam_bias and _Adam(adam_bias, lambdas if penalize_bias else torch.zeros_like(lambdas))
-        seen = Z.new_empty(3, len(looks), seeds, len(lambdas))
-        for epoch in range(1, epochs + 1):
+        for i, (A, target) in enumerate(batches):
+            residual = torch.baddbmm(target, A, Z, beta=-1)
+            if errors is not None:
+                torch.mean(residual.square(), 1, out=errors[i])
+            bias = adam.step(Z[:, -1], loss_scale * residual.mean(1)) if adam else None
+            # Not Z *= 1 - decay: rounding 1 - decay would bend a small decay the same way at every step.
+            Z.addcmul_(Z, decay, value=-1)
+            Z.baddbmm_(A.mT, residual, alpha=-lr * loss_scale / A.shape[1])
+            if bias is not None:
+                Z[:, -1] = bias
+        return errors
+
+    def note_losses(epoch: int, place: slice, errors: Tensor) -> None:
+        assert state.batch_loss is not None
+        assert state.diverged is not None
+        bad = ~errors.isfinite()
+        first = torch.where(bad.any(0), bad.int().argmax(0) + (epoch - 1) * len(sizes), -1)
+        state.diverged[:, place] = torch.where(state.diverged[:, place] < 0, first, state.diverged[:, place])
+        if epoch in looks:
+            mean = torch.tensordot(sizes / n, errors, 1)
+            state.batch_loss[:, place, looks.index(epoch)] = mean * (loss_scale / 2)
+
+    def look(epoch: int, place: slice, Z: Tensor) -> None:
+        if on_look:
+            on_look(place, test_design @ Z)
+        seen = state.seen[:, :, place, looks.index(epoch)]
+        seen[0] = _half_mse(design, problem.y, Z)
+        seen[1] = _half_mse(test_design, problem.y_test, Z)
+        seen[2] = torch.linalg.vector_norm(Z[:, :-1], dim=1)
+
+    with torch.no_grad():
+        for epoch in range(state.epoch + 1, epochs + 1):
             rows = problem.order[:, epoch - 1]
             X = design.take_along_dim(rows[:, :, None], 1)
             y = problem.y.take_along_dim(rows, 1)[:, :, None]
-            for i, (A, target) in enumerate(zip(X.split(batch_size, 1), y.split(batch_size, 1), strict=True)):
-                residual = torch.baddbmm(target, A, Z, beta=-1)
+            batches = list(zip(X.split(batch_size, 1), y.split(batch_size, 1), strict=True))
+            for index, Z in enumerate(state.Z):
+                place = slice(index * block, index * block + len(parts[index]))
+                errors = train_block(index, batches)
                 if errors is not None:
-                    torch.mean(residual.square(), 1, out=errors[i])
-                bias = adam.step(Z[:, -1], loss_scale * residual.mean(1)) if adam else None
-                # Not Z *= 1 - decay: rounding 1 - decay would bend a small decay the same way at every step.
-                Z.addcmul_(Z, decay, value=-1)
-                Z.baddbmm_(A.mT, residual, alpha=-lr * loss_scale / A.shape[1])
-                if bias is not None:
-                    Z[:, -1] = bias
-            if errors is not None:
-                assert batch_loss is not None
-                assert diverged is not None
-                batch_loss[:, place, epoch - 1] = errors.mean(0) * (loss_scale / 2)
-                bad = ~errors.isfinite()
-                first = torch.where(bad.any(0), bad.int().argmax(0) + (epoch - 1) * batches, -1)
-                diverged[:, place] = torch.where(diverged[:, place] < 0, first, diverged[:, place])
-            if epoch in looks and on_look:
-                on_look(place, test_design @ Z)
-            if epoch in looks:
-                look = looks.index(epoch)
-                seen[0, look] = _half_mse(design, problem.y, Z)
-                seen[1, look] = _half_mse(test_design, problem.y_test, Z)
-                seen[2, look] = torch.linalg.vector_norm(Z[:, :-1], dim=1)
-            if on_epoch:
-                on_epoch(index * epochs + epoch, len(blocks) * epochs)
-        return Z, seen.permute(0, 2, 3, 1)
-
-    with torch.no_grad():
-        ends, seen = zip(*(train_block(i, part.to(design)) for i, part in enumerate(blocks)), strict=True)
-    Z = torch.cat(ends, 2)
-    if batch_loss is not None:
-        batch_loss = batch_loss[:, :, [epoch - 1 for epoch in looks]]
+                    note_losses(epoch, place, errors)
+                if epoch in looks:
+                    look(epoch, place, Z)
+                if on_epoch:
+                    on_epoch((epoch - 1) * len(parts) + index + 1, len(parts) * epochs)
+            state.epoch = epoch
+            if on_state:
+                on_state(state)
+    Z = torch.cat(state.Z, 2)
     return LinearSweep(
         lambdas,
         looks,
-        *torch.cat(seen, 2),
+        *state.seen,
         b=Z[:, -1],
         coordinates=Z[:, :-1],
         basis=basis,
-        batch_loss=batch_loss,
-        diverged=diverged,
+        batch_loss=state.batch_loss,
+        diverged=state.diverged,
     )
 
 

@@ -31,7 +31,8 @@ class Look:
 
     Args:
         epoch: after which epoch, counted from 1.
-        train_loss: mean over the epoch's batches, each as it was before its step.
+        train_loss: Σ m_b·loss_b / n over the epoch's batches of m_b of n examples, each as it was before its
+            step: the mean over the examples, where the loss is the mean over a batch.
         test_loss: the loss of all test examples.
         metrics: each metric of all test examples.
     """

@@ -98,7 +98,8 @@ def sweep(
             there are several workers.
         device: where to train; by default where the training data are.
         on_progress: called with a `Progress` after each epoch and each finished chunk.
-        checkpoint_seconds: the least time between two checkpoints of a running chunk; only with `out`.
+        checkpoint_seconds: the least time between two checkpoints of a running chunk, which are taken at the end
+            of an epoch; more where writing one is slow. Only with `out`; 0: after every epoch.
         about: further plain values that a store must agree on, say a script's checksum.
 
     Convention: strengths are those of the rule; `Decoupled` removes lr·λ·w in a step.
@@ -110,7 +111,8 @@ def sweep(
         InputError: an argument, model, loss, strength (lr·λ >= 1), folder, engine or store that cannot be
             used, before any training; a full disk, with the store intact.
         DivergenceError: at every strength a training diverged.
-        Interrupted: Ctrl-C; what is finished is stored, and `partial` is a `Sweep` of it, or None.
+        Interrupted: Ctrl-C; `partial` is a `Sweep` of what is finished, or None, and `kept` says what the folder
+            has: finished trainings, and epochs of those that were running.
 
     >>> from functools import partial
     >>> X = torch.linspace(-1, 1, 32)[:, None]

@@ -1,28 +1,55 @@
-"""Linear models under a squared loss and plain SGD: trained by `weightdecay.sweeps.linear`."""
+"""Linear models under a squared loss and plain SGD: trained by `weightdecay.sweeps.linear`.
 
+What this route assumes, and `linear_of` checks:
+
+- One floating point input (n, p) and a target of its type; no clipping of gradients; nothing is drawn.
+- The model is Xw + b, in training and in evaluation: two parameters of the data's type, no buffers, no hooks.
+- The loss is c/2 times the mean squared error, with one c at every batch size of the run.
+- `torch.optim.SGD` itself, with one group that holds both parameters once; a constant step size; no
+  momentum, dampening or `maximize`; no hooks, no changed `step`.
+- One rule, L2 or Decoupled, at scale 1, on the weights alone or on weights and bias.
+
+Model and loss are called on random numbers at the sizes of the run's batches, forwards and backwards. Values
+at some points say nothing of other points (a Huber loss is squared near 0), so the operations are looked at,
+too: where all of them are polynomials, agreement at random points is agreement everywhere. `method_of` then
+trains a few steps against the plain loop.
+"""
+
+import contextlib
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan
 from weightdecay.rules import L2, Decoupled
-from weightdecay.sweeps.linear import LinearProblem, LinearSweep, train_linear
+from weightdecay.sweeps.alone import OnEpoch
+from weightdecay.sweeps.linear import LinearProblem, LinearState, LinearSweep, train_linear
 from weightdecay.sweeps.looks import all_trained, measures_of
-from weightdecay.sweeps.records import Chunk, ChunkResult
+from weightdecay.sweeps.packing import pack, unpack
+from weightdecay.sweeps.records import Checkpoint, Chunk, ChunkResult
 from weightdecay.sweeps.seeds import doubles, made, order
 from weightdecay.sweeps.settings import Settings, optimizer_of, rules_made, settings_of
 from weightdecay.sweeps.task import Task
 from weightdecay.sweeps.vectorised import measured
 
-# Rows on which a model and a loss are tried.
-_ROWS = 7
 # Numbers in the inputs, of which every seed has its own copy.
 _MOST = 2**24
+# Operations that make polynomials of what they are given, and those of their gradients.
+_POLYNOMIAL = frozenset(
+    "add addmm alias as_strided baddbmm bmm clone contiguous copy detach div dot empty_like expand fill "
+    "full_like linear matmul mean mm mse_loss mse_loss_backward mul mv neg new_empty new_empty_strided "
+    "new_zeros ones_like permute pow reshape rsub select select_backward slice slice_backward square "
+    "squeeze sub sum t transpose unsafe_view unsqueeze vdot view zeros zeros_like".split()
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +79,11 @@ class Linear:
 
 
 def linear_of(task: Task, seed: int) -> Linear | None:
-    """How a task is linear regression; None where it is not. Model and loss are tried on random numbers."""
-    if task.clip is not None or len(task.train.inputs) != 1 or task.train.inputs[0].ndim != 2:
+    """How a task is linear regression; None where it is not."""
+    X, target = task.train.inputs[0], task.train.target
+    if task.clip is not None or len(task.train.inputs) != 1 or X.ndim != 2 or not X.is_floating_point():
+        return None
+    if target.dtype != X.dtype or target.shape[1:] not in ((), (1,)):
         return None
     model = made(task, seed)
     named = dict(model.named_parameters())
@@ -62,35 +92,47 @@ def linear_of(task: Task, seed: int) -> Linear | None:
     trained = all(p.requires_grad for p in named.values())
     if [len(weights), len(biases), len(named)] != [1, 1, 2] or not trained:
         return None
-    if list(model.buffers()) or any(p.dtype != task.train.inputs[0].dtype for p in named.values()):
+    if list(model.buffers()) or any(p.dtype != X.dtype for p in named.values()) or _hooked(model):
         return None
     weight, bias = weights[0], biases[0]
     if (bias_decays := _plain_sgd(task, model, weight, bias)) is None:
         return None
     try:
+        before = _memory([model.train(), task.loss])
         output = _output(task, model, weight, bias)
         scale = None if output is None else _loss_scale(task, output)
-    except Exception:  # not made for doubles, or for so few rows: the other ways are tried
+        remembers = _memory([model.train(), task.loss]) != before
+    except Exception:  # not made for doubles, say: the other ways are tried
         return None
-    if output is None or scale is None:
+    if output is None or scale is None or remembers:
         return None
-    n, p = task.train.inputs[0].shape
+    n, p = X.shape
     k = min(p, n + 1) + 1
     if n * k > _MOST:
         return None
-    size = task.train.target.element_size()
     held = 4 * k + 2 * p + 4 * max(n, len(task.test))
-    return Linear(weight, bias, scale, bias_decays, output, size * held)
+    return Linear(weight, bias, scale, bias_decays, output, target.element_size() * held)
 
 
-def train_squared(settings: Settings) -> ChunkResult:
-    """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop."""
+def train_squared(
+    settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
+) -> ChunkResult:
+    """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop.
+
+    Raises:
+        InputError: the task is not linear regression, though its store says so.
+    """
     task, chunk = settings.task, settings.chunk
     linear = linear_of(task, chunk.seeds[0])
-    assert linear is not None
+    if linear is None:
+        what = "the store was begun by a version that took this for plain linear regression, which it is not"
+        raise InputError(what, "out", None, "begin again in another folder")
     problem = _problem(task, chunk, linear)
     lambdas = problem.X.new_tensor([_lambda(settings, i) for i in range(len(chunk.strengths))])
-    found: dict[int, list[dict[str, Tensor]]] = {}
+    state, found = None, {}  # by the first place of a block: the measures of each look
+    if start is not None:
+        Z, seen, batch_loss, diverged, found = unpack(start.tensors, start.plain, task.device)
+        state = LinearState(start.epoch, Z, seen, batch_loss, diverged)
 
     def look(place: slice, predictions: Tensor) -> None:
         outputs = linear.output(predictions.mT)
@@ -100,6 +142,13 @@ def train_squared(settings: Settings) -> ChunkResult:
                 for name, f in measures_of(task).items()
             }
         )
+
+    def on_state(now: LinearState) -> None:
+        def make() -> Checkpoint:
+            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, found]))
+
+        if on_epoch is not None:
+            on_epoch(now.epoch, make)
 
     sweep = train_linear(
         problem,
@@ -111,8 +160,10 @@ def train_squared(settings: Settings) -> ChunkResult:
         penalize_bias=linear.bias_decays,
         batch_losses=True,
         on_look=look,
+        state=state,
+        on_state=on_state,
     )
-    blocks = list(found.values())
+    blocks = [found[place] for place in sorted(found)]
     measures = [
         {name: torch.cat([block[e][name] for block in blocks], 1) for name in blocks[0][e]}
         for e in range(len(sweep.epochs))
@@ -123,15 +174,14 @@ def train_squared(settings: Settings) -> ChunkResult:
 def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | None:
     """Whether the bias decays, if all there is is w <- (1 - lr λ) w - lr g at a constant lr; else None."""
     plans: list[Plan] = []
+    both = sorted(map(id, model.parameters()))
     for lr in task.lrs or (None,):
         optimizer = optimizer_of(task, list(model.parameters()), lr)
         group = optimizer.param_groups[0]
         options = ("momentum", "dampening", "nesterov", "maximize", "weight_decay")
-        if (
-            type(optimizer) is not optim.SGD
-            or len(optimizer.param_groups) > 1
-            or any(map(group.get, options))
-        ):
+        if type(optimizer) is not optim.SGD or len(optimizer.param_groups) > 1 or _hooked(optimizer):
+            return None
+        if any(map(group.get, options)) or sorted(map(id, group["params"])) != both:
             return None
         for name in task.rules:
             if not all(type(rule) in (Decoupled, L2) for rule in rules_made(task, name, 0.0)):
@@ -149,37 +199,126 @@ def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | N
     return True if decaying == {frozenset({(weight, 1.0), (bias, 1.0)})} else None
 
 
+def _hooked(thing: nn.Module | optim.Optimizer) -> bool:
+    """Whether hooks, or a method of its own, change what a model or an optimizer of this class does."""
+    parts = [*thing.modules(), *thing.parameters()] if isinstance(thing, nn.Module) else [thing]
+    return any(
+        ("hook" in name and value) or name in ("forward", "step")
+        for part in parts
+        for name, value in [*getattr(part, "__dict__", {}).items(), *_tensor_hooks(part)]
+    )
+
+
+def _tensor_hooks(part: Any) -> list[tuple[str, Any]]:
+    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return [(name, getattr(part, name, None)) for name in names] if isinstance(part, Tensor) else []
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name.removeprefix("aten::").strip("_"))
+        return func(*args, **(kwargs or {}))
+
+
+def _polynomial(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor, list[Tensor]] | None:
+    """What a function gives, and the gradients of its sum; None where an operation is no polynomial."""
+    leaves = [tensor.detach().requires_grad_() for tensor in given]
+    with _Operations() as operations:
+        found = function(*leaves)
+        gradients = torch.autograd.grad(found.sum(), leaves)
+    return (found.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
+
+
+def _sizes(rows: int, batch: int) -> list[int]:
+    """How many rows batches hold: the full ones, and the last."""
+    return sorted({min(batch, rows), rows % batch or min(batch, rows)})
+
+
 def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
-    drawn = doubles(0)
-    X = torch.randn(_ROWS, task.train.inputs[0].shape[1], **drawn).to(task.device)
-    values = {name: torch.randn(p.shape, **drawn).to(task.device) for name, p in model.named_parameters()}
-    for training in (True, False):
+    drawn, found = doubles(0), None
+    named = dict(model.named_parameters())
+    sizes = [(True, size) for size in _sizes(len(task.train), task.batch_size)]
+    sizes += [(False, size) for size in _sizes(len(task.test), 4 * task.batch_size)]
+    for training, size in sizes:
         model.train(training)
-        found: Any = functional_call(model, values, (X,))
-        wanted = X @ values[weight][0] + values[bias]
-        if not isinstance(found, Tensor) or found.shape not in ((_ROWS,), (_ROWS, 1)):
+        X = torch.randn(size, task.train.inputs[0].shape[1], **drawn).to(task.device)
+        w, b = (torch.randn(named[name].shape, **drawn).to(task.device) for name in (weight, bias))
+        tried = _polynomial(lambda w, b: functional_call(model, {weight: w, bias: b}, (X,)), w, b)  # noqa: B023
+        if tried is None:
             return None
-        if not torch.allclose(found.flatten(), wanted, rtol=1e-10, atol=1e-10):
+        found, gradients = tried
+        wanted = X @ w[0] + b, X.sum(0), torch.full_like(b, size)
+        if found.shape not in ((size,), (size, 1)):
             return None
+        if not all(map(_equal, (found.flatten(), gradients[0][0], gradients[1]), wanted)):
+            return None
+    assert found is not None
     return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
 
 
 def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
-    """C of a loss c/2 mean((output - target)²); None if it is another loss, or the shapes differ."""
-    if task.train.target.shape[1:] not in ((), (1,)) or not task.train.target.is_floating_point():
-        return None
+    """C of a loss c/2 mean((output - target)²) at every size of a batch; None if it is another loss."""
     drawn = doubles(1)
     scales = []
-    for size in (1.0, 30.0, 1e-2):
-        one, y = (size * torch.randn(_ROWS, **drawn).to(task.device) for _ in range(2))
-        predicted, target = output(one), y.view(_ROWS, *task.train.target.shape[1:])
-        if predicted.shape != target.shape:
-            return None  # broadcasting would make a loss of all pairs
-        half = (predicted - target).square().mean().item() / 2
-        scales.append(task.loss(predicted, target).item() / half)
+    for size in _sizes(len(task.train), task.batch_size):
+        for one in (1.0, 30.0):
+            predicted = output(one * torch.randn(size, **drawn).to(task.device))
+            target = one * torch.randn(size, **drawn).to(task.device).view(size, *task.train.target.shape[1:])
+            if predicted.shape != target.shape:
+                return None  # broadcasting would make a loss of all pairs
+            tried = _polynomial(lambda predicted: task.loss(predicted, target), predicted)  # noqa: B023
+            if tried is None or tried[0].ndim:
+                return None
+            loss, (gradient,) = tried
+            error = predicted - target
+            scales.append(loss.item() / (error.square().mean().item() / 2))
+            if not _equal(gradient, scales[-1] / size * error):
+                return None
     alike = all(math.isclose(scale, scales[0], rel_tol=1e-10) for scale in scales)
     return scales[0] if alike and scales[0] > 0 else None
+
+
+def _equal(found: Tensor, wanted: Tensor) -> bool:
+    """Equal up to rounding, of the largest."""
+    return bool((found - wanted).abs().max() <= 1e-10 * wanted.abs().max())
+
+
+def _memory(value: Any, seen: "set[int] | None" = None) -> Any:
+    """What a function or a model could keep from one call to the next, to be compared: its plain values.
+
+    Of tensors it is which they are, and how often they were changed in place.
+    """
+    if value is None or isinstance(value, str | bool | int | float | complex):
+        return value
+    seen = set() if seen is None else seen
+    code = getattr(value, "__code__", None)
+    torch_own = code is not None and str(getattr(value, "__module__", "")).startswith("torch.")
+    if id(value) in seen or isinstance(value, type | ModuleType) or torch_own:
+        return None
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, functools.partial):
+        value = [value.func, value.args, value.keywords]
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, Sequence | Set):
+        return len(value), [_memory(one, seen) for one in [*value][:1000]]
+    parts = dict(getattr(value, "__dict__", {}))
+    if code is not None:
+        parts |= {name: value.__globals__[name] for name in code.co_names if name in value.__globals__}
+        for name, cell in zip(code.co_freevars, getattr(value, "__closure__", None) or (), strict=False):
+            with contextlib.suppress(ValueError):  # a name that has no value yet
+                parts[name] = cell.cell_contents
+    parts |= {name: getattr(value, name) for name in ("__self__", "__func__") if hasattr(value, name)}
+    return [(name, _memory(part, seen)) for name, part in parts.items()]
 
 
 def _problem(task: Task, chunk: Chunk, linear: Linear) -> LinearProblem:
@@ -194,7 +333,7 @@ def _problem(task: Task, chunk: Chunk, linear: Linear) -> LinearProblem:
         X=shared(task.train.inputs[0]),
         y=shared(task.train.target.flatten()),
         X_test=shared(task.test.inputs[0]),
-        y_test=shared(task.test.target.flatten()),
+        y_test=shared(task.train.target.new_zeros(len(task.test))),  # looks take the user's loss instead
         w=torch.stack([start[linear.weight].detach()[0] for start in starts]),
         b=torch.stack([start[linear.bias].detach()[0] for start in starts]),
         order=torch.stack(orders).to(device),

@@ -10,7 +10,7 @@ from weightdecay.sweeps.seeds import set_up
 from weightdecay.sweeps.settings import settings_of
 from weightdecay.sweeps.squared import linear_of, train_squared
 from weightdecay.sweeps.task import Task
-from weightdecay.sweeps.trial import why_not_together
+from weightdecay.sweeps.trial import linear_is_right, why_not_together
 from weightdecay.sweeps.vectorised import train_vectorised
 
 
@@ -47,7 +47,8 @@ def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
         for lr in task.lrs or (None,):
             for rule in task.rules:  # refuses what attach refuses, before any training
                 settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", seeds[:1]))
-        if (linear := linear_of(task, seeds[0])) is not None:
+        linear = None if seen.draws else linear_of(task, seeds[0])
+        if linear is not None and linear_is_right(task, seeds):
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
         tried = seeds[:1] if seen.draws else seeds[:2]
         reason = why_not_together(task, tried)
@@ -75,7 +76,7 @@ def train_chunk(
         task: what is trained.
         chunk: the copies.
         method: what `method_of` found.
-        start: go on from here; a linear chunk is short and has none.
+        start: go on from here.
         on_epoch: called after each epoch with the number of epochs done and a function that makes the
             checkpoint; one by one, epochs are counted over the copies.
 
@@ -85,7 +86,7 @@ def train_chunk(
     with set_up(task):
         settings = settings_of(task, chunk)
         if method.name == "linear":
-            return train_squared(settings)
+            return train_squared(settings, start, on_epoch)
         if method.name == "one by one":
             return train_alone(settings, start, on_epoch)
         assert method.seeds_together or len(chunk.seeds) == 1

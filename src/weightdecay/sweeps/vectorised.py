@@ -92,7 +92,8 @@ class Copies:
         first = torch.where(bad.any(0), bad.int().argmax(0) + epoch * len(batches), -1)
         self.diverged = torch.where(self.diverged < 0, first, self.diverged)
         if task.looked_at(epoch + 1):
-            self._look(epoch + 1, losses.mean(0))
+            sizes = torch.tensor([rows.shape[1] for rows in batches], dtype=torch.float64, device=task.device)
+            self._look(epoch + 1, torch.tensordot(sizes / len(data), losses, 1))
 
     def _step(self, step: int, losses: Float[Tensor, "S L"], *batch: Tensor) -> None:
         task = self.settings.task
@@ -115,7 +116,7 @@ class Copies:
         self.model.eval()
         reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
-        test = _moved(task.test, task.device)
+        test = moved(task.test, task.device)
         outputs = outputs_of(
             lambda *inputs: self._outputs(weights, self.buffers, *inputs), test, task, rows_axis=AXES
         )
@@ -154,7 +155,7 @@ def train_vectorised(
 ) -> ChunkResult:
     """Train all copies of a chunk, `together` strengths at a time within each epoch."""
     task, chunk = settings.task, settings.chunk
-    data = _moved(task.train, task.device)
+    data = moved(task.train, task.device)
     together = together or len(chunk.strengths)
     parts = [
         Copies(settings, range(i, min(i + together, len(chunk.strengths))))
@@ -244,7 +245,8 @@ def fuse(optimizer: optim.Optimizer) -> None:
             group["fused"] = True
 
 
-def _moved(data: Data, device: torch.device) -> Data:
+def moved(data: Data, device: torch.device) -> Data:
+    """The data on a device."""
     return Data(tuple(tensor.to(device) for tensor in data.inputs), data.target.to(device))
 
 
