@@ -45,7 +45,9 @@ class Net(nn.Module):
         generator = torch.Generator().manual_seed(2)
         noise = [scale * torch.randn(p.shape, generator=generator) for p in self.parameters()]
         pairs = zip(self.parameters(), noise, strict=True)
-        return sum((((p - p.detach()).square() / 2 + n * (p - p.detach())).sum() for p, n in pairs), torch.zeros(()))
+        return sum(
+            (((p - p.detach()).square() / 2 + n * (p - p.detach())).sum() for p, n in pairs), torch.zeros(())
+        )
 
 
 def _pytorch_optimizer() -> dict[str, Make]:
@@ -63,8 +65,8 @@ def _pytorch_optimizer() -> dict[str, Make]:
                 return kind(net, **given)
             try:
                 return kind(net.parameters(), **given)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                if "muon" in str(error).lower() or "use_muon" in str(error):
+            except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+                if "muon" in str(error).lower() or "__contains__" in str(error):
                     groups = [{"params": [p], "use_muon": p.ndim > 1} for p in net.parameters()]
                     return kind(groups, **given)
                 return kind(list(net.named_parameters()), **given)
@@ -72,7 +74,9 @@ def _pytorch_optimizer() -> dict[str, Make]:
         return build
 
     kinds = {kind.__name__: kind for kind in OPTIMIZERS.values() if isinstance(kind, type)}
-    found = {f"po.{name}": make(kind) for name, kind in kinds.items() if not kind.__module__.startswith("torch.")}
+    found = {
+        f"po.{name}": make(kind) for name, kind in kinds.items() if not kind.__module__.startswith("torch.")
+    }
     sgd = optim.SGD
     found |= {
         "po.SAM": lambda net: po.SAM(net.parameters(), sgd, lr=LR),
@@ -98,7 +102,9 @@ def zoo() -> dict[str, Make]:
     for name in dir(optim):
         kind = getattr(optim, name)
         if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer:
-            given = {"lr": LR} | ({"weight_decay": 0.0} if "weight_decay" in inspect.signature(kind).parameters else {})
+            given = {"lr": LR} | (
+                {"weight_decay": 0.0} if "weight_decay" in inspect.signature(kind).parameters else {}
+            )
             found[f"torch.{name}"] = lambda net, kind=kind, given=given: kind(
                 [p for p in net.parameters() if p.ndim > 1 or kind is not optim.Muon], **given
             )
@@ -107,12 +113,20 @@ def zoo() -> dict[str, Make]:
         found[f"sf.{name}"] = lambda net, name=name: getattr(schedulefree, name)(
             net.parameters(), lr=LR, weight_decay=0.0
         )
-    found["sf.ScheduleFreeWrapper"] = lambda net: schedulefree.ScheduleFreeWrapper(optim.SGD(net.parameters(), lr=LR))
+    found["sf.ScheduleFreeWrapper"] = lambda net: schedulefree.ScheduleFreeWrapper(
+        optim.SGD(net.parameters(), lr=LR)
+    )
     return found
 
 
-def drive(net: Net, optimizer: Any, steps: int, way: str, scale: float = 0.0) -> None:
-    """Steps as a user takes them: "plain", "graph" (create_graph), "closure", or the two "phases" of SAM."""
+def drive(
+    net: Net, optimizer: Any, steps: int, way: str, scale: float = 0.0
+) -> list[tuple[torch.Tensor, float]]:
+    """Steps as a user takes them: "plain", "graph" (create_graph), "closure", or the two "phases" of SAM.
+
+    Returns:
+        The first matrix and the learning rate before each step, and at the end, as evaluation sees it.
+    """
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -121,10 +135,15 @@ def drive(net: Net, optimizer: Any, steps: int, way: str, scale: float = 0.0) ->
             loss.backward(create_graph=way == "graph")
         return loss.detach()
 
+    def now() -> tuple[torch.Tensor, float]:
+        return net.first.weight.detach().double().clone(), optimizer.param_groups[0].get("lr") or 0.0
+
+    seen = []
     for mode in (optimizer, net):
         if callable(train := getattr(mode, "train", None)):
             train()
     for _ in range(steps):
+        seen.append(now())
         closure()
         if way == "phases":
             optimizer.first_step(zero_grad=True)
@@ -134,9 +153,11 @@ def drive(net: Net, optimizer: Any, steps: int, way: str, scale: float = 0.0) ->
             optimizer.step(closure)
         else:
             optimizer.step()
+    seen.append(now())
     for mode in (optimizer, net):
         if callable(rest := getattr(mode, "eval", None)):
             rest()
+    return [*seen, now()]
 
 
 def ways(make: Make) -> list[str]:
@@ -154,36 +175,35 @@ def ways(make: Make) -> list[str]:
     return found
 
 
-def kept(make: Make, rule: Rule, steps: int, way: str) -> tuple[float, str]:
+def kept(make: Make, rule: Any, steps: int, way: str) -> tuple[float, str]:
     """What is left of the first matrix over what should be left of it, and where the decay acts.
 
-    What the optimizer leaves without decay is the whole: some shrink their weights themselves.
+    What the optimizer does without decay is counted as added to the decayed weights, or as a factor of them
+    (some shrink their weights themselves), whichever is nearer.
 
     Raises:
         InputError: attach refuses.
     """
     torch.manual_seed(0)
     plain = Net()
-    drive(plain, make(plain), steps, way)
+    alone = drive(plain, make(plain), steps, way)
     torch.manual_seed(0)
     net = Net()
     optimizer = make(net)
     decay = attach(optimizer, rule, model=net)
-    start = net.first.weight.detach().clone()
-    drive(net, optimizer, steps, way)
+    seen = drive(net, optimizer, steps, way)
     assert decay.steps == steps, f"{decay.steps} steps counted of {steps}"
-    where = ("native" if decay.plan.native else "after" if getattr(decay, "late", False) else "before")
-    right = start.double()
-    if isinstance(rule, Huber):
-        for _ in range(steps):
-            right = right - LR * rule.weight_decay * right.clamp(-rule.delta, rule.delta)
-    elif isinstance(rule, Toward):
-        point = 0.0 * right
-        right = point + (right - point) * (1 - RATE) ** steps
-    else:
-        right = right * (1 - RATE) ** steps
-    alone = plain.first.weight.detach().double().norm() / start.norm()
-    return float(net.first.weight.detach().double().norm() / right.norm() / alone), where
+    where = "native" if decay.plan.native else "after" if getattr(decay, "late", False) else "before"
+    right = added = seen[0][0]
+    for step in range(steps):
+        rate = seen[step][1] * rule.weight_decay
+        bound = rule.delta if isinstance(rule, Huber) else float("inf")
+        right = right - rate * right.clamp(-bound, bound)
+        added = added - rate * added.clamp(-bound, bound) + (alone[step + 1][0] - alone[step][0])
+    factor = float(alone[-1][0].norm() / alone[0][0].norm())
+    found = float(seen[-1][0].norm())
+    ratios = [found / float(added.norm()), found / (factor * float(right.norm()))]
+    return min(ratios, key=lambda ratio: abs(ratio - 1)), where
 
 
 def rules() -> dict[str, Rule]:

@@ -25,6 +25,7 @@ from weightdecay.units.numbers import count, number
 # The methods by which sharpness-aware optimizers are driven without a closure.
 PHASES = ("first_step", "second_step")
 
+
 class Decay:
     """A rule attached to an optimizer: `attach` makes it, `optimizer.step()` runs it, `detach` ends it.
 
@@ -71,9 +72,9 @@ class Decay:
         # One inside may be stepped without the one around it, as by the two phases of sharpness-aware ones.
         self._within = [one for one in inside(optimizer) if hasattr(one, "_optimizer_step_pre_hooks")]
         self._handles: list[Any] = [
-            hook for one in (optimizer, *self._within) for hook in (
-                one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after)
-            )
+            hook
+            for one in (optimizer, *self._within)
+            for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
         ]
         self._watch_phases()
 
@@ -220,9 +221,7 @@ class Decay:
             title += f", rounded at random{done}"
         if self._sparse.lazy:
             title += f", rows of {', '.join(self._sparse.lazy)} when touched"
-        return described(
-            title, self.rules, self.plan, self.optimizer, self.steps, self.factor, self.late
-        )
+        return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor, self.late)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
     @torch.no_grad()

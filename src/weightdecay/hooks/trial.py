@@ -2,8 +2,8 @@
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,6 @@ from weightdecay.hooks.twin import NoTwin, Twin, inside, untouched
 from weightdecay.rules import Decoupled, Rule, Step
 from weightdecay.rules.strength import GroupStrength
 
-# Half of the steps with random gradients, half without: slow weights are often a hundred steps behind.
-STEPS, RATE = 128, 1 / 64
-LEFT = (1 - RATE) ** STEPS
-# So small that gradients hardly move a weight: what moves it then is decay, or the loss of it.
-LR = 1e-8
 TOLERANCE = 0.01  # of what is left
 # How an optimizer is driven: gradients made before, made with a graph, by a closure, or in two phases.
 WAYS = ("plain", "graph", "closure", "phases")
@@ -31,6 +26,31 @@ SIDES, MANY = (4, None), 1 << 16
 # More parameters than this are represented by one of each kind.
 MOST = 16
 _KNOWN: dict[Any, "bool | str"] = {}  # what a trial found, by class and options
+
+
+@dataclass(frozen=True)
+class Course:
+    """Some steps with a constant decay.
+
+    Args:
+        steps: how many.
+        rate: what each removes.
+        lr: the learning rate; None leaves the optimizer's own.
+    """
+
+    steps: int
+    rate: float
+    lr: float | None
+
+    @property
+    def left(self) -> float:
+        """What decay should leave."""
+        return (1 - self.rate) ** self.steps
+
+
+# With gradients, at a learning rate so small that they hardly move a weight (slow weights may be a hundred steps
+# behind); and at the optimizer's own without gradients, where what it does by itself shows.
+COURSES = Course(104, 1 / 50, 1e-8), Course(24, 1 / 16, None)
 
 
 @torch.no_grad()
@@ -124,7 +144,9 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
     """
     if is_torchs_own(optimizer) or all(rule.coupled for rule in rules):
         return False
-    targets = [target.parameter for i, own in enumerate(plan.targets) if i not in plan.native for target in own]
+    targets = [
+        target.parameter for i, own in enumerate(plan.targets) if i not in plan.native for target in own
+    ]
     if not targets:
         return False
     key = _fingerprint(optimizer, targets)
@@ -222,105 +244,122 @@ class _Trial:
         Raises:
             NoTwin: the twin cannot be driven.
         """
-        reasons, ways, early = [], 0, True
+        reasons, ways, late = [], 0, False
         for way in WAYS:
             if (way == "graph" and ways) or (way == "phases" and not hasattr(self._optimizer, PHASES[0])):
                 continue
-            try:
-                plain = self._course(way, decaying=False, late=False)
-            except NoTwin:
-                raise
-            except Exception as error:  # an optimizer may raise anything where it is driven in another way
-                reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
-                continue
-            if not all(torch.isfinite(w).all() for w in plain[-1]):
-                reasons.append("its weights are not finite after a trial")
-                continue
-            ways += 1
-            if early and self._survives(plain, way, late=False):
-                continue
-            early = False
-            if not self._survives(plain, way, late=True):
-                return self._why(plain, way)
+            for course in COURSES:
+                plain = self._plain(course, way, reasons)
+                if plain is None:
+                    break
+                late = late or not self._survives(course, plain, way, late=False)
+                if late and not self._survives(course, plain, way, late=True):
+                    return self._why(course, plain, way)
+                ways += 1
         if not ways:
-            raise NoTwin(reasons[-1])
-        return not early
+            raise NoTwin(reasons[0])
+        return late
 
-    def _survives(self, plain: list[list[Tensor]], way: str, late: bool) -> bool:
-        decayed = self._course(way, decaying=True, late=late)[-1]
-        return all(_near(w, *one) for w, *one in zip(decayed, *self._expected(plain), strict=True))
+    def _plain(self, course: Course, way: str, reasons: list[str]) -> list[list[Tensor]] | None:
+        """The weights without decay; None where the optimizer cannot be driven so."""
+        try:
+            plain = self._drive(course, way)
+        except NoTwin:
+            raise
+        except Exception as error:  # an optimizer may raise anything where it is driven in another way
+            reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
+            return None
+        if all(torch.isfinite(w).all() for w in plain[-1]):
+            return plain
+        reasons.append("its weights are not finite after a trial")
+        return None
 
-    def _expected(self, plain: list[list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-        """What decay should leave: of an update that does not depend on the weights, and of one that multiplies them."""
+    def _survives(self, course: Course, plain: list[list[Tensor]], way: str, late: bool) -> bool:
+        """Whether decay leaves what it should.
+
+        That is one thing where the update does not depend on the weights, another where it multiplies them, and
+        something between for an update of the weights' size.
+        """
+        decayed = self._drive(course, way, decaying=True, late=late)[-1]
         added = plain[0]
         for before, after in zip(plain[:-2], plain[1:-1], strict=True):
-            added = [(1 - RATE) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
-        return added, [LEFT * w for w in plain[-1]]
+            added = [(1 - course.rate) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
+        for found, one, alone in zip(decayed, added, plain[-1], strict=True):
+            other = course.left * alone
+            between = min(float((one - other).norm()), 2 * TOLERANCE * float(alone.norm()))
+            if not any((found - e).norm() <= TOLERANCE * e.norm() + between for e in (one, other)):
+                return False
+        return True
 
-    def _why(self, plain: list[list[Tensor]], way: str) -> str:
+    def _why(self, course: Course, plain: list[list[Tensor]], way: str) -> str:
         """The reason in words."""
-        decayed = self._course(way, decaying=True, late=True)
+        decayed = self._drive(course, way, decaying=True, late=True)
         left = float(torch.stack([w.norm() for w in decayed[-1]]).norm())
-        start = float(torch.stack([w.norm() for w in plain[-1]]).norm())
-        share = left / start if start else float("nan")
-        measured = f"{share:.3g} is left of the weights after {STEPS} steps that should leave {LEFT:.3g}"
-        blended = callable(getattr(self._optimizer, "eval", None)) and callable(
-            getattr(self._optimizer, "train", None)
-        )
-        if blended:
+        share = left / float(torch.stack([w.norm() for w in plain[-1]]).norm())
+        measured = f"{share:.3g} is left of the weights after {course.steps} steps that should leave {course.left:.3g}"
+        if all(callable(getattr(self._optimizer, name, None)) for name in ("train", "eval")):
             return f"whose weights are a blend of two sequences: decay from outside reaches one only ({measured})"
-        if share > 0.95:
+        if share > 0.9:
             return f"which puts back its weights, or makes them anew from what it keeps ({measured})"
-        return f"which blends its weights with others that it keeps, or changes their size itself ({measured})"
+        return (
+            f"which blends its weights with others that it keeps, or changes their size itself ({measured})"
+        )
 
-    def _course(self, way: str, decaying: bool, late: bool) -> list[list[Tensor]]:
+    def _drive(
+        self, course: Course, way: str, decaying: bool = False, late: bool = False
+    ) -> list[list[Tensor]]:
         """The weights before each step, after the last, and as evaluation sees them."""
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
         twin = Twin(self._optimizer, self._side)
         for one in twin.optimizers():
-            self._reduce(one, twin)
+            self._reduce(one, twin, course.lr)
         weights = [twin.parameter(target) for target in self._targets]
         if decaying:
-            self._attach(twin, late)
+            self._attach(twin, course.rate, late)
         _call(twin.optimizer, "train")
-        course = [_values(weights)]
+        found = [_values(weights)]
         held = [p for group in twin.optimizer.param_groups for p in group["params"] if p.requires_grad]
-        for gradients in _gradients(held):
+        generator = torch.Generator().manual_seed(0)
+        scale = 0.0 if course.lr is None else 1.0
+        for _ in range(course.steps):
+            gradients = [scale * torch.randn(p.shape, generator=generator).to(p) for p in held]
             _step(twin.optimizer, way, held, gradients)
-            course.append(_values(weights))
+            found.append(_values(weights))
         _call(twin.optimizer, "eval")
-        return [*course, _values(weights)]
+        return [*found, _values(weights)]
 
-    def _reduce(self, optimizer: optim.Optimizer, twin: Twin) -> None:
-        """Leave the chosen parameters, at a small learning rate, with weights that are not all zero."""
-        kept = {id(twin.parameter(p)) for g in self._optimizer.param_groups for p in g["params"] if id(p) in self._chosen}
+    def _reduce(self, optimizer: optim.Optimizer, twin: Twin, lr: float | None) -> None:
+        """Leave the chosen parameters, at a learning rate above 0, with weights that are not all zero."""
+        kept = {
+            id(twin.parameter(p))
+            for g in self._optimizer.param_groups
+            for p in g["params"]
+            if id(p) in self._chosen
+        }
         for group in optimizer.param_groups:
             if len(own := [p for p in group["params"] if id(p) in kept]) < len(group["params"]):
                 group["params"][:] = own
                 group.pop("param_names", None)
-            if isinstance(group.get("lr"), Tensor):
-                group["lr"].fill_(LR)
-            elif "lr" in group:
-                group["lr"] = LR
+            if "lr" in group and (lr is not None or float(group["lr"]) == 0):  # a warm-up starts at 0
+                now = 1e-3 if lr is None else lr
+                group["lr"] = torch.full_like(group["lr"], now) if isinstance(group["lr"], Tensor) else now
             for p in own:
                 if not p.detach().square().mean() > 1e-6:
                     p.data = torch.linspace(-1, 1, max(1, p.numel())).to(p).view_as(p)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
-    def _attach(self, twin: Twin, late: bool) -> None:
+    def _attach(self, twin: Twin, rate: float, late: bool) -> None:
         """Decay by a constant rate, with the hooks that decay in training."""
         weights = {id(twin.parameter(target)) for target in self._targets}
         groups = twin.optimizer.param_groups
         targets = tuple(
-            tuple(
-                Target(f"{i} {j}", p, 1.0) for j, p in enumerate(group["params"]) if id(p) in weights
-            )
+            tuple(Target(f"{i} {j}", p, 1.0) for j, p in enumerate(group["params"]) if id(p) in weights)
             for i, group in enumerate(groups)
         )
-        constant = GroupStrength("constant", None, lambda _: RATE)
-        rule = Decoupled(RATE)
+        constant = GroupStrength("constant", None, lambda _: rate)
+        rule = Decoupled(rate)
         plan = Plan(
             assignments=((),) * len(groups),
             targets=targets,
@@ -333,21 +372,8 @@ class _Trial:
         Decay(twin.optimizer, (rule,), rule.shown, plan, lambda: plan, False, sparse, late=late)
 
 
-def _near(found: Tensor, *expected: Tensor) -> bool:
-    """Whether a weight is one of those."""
-    return any(bool((found - one).norm() <= TOLERANCE * one.norm()) for one in expected)
-
-
 def _values(weights: Sequence[Tensor]) -> list[Tensor]:
     return [w.detach().clone().double() if not w.is_complex() else w.detach().clone() for w in weights]
-
-
-def _gradients(weights: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Random ones, then zeros."""
-    generator = torch.Generator().manual_seed(0)
-    for step in range(STEPS):
-        scale = 1.0 if step < STEPS // 2 else 0.0
-        yield [scale * torch.randn(p.shape, generator=generator).to(p) for p in weights]
 
 
 def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
