@@ -37,10 +37,8 @@ def main(numbers: list[str]) -> int:
     for row in sorted(rows, key=lambda row: (int("".join(filter(str.isdigit, row.number))), row.number)):
         given, right = outcome(row)
         wrong += not right
-        print(
-            f"{row.number:>4}  {'right' if right else 'WRONG'}  {row.what}: {given[:160]} (right: {row.right})",
-            flush=True,
-        )
+        verdict = "right" if right else "WRONG"
+        print(f"{row.number:>4}  {verdict}  {row.what}: {given[:160]} (right: {row.right})", flush=True)
     print(f"{len(rows) - wrong} of {len(rows)} right")
     return min(wrong, 1)
 

@@ -3,8 +3,8 @@
 python -m tests.faults.optimizers            all of torch.optim, pytorch_optimizer and schedulefree
 python -m tests.faults.optimizers SAM FTRL   those with these in their names
 
-A row has the class, where the decay acts (before or after the step, or the reason of the refusal), and what is left
-of a matrix after 20 and 200 steps without gradient, over the product it should be.
+A row has the class, where the decay acts (before or after the step, or the reason of the refusal), and what
+is left of a matrix after 20 and 200 steps without gradient, over the product it should be.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from torch import nn, optim
 
 from weightdecay.errors import InputError
 from weightdecay.hooks import attach
-from weightdecay.rules import Cautious, Decoupled, Huber, Rule, Toward
+from weightdecay.rules import Cautious, Decoupled, Huber, Rule
 
 LR, RATE = 0.1, 0.005
 # Arguments without which a class cannot be built.
@@ -30,7 +30,7 @@ Make = Callable[[nn.Module], Any]
 
 
 class Net(nn.Module):
-    """Two matrices and a bias, with a loss that has no gradient (but a graph, for those who differentiate it)."""
+    """Two matrices and a bias, with a loss without gradient (but a graph, for those who differentiate it)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,6 +63,8 @@ def _pytorch_optimizer() -> dict[str, Make]:
             given = {key: value for key, value in given.items() if key in known or loose}
             if first in ("model", "module"):
                 return kind(net, **given)
+            if kind.__name__ == "SpectralSphere":  # it takes matrices only
+                return kind([p for p in net.parameters() if p.ndim == 2], **given)
             try:
                 return kind(net.parameters(), **given)
             except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -207,13 +209,11 @@ def kept(make: Make, rule: Any, steps: int, way: str) -> tuple[float, str]:
 
 
 def rules() -> dict[str, Rule]:
-    """Rules that decay at a gradient of zero, each with a rate of RATE."""
-    zeros = {name: torch.zeros_like(p) for name, p in Net().named_parameters()}
+    """Rules that decay at a gradient of zero."""
     return {
         "Decoupled": Decoupled(RATE / LR),
         "Huber": Huber(RATE / LR, delta=0.5),
         "Cautious": Cautious(RATE / LR),
-        "Toward": Toward(RATE / LR, to=zeros),
     }
 
 

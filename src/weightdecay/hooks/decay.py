@@ -39,8 +39,8 @@ class Decay:
         shown: the rule as it was written.
         steps: how many steps have been taken; skipped ones are not counted.
         plan: which parameters decay, how strongly and by whose hand.
-        late: whether decay is done after the step, as if it had been done before: with a closure, a change made
-            earlier would not survive it (sharpness-aware optimizers restore the weights).
+        late: whether decay is done after the step, as if it had been done before: with a closure, a change
+            made earlier would not survive it (sharpness-aware optimizers restore the weights).
         factor: times the strength; what `WeightDecayScheduler` sets.
     """
 
@@ -79,7 +79,7 @@ class Decay:
         self._watch_phases()
 
     def _watch_phases(self) -> None:
-        """Take `first_step` and `second_step` for one step, where they bypass `step` and no optimizer is inside."""
+        """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
         optimizer: Any = self.optimizer
         first, second = (getattr(optimizer, name, None) for name in PHASES)
         if self._within or not (callable(first) and callable(second)):

@@ -1,5 +1,7 @@
-"""Rules and optimizers that are not the package's or torch's own, tried before one is attached to the other."""
+"""Rules that are not the package's, and optimizers that are not torch's, tried before they are used."""
 
+import inspect
+import itertools
 import random
 import warnings
 from collections.abc import Sequence
@@ -20,11 +22,16 @@ from weightdecay.rules.strength import GroupStrength
 
 TOLERANCE = 0.01  # of what is left
 # How an optimizer is driven: gradients made before, made with a graph, by a closure, or in two phases.
-WAYS = ("plain", "graph", "closure", "phases")
+DRIVEN = {
+    "plain": "driven by step()",
+    "graph": "driven by step() after create_graph=True",
+    "closure": "driven by step(closure)",
+    "phases": "driven by first_step() and second_step()",
+}
 # Sides of the twin's tensors: a corner; whole, where a corner does not do and there are not many elements.
 SIDES, MANY = (4, None), 1 << 16
 # More parameters than this are represented by one of each kind.
-MOST = 16
+MOST = 4
 _KNOWN: dict[Any, "bool | str"] = {}  # what a trial found, by class and options
 
 
@@ -48,8 +55,8 @@ class Course:
         return (1 - self.rate) ** self.steps
 
 
-# With gradients, at a learning rate so small that they hardly move a weight (slow weights may be a hundred steps
-# behind); and at the optimizer's own without gradients, where what it does by itself shows.
+# With gradients, at a learning rate so small that they hardly move a weight (slow weights may be a hundred
+# steps behind); and at the optimizer's own without gradients, where what it does by itself shows.
 COURSES = Course(104, 1 / 50, 1e-8), Course(24, 1 / 16, None)
 
 
@@ -136,17 +143,16 @@ def _check_state(name: str, state: object) -> None:
 def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule]) -> bool:
     """Whether decay beside the update has to be done after the step, since it would not survive it otherwise.
 
-    torch's own classes need no trial. Any other is driven on a small twin: without decay, and with decay before
-    and after the step, in all ways in which it can be driven. Nothing outside is changed.
+    torch's own classes need no trial. Any other is driven on a small twin: without decay, and with decay
+    before and after the step, in all ways in which it can be driven. Nothing outside is changed.
 
     Raises:
         InputError: the decay does not survive in one of these ways.
     """
     if is_torchs_own(optimizer) or all(rule.coupled for rule in rules):
         return False
-    targets = [
-        target.parameter for i, own in enumerate(plan.targets) if i not in plan.native for target in own
-    ]
+    hooked = [own for i, own in enumerate(plan.targets) if i not in plan.native]
+    targets = [target.parameter for own in hooked for target in own]
     if not targets:
         return False
     key = _fingerprint(optimizer, targets)
@@ -179,8 +185,8 @@ def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
         )
     if isinstance(found, NoTwin):
         warnings.warn(
-            f"whether decay survives a step of {name} could not be tried ({found}): see with wd.Monitor whether "
-            "it happens",
+            f"whether decay survives a step of {name} could not be tried ({found}): see with wd.Monitor "
+            "whether it happens",
             WeightDecayWarning,
             stacklevel=4,
         )
@@ -245,17 +251,21 @@ class _Trial:
             NoTwin: the twin cannot be driven.
         """
         reasons, ways, late = [], 0, False
-        for way in WAYS:
+        for way in DRIVEN:
             if (way == "graph" and ways) or (way == "phases" and not hasattr(self._optimizer, PHASES[0])):
                 continue
             for course in COURSES:
                 plain = self._plain(course, way, reasons)
                 if plain is None:
                     break
-                late = late or not self._survives(course, plain, way, late=False)
-                if late and not self._survives(course, plain, way, late=True):
-                    return self._why(course, plain, way)
-                ways += 1
+                try:
+                    needed = late or not self._survives(course, plain, way, late=False)
+                    if needed and not self._survives(course, plain, way, late=True):
+                        return self._why(course, plain, way)
+                except InputError as error:  # it takes a closure and does not call it: so will training say
+                    reasons.append(error.what)
+                    break
+                late, ways = needed, ways + 1
         if not ways:
             raise NoTwin(reasons[0])
         return late
@@ -277,12 +287,12 @@ class _Trial:
     def _survives(self, course: Course, plain: list[list[Tensor]], way: str, late: bool) -> bool:
         """Whether decay leaves what it should.
 
-        That is one thing where the update does not depend on the weights, another where it multiplies them, and
-        something between for an update of the weights' size.
+        That is one thing where the update does not depend on the weights, another where it multiplies them,
+        and something between for an update of the weights' size.
         """
         decayed = self._drive(course, way, decaying=True, late=late)[-1]
         added = plain[0]
-        for before, after in zip(plain[:-2], plain[1:-1], strict=True):
+        for before, after in itertools.pairwise(plain[:-1]):
             added = [(1 - course.rate) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
         for found, one, alone in zip(decayed, added, plain[-1], strict=True):
             other = course.left * alone
@@ -296,14 +306,14 @@ class _Trial:
         decayed = self._drive(course, way, decaying=True, late=True)
         left = float(torch.stack([w.norm() for w in decayed[-1]]).norm())
         share = left / float(torch.stack([w.norm() for w in plain[-1]]).norm())
-        measured = f"{share:.3g} is left of the weights after {course.steps} steps that should leave {course.left:.3g}"
+        measured = f"{share:.3g} of a weight is left after {course.steps} steps, for {course.left:.3g}"
         if all(callable(getattr(self._optimizer, name, None)) for name in ("train", "eval")):
-            return f"whose weights are a blend of two sequences: decay from outside reaches one only ({measured})"
-        if share > 0.9:
-            return f"which puts back its weights, or makes them anew from what it keeps ({measured})"
-        return (
-            f"which blends its weights with others that it keeps, or changes their size itself ({measured})"
-        )
+            what = "whose weights are a blend of two sequences: decay from outside reaches one only"
+        elif share > 0.9:
+            what = "which puts back its weights, or makes them anew from what it keeps"
+        else:
+            what = "which blends its weights with others that it keeps, or changes their size itself"
+        return f"{what} ({DRIVEN[way]}, {measured})"
 
     def _drive(
         self, course: Course, way: str, decaying: bool = False, late: bool = False
@@ -323,21 +333,17 @@ class _Trial:
         held = [p for group in twin.optimizer.param_groups for p in group["params"] if p.requires_grad]
         generator = torch.Generator().manual_seed(0)
         scale = 0.0 if course.lr is None else 1.0
-        for _ in range(course.steps):
-            gradients = [scale * torch.randn(p.shape, generator=generator).to(p) for p in held]
-            _step(twin.optimizer, way, held, gradients)
+        some = [[scale * torch.randn(p.shape, generator=generator).to(p) for p in held] for _ in range(8)]
+        for step in range(course.steps):
+            _step(twin.optimizer, way, held, some[step % len(some)])
             found.append(_values(weights))
         _call(twin.optimizer, "eval")
         return [*found, _values(weights)]
 
     def _reduce(self, optimizer: optim.Optimizer, twin: Twin, lr: float | None) -> None:
         """Leave the chosen parameters, at a learning rate above 0, with weights that are not all zero."""
-        kept = {
-            id(twin.parameter(p))
-            for g in self._optimizer.param_groups
-            for p in g["params"]
-            if id(p) in self._chosen
-        }
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        kept = {id(twin.parameter(p)) for p in held if id(p) in self._chosen}
         for group in optimizer.param_groups:
             if len(own := [p for p in group["params"] if id(p) in kept]) < len(group["params"]):
                 group["params"][:] = own
@@ -397,7 +403,11 @@ def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequen
     elif way == "closure":
         optimizer.step(backward)
     else:
-        optimizer.step()
+        wanted = [
+            one for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty
+        ]
+        losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
 
 
 def _call(optimizer: Any, name: str) -> None:
@@ -417,7 +427,7 @@ def _fingerprint(optimizer: optim.Optimizer, targets: Sequence[Tensor]) -> Any:
 
     found: list[Any] = [type(optimizer), tuple((tuple(t.shape), t.dtype, t.device) for t in targets)]
     for group in optimizer.param_groups:
-        options = {k: v for k, v in group.items() if k not in ("params", "param_names", "lr", "initial_lr")}
+        options = {k: v for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
         if not all(map(plain, options.values())):
             return None
         found.append((len(group["params"]), repr(sorted(options.items()))))

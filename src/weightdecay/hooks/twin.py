@@ -1,4 +1,4 @@
-"""A small twin of an optimizer: all that it holds, copied, with the corners of its tensors in their places."""
+"""A small twin of an optimizer: all that it holds, copied, each tensor cut to its first elements."""
 
 import copy
 import functools
@@ -69,7 +69,7 @@ def inside(optimizer: optim.Optimizer) -> list[optim.Optimizer]:
 class Twin:
     """A copy of an optimizer that shares no tensor with it.
 
-    Every tensor is cut to its first elements in each dimension, so that a master copy of a parameter stays one.
+    Every tensor is cut to its first elements in each dimension: a master copy of a parameter stays one.
 
     Args:
         optimizer: the original; it is only read.
