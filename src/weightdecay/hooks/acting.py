@@ -1,7 +1,7 @@
 """What rules do to parameters around one step: before it, in place of gradients, and after it."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor, optim
@@ -24,6 +24,7 @@ class Acting:
         compiled: let torch.compile write their kernels.
         sparse: what is done with sparse gradients.
         rounding: of decayed weights, at random; None is to the nearest.
+        late: decay after the step, by what the weights were when it began.
 
     Attributes:
         acted: whether this step's decay has been done, as far as it comes before the step.
@@ -36,8 +37,11 @@ class Acting:
         compiled: bool,
         sparse: Sparse,
         rounding: Rounding | None,
+        late: bool = False,
     ) -> None:
         self._optimizer, self._rules, self._sparse, self._rounding = optimizer, rules, sparse, rounding
+        self._late = late
+        self._kept: dict[Tensor, Tensor] = {}  # the weights when the step began, where decay is late
         self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
         self._memory = apply.Memory()
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
@@ -50,6 +54,11 @@ class Acting:
         """A step begins; one before it may have failed half way."""
         self.drop()
         self.acted = False
+
+    def keep(self, parameters: Iterable[Tensor]) -> None:
+        """Copy the weights before the step moves them, where decay is late: a closure may find them moved."""
+        if self._late and not all(rule.coupled for rule in self._rules):
+            self._kept = {w: self._memory.whole(w, "before").copy_(w) for w in parameters}
 
     def act(self, work: Sequence[Work]) -> Tensor | float:
         """Decay once a step; add penalties whenever the loss was evaluated, and return their sum."""
@@ -81,6 +90,7 @@ class Acting:
         """Forget what belongs to one step."""
         self.give_back_gradients()
         self._waiting.clear()
+        self._kept.clear()
         self._afterwards.clear()
 
     def end(self) -> None:
@@ -91,7 +101,7 @@ class Acting:
     def _started(self, work: Work) -> Work:
         """The same work, told the weights as they are now, before anything has acted."""
         r, group, live = work
-        kept = [(w, self._memory.whole(w, "start").copy_(w), step) for w, step in live]
+        kept = [(w, self._memory.whole(w, "start").copy_(self._kept.get(w, w)), step) for w, step in live]
         return r, group, [(w, replace(step, before=before)) for w, before, step in kept]
 
     def _act_by(self, r: int, work: Sequence[Work]) -> Tensor | float:
@@ -105,14 +115,17 @@ class Acting:
                 if isinstance(self._optimizer, optim.LBFGS):
                     penalty = penalty + sum(rule.penalty(seen(w), step) for w, step in live)
                 self._gradients += apply.add_penalty(rule, self._optimizer, group, live, self._memory)
-            elif not rule.needs_update:
+            elif not (rule.needs_update or self._late):
                 apply.decay(rule, once, live)
-            elif readable(self._optimizer):
+            elif not self._late and readable(self._optimizer):
                 apply.decay_along(rule, once, self._optimizer, group, live, self._memory)
             else:
                 for w, step in live:
                     if w not in self._waiting:
-                        self._waiting[w] = self._memory.whole(w, "before").copy_(w), []
+                        before = self._kept.get(w)
+                        if before is None:
+                            before = self._memory.whole(w, "before").copy_(w)
+                        self._waiting[w] = before, []
                     self._waiting[w][1].append((rule, step))
         return penalty
 

@@ -14,7 +14,7 @@ from weightdecay.hooks.refuse import check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.sparse import Sparse, check_sparse
 from weightdecay.hooks.strengths import check_strengths
-from weightdecay.hooks.trial import try_rule
+from weightdecay.hooks.trial import try_optimizer, try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
 from weightdecay.schedule import lrs
@@ -122,6 +122,7 @@ def attach(
             raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
         for one in rules:
             try_rule(one, plan.all_targets)
+        late = try_optimizer(optimizer, plan, rules)
         for line in check_strengths(optimizer, rules, plan, setting, at_random):
             warnings.warn(line, WeightDecayWarning, stacklevel=2)
         check_shards(optimizer, plan.all_targets)
@@ -129,7 +130,7 @@ def attach(
         meeting.agree(summary(optimizer, rules, rule.shown, plan, **options))
         planner = functools.partial(planner, again=True)
         rows = Sparse(sparse, optimizer, rules, model, at_random)
-        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, rows, own)
+        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, rows, own, late)
         try:
             meeting.agree({})  # again: a rule may not be able to start on one of them
         except InputError:

@@ -14,12 +14,16 @@ from weightdecay.hooks.refuse import check_capture, check_native
 from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
 from weightdecay.hooks.show import described
 from weightdecay.hooks.sparse import Sparse
-from weightdecay.hooks.stack import makes_state, nested
+from weightdecay.hooks.stack import makes_state, nested, steps_of
 from weightdecay.hooks.states import States
 from weightdecay.hooks.strengths import plain
 from weightdecay.hooks.telling import Telling
+from weightdecay.hooks.twin import inside
 from weightdecay.rules import Rule
 from weightdecay.units.numbers import count, number
+
+# The methods by which sharpness-aware optimizers are driven without a closure.
+PHASES = ("first_step", "second_step")
 
 
 class Decay:
@@ -35,6 +39,8 @@ class Decay:
         shown: the rule as it was written.
         steps: how many steps have been taken; skipped ones are not counted.
         plan: which parameters decay, how strongly and by whose hand.
+        late: whether decay is done after the step, as if it had been done before: with a closure, a change
+            made earlier would not survive it (sharpness-aware optimizers restore the weights).
         factor: times the strength; what `WeightDecayScheduler` sets.
     """
 
@@ -48,8 +54,9 @@ class Decay:
         compiled: bool,
         sparse: Sparse,
         rounding: Rounding | None = None,
+        late: bool = False,
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizer, self.late = optimizer, late
         self.steps, self.factor = 0, 1.0
         self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
         self._signature, self._sparse = None, sparse  # the first step plans again: see `_refresh`
@@ -58,20 +65,50 @@ class Decay:
         self._sparse.follow(plan.all_targets, self._states)
         self._telling = Telling(optimizer, rules, self._states, sparse)
         self._native = Native(optimizer)
-        self._acting = Acting(optimizer, rules, compiled, sparse, rounding)
+        self._acting = Acting(optimizer, rules, compiled, sparse, rounding, late)
         self._rounding, self._skipped = rounding, False
         self._open, self._inner = False, 0  # within a step, and how many steps within that step
         self._lower()
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+        # One inside may be stepped without the one around it, as by the two phases of sharpness-aware ones.
+        self._within = [one for one in inside(optimizer) if hasattr(one, "_optimizer_step_pre_hooks")]
+        self._handles: list[Any] = [
+            hook
+            for one in (optimizer, *self._within)
+            for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
         ]
+        self._watch_phases()
+
+    def _watch_phases(self) -> None:
+        """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
+        optimizer: Any = self.optimizer
+        first, second = (getattr(optimizer, name, None) for name in PHASES)
+        if self._within or not (callable(first) and callable(second)):
+            return
+
+        def first_step(*args: Any, **kwargs: Any) -> Any:
+            if not steps_of(optimizer):
+                self._before(optimizer, (optimizer,), {})
+            return first(*args, **kwargs)
+
+        def second_step(*args: Any, **kwargs: Any) -> Any:
+            if steps_of(optimizer) or not self._open:
+                return second(*args, **kwargs)
+            with torch.no_grad():
+                self._act()  # the penalty of the second gradient
+            result = second(*args, **kwargs)
+            self._after(optimizer, (optimizer,), {})
+            return result
+
+        optimizer.first_step, optimizer.second_step = first_step, second_step
 
     def detach(self) -> None:
         """End the decay: take the hooks away and put the optimizer's own options back."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if not self._within:
+            for name in PHASES:
+                vars(self.optimizer).pop(name, None)
         self._acting.end()
         self._native.put_back()
         self._sparse.close()
@@ -184,14 +221,15 @@ class Decay:
             title += f", rounded at random{done}"
         if self._sparse.lazy:
             title += f", rows of {', '.join(self._sparse.lazy)} when touched"
-        return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor)
+        return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor, self.late)
 
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
     @torch.no_grad()
     def _before(
         self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._open and nested(optimizer):
+        around = optimizer is not self.optimizer and steps_of(self.optimizer)
+        if self._open and (around or nested(optimizer)):
             self._inner += 1
             return None
         self._open, self._inner = True, 0
@@ -202,6 +240,8 @@ class Decay:
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
+        hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
+        self._acting.keep(target.parameter for targets in hooked for target in targets)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
@@ -233,6 +273,8 @@ class Decay:
         self._open = False
         self._acting.give_back_gradients()
         if not self._skipped:
+            if not self._acting.acted and self.late:
+                self._act()  # some evaluate their closure in some steps only
             if not self._acting.acted and self._by_hooks:
                 raise InputError(
                     "the optimizer did not evaluate its closure, so nothing decayed",

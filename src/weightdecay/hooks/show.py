@@ -16,7 +16,13 @@ _MOST_LINES = 12
 
 
 def described(
-    title: str, rules: tuple[Rule, ...], plan: Plan, optimizer: optim.Optimizer, step: int, factor: float
+    title: str,
+    rules: tuple[Rule, ...],
+    plan: Plan,
+    optimizer: optim.Optimizer,
+    step: int,
+    factor: float,
+    late: bool,
 ) -> str:
     """The rule, and for every group what decays, how strongly, what does not, why, and by whose hand."""
     everything = [entry for entries in plan.assignments for entry in entries]
@@ -25,8 +31,9 @@ def described(
     lines = [f"{title}: {len(decaying)} of {len(everything)} parameters decay, {share:.0%} of the elements"]
     if not plan.named:
         lines.append("  no names are known: state goes by group and position, roles by shape alone")
+    hooks = "hooks after step" if late else "hooks around step"
     for i, entries in enumerate(plan.assignments):
-        parts = ["the optimizer's own decay" if i in plan.native else "hooks around step"]
+        parts = ["the optimizer's own decay" if i in plan.native else hooks]
         for rule, strengths in zip(rules, plan.strengths, strict=True):
             parts.append(_strength(rule, strengths[i], optimizer.param_groups[i]["lr"], step, factor))
         lines.append(f"  group {i}: {'; '.join(parts) if plan.targets[i] else 'nothing decays'}")

@@ -13,12 +13,16 @@ def nested(optimizer: optim.Optimizer) -> bool:
     torch runs the hooks in every class whose `step` it has wrapped, so a subclass that calls
     `super().step()` runs them twice. (A step that is open and not on the stack was left by an exception.)
     """
-    found = sum(
+    return steps_of(optimizer) > 1
+
+
+def steps_of(optimizer: optim.Optimizer) -> int:
+    """How many calls of this optimizer's step have not returned yet."""
+    return sum(
         frame.f_locals.get("self") is optimizer
         for frame in _frames()
         if frame.f_code.co_qualname.endswith("profile_hook_step.<locals>.wrapper")
     )
-    return found > 1
 
 
 def makes_state(optimizer: optim.Optimizer) -> bool:

@@ -1,11 +1,63 @@
-"""A rule of one's own, tried before it is attached."""
+"""Rules that are not the package's, and optimizers that are not torch's, tried before they are used."""
 
+import inspect
+import itertools
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, optim
 
-from weightdecay.errors import InputError
-from weightdecay.hooks.plan import Target
-from weightdecay.rules import Rule, Step
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.hooks.decay import PHASES, Decay
+from weightdecay.hooks.plan import Plan, Target
+from weightdecay.hooks.sparse import Sparse
+from weightdecay.hooks.twin import NoTwin, Twin, inside, untouched
+from weightdecay.rules import Decoupled, Rule, Step
+from weightdecay.rules.strength import GroupStrength
+
+TOLERANCE = 0.01  # of what is left
+# How an optimizer is driven: gradients made before, made with a graph, by a closure, or in two phases.
+DRIVEN = {
+    "plain": "driven by step()",
+    "graph": "driven by step() after create_graph=True",
+    "closure": "driven by step(closure)",
+    "phases": "driven by first_step() and second_step()",
+}
+# Sides of the twin's tensors: a corner; whole, where a corner does not do and there are not many elements.
+SIDES, MANY = (4, None), 1 << 16
+# More parameters than this are represented by one of each kind.
+MOST = 4
+_KNOWN: dict[Any, "bool | str"] = {}  # what a trial found, by class and options
+
+
+@dataclass(frozen=True)
+class Course:
+    """Some steps with a constant decay.
+
+    Args:
+        steps: how many.
+        rate: what each removes.
+        lr: the learning rate; None leaves the optimizer's own.
+    """
+
+    steps: int
+    rate: float
+    lr: float | None
+
+    @property
+    def left(self) -> float:
+        """What decay should leave."""
+        return (1 - self.rate) ** self.steps
+
+
+# With gradients, at a learning rate so small that they hardly move a weight (slow weights may be a hundred
+# steps behind); and at the optimizer's own without gradients, where what it does by itself shows.
+COURSES = Course(104, 1 / 50, 1e-8), Course(24, 1 / 16, None)
 
 
 @torch.no_grad()
@@ -86,3 +138,303 @@ def _check_state(name: str, state: object) -> None:
         raise InputError(
             "start has to return a dictionary of tensors", name, type(state).__name__, 'say {"key": tensor}'
         )
+
+
+def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule]) -> bool:
+    """Whether decay beside the update has to be done after the step, since it would not survive it otherwise.
+
+    torch's own classes need no trial. Any other is driven on a small twin: without decay, and with decay
+    before and after the step, in all ways in which it can be driven. Nothing outside is changed.
+
+    Raises:
+        InputError: the decay does not survive in one of these ways.
+    """
+    if is_torchs_own(optimizer) or all(rule.coupled for rule in rules):
+        return False
+    hooked = [own for i, own in enumerate(plan.targets) if i not in plan.native]
+    targets = [target.parameter for own in hooked for target in own]
+    if not targets:
+        return False
+    key = _fingerprint(optimizer, targets)
+    if key is None or key not in _KNOWN:
+        with untouched():
+            found = _verdict(optimizer, plan, targets)
+        if key is None:
+            return _answered(optimizer, found)
+        if len(_KNOWN) > 1000:
+            _KNOWN.clear()
+        _KNOWN[key] = found
+    return _answered(optimizer, _KNOWN[key])
+
+
+def is_torchs_own(optimizer: optim.Optimizer) -> bool:
+    """Whether its step is torch's; schedulers wrap the step of an instance and call the class's."""
+    step = vars(optimizer).get("step")
+    own = step is None or hasattr(step, "_wrapped_by_lr_sched")
+    return own and type(optimizer).__module__.startswith("torch.")
+
+
+def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
+    name = type(optimizer).__name__
+    if isinstance(found, str):
+        raise InputError(
+            "decay beside the update does not survive the step",
+            "optimizer",
+            f"{name}, {found}",
+            "use its own weight_decay (wd.probe shows what that does), or another optimizer",
+        )
+    if isinstance(found, NoTwin):
+        warnings.warn(
+            f"whether decay survives a step of {name} could not be tried ({found}): see with wd.Monitor "
+            "whether it happens",
+            WeightDecayWarning,
+            stacklevel=4,
+        )
+        return False
+    return found
+
+
+def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> "bool | str | NoTwin":
+    """Whether decay has to be late, why it is lost, or why nothing can be said."""
+    reason = NoTwin("it has no parameters")
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    for chosen in [_chosen(optimizer, targets)] * (len(held) > MOST) + [held]:
+        for side in SIDES:
+            if side is None and sum(p.numel() for p in held) > MANY:
+                continue
+            try:
+                return _Trial(optimizer, plan, targets, chosen, side).verdict()
+            except NoTwin as error:
+                reason = error
+    return reason
+
+
+def _chosen(optimizer: optim.Optimizer, targets: Sequence[Tensor]) -> list[Tensor]:
+    """One target of each kind: of the same options and number of dimensions."""
+    ids = {id(target) for target in targets}
+    found: dict[Any, Tensor] = {}
+    for group in optimizer.param_groups:
+        options = repr(sorted((k, v) for k, v in group.items() if isinstance(v, bool | str | int)))
+        for p in group["params"]:
+            if id(p) in ids:
+                found.setdefault((options, p.ndim), p)
+    return list(found.values())[:MOST]
+
+
+class _Trial:
+    """An optimizer on a small twin, driven with and without decay.
+
+    Args:
+        optimizer: the original.
+        plan: what decays.
+        targets: the parameters that decay by hooks.
+        chosen: the parameters that the twin keeps.
+        side: how much of each dimension.
+    """
+
+    def __init__(
+        self,
+        optimizer: optim.Optimizer,
+        plan: Plan,
+        targets: Sequence[Tensor],
+        chosen: Sequence[Tensor],
+        side: int | None,
+    ) -> None:
+        self._optimizer, self._plan, self._side = optimizer, plan, side
+        self._chosen = {id(p) for p in chosen}
+        self._targets = [target for target in targets if id(target) in self._chosen]
+
+    def verdict(self) -> bool | str:
+        """Whether decay has to be late, or why it is lost.
+
+        Raises:
+            NoTwin: the twin cannot be driven.
+        """
+        reasons, ways, late = [], 0, False
+        for way in DRIVEN:
+            if (way == "graph" and ways) or (way == "phases" and not hasattr(self._optimizer, PHASES[0])):
+                continue
+            for course in COURSES:
+                plain = self._plain(course, way, reasons)
+                if plain is None:
+                    break
+                try:
+                    needed = late or not self._survives(course, plain, way, late=False)
+                    if needed and not self._survives(course, plain, way, late=True):
+                        return self._why(course, plain, way)
+                except InputError as error:  # it takes a closure and does not call it: so will training say
+                    reasons.append(error.what)
+                    break
+                late, ways = needed, ways + 1
+        if not ways:
+            raise NoTwin(reasons[0])
+        return late
+
+    def _plain(self, course: Course, way: str, reasons: list[str]) -> list[list[Tensor]] | None:
+        """The weights without decay; None where the optimizer cannot be driven so."""
+        try:
+            plain = self._drive(course, way)
+        except NoTwin:
+            raise
+        except Exception as error:  # an optimizer may raise anything where it is driven in another way
+            reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:120])
+            return None
+        if all(torch.isfinite(w).all() for w in plain[-1]):
+            return plain
+        reasons.append("its weights are not finite after a trial")
+        return None
+
+    def _survives(self, course: Course, plain: list[list[Tensor]], way: str, late: bool) -> bool:
+        """Whether decay leaves what it should.
+
+        That is one thing where the update does not depend on the weights, another where it multiplies them,
+        and something between for an update of the weights' size.
+        """
+        decayed = self._drive(course, way, decaying=True, late=late)[-1]
+        added = plain[0]
+        for before, after in itertools.pairwise(plain[:-1]):
+            added = [(1 - course.rate) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
+        for found, one, alone in zip(decayed, added, plain[-1], strict=True):
+            other = course.left * alone
+            between = min(float((one - other).norm()), 2 * TOLERANCE * float(alone.norm()))
+            if not any((found - e).norm() <= TOLERANCE * e.norm() + between for e in (one, other)):
+                return False
+        return True
+
+    def _why(self, course: Course, plain: list[list[Tensor]], way: str) -> str:
+        """The reason in words."""
+        decayed = self._drive(course, way, decaying=True, late=True)
+        left = float(torch.stack([w.norm() for w in decayed[-1]]).norm())
+        share = left / float(torch.stack([w.norm() for w in plain[-1]]).norm())
+        measured = f"{share:.3g} of a weight is left after {course.steps} steps, for {course.left:.3g}"
+        if all(callable(getattr(self._optimizer, name, None)) for name in ("train", "eval")):
+            what = "whose weights are a blend of two sequences: decay from outside reaches one only"
+        elif share > 0.9:
+            what = "which puts back its weights, or makes them anew from what it keeps"
+        else:
+            what = "which blends its weights with others that it keeps, or changes their size itself"
+        return f"{what} ({DRIVEN[way]}, {measured})"
+
+    def _drive(
+        self, course: Course, way: str, decaying: bool = False, late: bool = False
+    ) -> list[list[Tensor]]:
+        """The weights before each step, after the last, and as evaluation sees them."""
+        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
+        twin = Twin(self._optimizer, self._side)
+        for one in twin.optimizers():
+            self._reduce(one, twin, course.lr)
+        weights = [twin.parameter(target) for target in self._targets]
+        if decaying:
+            self._attach(twin, course.rate, late)
+        _call(twin.optimizer, "train")
+        found = [_values(weights)]
+        held = [p for group in twin.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        generator = torch.Generator().manual_seed(0)
+        scale = 0.0 if course.lr is None else 1.0
+        some = [[scale * torch.randn(p.shape, generator=generator).to(p) for p in held] for _ in range(8)]
+        for step in range(course.steps):
+            _step(twin.optimizer, way, held, some[step % len(some)])
+            found.append(_values(weights))
+        _call(twin.optimizer, "eval")
+        return [*found, _values(weights)]
+
+    def _reduce(self, optimizer: optim.Optimizer, twin: Twin, lr: float | None) -> None:
+        """Leave the chosen parameters, at a learning rate above 0, with weights that are not all zero."""
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        kept = {id(twin.parameter(p)) for p in held if id(p) in self._chosen}
+        for group in optimizer.param_groups:
+            if len(own := [p for p in group["params"] if id(p) in kept]) < len(group["params"]):
+                group["params"][:] = own
+                group.pop("param_names", None)
+            if "lr" in group and (lr is not None or float(group["lr"]) == 0):  # a warm-up starts at 0
+                now = 1e-3 if lr is None else lr
+                group["lr"] = torch.full_like(group["lr"], now) if isinstance(group["lr"], Tensor) else now
+            for p in own:
+                if not p.detach().square().mean() > 1e-6:
+                    p.data = torch.linspace(-1, 1, max(1, p.numel())).to(p).view_as(p)
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+
+    def _attach(self, twin: Twin, rate: float, late: bool) -> None:
+        """Decay by a constant rate, with the hooks that decay in training."""
+        weights = {id(twin.parameter(target)) for target in self._targets}
+        groups = twin.optimizer.param_groups
+        targets = tuple(
+            tuple(Target(f"{i} {j}", p, 1.0) for j, p in enumerate(group["params"]) if id(p) in weights)
+            for i, group in enumerate(groups)
+        )
+        constant = GroupStrength("constant", None, lambda _: rate)
+        rule = Decoupled(rate)
+        plan = Plan(
+            assignments=((),) * len(groups),
+            targets=targets,
+            strengths=((constant,) * len(groups),),
+            native={},
+            named=True,
+            partners=({},),
+        )
+        sparse = Sparse("touched", twin.optimizer, (rule,), None, False)
+        Decay(twin.optimizer, (rule,), rule.shown, plan, lambda: plan, False, sparse, late=late)
+
+
+def _values(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [w.detach().clone().double() if not w.is_complex() else w.detach().clone() for w in weights]
+
+
+def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """One step, as a user takes it."""
+
+    def backward() -> Tensor:
+        for p, g in zip(weights, gradients, strict=True):
+            p.grad = None if way == "graph" else g.clone()
+        if way == "graph":
+            with torch.enable_grad():  # the gradient is g here, and the curvature 1
+                pairs = zip(weights, gradients, strict=True)
+                parts = [(g * p).sum().real + (p - p.detach()).abs().square().sum() / 2 for p, g in pairs]
+                torch.stack(parts).sum().backward(create_graph=True)
+        return torch.ones(())
+
+    backward()
+    if way == "phases":
+        optimizer.first_step()
+        backward()
+        optimizer.second_step()
+    elif way == "closure":
+        optimizer.step(backward)
+    else:
+        wanted = [
+            one for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty
+        ]
+        losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
+
+
+def _call(optimizer: Any, name: str) -> None:
+    """Call `train` or `eval`, where there is one."""
+    if callable(method := getattr(optimizer, name, None)):
+        method()
+
+
+def _fingerprint(optimizer: optim.Optimizer, targets: Sequence[Tensor]) -> Any:
+    """What tells optimizers apart whose trials may differ; None where it cannot be said."""
+    if inside(optimizer) or optimizer.state:
+        return None
+    simple = (bool, int, float, str, type(None))
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, simple) or (isinstance(value, tuple | list) and all(map(plain, value)))
+
+    found: list[Any] = [type(optimizer), tuple((tuple(t.shape), t.dtype, t.device) for t in targets)]
+    for group in optimizer.param_groups:
+        options = {k: v for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
+        if not all(map(plain, options.values())):
+            return None
+        found.append((len(group["params"]), repr(sorted(options.items()))))
+    for key, value in vars(optimizer).items():
+        if key in ("state", "param_groups", "defaults") or key.startswith("_optimizer_"):
+            continue
+        if not plain(value):
+            return None
+        found.append((key, repr(value)))
+    return tuple(found)
