@@ -160,7 +160,8 @@ def _beside(seen: Observations, lr: float, weight_decay: float, lines: list[str]
     lines.append(f"the factor is {factor / lr:.4g}·lr·λ")
     if seen.rate and abs(seen.rate / each - 1) > 0.05:  # it changes from step to step
         return Decision("scaled", lines)
-    if abs(times) < 0.1 and 0.1 < seen.step_size / abs(times) < 10:  # as with an estimated step size
+    # An estimated step size: what the update shows of it is nearer to the factor than to lr.
+    if abs(times) < 0.1 and abs(times) ** 1.5 < seen.step_size < abs(times) ** 0.5:
         return Decision("scaled", [*lines, f"and the update is of {seen.step_size:.2g}·lr"])
     return Decision("scaled", lines, times)
 

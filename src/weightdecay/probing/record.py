@@ -29,10 +29,13 @@ class Probe:
         moved: whether any step changed the weights.
         gradient_moved: whether a gradient did, without decay.
         why: what was seen, one observation a line.
-        findings: what looks wrong: WD301, WD304, WD305, WD306.
+        findings: what looks wrong: WD301, WD304, WD305, WD306, WD307.
         factor: how many times the decay is what the strength means in this form: 1 in the documented ones,
             -1 with the wrong sign, 2 twice as much; None where the form says nothing of it.
         idle: whether something decays with a gradient, and nothing without one.
+        in_step: the fraction that a step itself removes, where momentum carries the rest into later ones;
+            None as for `rate`.
+        mixed: whether several parameter groups decay by other strengths than their own.
     """
 
     optimizer: str
@@ -45,6 +48,8 @@ class Probe:
     findings: tuple[findings.Finding, ...]
     factor: float | None = None
     idle: bool = False
+    in_step: float | None = None
+    mixed: bool = False
 
     def check(self) -> None:
         """Raise if the strength has no effect, or another than it means.

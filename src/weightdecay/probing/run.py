@@ -1,6 +1,6 @@
 """Probe an optimizer: which decay does it really apply?"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from weightdecay.probing.course import Driver, Setting, untouched, workable
 from weightdecay.probing.deciding import ASIDE, Decision, decide, nothing
 from weightdecay.probing.observing import Observations, observe, unswitched
 from weightdecay.probing.record import Form, Probe
-from weightdecay.probing.several import mixed_up
+from weightdecay.probing.several import PATTERNS, Pattern, mixed_up
 from weightdecay.probing.shadow import fingerprint, plain, shadow
 from weightdecay.units.numbers import number
 
@@ -25,6 +25,7 @@ TYPES = (torch.float64, torch.float32)
 GRADIENTS = 244  # random ones, for as many steps as are looked at to find those that decay
 # Weights of this size: as they are drawn, and small (some train small weights only).
 SIZES = (1.0, 3e-4)
+_MOST = 32  # groups of a live optimizer that are tried together
 _KNOWN: dict[tuple[Any, ...], Probe] = {}  # what was measured, by class and options
 STAND_IN, STAND_IN_LR = 0.1, 1e-3  # to find the form with, where the given ones are 0
 
@@ -50,9 +51,9 @@ def probe(
 
     Returns:
         The form, the fraction removed per step, the observations, and findings: a strength without effect is
-        an error (WD304), and so is one that makes weights grow, or that groups do not have for themselves
-        (WD306); another amount than the strength means (WD306) and coupled decay in an adaptive optimizer
-        (WD301) are warnings, an unknown form an information (WD305).
+        an error (WD304), and so are one that makes weights grow (WD306) and groups that decay by the
+        strengths of others (WD307); another amount than the strength means (WD306) and coupled decay in an
+        adaptive optimizer (WD301) are warnings, an unknown form an information (WD305).
 
     The decay's part of a step is w'(λ = 0) - w'(λ), from one state after 12 steps with random gradients: at
     two strengths, two step sizes, two gradient scales and no gradient; against the step that g + λw gives;
@@ -83,7 +84,7 @@ def probe(
     with untouched():
         try:
             measured = _measure(
-                optimizer, options, *usable(lr, strength), [dtype] if dtype else TYPES, shapes
+                optimizer, options, *usable(lr, strength), [dtype] if dtype else TYPES, shapes, PATTERNS
             )
         except Unbuilt as error:
             return unknown(name, f"not run: {error}", lr * strength)
@@ -106,6 +107,7 @@ def _measure(
     weight_decay: float,
     dtypes: Any,
     shapes: list[list[tuple[int, ...]]],
+    patterns: Sequence[Pattern],
 ) -> Measured:
     """The observations in the first set-up in which the optimizer runs and moves.
 
@@ -123,7 +125,8 @@ def _measure(
                             [w * size for w in draws(tensors, 1, 1, dtype)[0]],
                             draws(tensors, GRADIENTS, 2, dtype),
                         )
-                        found = _observed(setting, lr, weight_decay, _grouped(optimizer, layout, options))
+                        grouped = _grouped(optimizer, layout, options)
+                        found = _observed(setting, lr, weight_decay, grouped, patterns)
                     except Unbuilt as error:
                         reason = reason or str(error)
                         continue
@@ -143,12 +146,12 @@ def _measure(
 
 def _grouped(
     make: Callable[..., Any], layout: Layout, options: dict[str, Any]
-) -> Callable[[tuple[float, ...]], Build] | None:
+) -> Callable[[Pattern], Build] | None:
     """Builders of optimizers with a parameter in each group; None where parameters come in no groups."""
     if in_groups(layout, ()) is None:
         return None
 
-    def build_with(strengths: tuple[float, ...]) -> Build:
+    def build_with(strengths: Pattern) -> Build:
         laid = in_groups(layout, strengths)
         assert laid is not None
         return builder(make, laid, options)
@@ -160,7 +163,8 @@ def _observed(
     setting: Setting,
     lr: float,
     weight_decay: float,
-    grouped: Callable[[tuple[float, ...]], Build] | None,
+    grouped: Callable[[Pattern], Build] | None,
+    patterns: Sequence[Pattern],
 ) -> Measured:
     setting = workable(setting, lr, weight_decay)
     try:
@@ -176,7 +180,7 @@ def _observed(
     groups = None
     if grouped and driver.switchable and decision.form not in ("none", "unknown"):
         with suppress(Exception):  # it does not take groups
-            groups = mixed_up(grouped, setting, lr, weight_decay, seen.every)
+            groups = mixed_up(grouped, setting, patterns, lr, weight_decay, seen.every)
     return Measured(seen, decision, groups)
 
 
@@ -214,20 +218,31 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     lr, strength = plain(own.get("lr", 1.0)), plain(own.get("weight_decay", 0.0))
     if not (lr >= 0 and strength >= 0 and lr + strength < float("inf")):
         return unknown(name, f"lr = {lr:g}, weight_decay = {strength:g}", None)
-    key = fingerprint(optimizer, group)
+    patterns = _proportions(optimizer)
+    options = fingerprint(optimizer, group)
+    key = None if options is None else (*options, *patterns)
     if key in _KNOWN:
         return _KNOWN[key]
     shapes = [[MATRIX, VECTOR], [MATRIX], PAIR]
     with untouched():
         try:
             make = shadow(optimizer, group)
-            measured = _measure(make, {}, *usable(lr, strength), TYPES, shapes)
+            measured = _measure(make, {}, *usable(lr, strength), TYPES, shapes, patterns)
             found = conclude(name, measured, lr, strength)
         except Unbuilt as error:
             found = unknown(name, f"not run: {error}", lr * strength)
     if key is not None:
         _KNOWN[key] = found
     return found
+
+
+def _proportions(optimizer: optim.Optimizer) -> tuple[Pattern, ...]:
+    """The strengths of a live optimizer's groups in multiples of the least; nothing for one group alone."""
+    strengths = [plain(group.get("weight_decay", 0.0)) for group in optimizer.param_groups[:_MOST]]
+    unit = min((one for one in strengths if one > 0), default=0.0)
+    if len(strengths) < 2 or not 0 < unit < float("inf"):
+        return ()
+    return (tuple(one / unit for one in strengths),)
 
 
 def usable(lr: float, weight_decay: float) -> tuple[float, float]:
@@ -287,6 +302,8 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
         findings=tuple(found),
         factor=decision.factor,
         idle=idle,
+        in_step=seen.plain.taken if (lr, strength) == usable(lr, strength) else None,
+        mixed=measured.groups is not None,
     )
 
 
@@ -316,14 +333,15 @@ def _not_as_meant(name: str, measured: Measured) -> Iterator[Finding]:
         yield Finding("WD306", "warning", (), f"{about} {does}", fix)
     if measured.groups:
         fix = "read each group's own weight_decay in step, or give all groups the same"
-        yield Finding("WD306", "error", (), f"{name} mixes its groups up: {measured.groups}", fix)
+        yield Finding("WD307", "error", (), f"{name} mixes its parameter groups up: {measured.groups}", fix)
 
 
 def _rate(seen: Observations, form: Form, idle: bool, lr: float, strength: float) -> float | None:
     if form == "none" or strength == 0:
         return 0.0
-    rate = seen.plain.taken if idle else seen.rate
-    return rate if (lr, strength) == usable(lr, strength) else None
+    if (lr, strength) != usable(lr, strength):
+        return None
+    return seen.plain.taken if idle else seen.rate
 
 
 def unknown(name: str, why: str, expected: float | None) -> Probe:
