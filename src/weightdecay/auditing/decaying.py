@@ -12,6 +12,7 @@ from torch import Tensor, optim
 from weightdecay.auditing.forms import own_form, rule_form
 from weightdecay.auditing.reading import Held, Live, Place
 from weightdecay.errors import InputError
+from weightdecay.findings import Finding
 from weightdecay.groups import Assignment
 from weightdecay.hooks.decay import Decay, attached
 from weightdecay.hooks.native import momentum_of
@@ -39,6 +40,7 @@ class Pull:
         at_random: the weights are rounded at random, so that no decay is too fine for them.
         sparse: whether it can go by a sparse gradient.
         paced: whether λ says which fraction of a weight goes, as far as the form has a rate.
+        wrong: what a probe found of it.
     """
 
     by: str
@@ -53,6 +55,7 @@ class Pull:
     at_random: bool = False
     sparse: bool = False
     paced: bool = True
+    wrong: tuple[Finding, ...] = ()
 
     def removed(self, lrs: np.ndarray) -> np.ndarray | None:
         """What one step takes from a weight without gradient, momentum aside; None where that is not known.
@@ -156,6 +159,7 @@ class Pulls:
             factor=1.0 if sgd else factor,
             sgd=sgd,
             why=form.why,
+            wrong=form.wrong,
         )
 
     def _by_rules(self, decay: Decay, place: Place, scale: float) -> list[Pull]:

@@ -1,7 +1,7 @@
 """WD3xx: is the decay of the form that was meant, is it there, is it there once, was it chosen?"""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import optim
 
@@ -9,12 +9,15 @@ from weightdecay.auditing.course import Course
 from weightdecay.auditing.decaying import Pull, Pulls, as_number
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.reading import Live
+from weightdecay.findings import Finding
 
 
 def doubts(live: Live, pulls: Pulls, run: Course) -> Iterator[Draft]:
     """The findings about form."""
-    for (pull, o), names in by_pull(live, pulls).items():
+    pairs = by_pull(live, pulls)
+    for (pull, o), names in pairs.items():
         yield from _form(pull, live.titles[o], names, _changes(run, o))
+    yield from _measured(live, pairs)
     yield from _twice(live, pulls)
     for o, optimizer in enumerate(live.optimizers):
         if not pulls.rules(o):
@@ -49,12 +52,24 @@ def _form(pull: Pull, title: str, names: tuple[str, ...], changes: bool) -> Iter
         message = f"{title} has {strength} for {{n}} parameter{{|s}}, and applies none{_because(pull)}"
         fix = "use another implementation, or weight_decay=0 and wd.attach(optimizer, wd.Decoupled(...))"
         yield Draft("WD304", names, message, fix)
-    elif pull.form == "unknown":
+    elif pull.form == "unknown" and not pull.wrong:
         message = f"it is not known how {title} applies {strength}{_because(pull)}"
         yield Draft("WD305", names, message, "see wd.probe; or weight_decay=0 and wd.attach a rule")
     elif pull.form == "independent" and not pull.attached and changes:
         message = f"the decay of {title} does not follow lr: {strength} goes on as lr falls by its schedule"
         yield Draft("WD305", names, message, "schedule the strength too, or use a decay that follows lr")
+
+
+def _measured(live: Live, pairs: Mapping[tuple[Pull, int], tuple[str, ...]]) -> Iterator[Draft]:
+    """What a probe found wrong, once for all parameters of an optimizer."""
+    found: dict[tuple[int, Finding], dict[str, None]] = {}
+    for (pull, o), names in pairs.items():
+        held = [one.name for one in live.held if any(place.optimizer == o for place in one.places)]
+        for one in pull.wrong:
+            about = held if one.code == "WD307" else names
+            found.setdefault((o, one), {}).update(dict.fromkeys(about))
+    for (_, one), names in found.items():
+        yield Draft(one.code, tuple(names), one.message, one.fix, one.severity)
 
 
 def _because(pull: Pull) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import optim
 
+from weightdecay.findings import Finding
 from weightdecay.hooks.native import is_adaptive
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
@@ -32,11 +33,13 @@ class Form:
         form: "decoupled", "coupled", "sign-normalised", ..., "none", "unknown".
         factor: the fraction removed in a step over lr·λ, where it is not 1.
         why: what was seen, a line.
+        wrong: what a probe found beside it.
     """
 
     form: str
     factor: float = 1.0
     why: str = ""
+    wrong: tuple[Finding, ...] = ()
 
 
 def own_form(optimizer: optim.Optimizer, group: int) -> Form:
@@ -66,7 +69,9 @@ def _probed(optimizer: optim.Optimizer, group: int) -> Form:
     factor = found.rate / found.expected if found.rate and found.expected else 1.0
     if found.form in ("unknown", "none") and not found.moved:
         return Form("unknown", why=f"the probe did not see it move: {_line(found.why)}")
-    return Form(found.form, factor, _line(found.why))
+    told = ("WD306", "WD307", *(["WD305"] if found.idle else []))  # the others are the audit's own
+    wrong = tuple(one for one in found.findings if one.code in told)
+    return Form(found.form, factor, _line(found.why), wrong)
 
 
 def _line(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,11 @@ def _peel(module: nn.Module) -> tuple[nn.Module, str]:
 
 
 def _of_model(model: nn.Module) -> list[Candidate]:
+    from weightdecay.groups.usage import Usage  # it reads modules as this module peels them
+
     uses: dict[int, list[Use]] = {}
     tensors: dict[int, Tensor] = {}
+    usage = Usage()
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
         for attribute, parameter in module._parameters.items():
@@ -100,7 +103,8 @@ def _of_model(model: nn.Module) -> list[Candidate]:
                 name = f"{path}.{attribute}" if path else attribute
                 _check_tensor(name, parameter)
                 tensors[id(parameter)] = parameter
-                uses.setdefault(id(parameter), []).append(_use(modules, path, module, attribute, parameter))
+                use = _use(modules, path, module, attribute, parameter, usage)
+                uses.setdefault(id(parameter), []).append(use)
     exempt, heads = _exempted(modules, uses, tensors), _output_weights(modules)
     prefix = _peel(model)[1]
     return [
@@ -120,7 +124,12 @@ def _check_tensor(name: str, parameter: Tensor) -> None:
 
 
 def _use(
-    modules: dict[str, nn.Module], path: str, module: nn.Module, attribute: str, parameter: Tensor
+    modules: dict[str, nn.Module],
+    path: str,
+    module: nn.Module,
+    attribute: str,
+    parameter: Tensor,
+    usage: Callable[[nn.Module, str], str | None],
 ) -> Use:
     """Who really holds a parameter; for a parametrisation, the layer whose tensor it makes."""
     name = f"{path}.{attribute}" if path else attribute
@@ -136,9 +145,11 @@ def _use(
     if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
         holder, _, listed = path.rpartition(".")
         owner = modules.get(holder, module)
-        role, why = role_in(module, f"{listed}_{attribute}".strip("_"), parameter)
+        inside = f"{listed}.{attribute}"
+        named = f"{listed}_{attribute}".strip("_")
+        role, why = role_in(module, named, parameter, lambda: usage(owner, inside))
         return Use(name, owner, role, why)
-    return Use(name, module, *role_in(module, attribute, parameter))
+    return Use(name, module, *role_in(module, attribute, parameter, lambda: usage(module, attribute)))
 
 
 def _candidate(

@@ -1,6 +1,7 @@
 """What a parameter is for: decided from its module's type and its shape, else guessed."""
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -21,13 +22,25 @@ _RESPONSE_NORM = re.compile(r"GRN$")
 
 # What a bare parameter of an unknown module may be called. They only matter where neither type nor shape
 # says what the parameter is for: the first set wins, as `gate_up_proj` is a matrix and `gate` is not.
-_MATRIX_WORDS = {"kernel", "w", "proj", "projection", "matrix", "lora"}
-_NO_MATRIX_WORDS = {
+_MATRIX_WORDS = {"kernel", "proj", "projection", "matrix", "lora"}
+# Stronger than a `w` (`W_pos`), and than a product: what is learnt for places and tokens is no linear map.
+_PLACE_WORDS = {
     *("pos", "position", "positional", "positions", "embed", "embedding", "embeddings", "emb"),
-    *("token", "tokens", "query", "queries", "latent", "latents", "prompt", "prompts", "register"),
-    *("registers", "log", "gamma", "beta", "alpha", "scale", "gain", "gate", "temperature", "mask"),
-    *("table", "freqs", "memory"),
+    *("token", "tokens", "tok", "cls", "wte", "wpe"),
 }
+_LEARNT_WORDS = {
+    *("query", "queries", "latent", "latents", "prompt", "prompts", "prefix", "register", "registers"),
+    *("memory", "codebook", "prototypes", "centroids", "freqs", "table"),
+}
+_NO_MATRIX_WORDS = {
+    *_LEARNT_WORDS,
+    *("log", "gamma", "beta", "alpha", "lambda", "scale", "gain", "gate", "temperature", "mask"),
+    *("decay", "time", "imag", "magnitude"),
+}
+_TOKEN_EMBEDDING = re.compile(r"[wW]_?[eE]")
+# `b_Q`, `b1`, `experts_b1`; not `lora_b`, `w_b` and `hada_w1_b`, which are factors.
+_BIAS_LETTER = re.compile(r"(^|_)b(\d*$|_|[qkvoQKVO]$)")
+_FACTOR = re.compile(r"(lora|hada|lokr|vera|lambda|(^|_)[wW]\d*_b)")
 _NORM_WORDS = re.compile(r"norm|^(bn|gn|ln|ln_f|rms)\d*($|_)|_(bn|ln)\d*$", re.IGNORECASE)
 _EMBEDDING_WORDS = {"embed", "embedding", "embeddings", "emb", "wte", "wpe", "vocab"}
 
@@ -42,8 +55,17 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) or bool(_NORM_CLASS.search(class_name(module)))
 
 
-def role_in(module: nn.Module, attribute: str, parameter: Tensor) -> tuple[str, str]:
-    """The role of a parameter that a module holds under an attribute's name, and why."""
+def role_in(
+    module: nn.Module, attribute: str, parameter: Tensor, use: Callable[[], str | None] = lambda: None
+) -> tuple[str, str]:
+    """The role of a parameter that a module holds under an attribute's name, and why.
+
+    Args:
+        module: what holds it.
+        attribute: under which name.
+        parameter: the tensor.
+        use: what the forward does with it; asked where the module's type says nothing.
+    """
     kind = class_name(module)
     found = _magnitude(module, attribute) or _known(module, attribute, parameter)
     if found:
@@ -55,7 +77,33 @@ def role_in(module: nn.Module, attribute: str, parameter: Tensor) -> tuple[str, 
     if "embedding" in kind.lower() and attribute == "weight" and parameter.ndim == 2:
         return "embedding", f"weight of {kind}, an embedding by the name of its class"
     role, why = bare(attribute, parameter)
+    used = use()
+    if used is not None and used != role and not _kept_by_name(used, attribute):
+        return used, f"{attribute}, {_USES[used]} of {kind}"
     return role, f"{why} of {kind}"
+
+
+_USES = {
+    "normalization": "the gain of a normalisation by its use in forward",
+    "bias": "added by the forward",
+    "matrix": "a linear map by its use in forward",
+    "convolution": "a kernel by its use in forward",
+    "embedding": "looked up by the forward",
+    "head": "embedding and output head by its use in forward",
+    "other": "no weight matrix by its use in forward",
+}
+
+
+def _kept_by_name(used: str, attribute: str) -> bool:
+    """A learnt place or token may be added, looked up or multiplied like a key, and is what its name says."""
+    words = _words(attribute)
+    if words & _MATRIX_WORDS:
+        return False
+    return used in ("bias", "matrix", "embedding") and bool(words & (_PLACE_WORDS | _LEARNT_WORDS))
+
+
+def _words(attribute: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", attribute.lower()))
 
 
 def _magnitude(module: nn.Module, attribute: str) -> str | None:
@@ -91,8 +139,9 @@ def _unwrapped(module: nn.Module, attribute: str) -> str:
 
 
 def is_bias(attribute: str, parameter: Tensor) -> bool:
-    """A parameter named `bias`, or one along one axis with `bias` as a word of its name (`bias_hh_l0`)."""
-    return attribute == "bias" or ("bias" in attribute.split("_") and _one_axis(parameter))
+    """Whether a name says bias: `bias` as its last word, or anywhere along one axis (`bias_hh_l0`)."""
+    words = [re.sub(r"\d+$", "", word) for word in attribute.split("_")]
+    return words[-1] in ("bias", "biases") or ("bias" in words and _one_axis(parameter))
 
 
 def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> bool:
@@ -113,18 +162,27 @@ def _normalized_shape(module: nn.Module) -> tuple[int, ...] | None:
 
 def bare(attribute: str, parameter: Tensor) -> tuple[str, str]:
     """The role of a parameter whose module says nothing: from its shape, then from its own name."""
-    words = set(re.findall(r"[a-z]+", attribute.lower()))
+    words = _words(attribute)
     if is_bias(attribute, parameter):
         return "bias", attribute
     if parameter.ndim < 2:
         return "other", f"{attribute}, a {'vector' if parameter.ndim else 'scalar'}"
+    if _BIAS_LETTER.search(attribute) and not _FACTOR.search(attribute):
+        return "bias", attribute
     if words & _MATRIX_WORDS:
+        return "matrix", f"{attribute}, a weight matrix by its name and shape,"
+    if _TOKEN_EMBEDDING.fullmatch(attribute):
+        return "embedding", f"{attribute}, a token embedding by its name,"
+    if words & _PLACE_WORDS:
+        return "other", f"{attribute}, no weight matrix by its name ({min(words & _PLACE_WORDS)}),"
+    if "w" in words:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"
     if words & _NO_MATRIX_WORDS:
         return "other", f"{attribute}, no weight matrix by its name ({min(words & _NO_MATRIX_WORDS)}),"
-    if parameter.ndim > 2 and _one_axis(parameter):
+    named = words & {"weight", "weights"}
+    if _one_axis(parameter) and not (named and parameter.ndim == 2):
         return "other", f"{attribute}, a vector with further axes of size 1,"
-    if words & {"weight", "weights"}:
+    if named:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"
     if parameter.shape[0] == 1:
         return "other", f"{attribute}, broadcast along its first axis,"

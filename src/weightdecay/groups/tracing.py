@@ -42,7 +42,7 @@ class _Tracer(fx.Tracer):
         return is_leaf(m)
 
 
-def traced(module: nn.Module) -> fx.Graph | str:
+def traced(module: nn.Module, tracer: type[fx.Tracer] = _Tracer) -> fx.Graph | str:
     """The graph of a module's forward, with every argument that has a default at it; or why there is none."""
     try:
         signature = inspect.signature(module.forward)
@@ -51,7 +51,7 @@ def traced(module: nn.Module) -> fx.Graph | str:
             name: one.default for name, one in signature.parameters.items() if one.default is not empty
         }
         with _undisturbed():
-            return _Tracer().trace(module, concrete_args=given)
+            return tracer().trace(module, concrete_args=given)
     except Exception as error:  # forward is anybody's code: whatever it raises, it does not trace
         return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 

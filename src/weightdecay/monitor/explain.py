@@ -9,6 +9,8 @@ import polars as pl
 RESIDUAL = 0.1
 # Applied over intended beyond these is no rounding of a healthy run.
 RATIO = (0.9, 1.1)
+# A fraction of a weight that rounding does not take in a step.
+UNASKED = 1e-6
 
 
 def lines_of(summary: pl.DataFrame, optimizer: str, steps: int, every: int) -> tuple[str, ...]:
@@ -37,13 +39,27 @@ def lines_of(summary: pl.DataFrame, optimizer: str, steps: int, every: int) -> t
 def doubts_of(summary: pl.DataFrame, rows: pl.DataFrame) -> tuple[str, ...]:
     """What looks wrong or is not known; a line each."""
     found = []
-    off = summary.filter(pl.col("ratio").is_finite() & ~pl.col("ratio").is_between(*RATIO))
+    growing = summary.filter(pl.col("ratio").is_finite() & (pl.col("ratio") < 0))
+    if growing.height:
+        worst = growing.sort("ratio").row(0, named=True)
+        found.append(
+            f"{growing.height} parameters grow by their decay, {worst['parameter']} by {-worst['ratio']:.3g} "
+            "of what it should lose: the sign is wrong; see wd.probe"
+        )
+    off = summary.filter(
+        pl.col("ratio").is_finite() & (pl.col("ratio") >= 0) & ~pl.col("ratio").is_between(*RATIO)
+    )
     if off.height:
         worst = off.sort((pl.col("ratio").log()).abs(), descending=True, nulls_last=True).row(0, named=True)
         found.append(
             f"{off.height} parameters do not decay as intended, {worst['parameter']} by {worst['ratio']:.3g} "
-            "of it: skipped steps, a cautious rule, or weights too narrow for so small a change (bfloat16)"
+            "of it: skipped steps, a cautious rule, a decay that acts every few steps or is not what its "
+            "strength means (see wd.probe), or weights too narrow for so small a change (bfloat16)"
         )
+    unasked = rows.filter((pl.col("weight_decay") == 0) & (pl.col("applied").abs() > UNASKED))
+    if unasked.height:
+        names = _some(list(unasked["parameter"].unique(maintain_order=True)))
+        found.append(f"the strength of {names} is 0, and something decays it; see wd.probe")
     unknown = rows.filter(pl.col("intended").is_nan())["parameter"].unique(maintain_order=True)
     if len(unknown):
         found.append(

@@ -37,15 +37,19 @@ class Intent:
 
 @dataclass(frozen=True)
 class Multiple:
-    """What an optimizer that was probed removes, as a multiple of lr·λ.
+    """What the strength of an optimizer that was probed means, as multiples of lr·λ.
 
     Args:
-        of: the multiple; NaN where it has no rate.
+        of: of the long run; NaN where it has no rate.
+        at_once: of one step.
         lr: the step size it was probed at, where the rate does not follow it; else None.
+        mixed: whether its groups decay by other strengths than their own.
     """
 
     of: float
+    at_once: float = math.nan
     lr: float | None = None
+    mixed: bool = False
 
 
 def intents(optimizer: optim.Optimizer, forms: dict[int, Multiple]) -> dict[int, Intent]:
@@ -86,8 +90,8 @@ def own_rates(
     if i not in forms:
         forms[i] = _probed(optimizer, i, strength)
     multiple = forms[i]
-    rate = multiple.of * strength * (lr if multiple.lr is None else multiple.lr)
-    return rate, rate
+    unit = strength * (lr if multiple.lr is None else multiple.lr)
+    return multiple.of * unit, multiple.at_once * unit
 
 
 def _coupled(
@@ -99,12 +103,14 @@ def _coupled(
 
 
 def _probed(optimizer: optim.Optimizer, i: int, strength: float) -> Multiple:
-    """What an unknown optimizer removes."""
+    """What an unknown optimizer is to remove: what was measured, put right where it is not what λ means."""
     found = probe_optimizer(optimizer, i)
     if found.rate is None or not found.expected or found.form in ("sign-normalised", "unknown"):
-        return Multiple(math.nan)
+        return Multiple(math.nan, mixed=found.mixed)
     then = found.expected / strength if found.form == "independent" else None
-    return Multiple(found.rate / found.expected, then)
+    unit = found.expected * (found.factor or 1.0)
+    at_once = found.in_step if found.form == "coupled" and found.in_step else found.rate
+    return Multiple(found.rate / unit, at_once / unit, then, found.mixed)
 
 
 def _attached(decay: Decay) -> dict[int, Intent]:

@@ -176,7 +176,10 @@ class Monitor:
         }
         if self._patterns is None:
             rates = intents(self.optimizer, self._forms)
-            # By the strength, too: in warm-up the rate may be 0 at first.
+            # By the strength, too: in warm-up the rate may be 0 at first. And all of them where groups are
+            # mixed up: those of strength 0 may decay.
+            if any(multiple.mixed for multiple in self._forms.values()):
+                return held
             return {
                 key: one for key, one in held.items() if rates[key].rate != 0 or rates[key].weight_decay > 0
             } or held

@@ -48,6 +48,20 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
+def in_groups(layout: Layout, strengths: tuple[float, ...]) -> Layout | None:
+    """The layout with a group for each parameter, of its own strength; None where there are no groups."""
+    if layout not in (_plain, _groups):
+        return None
+
+    def laid(parameters: list[nn.Parameter]) -> Any:
+        groups = _groups(parameters) if layout is _groups else [{"params": [p]} for p in parameters]
+        return [
+            {**group, "weight_decay": strength} for group, strength in zip(groups, strengths, strict=True)
+        ]
+
+    return laid
+
+
 def layouts(make: Callable[..., Any]) -> Iterator[tuple[str, Layout]]:
     """The ways to hand parameters over, the likeliest first."""
     try:

@@ -28,6 +28,7 @@ class Setting:
         curved: gradients come from a graph, for optimizers that differentiate them again.
         closure: step takes a closure.
         switched: the decay is switched on and off in the parameter groups; else by the constructor.
+        warm: how many steps come before the probed one.
     """
 
     build: Build
@@ -36,6 +37,7 @@ class Setting:
     curved: bool = False
     closure: bool = False
     switched: bool = True
+    warm: int = WARM
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,12 @@ def run(
     switched = setting.switched and driver.switchable
     if not switched and not decaying:
         driver = Driver(setting, lr, 0.0)
-    *warm, probed, last = [[g * scale for g in gradients] for gradients in setting.gradients]
+    taken = setting.gradients[: setting.warm + 2]
+    *warm, probed, last = [[g * scale for g in gradients] for gradients in taken]
     driver.decay(on=not switched)
     for i, given in enumerate(warm):
         gradients = given
-        if i == WARM - 2:  # some read the step size at the end of a step
+        if i == setting.warm - 2:  # some read the step size at the end of a step
             driver.learn(faster)
         if gradient is not None and not switched:
             gradients = [gradient(g, w) for g, w in zip(gradients, setting.start, strict=True)]
@@ -182,18 +185,45 @@ def run(
     return Course(before, after, driver.values())
 
 
-def long_run(setting: Setting, lr: float, weight_decay: float, steps: int = 120) -> float | None:
-    """The fraction that a step removes from the norm in the long run, at zero gradients from the start."""
+@dataclass(frozen=True)
+class Fading:
+    """What becomes of the weights at zero gradients.
+
+    Args:
+        rate: the fraction that a step removes from the norm in the long run; None where it is no number.
+        acts: the steps that changed a weight, from 0.
+    """
+
+    rate: float | None
+    acts: tuple[int, ...]
+
+    @property
+    def every(self) -> float:
+        """How many steps lie between two that act."""
+        if len(self.acts) < 2:
+            return 1.0
+        return (self.acts[-1] - self.acts[0]) / (len(self.acts) - 1)
+
+
+def long_run(setting: Setting, lr: float, weight_decay: float, steps: int = 120) -> Fading:
+    """Step at zero gradients from the start; twice as long where fewer than two of the steps act."""
     driver = Driver(setting, lr, weight_decay)
     zeros = [torch.zeros_like(value) for value in setting.start]
-    norms = []
-    for _ in range(steps):
+    norms, acts, kept = [], [], driver.values()
+    for i in range(2 * steps):
+        if i >= steps and len(acts) >= 2:
+            break
         driver.step(zeros)
         norms.append(float(driver.parameters[0].detach().double().norm()))
-    early, late = norms[steps // 2 - 1], norms[-1]  # 60 steps apart: what acts every few steps is averaged
+        if not all(torch.equal(one, other) for one, other in zip(driver.parameters, kept, strict=True)):
+            acts.append(i)
+            kept = driver.values()
+    # From one step that acts to another: what acts every few steps is averaged over whole periods.
+    first, last = (acts[len(acts) // 2 - 1], acts[-1]) if len(acts) > 1 else (steps // 2 - 1, steps - 1)
+    early, late = norms[first], norms[last]
     if not (early > 0 and late > 0 and early + late < float("inf")):
-        return None
-    return 1 - (late / early) ** (2 / steps)
+        return Fading(None, tuple(acts))
+    return Fading(1 - (late / early) ** (1 / (last - first)), tuple(acts))
 
 
 def workable(setting: Setting, lr: float, weight_decay: float) -> Setting:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from weightdecay.probing.course import Course, Setting, long_run, run
+from weightdecay.probing.course import WARM, Course, Fading, Setting, long_run, run
 
 Change = Callable[[Tensor, Tensor], Tensor]
 LOUD = 100.0  # how much larger the gradients of the other scale are
@@ -21,14 +21,18 @@ class Share:
         uniform: it is the same for nearly all weights.
         halves: it is the same for some weights and 0 for the others.
         aligned: of such weights, the fraction where the update points the way the decay does.
+        taken: the median over those of which something is taken.
         largest: of any weight, in absolute value.
+        pull: the cosine between what is taken and the weights: 1 is toward 0, -1 away from it.
     """
 
     typical: float
     uniform: bool
     halves: bool
     aligned: float
+    taken: float
     largest: float
+    pull: float
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,16 @@ class Observations:
         faster: at twice the step size.
         loud: with gradients 100 times as large.
         sudden: where only the probed step's gradient is 100 times as large.
+        steady: with the same gradients in every step; None where lr·λ is taken, which says enough.
         still: where the probed step's gradient is 0; None where that gives no number.
         vector: plain, of the vector; None where there is none.
-        through: the step is the one that the gradient g + λw gives without decay.
+        through: c, where the step is the one that the gradient g + cλw gives without decay; else None.
         same_bits: the fraction of weights for which this is so to the last bit.
         echo: what the next step, without decay and from the same weights, still shows of it, relative.
         rate: the fraction removed per step in the long run without gradient; None where not measurable.
+        every: how many steps lie between two that decay.
         rate_stronger: the same at twice the strength.
+        step_size: the root mean square of the update that random gradients make, without decay, over lr.
         gradient_moved: the fraction of the weights that random gradients moved, without decay.
         blended: the optimizer has a training and an evaluation mode.
         switched: the strength was switched in the parameter groups, else by the constructor.
@@ -58,13 +65,16 @@ class Observations:
     faster: Share
     loud: Share
     sudden: Share
+    steady: Share | None
     still: Share | None
     vector: Share | None
-    through: bool
+    through: float | None
     same_bits: float
     echo: float
     rate: float | None
+    every: float
     rate_stronger: float | None
+    step_size: float
     gradient_moved: float
     blended: bool
     switched: bool
@@ -80,6 +90,8 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
         blended: what to say about it in the result.
     """
     tolerance = 2e-3 if setting.start[0].dtype == torch.float64 else 0.02
+    fading = long_run(setting, lr, weight_decay)
+    setting = replace(setting, warm=_acting_step(fading, setting))
 
     def pair(
         strength: float = weight_decay, scale: float = 1.0, faster: float = 1.0
@@ -96,34 +108,60 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
         courses = [run(setting, lr, weight_decay, decaying=on, gradient=gradient) for on in (False, True)]
         return share((courses[0], courses[1]))
 
-    edited = run(
-        setting,
-        lr,
-        weight_decay,
-        decaying=False,
-        gradient=lambda g, w: g.add(w, alpha=weight_decay),
-    )
+    def with_penalty(c: float) -> Course:
+        def gradient(g: Tensor, w: Tensor) -> Tensor:
+            return g.add(w, alpha=c * weight_decay)
+
+        return run(setting, lr, weight_decay, decaying=False, gradient=gradient)
+
+    edited = with_penalty(1.0)
     size = _distance(without.after, with_.after) or 1.0
     seen = share((without, with_))
+    # An estimated step size grows with gradients that agree, and random ones do not.
+    usual = not seen.uniform or abs(seen.typical / (lr * weight_decay) - 1) < 0.02
+    again = replace(setting, gradients=[setting.gradients[0]] * len(setting.gradients))
+    steady = [run(again, lr, weight_decay, decaying=on) for on in (False, True) if not usual]
     still = changed(lambda g, _: torch.zeros_like(g))
+    through = 1.0 if _distance(edited.after, with_.after) < 1e-2 * tolerance * size else None
+    for c in _multiples(without, with_, edited) if through is None else ():
+        if through is None and _distance(with_penalty(c).after, with_.after) < tolerance * size:
+            through = c
     return Observations(
         plain=seen,
         stronger=share(pair(2 * weight_decay)),
         faster=share(pair(faster=2.0)),
         loud=share(pair(scale=LOUD)),
         sudden=changed(lambda g, _: LOUD * g),
+        steady=share((steady[0], steady[1])) if steady else None,
         still=still if still.largest < float("inf") else None,
         vector=share((without, with_), 1) if len(setting.start) > 1 else None,
-        through=_distance(edited.after, with_.after) < 1e-2 * tolerance * size,
+        through=through,
         same_bits=_same(edited.after, with_.after),
         # Without a switch the next step decays too.
         echo=_distance(without.echo, with_.echo) / size if setting.switched else 0.0,
-        rate=long_run(setting, lr, weight_decay),
-        rate_stronger=long_run(setting, lr, 2 * weight_decay),
+        rate=fading.rate,
+        every=fading.every,
+        rate_stronger=long_run(setting, lr, 2 * weight_decay).rate,
+        step_size=float((without.after[0] - without.before[0]).double().square().mean().sqrt()) / lr,
         gradient_moved=1 - _same(without.before, without.after),
         blended=blended,
         switched=setting.switched,
     )
+
+
+def _acting_step(fading: Fading, setting: Setting) -> int:
+    """The first step after the warm-up in which the decay acts, for those that act every few steps only."""
+    later = [i for i in fading.acts if WARM <= i <= len(setting.gradients) - 2]
+    return later[0] if fading.every > 1 and later else setting.warm
+
+
+def _multiples(without: Course, with_: Course, edited: Course) -> tuple[float, ...]:
+    """What c may be if the step is that of g + cλw, from what g + λw does: as it is, and rounded."""
+    removed = (with_.after[0] - without.after[0]).double()
+    asked = (edited.after[0] - without.after[0]).double()
+    there = asked.abs() > 1e-6 * asked.abs().max()
+    c = float((removed[there] / asked[there]).median()) if there.any() else 0.0
+    return (c, float(f"{c:.2g}")) if 1e-6 < abs(c) < 1e6 else ()
 
 
 def unswitched(setting: Setting) -> Setting:
@@ -137,7 +175,7 @@ def _share(without: Course, with_: Course, i: int, tolerance: float) -> Share:
     # Some take their share before the gradient's part, some after it.
     shares = [removed / before, removed / base]
     if not all(torch.isfinite(share).all() for share in shares):
-        return Share(float("nan"), False, False, 0.0, float("inf"))
+        return Share(float("nan"), False, False, 0.0, float("nan"), float("inf"), float("nan"))
     best = max(shares, key=lambda share: _agreeing(share, tolerance))
     largest = float(best.abs().max())
     taken = best.abs() > 1e-3 * largest
@@ -148,7 +186,9 @@ def _share(without: Course, with_: Course, i: int, tolerance: float) -> Share:
         uniform=_agreeing(best, tolerance) > 0.9,
         halves=some and _agreeing(best[taken], tolerance) > 0.95,
         aligned=float(((step * before <= 0) == taken).double().mean()),
+        taken=float(best[taken].median()) if taken.any() else 0.0,
         largest=largest,
+        pull=float(torch.nn.functional.cosine_similarity(removed.flatten(), before.flatten(), dim=0)),
     )
 
 

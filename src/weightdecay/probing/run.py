@@ -1,6 +1,8 @@
 """Probe an optimizer: which decay does it really apply?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,19 +10,22 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.findings import Finding
-from weightdecay.probing.building import Unbuilt, builder, draws, layouts, missing
-from weightdecay.probing.course import WARM, Driver, Setting, untouched, workable
-from weightdecay.probing.deciding import decide, nothing
+from weightdecay.probing.building import Build, Layout, Unbuilt, builder, draws, in_groups, layouts, missing
+from weightdecay.probing.course import Driver, Setting, untouched, workable
+from weightdecay.probing.deciding import ASIDE, Decision, decide, nothing
 from weightdecay.probing.observing import Observations, observe, unswitched
 from weightdecay.probing.record import Form, Probe
+from weightdecay.probing.several import PATTERNS, Pattern, mixed_up
 from weightdecay.probing.shadow import fingerprint, plain, shadow
 from weightdecay.units.numbers import number
 
 MATRIX, VECTOR = (32, 16), (16,)
 PAIR = [(8, 32), (16, 8)]  # low-rank factors, for optimizers that take only those
 TYPES = (torch.float64, torch.float32)
+GRADIENTS = 244  # random ones, for as many steps as are looked at to find those that decay
 # Weights of this size: as they are drawn, and small (some train small weights only).
 SIZES = (1.0, 3e-4)
+_MOST = 32  # groups of a live optimizer that are tried together
 _KNOWN: dict[tuple[Any, ...], Probe] = {}  # what was measured, by class and options
 STAND_IN, STAND_IN_LR = 0.1, 1e-3  # to find the form with, where the given ones are 0
 
@@ -46,12 +51,14 @@ def probe(
 
     Returns:
         The form, the fraction removed per step, the observations, and findings: a strength without effect is
-        an error (WD304), coupled decay in an adaptive optimizer a warning (WD301), an unknown form an
-        information (WD305).
+        an error (WD304), and so are one that makes weights grow (WD306) and groups that decay by the
+        strengths of others (WD307); another amount than the strength means (WD306) and coupled decay in an
+        adaptive optimizer (WD301) are warnings, an unknown form an information (WD305).
 
     The decay's part of a step is w'(λ = 0) - w'(λ), from one state after 12 steps with random gradients: at
     two strengths, two step sizes, two gradient scales and no gradient; against the step that g + λw gives;
-    and whether the next step, without decay and from the same weights, still shows it.
+    and whether the next step, without decay and from the same weights, still shows it. Then three parameter
+    groups with strengths of their own.
 
     Convention: the expected share is lr·λ per step. Nothing outside is changed, random numbers included.
 
@@ -76,12 +83,21 @@ def probe(
     shapes = [[matrix, matrix[-1:]], [matrix], PAIR] if len(matrix) > 1 else [[matrix]]
     with untouched():
         try:
-            seen, form, why = _measure(
-                optimizer, options, *usable(lr, strength), [dtype] if dtype else TYPES, shapes
+            measured = _measure(
+                optimizer, options, *usable(lr, strength), [dtype] if dtype else TYPES, shapes, PATTERNS
             )
         except Unbuilt as error:
             return unknown(name, f"not run: {error}", lr * strength)
-    return conclude(name, seen, form, why, lr, strength)
+    return conclude(name, measured, lr, strength)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was seen, what it amounts to, and what several groups do, where that is not by their strengths."""
+
+    seen: Observations
+    decision: Decision
+    groups: str | None
 
 
 def _measure(
@@ -91,7 +107,8 @@ def _measure(
     weight_decay: float,
     dtypes: Any,
     shapes: list[list[tuple[int, ...]]],
-) -> tuple[Observations, Form, list[str]]:
+    patterns: Sequence[Pattern],
+) -> Measured:
     """The observations in the first set-up in which the optimizer runs and moves.
 
     Raises:
@@ -103,19 +120,17 @@ def _measure(
             for dtype in dtypes:
                 for _, layout in layouts(optimizer):
                     try:
-                        found = _observed(
-                            Setting(
-                                builder(optimizer, layout, options),
-                                [w * size for w in draws(tensors, 1, 1, dtype)[0]],
-                                draws(tensors, WARM + 2, 2, dtype),
-                            ),
-                            lr,
-                            weight_decay,
+                        setting = Setting(
+                            builder(optimizer, layout, options),
+                            [w * size for w in draws(tensors, 1, 1, dtype)[0]],
+                            draws(tensors, GRADIENTS, 2, dtype),
                         )
+                        grouped = _grouped(optimizer, layout, options)
+                        found = _observed(setting, lr, weight_decay, grouped, patterns)
                     except Unbuilt as error:
                         reason = reason or str(error)
                         continue
-                    if found[0].gradient_moved > 0.5:
+                    if found.seen.gradient_moved > 0.5:
                         return found
                     best = best or found
                     break
@@ -129,7 +144,28 @@ def _measure(
     return best
 
 
-def _observed(setting: Setting, lr: float, weight_decay: float) -> tuple[Observations, Form, list[str]]:
+def _grouped(
+    make: Callable[..., Any], layout: Layout, options: dict[str, Any]
+) -> Callable[[Pattern], Build] | None:
+    """Builders of optimizers with a parameter in each group; None where parameters come in no groups."""
+    if in_groups(layout, ()) is None:
+        return None
+
+    def build_with(strengths: Pattern) -> Build:
+        laid = in_groups(layout, strengths)
+        assert laid is not None
+        return builder(make, laid, options)
+
+    return build_with
+
+
+def _observed(
+    setting: Setting,
+    lr: float,
+    weight_decay: float,
+    grouped: Callable[[Pattern], Build] | None,
+    patterns: Sequence[Pattern],
+) -> Measured:
     setting = workable(setting, lr, weight_decay)
     try:
         driver = Driver(setting, lr, weight_decay)
@@ -140,7 +176,12 @@ def _observed(setting: Setting, lr: float, weight_decay: float) -> tuple[Observa
             seen = observe(unswitched(setting), lr, weight_decay, blended)
     except Exception as error:  # an optimizer may raise anything
         raise Unbuilt(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
-    return seen, *decide(seen, lr, weight_decay)
+    decision = decide(seen, lr, weight_decay)
+    groups = None
+    if grouped and driver.switchable and decision.form not in ("none", "unknown"):
+        with suppress(Exception):  # it does not take groups
+            groups = mixed_up(grouped, setting, patterns, lr, weight_decay, seen.every)
+    return Measured(seen, decision, groups)
 
 
 def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
@@ -177,20 +218,31 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     lr, strength = plain(own.get("lr", 1.0)), plain(own.get("weight_decay", 0.0))
     if not (lr >= 0 and strength >= 0 and lr + strength < float("inf")):
         return unknown(name, f"lr = {lr:g}, weight_decay = {strength:g}", None)
-    key = fingerprint(optimizer, group)
+    patterns = _proportions(optimizer)
+    options = fingerprint(optimizer, group)
+    key = None if options is None else (*options, *patterns)
     if key in _KNOWN:
         return _KNOWN[key]
     shapes = [[MATRIX, VECTOR], [MATRIX], PAIR]
     with untouched():
         try:
             make = shadow(optimizer, group)
-            seen, form, why = _measure(make, {}, *usable(lr, strength), TYPES, shapes)
-            found = conclude(name, seen, form, why, lr, strength)
+            measured = _measure(make, {}, *usable(lr, strength), TYPES, shapes, patterns)
+            found = conclude(name, measured, lr, strength)
         except Unbuilt as error:
             found = unknown(name, f"not run: {error}", lr * strength)
     if key is not None:
         _KNOWN[key] = found
     return found
+
+
+def _proportions(optimizer: optim.Optimizer) -> tuple[Pattern, ...]:
+    """The strengths of a live optimizer's groups in multiples of the least; nothing for one group alone."""
+    strengths = [plain(group.get("weight_decay", 0.0)) for group in optimizer.param_groups[:_MOST]]
+    unit = min((one for one in strengths if one > 0), default=0.0)
+    if len(strengths) < 2 or not 0 < unit < float("inf"):
+        return ()
+    return (tuple(one / unit for one in strengths),)
 
 
 def usable(lr: float, weight_decay: float) -> tuple[float, float]:
@@ -203,8 +255,10 @@ def usable(lr: float, weight_decay: float) -> tuple[float, float]:
     return lr, weight_decay if lr * weight_decay > 1e-10 else STAND_IN
 
 
-def conclude(name: str, seen: Observations, form: Form, why: list[str], lr: float, strength: float) -> Probe:
+def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe:
     """The record, with findings."""
+    seen, decision = measured.seen, measured.decision
+    form, why = decision.form, decision.why
     moved = seen.gradient_moved > 0 or seen.plain.largest > 0
     found: list[Finding] = []
     if not moved:
@@ -222,29 +276,72 @@ def conclude(name: str, seen: Observations, form: Form, why: list[str], lr: floa
                 "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer",
             )
         )
-    elif form == "sign-normalised" and strength:
+    elif strength and form != "none":
+        found += _not_as_meant(name, measured)
+    if form == "sign-normalised" and strength:
         message = f"{name} divides the decay by the gradient's size: weight_decay = {strength:g} sets no rate"
         found.append(Finding("WD301", "warning", (), message, "use decoupled decay (AdamW, wd.Decoupled)"))
-    elif form == "unknown":
+    elif form == "unknown" and not found:
         found.append(Finding("WD305", "info", (), f"{name} decays in no known form", "read its source"))
+    idle = form in ("cautious", "decoupled", "independent", "scaled") and seen.rate == 0
+    if idle and form != "cautious" and strength:
+        message = f"{name} decays no weight whose gradient is 0"
+        found.append(
+            Finding("WD305", "info", (), message, "nothing, if that is meant: rows without gradient")
+        )
     if seen.vector and seen.vector.largest == 0 and seen.plain.largest > 0:
         why = [*why, "vectors do not decay"]
     return Probe(
         optimizer=name,
         form=form,
-        rate=_rate(seen, form, lr, strength),
+        rate=_rate(seen, form, idle, lr, strength),
         expected=lr * strength,
         moved=moved,
         gradient_moved=seen.gradient_moved > 0,
         why="\n".join(why),
         findings=tuple(found),
+        factor=decision.factor,
+        idle=idle,
+        in_step=seen.plain.taken if (lr, strength) == usable(lr, strength) else None,
+        mixed=measured.groups is not None,
     )
 
 
-def _rate(seen: Observations, form: Form, lr: float, strength: float) -> float | None:
+def _not_as_meant(name: str, measured: Measured) -> Iterator[Finding]:
+    """Where the decay is not what its strength means: its sign, its size, its groups."""
+    seen, decision = measured.seen, measured.decision
+    about, factor, plain = f"weight_decay in {name}", decision.factor, seen.plain
+    aside = abs(plain.pull) < ASIDE and not plain.uniform and not plain.halves
+    doubled = seen.stronger.typical / plain.typical if plain.typical and plain.uniform else 2.0
+    if (factor or plain.pull) < 0 and not (factor is None and aside):
+        size = "" if factor is None else f": it takes {factor:.3g} times what it should"
+        message = f"{about} has the wrong sign, and makes the weights grow{size}"
+        yield Finding("WD306", "error", (), message, "subtract it: w - lr·λ·w, or add λ·w to the gradient")
+    elif factor is None and aside and seen.rate == 0:
+        message = f"{about} changes the step, and pulls no weight toward 0"
+        yield Finding("WD306", "error", (), message, "let it act on the weights")
+    elif not 1.2 < doubled < 3:
+        message = f"{about} is not in proportion: twice the strength takes {doubled:.3g} times as much"
+        yield Finding("WD306", "warning", (), message, "multiply by the strength once")
+    elif factor is not None and abs(factor - 1) > 0.02:
+        if decision.form in ("coupled", "sign-normalised"):
+            does = f"adds {factor:.3g}·λw to the gradient, and L2 adds λw"
+        else:
+            unit = "λ" if abs(seen.faster.taken / plain.taken - 1) < 0.02 else "lr·λ"
+            does = f"takes {factor:.3g}·{unit} of a weight, and the documented forms take {unit}"
+        fix = "mend it, or choose strengths for this optimizer alone"
+        yield Finding("WD306", "warning", (), f"{about} {does}", fix)
+    if measured.groups:
+        fix = "read each group's own weight_decay in step, or give all groups the same"
+        yield Finding("WD307", "error", (), f"{name} mixes its parameter groups up: {measured.groups}", fix)
+
+
+def _rate(seen: Observations, form: Form, idle: bool, lr: float, strength: float) -> float | None:
     if form == "none" or strength == 0:
         return 0.0
-    return seen.rate if (lr, strength) == usable(lr, strength) else None
+    if (lr, strength) != usable(lr, strength):
+        return None
+    return seen.plain.taken if idle else seen.rate
 
 
 def unknown(name: str, why: str, expected: float | None) -> Probe:

@@ -65,9 +65,9 @@ def shadow(optimizer: optim.Optimizer, group: int) -> Callable[..., Any]:
         twin.param_groups = [
             {
                 **copy.deepcopy(options),
-                **{key: value for key, value in one.items() if key == "params" or key in options},
                 **({"lr": lr} if "lr" in options else {}),
                 **({"weight_decay": weight_decay} if "weight_decay" in options else {}),
+                **{key: value for key, value in one.items() if key == "params" or key in options},
             }
             for one in _flat(given)
         ]

@@ -5,7 +5,7 @@ import math
 import polars as pl
 
 from weightdecay.auditing.record import Audit
-from weightdecay.monitor.explain import RATIO, RESIDUAL
+from weightdecay.monitor.explain import RATIO, RESIDUAL, UNASKED
 from weightdecay.monitor.record import Monitored
 from weightdecay.ridge.explain import LOST
 from weightdecay.ridge.record import RidgePath
@@ -180,9 +180,20 @@ def monitor_doubts(result: Monitored) -> list[str]:
     """What looks wrong or is not known."""
     summary, rows = result.summary(), result.rows
     said = []
-    off = summary.filter(pl.col("ratio").is_finite() & ~pl.col("ratio").is_between(*RATIO))
+    growing = summary.filter(pl.col("ratio").is_finite() & (pl.col("ratio") < 0))
+    if growing.height:
+        said.append(f"{growing.height} 个参数因衰减而变大：符号反了；参见 wd.probe")
+    off = summary.filter(
+        pl.col("ratio").is_finite() & (pl.col("ratio") >= 0) & ~pl.col("ratio").is_between(*RATIO)
+    )
     if off.height:
-        said.append(f"{off.height} 个参数的衰减与应有的不同：跳过的步、谨慎规则，或精度太低（bfloat16）")
+        said.append(
+            f"{off.height} 个参数的衰减与应有的不同：跳过的步、谨慎规则、每隔几步才作用一次的衰减、"
+            "与强度的含义不符的衰减（参见 wd.probe），或精度太低（bfloat16）"
+        )
+    unasked = rows.filter((pl.col("weight_decay") == 0) & (pl.col("applied").abs() > UNASKED))
+    if unasked.height:
+        said.append(f"{unasked['parameter'].n_unique()} 个参数的强度是 0，却在衰减；参见 wd.probe")
     if count := rows.filter(pl.col("intended").is_nan())["parameter"].n_unique():
         said.append(f"{count} 个参数的衰减率无从知道：自适应优化器中的耦合衰减会除以梯度的大小")
     idle = rows.filter((pl.col("weight_decay") > 0) & (pl.col("lr") > 0) & (pl.col("intended") == 0))

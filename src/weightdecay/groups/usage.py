@@ -1,0 +1,247 @@
+"""What a module's forward does with the tensors it holds itself: multiplies, adds, looks up, scales."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from weightdecay.groups.scaling import _MEASURING, _NORMALISING
+from weightdecay.groups.tracing import normalises, replica, traced
+
+# Which argument of a function is for what, by position and by name.
+_LAYER = {1: "matrix", "weight": "matrix", 2: "bias", "bias": "bias"}
+_CONVOLUTION = {1: "convolution", "weight": "convolution", 2: "bias", "bias": "bias"}
+_ARGUMENTS: dict[Any, dict[Any, str]] = {
+    function: places
+    for functions, places in (
+        ((F.linear, F.bilinear), _LAYER),
+        ((F.conv1d, F.conv2d, F.conv3d), _CONVOLUTION),
+        ((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _CONVOLUTION),
+        ((F.embedding, F.embedding_bag), {1: "embedding", "weight": "embedding"}),
+        (
+            (F.layer_norm, torch.layer_norm, F.group_norm, F.rms_norm, torch.rms_norm),
+            {2: "gain", "weight": "gain", 3: "bias", "bias": "bias"},
+        ),
+        ((F.batch_norm, F.instance_norm), {3: "gain", "weight": "gain", 4: "bias", "bias": "bias"}),
+        ((torch.addmm, torch.baddbmm), {0: "added", 1: "matrix", 2: "matrix"}),
+        ((torch.addcmul,), {0: "added", 1: "scale", 2: "scale"}),
+        ((torch.lerp,), {2: "scale"}),
+        ((torch.index_select,), {0: "embedding"}),
+    )
+    for function in functions
+}
+_PRODUCTS = {torch.matmul, operator.matmul, torch.mm, torch.bmm, torch.mv, torch.tensordot, torch.inner}
+_SUMS = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub}
+_TIMES = {operator.mul, operator.imul, operator.truediv, operator.itruediv, torch.mul, torch.div}
+_METHODS = {
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), "matrix"),
+    **dict.fromkeys(("add", "add_", "sub", "sub_"), "added"),
+    **dict.fromkeys(("mul", "mul_", "div", "div_"), "scale"),
+    "index_select": "embedding",
+}
+_CURVED = {"exp", "log", "sigmoid", "tanh", "softplus", "softmax", "log_softmax", "logsigmoid", "sin", "cos"}
+# Only the first argument is a value; the other one lends its type or shape.
+_LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
+_TIMES_NAMES = ("mul", "mul_", "truediv", "div", "div_")
+_KEPT = ("float", "half", "bfloat16", "view", "reshape", "unsqueeze", "squeeze", "contiguous", "getitem")
+_SIZES = {"mean", "var", "std", "norm", "vector_norm", "sum", "amax", "var_mean", "std_mean", "logsumexp"}
+_AROUND_SIZES = {
+    *("sqrt", "pow", "add", "mul", "truediv", "div", "clamp", "clamp_min", "maximum", "max"),
+    *("sub", "to", "type_as", *_KEPT),
+}
+
+
+class Usage:
+    """Looks up what forwards do with bare tensors; a class with the same tensors is traced once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, dict[str, str]] = {}
+
+    def __call__(self, owner: nn.Module, path: str) -> str | None:
+        """The role of the tensor at this path within its owner by its use; None where that is not seen."""
+        key = type(owner), tuple((name, tuple(p.shape)) for name, p in _held(owner))
+        if key not in self._known:
+            self._known[key] = roles_by_use(owner)
+        return self._known[key].get(path)
+
+
+def roles_by_use(owner: nn.Module) -> dict[str, str]:
+    """The roles of a module's own tensors, by path, as far as torch.fx can follow its forward."""
+    if isinstance(owner, torch.jit.ScriptModule) or hasattr(owner, "parametrizations"):
+        return {}  # a parametrised weight is computed when it is asked for
+    root = replica(owner)
+    graph = traced(root, _Shallow)
+    if not isinstance(graph, fx.Graph):
+        return {}
+    own = dict(_held(owner))
+    uses = _uses(graph, root, own)
+    found = {path: _role(uses[path], parameter.ndim) for path, parameter in own.items() if path in uses}
+    return {path: role for path, role in found.items() if role is not None}
+
+
+class _Shallow(fx.Tracer):
+    """Follows one forward and calls what is inside by name."""
+
+    proxy_buffer_attributes = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
+        return True
+
+
+def _held(owner: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """A module's own tensors, those in its lists and dicts of parameters included."""
+    found = [(name, p) for name, p in owner._parameters.items() if p is not None]
+    for child, module in owner._modules.items():
+        if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
+            found += [(f"{child}.{name}", p) for name, p in module._parameters.items() if p is not None]
+    return found
+
+
+def _role(uses: set[str | None], axes: int) -> str | None:
+    """What the uses of one tensor amount to; None where one of them says nothing."""
+    if not uses or None in uses:
+        return None
+    if "gain" in uses:
+        return "normalization"
+    if "curved" in uses:
+        return "other"
+    if "matrix" in uses and axes > 1:
+        return "head" if "embedding" in uses else "matrix"
+    if uses == {"convolution"}:
+        return "convolution"
+    if uses == {"embedding"}:
+        return "embedding" if axes == 2 else "other"
+    if uses <= {"bias", "added"}:
+        return "bias"
+    return "other" if uses <= {"scale", "added"} else None
+
+
+def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, set[str | None]]:
+    """What becomes of each tensor where it meets data; before that, what is made of it stands for it."""
+    found: dict[str, set[str | None]] = {}
+    data: set[fx.Node] = set()
+    made_of: dict[fx.Node, set[tuple[str, bool]]] = {}  # the tensors, and whether they were bent
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            made_of[node] = {(str(node.target), False)} if str(node.target) in own else set()
+        elif node.op == "placeholder":
+            data.add(node)
+        elif node.op == "output" or _measures(node):
+            for path, _ in set().union(*(made_of.get(one, set()) for one in node.all_input_nodes)):
+                if node.op == "output":
+                    found.setdefault(path, set()).add(None)
+        else:
+            inputs = _values(node)
+            if node.op == "call_module" or any(one in data for one in inputs):
+                data.add(node)
+                for one in inputs:
+                    for path, bent in made_of.get(one, ()):
+                        use = _use(node, one, data, root)
+                        found.setdefault(path, set()).add("curved" if bent and use != "bias" else use)
+            else:
+                bent = _name(node) in _CURVED
+                made_of[node] = {(path, bent or was) for one in inputs for path, was in made_of.get(one, ())}
+    return found
+
+
+def _values(node: fx.Node) -> list[fx.Node]:
+    """The inputs that are values, not what lends its shape or type."""
+    if node.op == "call_method" and node.target in _LIKE:
+        return [one for one in node.args[:1] if isinstance(one, fx.Node)]
+    return node.all_input_nodes
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+
+
+def _measures(node: fx.Node) -> bool:
+    """Asks for a shape or a type."""
+    if node.op == "call_method":
+        return node.target in _MEASURING
+    return node.target is getattr and node.args[1] in _MEASURING
+
+
+def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> str | None:
+    """What a node that has data does with a tensor."""
+    places = [i for i, given in enumerate(node.args) if given is one]
+    places += [name for name, given in node.kwargs.items() if given is one]
+    if node.op == "call_method":
+        use = _METHODS.get(str(node.target))
+    elif node.op != "call_function":
+        return None
+    elif node.target in _ARGUMENTS:
+        known = {_ARGUMENTS[node.target].get(place) for place in places}
+        return known.pop() if len(known) == 1 else None
+    elif node.target is torch.einsum:
+        return _summed(node, one)
+    elif node.target is operator.getitem:
+        return "embedding" if node.args[0] is one else None
+    else:
+        use = (
+            "matrix"
+            if node.target in _PRODUCTS
+            else "added"
+            if node.target in _SUMS
+            else "scale"
+            if node.target in _TIMES
+            else None
+        )
+    others = [other for other in node.all_input_nodes if other is not one and other in data]
+    if use == "scale" and others and all(_normalised(other, data, root) for other in others):
+        return "gain"
+    if use == "scale" and any(_normalised(user, data, root) for user in node.users):
+        return "gain"  # a·(x - mean)/deviation, from left to right
+    return use
+
+
+def _summed(node: fx.Node, one: fx.Node) -> str | None:
+    """Whether torch.einsum sums over an axis of a tensor and of another one, or only multiplies."""
+    equation, *operands = node.args
+    if not isinstance(equation, str) or "->" not in equation or "..." in equation.split("->")[1][1:-1]:
+        return "matrix"
+    inputs, output = equation.replace(" ", "").split("->")
+    parts = inputs.split(",")
+    if len(parts) != len(operands):
+        return None
+    mine = {axis for part, given in zip(parts, operands, strict=True) if given is one for axis in part}
+    others = {axis for part, given in zip(parts, operands, strict=True) if given is not one for axis in part}
+    return "matrix" if (mine & others) - set(output) - {"."} else "scale"
+
+
+def _normalised(node: fx.Node, data: set[fx.Node], root: nn.Module) -> bool:
+    """Whether a value was divided by its own size; constants and other tensors may have scaled it since."""
+    name, inputs = _name(node), [one for one in _values(node) if one in data]
+    if node.op == "call_module":
+        return normalises(root.get_submodule(str(node.target)))
+    if node.op == "call_function" and node.target in _NORMALISING:
+        return True
+    if name in ("truediv", "div", "div_") and _size(node.all_input_nodes[-1]):
+        return True
+    if name in ("mul", "mul_") and any(map(_inverse, inputs)):
+        return True
+    kept = name in (*_TIMES_NAMES, *_LIKE, *_KEPT)
+    return kept and len(inputs) == 1 and _normalised(inputs[0], data, root)
+
+
+def _inverse(node: fx.Node) -> bool:
+    """One over the size of something."""
+    name, inputs = _name(node), node.all_input_nodes
+    if name in _KEPT or name in _LIKE:
+        return bool(inputs) and _inverse(inputs[0])
+    power = node.args[1] if name == "pow" and len(node.args) > 1 else None
+    negative = isinstance(power, (int, float)) and power < 0
+    over = name in ("truediv", "div") and node.args[:1] not in [(one,) for one in inputs]
+    return (name in ("rsqrt", "reciprocal") or negative or over) and any(map(_size, inputs))
+
+
+def _size(node: fx.Node, depth: int = 8) -> bool:
+    """The size of something: a mean square and its root, a deviation, a norm."""
+    if node.op not in ("call_function", "call_method") or depth == 0:
+        return False
+    if _name(node) in _SIZES:
+        return True
+    return _name(node) in _AROUND_SIZES and any(_size(one, depth - 1) for one in node.all_input_nodes)
