@@ -107,7 +107,31 @@ def spread(X, w):
 
 
 def solve(X, y, alpha, w, f, intercept="free", standardize=False):
-    """Coefficients (p, t), intercepts (t,) and the trace of the hat matrix, by augmented least squares."""
+    """Coefficients (p, t) and intercepts (t,) by augmented least squares."""
+    A, B, kept, scale, mean, y_mean = augmented(X, y, alpha, w, f, intercept, standardize)
+    size = np.linalg.norm(A, axis=0)
+    size[size == 0] = 1
+    found = np.linalg.lstsq(A / size, B)[0] / size[:, None]
+    b, b0 = np.zeros((X.shape[1], y.shape[1])), y_mean
+    if intercept == "penalized":
+        found, b0 = found[:-1], found[-1]
+    b[kept] = found / scale[:, None]
+    return b, b0 - mean @ found
+
+
+def degrees(X, alpha, w, f, intercept="free", standardize=False):
+    """The trace of the hat matrix."""
+    A = augmented(X, np.zeros((len(X), 1)), alpha, w, f, intercept, standardize)[0]
+    if A.shape[1] == 0:
+        return float(intercept == "free")
+    size = np.linalg.norm(A, axis=0)
+    U, d, _ = np.linalg.svd(A / np.where(size > 0, size, 1), full_matrices=False)
+    U = U[: len(X), d > len(A) * np.finfo(float).eps * d.max()]
+    return (U**2).sum() + (intercept == "free")
+
+
+def augmented(X, y, alpha, w, f, intercept, standardize):
+    """[√w Z; √(αf)] and [√w y; 0], which columns are in Z, their scales, and the means taken out."""
     sd = spread(X, w)
     kept = sd > 0 if standardize or intercept == "free" else np.ones(len(sd), bool)
     scale = sd[kept] if standardize else np.ones(kept.sum())
@@ -119,17 +143,7 @@ def solve(X, y, alpha, w, f, intercept="free", standardize=False):
         Z, g = np.column_stack([Z, np.ones(len(Z))]), np.append(g, 1.0)
     A = np.concatenate([np.sqrt(w)[:, None] * Z, np.diag(np.sqrt(alpha * g))])
     B = np.concatenate([np.sqrt(w)[:, None] * (y - y_mean), np.zeros((len(g), y.shape[1]))])
-    size = np.linalg.norm(A, axis=0)
-    size[size == 0] = 1
-    found = np.linalg.lstsq(A / size, B)[0] / size[:, None]
-    Q = np.linalg.svd(A / size, full_matrices=False)
-    U = Q[0][:, Q[1] > len(A) * np.finfo(float).eps * Q[1].max()] if len(g) else Q[0]
-    dof = (U[: len(Z)] ** 2).sum() + (intercept == "free")
-    b, b0 = np.zeros((X.shape[1], y.shape[1])), y_mean
-    if intercept == "penalized":
-        found, b0 = found[:-1], found[-1]
-    b[kept] = found / scale[:, None]
-    return b, b0 - mean @ found, dof
+    return A, B, kept, scale, mean, y_mean
 
 
 def determined(X, w, f, train, intercept):
@@ -196,11 +210,11 @@ def expected(case: Case) -> Expected:
     variance = np.where(varies, w @ (y - w @ y / w.sum()) ** 2 / w.sum(), 0)
     n, (L, t) = len(X), (len(case.alphas), y.shape[1])
     options = {"intercept": intercept, "standardize": standardize}
-    all_rows = [solve(X, y, alpha, w, f, **options) for alpha in case.alphas]
-    dof = np.array([found[2] for found in all_rows])
+    dof = np.array([degrees(X, alpha, w, f, **options) for alpha in case.alphas])
     scores, errors = np.zeros((L, t)), np.zeros((L, t))
     if is_text(case.cv, "gcv"):
-        rss = np.stack([w @ (y - X @ b - b0) ** 2 for b, b0, _ in all_rows])
+        all_rows = [solve(X, y, alpha, w, f, **options) for alpha in case.alphas]
+        rss = np.stack([w @ (y - X @ b - b0) ** 2 for b, b0 in all_rows])
         scores = rss / n / (1 - dof[:, None] / n) ** 2
         errors = scores * np.sqrt(2 / n)
     elif pairs is not None:
@@ -210,7 +224,7 @@ def expected(case: Case) -> Expected:
         q = np.zeros((len(pairs), L, t))
         for k, (train, test) in enumerate(pairs):
             for a, alpha in enumerate(case.alphas):
-                b, b0, _ = solve(X[train], y[train], alpha, w[train], f, **options)
+                b, b0 = solve(X[train], y[train], alpha, w[train], f, **options)
                 q[k, a] = w[test] @ (y[test] - X[test] @ b - b0) ** 2
         mass = np.array([w[test].sum() for _, test in pairs])
         scores = q.sum(0) / mass.sum()
@@ -222,9 +236,9 @@ def expected(case: Case) -> Expected:
         if case.options.get("shared"):
             one = (each[:, :, varies] / variance[varies]).mean(2)
             errors = deviation(one)[:, None] / K**0.5 if K > 1 else errors[:, :1]
-    scores[:, ~varies] = 0
+    scores[:, ~varies & (intercept == "free")] = 0
     if errors.shape[1] == t:
-        errors[:, ~varies] = 0
+        errors[:, ~varies & (intercept == "free")] = 0
     if case.options.get("shared") and not is_text(case.cv, "evidence"):
         scores = (scores[:, varies] / variance[varies]).mean(1, keepdims=True)
     return Expected(scores, errors, dof, w, f, rows, pairs, variance)
@@ -394,7 +408,7 @@ def _solutions(case, path, right, X, y, single) -> str | None:
         b, b0 = path.coef(lam).reshape(X.shape[1], -1).numpy(), path.intercept(lam).reshape(-1).numpy()
         for k, alpha in enumerate(alphas):
             one = y[:, k : k + 1]
-            c, c0, _ = solve(X, one, alpha, right.w, right.f, **options)
+            c, c0 = solve(X, one, alpha, right.w, right.f, **options)
             size = np.abs(X).max() * np.abs(c).sum() + np.abs(c0).max() + np.abs(one).max()
             off = np.abs(X @ b[:, k] + b0[k] - X @ c[:, 0] - c0[0]).max()
             if not off <= loose * size:
@@ -413,7 +427,7 @@ def _solutions(case, path, right, X, y, single) -> str | None:
             once = np.unique(test)
             count[once] += 1
             for k, alpha in enumerate(alphas):
-                c, c0, _ = solve(Z[train], y[train, k : k + 1], alpha, right.w[train], right.f, **scaled)
+                c, c0 = solve(Z[train], y[train, k : k + 1], alpha, right.w[train], right.f, **scaled)
                 total[once, k] += (Z[once] @ c + c0)[:, 0]
         seen = count > 0
         if not (np.isnan(mine[~seen]).all() and np.isfinite(mine[seen]).all()):

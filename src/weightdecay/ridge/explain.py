@@ -75,7 +75,7 @@ def doubts(
     found = []
     constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
     if constant:
-        found.append(f"a target is constant{_of(constant, path, all_of_them=True)}: its coefficients are 0")
+        found.append(f"a target is constant{_of(constant, path, all_of_them=True)}: there is nothing to predict")
     varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
     flat = [k for k, choice in varying if choice.flat]
     if flat and len(path.lambdas) > 1:

@@ -219,7 +219,7 @@ def _record(
         scores=squeezed(curve.mean),
         errors=squeezed(curve.error),
         fold_scores=None if curve.folds is None else squeezed(curve.folds),
-        precision=curve.precision.cpu(),
+        precision=torch.where(curve.precision < 1, curve.precision, torch.inf).cpu(),
         best=chosen([choice.best for choice in choices]),
         one_se=chosen([choice.one_se for choice in choices]),
         edge=edges[0] if edges else None,

@@ -188,7 +188,7 @@ class Tall:
             [part.ss + part.weight * (part.y_mean - self.all.y_mean) ** 2 for part in self.parts]
         ).sum(0)
         precision = trust.of_fits(self.bases, alphas, scale, errors, self._eps, self._null) + 4 * lost
-        return folds_curve([s.clamp_min(0) for s in sums], weights, precision.clamp(max=1))
+        return folds_curve([s.clamp_min(0) for s in sums], weights, trust.with_squares(precision))
 
     def _loo(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, n = self.whole, self.n
@@ -210,14 +210,15 @@ class Tall:
             found.sums, len(grid.pivots) < len(alphas)
         )
         unit = n**0.5 / self.all.weight
-        return Curve(mean, found.spread * unit, None, precision.clamp(max=1), lambda: found.joint * unit)
+        precision = trust.with_squares(precision)
+        return Curve(mean, found.spread * unit, None, precision, lambda: found.joint * unit)
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
         share = 1 - self._dof(alphas) / n
         mean = rss / n / share[:, None] ** 2
         precision = trust.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
-        found = gcv_curve(mean, n, (precision + 4 * self._eps / share).clamp(max=1))
+        found = gcv_curve(mean, n, trust.with_squares(precision + 4 * self._eps / share))
         return found if self.rows is None else replace(found, joint=partial(self._joint, alphas, share))
 
     def _joint(self, alphas: Tensor, share: Tensor) -> Tensor:

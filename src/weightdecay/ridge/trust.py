@@ -67,6 +67,11 @@ def of_criterion(
     return own + of_fits([fit], alphas, fit.ss, squares, eps, null)
 
 
+def with_squares(precision: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+    """Of a square whose root has this relative error: it counts twice, and squared where it is not small."""
+    return precision + precision**2
+
+
 def of_spread(fit: Basis, alphas: Float64[Tensor, " L"], eps: float, null: float) -> Float64[Tensor, " L"]:
     """Absolute error of Σ log(1 + s/α)."""
     s = fit.s[: fit.rank, None]
