@@ -134,7 +134,9 @@ def augmented(X, y, alpha, w, f, intercept, standardize):
     """[√w Z; √(αf)] and [√w y; 0], which columns are in Z, their scales, and the means taken out."""
     sd = spread(X, w)
     kept = sd > 0 if standardize or intercept == "free" else np.ones(len(sd), bool)
-    scale = sd[kept] if standardize else np.ones(kept.sum())
+    if intercept != "free":  # a column without a penalty needs no scale
+        kept = kept | (f == 0)
+    scale = np.where(sd > 0, sd, 1)[kept] if standardize else np.ones(kept.sum())
     Z, g = X[:, kept] / scale, f[kept]
     mean = w @ Z / w.sum() if intercept == "free" else np.zeros(Z.shape[1])
     y_mean = w @ y / w.sum() if intercept == "free" else np.zeros(y.shape[1])

@@ -108,7 +108,10 @@ def test_data_that_cannot_be_used(name):
 
 OPTIONS = {
     "cv='x'": ({"cv": "x"}, "no such criterion"),
-    "cv=None": ({"cv": None}, "not a way to hold rows out"),
+    "cv=5.0": ({"cv": 5.0}, "not a way to hold rows out"),
+    "ragged rows": ({"cv": [([[0], [1, 2]], [3])]}, "training rows are not row numbers"),
+    "rows in words": ({"cv": [(["a"], [3])]}, "training rows are not row numbers"),
+    "a table of rows": ({"cv": [([[0, 1]], [3])]}, "training rows are not row numbers"),
     "cv=1": ({"cv": 1}, "too few folds"),
     "more folds than rows": ({"cv": 41}, "fewer rows than folds: cv = 41"),
     "folds of another length": ({"cv": np.arange(39) % 3}, "not a fold for each row: cv = 39"),

@@ -57,6 +57,27 @@ def test_splitters_that_partition_are_folds_and_others_are_pairs():
     assert splits(masks, 4).scheme[0][1].tolist() == [1]
 
 
+def test_pairs_are_folds_only_where_each_row_is_held_out_once_by_all_others():
+    """Their lengths may add up to n by a row that is named twice and one that is not named."""
+    every = np.arange(6)
+    halves = [(every[:3], every[3:]), (every[3:], every[:3])]
+    assert isinstance(splits(halves, 6).scheme, torch.Tensor)
+    for train, test in (
+        ([0, 0, 1], [3, 4, 5]),
+        ([0, 1, 2], [3, 4, 4]),
+        ([1, 1], [2, 3, 4, 5]),
+        ([0, 1], [3, 4]),
+    ):
+        for pairs in ([(train, test), halves[1]], [halves[1], (train, test)]):
+            scheme = splits(pairs, 6).scheme
+            assert isinstance(scheme, list)
+            place = 0 if pairs[0][0] is train else 1
+            assert [side.tolist() for side in scheme[place]] == [train, test]
+    one_by_one = [(np.delete(every, i), [i]) for i in every]
+    assert splits(one_by_one, 6).scheme == "loo"
+    assert isinstance(splits([*one_by_one[:5], ([0, 0, 1, 2, 3], [5])], 6).scheme, list)
+
+
 @pytest.mark.parametrize(
     ("cv", "options", "part"),
     [

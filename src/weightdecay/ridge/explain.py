@@ -50,12 +50,15 @@ def facts(path: "RidgePath") -> list[str]:
 
 def constant_columns_said(path: "RidgePath") -> list[str]:
     """Which columns do not vary, in one sentence or none."""
-    kept = path.settings.get("intercept", "free") != "free" and not path.settings.get("standardize")
-    if not path.still or kept:  # without an intercept of its own, a constant column is one
+    still, factors = path.still, path.settings.get("penalty_factors")
+    if path.settings.get("intercept", "free") != "free":  # a constant column may serve as an intercept
+        scaled = bool(path.settings.get("standardize"))
+        still = [j for j in still if scaled and not (factors and factors[j] == 0)]
+    if not still:
         return []
-    names = [path.features[j] if path.features else f"column {j}" for j in path.still[:5]]
-    some = ", ".join(names) + (", …" if len(path.still) > 5 else "")
-    return [f"columns that do not vary have the coefficient 0: {some} ({len(path.still)} in all)"]
+    names = [path.features[j] if path.features else f"column {j}" for j in still[:5]]
+    some = ", ".join(names) + (", …" if len(still) > 5 else "")
+    return [f"columns that do not vary have the coefficient 0: {some} ({len(still)} in all)"]
 
 
 def doubts(
@@ -75,7 +78,9 @@ def doubts(
     found = []
     constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
     if constant:
-        found.append(f"a target is constant{_of(constant, path, all_of_them=True)}: there is nothing to predict")
+        found.append(
+            f"a target is constant{_of(constant, path, all_of_them=True)}: there is nothing to predict"
+        )
     varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
     flat = [k for k, choice in varying if choice.flat]
     if flat and len(path.lambdas) > 1:

@@ -171,7 +171,11 @@ def _judged(found: _Found, job: Job, final: bool = True) -> list[Judged]:
     mean, error, varies = curve.mean.cpu(), curve.error.cpu(), scale > 0
     doubt = curve.precision.cpu()[:, None] * mean.abs()
     if job.shared and job.cv == "evidence":
-        mean, error, doubt = mean.sum(1, keepdim=True), error[:, :1], doubt.sum(1, keepdim=True)
+        mean, error, doubt = (
+            mean[:, varies].sum(1, keepdim=True),
+            error[:, :1],
+            doubt[:, varies].sum(1, keepdim=True),
+        )
     elif job.shared:
         error = _shared_error(curve, scale)[:, None] if final else error[:, :1]
         mean, doubt = ((values / scale)[:, varies].mean(1, keepdim=True) for values in (mean, doubt))

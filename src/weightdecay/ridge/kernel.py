@@ -67,6 +67,7 @@ def decompose(rows: Kernel) -> Rows:
     K = rows.K.addmm(Q, B.mT, alpha=-1).addmm_(B, Q.mT, alpha=-1)
     s, U = eigh(K)
     s, U = s[: n - q].flip(0), U[:, : n - q].flip(1)
+    s = torch.where(trace > 0, s, 0)  # not the rounding of what was raised
     y = project(Q, rows.y)
     return Rows(floor_to_zero(s, n), U, y, matmul(U.mT, y), Q, rows.root)
 

@@ -130,7 +130,9 @@ class Sums:
         self.x_shift = (first[0] + (first - first[0]).mean(0)).to(self.dtype)
         self.y_shift = y[0] + (y[:1024] - y[0]).mean(0)  # exact for a constant
         size = (y[:1024] - self.y_shift).abs().amax(0)
-        self.y_unit = torch.where(size > 0, size, 1).log2().floor().exp2()  # products in float32 stay in range
+        self.y_unit = (
+            torch.where(size > 0, size, 1).log2().floor().exp2()
+        )  # products in float32 stay in range
         self.raw = torch.zeros(side, side, dtype=torch.float64, device=self.device)
         self.cross = torch.zeros(self.p, self.t, dtype=torch.float64, device=self.device)
         self.y_sum = torch.zeros(self.t, dtype=torch.float64, device=self.device)

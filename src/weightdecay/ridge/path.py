@@ -49,13 +49,14 @@ def ridge_path(
     """The whole path of ridge regression, judged: which λ is best, and the models for all of them.
 
     Args:
-        X: inputs (n, p): tensor, array, or a pandas or polars DataFrame. Or a .csv or .parquet file or a
+        X: inputs (n, p): tensor, array, a pandas or polars DataFrame, or a LazyFrame, which is collected. Or a .csv or .parquet file or a
             folder of such shards, which is read in blocks; then y, `drop` and `sample_weight` name columns.
         y: target (n,), or targets (n, t).
         lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
             half a decade on both sides, or is at a true edge.
         cv: a number of folds, "loo", "gcv", "evidence", an object with scikit-learn's `split`, or pairs
-            (training rows, test rows), or a fold for each row (n,).
+            (training rows, test rows), or a fold for each row (n,). As many folds as rows are leave-one-out;
+            a row counts as often as a pair names it; None is 5.
         unit: the convention of λ, a name of `wd.conventions()`.
         seed: shuffles the folds.
         groups: a label for each row (n,): rows of one label are held out together.
@@ -70,6 +71,7 @@ def ridge_path(
             `distributed.Client` those of a scheduler; with TLS a client that has certificates.
         on_progress: called with the rows of a file that are read, and how many there are or None.
         shared: choose one λ for all targets, by the mean of their scores in units of each one's variance.
+            A constant target takes no part in it, and has coefficients of 0.
 
     Equation: min over (b, b0) of  Σ_i w_i (y_i − b0 − x_i·b)² + α Σ_j f_j b_j².
 

@@ -45,7 +45,8 @@ class RidgePath:
         errors: their standard errors; for the evidence 1.
         fold_scores: each fold's mean squared error (K, L) or (K, L, t); None without folds.
         precision: estimated relative error of the scores, not smaller than the true one (L,).
-        best: λ of the least score; one each (t,) for several targets, unless one is shared.
+        best: λ of the least score, the strongest of those within their own precision of it; one each (t,)
+            for several targets, unless one is shared.
         one_se: the strongest λ whose score is within one standard error of the least.
         edge: "low" or "high" where the least score is at an end of the grid, which was not to be moved.
         flat: whether one standard error tells no λ of the grid from the best, for some target.
