@@ -67,7 +67,7 @@ def least(scores: Float[Tensor, " L"], doubt: Float[Tensor, " L"] | None = None)
     (0, 1)
     """
     scores = scores.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
-    doubt = torch.zeros_like(scores) if doubt is None else doubt.double().nan_to_num(0)  # ∞ as the largest number
+    doubt = torch.zeros_like(scores) if doubt is None else doubt.double().nan_to_num(0)
     return int((scores - doubt <= (scores + doubt).min()).nonzero()[-1])
 
 

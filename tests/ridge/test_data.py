@@ -87,7 +87,7 @@ DATA = {
     "another length": (X, y[:7], "not a target for each row: y = shape (7,); X has 40 rows"),
     "three axes of targets": (X, y[:, None, None], "not a target for each row"),
     "constant": (X, np.ones(40), "the target is constant: y = 1.0"),
-    "constant, named": (X, pl.DataFrame({"a": y, "b": y * 0 + 3}), "constant: b = 3.0"),
+    "constant, named": (X, pl.DataFrame({"a": y * 0 + 3, "b": y * 0 + 4}), "constant: a = 3.0"),
     "two of a name": (pd.DataFrame(X[:, :2], columns=["a", "a"]), y, "one name: X = 'a'"),
     "complex": (X + 1j, y, "complex values are not supported: X = complex128"),
     "complex tensor": (torch.tensor(X + 1j), y, "complex values are not supported"),
