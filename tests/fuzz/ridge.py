@@ -106,6 +106,13 @@ def spread(X, w):
     return np.where(sd <= 16 * np.finfo(float).eps * np.abs(mean), 0, sd)
 
 
+def scaled_once(X, w, f, intercept):
+    """Columns divided by their standard deviations over all rows, as leave-one-out takes them."""
+    sd = spread(X, w)
+    kept = (sd == 0) & (f == 0) & (intercept != "free")  # it may serve as an intercept
+    return X / np.where(kept, 1, np.where(sd > 0, sd, np.inf))
+
+
 def solve(X, y, alpha, w, f, intercept="free", standardize=False):
     """Coefficients (p, t) and intercepts (t,) by augmented least squares."""
     A, B, kept, scale, mean, y_mean = augmented(X, y, alpha, w, f, intercept, standardize)
@@ -221,8 +228,7 @@ def expected(case: Case) -> Expected:
         errors = scores * np.sqrt(2 / n)
     elif pairs is not None:
         if is_text(case.cv, "loo") and standardize:  # the scales are those of all rows
-            sd = spread(X, w)
-            X, options["standardize"] = X / np.where(sd > 0, sd, np.inf), False
+            X, options["standardize"] = scaled_once(X, w, f, intercept), False
         q = np.zeros((len(pairs), L, t))
         for k, (train, test) in enumerate(pairs):
             for a, alpha in enumerate(case.alphas):
@@ -422,8 +428,8 @@ def _solutions(case, path, right, X, y, single) -> str | None:
             mine = mine[right.rows]
         Z, scaled = X, dict(options)
         if is_text(case.cv, "loo") and options.get("standardize"):
-            sd = spread(X, right.w)
-            Z, scaled["standardize"] = X / np.where(sd > 0, sd, np.inf), False
+            intercept = options.get("intercept", "free")
+            Z, scaled["standardize"] = scaled_once(X, right.w, right.f, intercept), False
         total, count = np.zeros_like(y), np.zeros(len(y))
         for train, test in right.pairs:
             once = np.unique(test)

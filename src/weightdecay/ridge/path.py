@@ -49,8 +49,8 @@ def ridge_path(
     """The whole path of ridge regression, judged: which λ is best, and the models for all of them.
 
     Args:
-        X: inputs (n, p): tensor, array, a pandas or polars DataFrame, or a LazyFrame, which is collected. Or a
-            .csv or .parquet file or a folder of such shards, which is read in blocks; then y, `drop` and
+        X: inputs (n, p): tensor, array, a pandas or polars DataFrame, or a LazyFrame, which is collected; or
+            a .csv or .parquet file or a folder of such shards, which is read in blocks; then y, `drop` and
             `sample_weight` name columns.
         y: target (n,), or targets (n, t).
         lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
