@@ -44,12 +44,14 @@ from weightdecay.sweeps.vectorised import measured
 # Numbers in the inputs, of which every seed has its own copy.
 _MOST = 2**24
 # Operations that make polynomials of what they are given, and those of their gradients.
-_POLYNOMIAL = frozenset(
-    "add addmm alias as_strided baddbmm bmm clone contiguous copy detach div dot empty_like expand fill "
-    "full_like linear matmul mean mm mse_loss mse_loss_backward mul mv neg new_empty new_empty_strided "
-    "new_zeros ones_like permute pow reshape rsub select select_backward slice slice_backward square "
-    "squeeze sub sum t transpose unsafe_view unsqueeze vdot view zeros zeros_like".split()
-)
+_POLYNOMIAL = {
+    *("add", "addmm", "baddbmm", "bmm", "div", "dot", "linear", "matmul", "mean", "mm", "mse_loss"),
+    *("mse_loss_backward", "mul", "mv", "neg", "pow", "rsub", "square", "sub", "sum", "vdot"),
+    *("alias", "as_strided", "clone", "contiguous", "copy", "detach", "empty_like", "expand", "fill"),
+    *("full_like", "new_empty", "new_empty_strided", "new_zeros", "ones_like", "permute", "reshape"),
+    *("select", "select_backward", "slice", "slice_backward", "squeeze", "t", "transpose", "unsafe_view"),
+    *("unsqueeze", "view", "zeros", "zeros_like"),
+}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor, nn, optim
 from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.alone import Alone, train_alone
 from weightdecay.sweeps.decay import AXES, apply_to_copies
+from weightdecay.sweeps.looks import told
 from weightdecay.sweeps.records import Chunk, ChunkResult
 from weightdecay.sweeps.seeds import doubles, made
 from weightdecay.sweeps.settings import Settings, optimizer_of, settings_of
@@ -48,6 +49,16 @@ def linear_is_right(task: Task, seeds: tuple[int, ...]) -> bool:
         if not _same_ends(found, wanted):
             return False
     return True
+
+
+def try_alone(task: Task, seed: int) -> None:
+    """A few steps by the plain loop.
+
+    Raises:
+        InputError: they fail.
+    """
+    chunk = Chunk(next(iter(task.rules)), task.lrs and task.lrs[0], (0.0,), "weight_decay", (seed,))
+    train_alone(_short(settings_of(task, chunk)))
 
 
 def _same_ends(found: ChunkResult, wanted: ChunkResult) -> bool:
@@ -225,7 +236,8 @@ def _training(settings: Settings) -> str | None:
     for copy in settings.chunk.copies:
         alone.append(Alone(settings, copy))
         for epoch in range(task.epochs):
-            alone[-1].train_epoch(epoch)
+            with told(epoch + 1):
+                alone[-1].train_epoch(epoch)
     return _other_losses(together, alone) or _other_gradients(together, alone) or _unmoved(together, alone)
 
 
