@@ -10,7 +10,7 @@ from torch import nn, optim
 from torch.nn.utils import parametrize
 
 import weightdecay as wd
-from weightdecay.sweeps import linear, squared
+from weightdecay.sweeps import course, linear, plan, squared
 
 DOUBLE = torch.float64
 DRAWN = torch.Generator().manual_seed(3)
@@ -333,6 +333,31 @@ def test_sizes_at_which_the_linear_route_changes(monkeypatch):
             more = {"chunk": chunk, "strengths": [0.01, 0.1, 0.3, 1.0]}
             found = agrees(lambda p=p: nn.Linear(p, 1).to(DOUBLE), train, test, **more)
             assert found.method.startswith("linear" if most > 20 else "vectorised")
+
+
+def normed():
+    return nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1)).to(DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "memory", "count"), [(None, None, 1), (1, None, 8), (3, None, 4), (None, 1, 8), (None, 60_000, 2)]
+)
+def test_sizes_at_which_chunks_change(monkeypatch, chunk, memory, count):
+    """Chunks as the user says, and as memory allows, give the same numbers."""
+    if memory is not None:
+        monkeypatch.setattr(plan, "available", lambda device: memory)
+    chunks = []
+    monkeypatch.setattr(course, "results", noting(course.results, chunks))
+    agrees(normed, TRAIN, TEST, strengths=[0.01, 0.1, 1.0], chunk=chunk, batch_size=4)
+    assert len(chunks) == count
+
+
+def noting(results, chunks):
+    def noted(job, several, *more):
+        chunks.extend(several)
+        return results(job, several, *more)
+
+    return noted
 
 
 def agrees(

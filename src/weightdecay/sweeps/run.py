@@ -70,7 +70,8 @@ def sweep(
         make_model: returns a new model, drawing its initialisation from torch's global generator.
         train: tensors (X, y) or (X1, X2, y), a Dataset, or a DataLoader; held in memory.
         test: the data that strengths are judged on, in the same form.
-        loss: (output, target) -> the mean loss of a batch.
+        loss: (output, target) -> the mean loss of a batch, a function of these two alone. `train_loss` is
+            Σ m·loss / n over an epoch's batches of m of the n examples.
         optimizer: parameters -> optimizer without decay, say partial(torch.optim.AdamW, lr=1e-3,
             weight_decay=0); called with lr= where `lr` is given.
         rule: a decay rule such as `Decoupled`, or a function of the strength; a list or a mapping by name of
@@ -80,7 +81,8 @@ def sweep(
         epochs: passes over the training data.
         batch_size: examples of a step; by default a DataLoader's own, else 128 or all there are.
         metrics: name -> (output, target) -> number, over all test data.
-        schedule: step sizes over the run, as in `wd.lifetime`, or optimizer -> torch scheduler.
+        schedule: step sizes over the run, as in `wd.lifetime`, or optimizer -> torch scheduler, which is
+            stepped after every step.
         clip: the largest norm of a training's gradient.
         on: which parameters decay, as in `wd.attach`.
         every: look at the test data after every so many epochs, and at the end.
