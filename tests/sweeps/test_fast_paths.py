@@ -340,7 +340,8 @@ def normed():
 
 
 @pytest.mark.parametrize(
-    ("chunk", "memory", "count"), [(None, None, 1), (1, None, 8), (3, None, 4), (None, 1, 8), (None, 60_000, 2)]
+    ("chunk", "memory", "count"),
+    [(None, None, 1), (1, None, 8), (3, None, 4), (None, 1, 8), (None, 60_000, 2)],
 )
 def test_sizes_at_which_chunks_change(monkeypatch, chunk, memory, count):
     """Chunks as the user says, and as memory allows, give the same numbers."""
