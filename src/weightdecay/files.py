@@ -82,11 +82,11 @@ def writable_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that has a null in it
         raise InputError(
             "the output folder cannot be written",
-            str(path),
-            error.strerror or error,
+            repr(str(path))[1:-1],
+            getattr(error, "strerror", None) or error,
             "choose another with --out",
         ) from error
     return path

@@ -107,7 +107,7 @@ def interrupted():
             raise KeyboardInterrupt
 
     made = {"loss": F.mse_loss, "optimizer": partial(optim.SGD, lr=0.01), "epochs": 6, "widen": 0}
-    given = lambda: nn.Sequential(nn.Linear(5, 1)), _table(40), _table(30, seed=6)  # noqa: E731
+    given = lambda: nn.Sequential(nn.Linear(5, 1)), _table(40), _table(30, seed=6)
     made |= {"strengths": torch.logspace(-3, 0, 38), "seeds": 2, "checkpoint_seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         try:

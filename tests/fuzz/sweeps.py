@@ -113,7 +113,7 @@ OPTIMIZERS = {
     "RAdam": partial(optim.RAdam, lr=0.01),
     "Adamax": partial(optim.Adamax, lr=0.01),
     "Adagrad": partial(optim.Adagrad, lr=0.05),
-    "Adadelta": partial(optim.Adadelta, lr=0.5),
+    "Adadelta": partial(optim.Adadelta, lr=0.3),
     "RMSprop": partial(optim.RMSprop, lr=0.005),
     "RMSprop centered": partial(optim.RMSprop, lr=0.005, centered=True, momentum=0.5),
     "ASGD": partial(optim.ASGD, lr=0.02),
@@ -200,6 +200,16 @@ def _losses(pick, outputs, dtype, batch):
     return name, kinds[name], kinds is labels
 
 
+def _rule(pick, kind):
+    """A rule that a plain loop has in one way.
+
+    What a hook or a subclass does to gradients, it does to a penalty in them and not to torch's own;
+    Adafactor takes the length of its step from the weights before its own decay.
+    """
+    rule = pick.choice(["Decoupled", "L2"])
+    return {"clipping": "Decoupled", "a subclass": "Decoupled", "Adafactor": "L2"}.get(kind, rule)
+
+
 def drawn(seed: int) -> Case:
     """The case of a seed."""
     pick, case = random.Random(seed), Case()
@@ -237,8 +247,7 @@ def drawn(seed: int) -> Case:
         "test": (X[n:], y[n:]),
         "loss": loss,
         "optimizer": optimizer,
-        # What a hook or a subclass does to gradients, it does to a penalty in them and not to torch's own.
-        "rule": "Decoupled" if kind in ("clipping", "a subclass") else pick.choice(["Decoupled", "L2"]),
+        "rule": _rule(pick, kind),
         "lam": pick.choice([0.01, 0.3, 2.0]),
         "epochs": epochs,
         "batch_size": batch,

@@ -38,9 +38,21 @@ def matrices(model):
 
 
 def train(
-    make_model, data, test, *, loss, optimizer, lam=0.0, seed=0, epochs, batch_size, rule="Decoupled", clip=None,
-    decays=matrices, rates=None,
-):  # fmt: skip
+    make_model,
+    data,
+    test,
+    *,
+    loss,
+    optimizer,
+    lam=0.0,
+    seed=0,
+    epochs,
+    batch_size,
+    rule="Decoupled",
+    clip=None,
+    decays=matrices,
+    rates=None,
+):
     """One training: the user's optimizer, and decay of weights before its step (L2: in the gradient).
 
     rates: the step size at each step, for all groups; None: the optimizer's own.

@@ -24,6 +24,7 @@ from weightdecay.sweeps.training import Method, method_of, train_chunk
 DOUBLE = torch.float64
 TOGETHER = Method("vectorised", "", True, 0)
 ALONE = Method("one by one", "", True, 0)
+LINEAR = Method("linear", "", True, 0)
 
 
 def mlp():
@@ -114,6 +115,7 @@ def stored(checkpoint):
         (task_of(rules={"rule": partial(wd.Toward, ema=0.9)}), (0, 7), TOGETHER),
         (task_of(rules={"rule": wd.Cautious}, optimizer=partial(optim.RMSprop, lr=1e-2)), (0,), TOGETHER),
         (task_of(dropped, schedule="cosine"), (3,), TOGETHER),
+        (regression(), (0, 7), LINEAR),
         (task_of(dropped, rules={"rule": partial(wd.Toward, ema=0.9)}, epochs=2), (0, 7), ALONE),
         (task_of(optimizer=partial(optim.LBFGS, max_iter=3), rules={"rule": wd.L2}, epochs=3), (0,), ALONE),
     ],

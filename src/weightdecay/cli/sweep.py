@@ -246,10 +246,8 @@ def _figures(found: "Sweep", out: Path) -> "list[Path]":
 
 def _progress(progress: "Progress") -> dict[str, Any]:
     best = None if progress.best is None else {"strength": progress.best[0], "score": progress.best[1]}
-    numbers = {
-        name: getattr(progress, name)
-        for name in ("done", "total", "share", "seconds", "running", "epoch", "epochs")
-    }
+    names = ("done", "total", "share", "seconds", "running", "epoch", "epochs")
+    numbers = {name: getattr(progress, name) for name in names}
     return {"event": "progress", **numbers, "best": best}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import weightdecay.hooks as hooks
 from weightdecay.errors import WeightDecayWarning
 from weightdecay.rules import Chain
-from weightdecay.sweeps.looks import loss_of, measured_alone, measures_of, outputs_of, trained_of
+from weightdecay.sweeps.looks import loss_of, measured_alone, measures_of, outputs_of, told, trained_of
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult, Copy, Look
 from weightdecay.sweeps.seeds import made, mixed, order, reseed
@@ -150,7 +150,8 @@ def train_alone(
             one.load(running)
             running = None
         for epoch in range(done - len(finished) * task.epochs, task.epochs):
-            one.train_epoch(epoch)
+            with told(epoch + 1):
+                one.train_epoch(epoch)
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:
                 on_epoch(done, lambda done=done, one=one: Checkpoint(done, *pack([finished, one.state()])))

@@ -131,6 +131,8 @@ def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
     for name, metric in (given or {}).items():
         if not isinstance(name, str):
             raise InputError("a metric's name is not text", "metrics", repr(name), "give, say, 'accuracy'")
+        if not name:
+            raise InputError("a metric without a name", "metrics", repr(name), "give, say, 'accuracy'")
         if not callable(metric):
             raise InputError(
                 "not a function", f"metrics[{name!r}]", repr(metric), "give one of (output, target)"

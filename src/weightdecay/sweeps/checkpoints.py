@@ -38,8 +38,8 @@ class Keeper:
 
     Args:
         folder: where; None for nowhere.
-        seconds: the least time from one checkpoint of a chunk to the next; where writing is slow it is more, so
-            that it takes a twentieth of the time. 0: after every epoch.
+        seconds: the least time from one checkpoint of a chunk to the next; where writing is slow it is more,
+            so that it takes a twentieth of the time. 0: after every epoch.
         last: when the last one was written.
         took: how long that took.
     """

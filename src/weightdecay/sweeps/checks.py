@@ -1,6 +1,6 @@
 """What a model, a loss and metrics have to be before anything is trained; and what a copy of them takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,26 @@ class Seen:
     results: str
 
 
-def check_task(task: Task, seed: int) -> Seen:
-    """Try model, loss and metrics on one batch, twice under one seed.
+def check_task(task: Task, seeds: Sequence[int]) -> Seen:
+    """Try model, loss and metrics on one batch, twice under the first seed.
 
     Raises:
         InputError: the model cannot be made or called; parameters that are not float, or none to train; two
-            runs under one seed differ; the loss is not one number that the parameters decide; a metric fails.
+            runs under one seed differ; a seed has a model of another layout; the loss is not one number
+            that the parameters decide, or has other values for equal arguments; a metric fails.
     """
-    models = [_model(task, seed) for _ in range(2)]
+    seed = seeds[0]
+    models = [made(task, seed) for _ in range(2)]
     check_parameters(models[0])
+    one, two = ({id(p) for p in model.parameters()} for model in models)
+    if not one.isdisjoint(two):
+        what, remedy = (
+            "every call has to return a new model",
+            "make the model in the function, or a deep copy",
+        )
+        raise InputError(what, "make_model", _named(task.make_model), remedy)
+    for other in seeds[1:]:
+        _check_layout(models[0], made(task, other), other)
     again = models[1].state_dict()
     for name, tensor in models[0].state_dict().items():
         if name not in again or not torch.equal(tensor, again[name]):
@@ -51,6 +62,18 @@ def check_task(task: Task, seed: int) -> Seen:
         raise _undetermined("its output differs between two runs", type(models[0]).__name__)
     _try_last_batch(task, models[1].train())
     return one
+
+
+def _check_layout(model: nn.Module, other: nn.Module, seed: int) -> None:
+    """Weights of several seeds are kept together: they have to be of the same shapes."""
+    one, two = (
+        {name: (tuple(x.shape), x.dtype) for name, x in (*each.named_parameters(), *each.named_buffers())}
+        for each in (model, other)
+    )
+    if one != two:
+        name = next(name for name in {**one, **two} if one.get(name) != two.get(name))
+        what = f"the model's layout depends on the seed: {name} is another with seed {seed}"
+        raise InputError(what, "make_model", type(model).__name__, "make models of one layout")
 
 
 def _try_last_batch(task: Task, model: nn.Module) -> None:
@@ -75,10 +98,17 @@ def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
         saved[tensor.data_ptr()] = _bytes([tensor])
         return tensor
 
-    def trained() -> Tensor:
+    def forward_and_back() -> Tensor:
         model.train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            return _loss(task, _output(model, inputs), target)
+            loss = _loss(task, _output(model, inputs), target)
+            trained = [p for p in model.parameters() if p.requires_grad]
+            try:
+                torch.autograd.grad(loss, trained, allow_unused=True)
+            except Exception as error:
+                what = f"the loss has no gradient ({type(error).__name__}: {_line(error)})"
+                raise InputError(what, "loss", _named(task.loss), "mend the model or the loss") from error
+            return loss
 
     def looked() -> Any:
         model.eval()
@@ -94,11 +124,12 @@ def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
             raise InputError(what, "make_model", type(model).__name__, remedy) from error
 
     weights = [*model.parameters(), *model.buffers()]
-    loss, draws = _drawing(task, mixed(seed, "step", 0), trained)
+    loss, draws = _drawing(task, mixed(seed, "step", 0), forward_and_back)
     with torch.no_grad():
         output, draws_too = _drawing(task, mixed(seed, "look", 0), looked)
         target = task.test.target.to(task.device)
         losses = [loss.item(), _loss(task, output, target, decided=False).item()]
+        _check_loss(task, output, target)
         results = [*losses, *(_metric(task, name, output, target) for name in task.metrics)]
     shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
     return Seen(
@@ -121,18 +152,6 @@ def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, b
 def _random_states(task: Task) -> list[Tensor]:
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else states
-
-
-def _model(task: Task, seed: int) -> nn.Module:
-    try:
-        model = made(task, seed)
-    except Exception as error:
-        what = f"the model cannot be made ({type(error).__name__}: {error})"
-        raise InputError(what, "make_model", _named(task.make_model), "mend it") from error
-    if not isinstance(model, nn.Module):
-        what = "make_model has to return a torch.nn.Module"
-        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
-    return model
 
 
 def check_parameters(model: nn.Module) -> None:
@@ -174,6 +193,18 @@ def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tens
             what, "loss", _named(task.loss), "compute it from the output, without detach or item"
         )
     return loss
+
+
+def _check_loss(task: Task, output: Any, target: Tensor) -> None:
+    """Refuse a loss that remembers: it would be another one in each training."""
+    values = []
+    for _ in range(2):
+        reseed(0, task.device)
+        values.append(_loss(task, output, target, decided=False).item())
+    if repr(values[0]) != repr(values[1]):
+        what = "the loss has another value when it is called again"
+        remedy = "make it a function of (output, target) alone, drawing from torch's global generator"
+        raise InputError(what, "loss", _named(task.loss), remedy)
 
 
 def _metric(task: Task, name: str, output: Any, target: Tensor) -> float:

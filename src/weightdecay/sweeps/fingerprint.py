@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.sweeps.checks import check_parameters
-from weightdecay.sweeps.seeds import forked, reseed
+from weightdecay.sweeps.seeds import forked, made
 from weightdecay.sweeps.selection import Goal
 from weightdecay.sweeps.settings import optimizer_of
 from weightdecay.sweeps.strengths import Strengths
@@ -190,15 +190,7 @@ def _is_plain(value: Any) -> bool:
 def _made(task: Task, seed: int) -> dict[str, Any]:
     """The model's layout and the source of every class that is not torch's; the optimizer's options."""
     with forked(task.device):
-        reseed(seed, task.device)
-        try:
-            model = task.make_model()
-        except Exception as error:
-            what = f"the model cannot be made ({type(error).__name__}: {error})"
-            raise InputError(what, "make_model", plain(task.make_model), "give a function") from error
-    if not isinstance(model, nn.Module):
-        what = "make_model has to return a torch.nn.Module"
-        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
+        model = made(task, seed)
     check_parameters(model)
     layout = {name: [list(p.shape), str(p.dtype)] for name, p in model.state_dict().items()}
     classes = {type(module) for module in model.modules()}

@@ -1,7 +1,8 @@
 """Looking at the test data, and what becomes of the looks."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +59,20 @@ def measured_alone(name: str, measure: Callable[..., Any], output: Any, target: 
         if not all(bool(leaf.isfinite().all()) for leaf in floats):
             return math.nan
         raise failed(name, measure, error) from error
+
+
+@contextlib.contextmanager
+def told(epoch: int) -> Iterator[None]:
+    """What the user's model or optimizer raises in an epoch, as an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0][:200]
+        what = f"a training fails ({type(error).__name__}: {line})"
+        remedy = "mend the model or the optimizer; a plain loop shows where"
+        raise InputError(what, "epoch", epoch, remedy) from error
 
 
 def failed(name: str, measure: Callable[..., Any], error: Exception) -> InputError:

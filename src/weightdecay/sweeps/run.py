@@ -70,7 +70,8 @@ def sweep(
         make_model: returns a new model, drawing its initialisation from torch's global generator.
         train: tensors (X, y) or (X1, X2, y), a Dataset, or a DataLoader; held in memory.
         test: the data that strengths are judged on, in the same form.
-        loss: (output, target) -> the mean loss of a batch.
+        loss: (output, target) -> the mean loss of a batch, a function of these two alone. `train_loss` is
+            Σ m·loss / n over an epoch's batches of m of the n examples.
         optimizer: parameters -> optimizer without decay, say partial(torch.optim.AdamW, lr=1e-3,
             weight_decay=0); called with lr= where `lr` is given.
         rule: a decay rule such as `Decoupled`, or a function of the strength; a list or a mapping by name of
@@ -80,7 +81,8 @@ def sweep(
         epochs: passes over the training data.
         batch_size: examples of a step; by default a DataLoader's own, else 128 or all there are.
         metrics: name -> (output, target) -> number, over all test data.
-        schedule: step sizes over the run, as in `wd.lifetime`, or optimizer -> torch scheduler.
+        schedule: step sizes over the run, as in `wd.lifetime`, or optimizer -> torch scheduler, which is
+            stepped after every step.
         clip: the largest norm of a training's gradient.
         on: which parameters decay, as in `wd.attach`.
         every: look at the test data after every so many epochs, and at the end.
@@ -98,8 +100,8 @@ def sweep(
             there are several workers.
         device: where to train; by default where the training data are.
         on_progress: called with a `Progress` after each epoch and each finished chunk.
-        checkpoint_seconds: the least time between two checkpoints of a running chunk, which are taken at the end
-            of an epoch; more where writing one is slow. Only with `out`; 0: after every epoch.
+        checkpoint_seconds: the least time between two checkpoints of a running chunk, which are taken at the
+            end of an epoch; more where writing one is slow. Only with `out`; 0: after every epoch.
         about: further plain values that a store must agree on, say a script's checksum.
 
     Convention: strengths are those of the rule; `Decoupled` removes lr·λ·w in a step.
@@ -111,8 +113,8 @@ def sweep(
         InputError: an argument, model, loss, strength (lr·λ >= 1), folder, engine or store that cannot be
             used, before any training; a full disk, with the store intact.
         DivergenceError: at every strength a training diverged.
-        Interrupted: Ctrl-C; `partial` is a `Sweep` of what is finished, or None, and `kept` says what the folder
-            has: finished trainings, and epochs of those that were running.
+        Interrupted: Ctrl-C; `partial` is a `Sweep` of what is finished, or None, and `kept` says what the
+            folder has: finished trainings, and epochs of those that were running.
 
     >>> from functools import partial
     >>> X = torch.linspace(-1, 1, 32)[:, None]
@@ -144,6 +146,9 @@ def sweep(
         lr=lr,
         device=device,
     )
+    if about is not None and not isinstance(about, Mapping):
+        raise InputError("not a mapping", "about", type(about).__name__, "give names and plain values")
+    folder = None if out is None else _folder(out)
     goal = goal_of(minimize, maximize, tuple(task.metrics))
     asked = Asked(task, grid, seed_list, goal, widen, refine)
     if on_progress is not None and not callable(on_progress):
@@ -151,13 +156,21 @@ def sweep(
     with forked(task.device):
         settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
-    method = None if out is not None and os.path.exists(Path(out) / FILE) else _tried(asked)  # noqa: PTH110 (raises nothing)
+    there = folder is not None and os.path.exists(folder / FILE)  # noqa: PTH110 (raises nothing)
+    method = None if there else _tried(asked)
     with connected(engine) as (client, capacity):
-        folder = None if out is None else writable_folder(Path(out))
+        folder = folder and writable_folder(folder)
         with opened(folder) as store:
             plan = _agreed(store, asked, settings, resume, method, capacity, chunk)
             course = Course(asked, store, plan, folder, seconds, client, on_progress, settings, begun)
             return course.to_the_end()
+
+
+def _folder(given: Any) -> Path:
+    try:
+        return Path(given)
+    except TypeError as error:
+        raise InputError("not a folder's name", "out", repr(given), "give a path, or None") from error
 
 
 def _tried(asked: Asked) -> Method:

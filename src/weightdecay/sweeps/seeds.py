@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from weightdecay.errors import InputError
 from weightdecay.sweeps.task import Task
 
 _CUDNN: Any = torch.backends.cudnn
@@ -60,9 +61,24 @@ def forked(device: torch.device) -> AbstractContextManager[None]:
 
 
 def made(task: Task, seed: int) -> nn.Module:
-    """The model with the initialisation of a seed, on the task's device."""
+    """The model with the initialisation of a seed, on the task's device.
+
+    Raises:
+        InputError: it cannot be made, or is none.
+    """
     reseed(seed, task.device)
-    return task.make_model().to(task.device)
+    name = getattr(task.make_model, "__qualname__", type(task.make_model).__name__)
+    try:
+        model = task.make_model()
+        moved = model.to(task.device) if isinstance(model, nn.Module) else None
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        what = f"the model cannot be made ({type(error).__name__}: {said})"
+        raise InputError(what, "make_model", name, "mend it") from error
+    if moved is None:
+        what = "make_model has to return a torch.nn.Module"
+        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
+    return moved
 
 
 @contextlib.contextmanager

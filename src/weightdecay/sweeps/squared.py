@@ -43,13 +43,17 @@ from weightdecay.sweeps.vectorised import measured
 
 # Numbers in the inputs, of which every seed has its own copy.
 _MOST = 2**24
+# Numbers in the inputs that the model is tried on: batches that hold more are tried shorter.
+_TRIED = 2**21
 # Operations that make polynomials of what they are given, and those of their gradients.
-_POLYNOMIAL = frozenset(
-    "add addmm alias as_strided baddbmm bmm clone contiguous copy detach div dot empty_like expand fill "
-    "full_like linear matmul mean mm mse_loss mse_loss_backward mul mv neg new_empty new_empty_strided "
-    "new_zeros ones_like permute pow reshape rsub select select_backward slice slice_backward square "
-    "squeeze sub sum t transpose unsafe_view unsqueeze vdot view zeros zeros_like".split()
-)
+_POLYNOMIAL = {
+    *("add", "addmm", "baddbmm", "bmm", "div", "dot", "linear", "matmul", "mean", "mm", "mse_loss"),
+    *("mse_loss_backward", "mul", "mv", "neg", "pow", "rsub", "square", "sub", "sum", "vdot"),
+    *("alias", "as_strided", "clone", "contiguous", "copy", "detach", "empty_like", "expand", "fill"),
+    *("full_like", "new_empty", "new_empty_strided", "new_zeros", "ones_like", "permute", "reshape"),
+    *("select", "select_backward", "slice", "slice_backward", "squeeze", "t", "transpose", "unsafe_view"),
+    *("unsqueeze", "view", "zeros", "zeros_like"),
+}
 
 
 @dataclass(frozen=True)
@@ -244,9 +248,10 @@ def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[T
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
     drawn, found = doubles(0), None
     named = dict(model.named_parameters())
+    most = max(1, _TRIED // task.train.inputs[0].shape[1])
     sizes = [(True, size) for size in _sizes(len(task.train), task.batch_size)]
     sizes += [(False, size) for size in _sizes(len(task.test), 4 * task.batch_size)]
-    for training, size in sizes:
+    for training, size in [(training, min(size, most)) for training, size in sizes]:
         model.train(training)
         X = torch.randn(size, task.train.inputs[0].shape[1], **drawn).to(task.device)
         w, b = (torch.randn(named[name].shape, **drawn).to(task.device) for name in (weight, bias))

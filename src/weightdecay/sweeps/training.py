@@ -10,7 +10,7 @@ from weightdecay.sweeps.seeds import set_up
 from weightdecay.sweeps.settings import settings_of
 from weightdecay.sweeps.squared import linear_of, train_squared
 from weightdecay.sweeps.task import Task
-from weightdecay.sweeps.trial import linear_is_right, why_not_together
+from weightdecay.sweeps.trial import linear_is_right, try_alone, why_not_together
 from weightdecay.sweeps.vectorised import train_vectorised
 
 
@@ -43,7 +43,7 @@ def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
         InputError: the task cannot be trained at all; see `check_task` and `wd.attach`.
     """
     with set_up(task):
-        seen = check_task(task, seeds[0])
+        seen = check_task(task, seeds)
         for lr in task.lrs or (None,):
             for rule in task.rules:  # refuses what attach refuses, before any training
                 settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", seeds[:1]))
@@ -52,6 +52,8 @@ def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
         tried = seeds[:1] if seen.draws else seeds[:2]
         reason = why_not_together(task, tried)
+        if reason is not None:
+            try_alone(task, seeds[0])
     if reason is not None:
         return Method("one by one", reason, True, _bytes(seen))
     said = "all copies run as one model"

@@ -23,6 +23,7 @@ from torch import Tensor, nn, optim
 from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.alone import Alone, train_alone
 from weightdecay.sweeps.decay import AXES, apply_to_copies
+from weightdecay.sweeps.looks import told
 from weightdecay.sweeps.records import Chunk, ChunkResult
 from weightdecay.sweeps.seeds import doubles, made
 from weightdecay.sweeps.settings import Settings, optimizer_of, settings_of
@@ -42,12 +43,26 @@ _SIZES = (1.0, 1e4, 1e-3)
 def linear_is_right(task: Task, seeds: tuple[int, ...]) -> bool:
     """Whether the linear route ends where the plain loop does, after a few steps."""
     for name in task.rules:
-        chunk = Chunk(name, task.lrs and task.lrs[0], (0.0, _STRENGTH), "weight_decay", seeds[:2])
+        chunk = Chunk(name, _first_lr(task), (0.0, _STRENGTH), "weight_decay", seeds[:2])
         settings = _short(settings_of(task, chunk))
         found, wanted = train_squared(settings), train_alone(settings)
         if not _same_ends(found, wanted):
             return False
     return True
+
+
+def try_alone(task: Task, seed: int) -> None:
+    """A few steps by the plain loop.
+
+    Raises:
+        InputError: they fail.
+    """
+    chunk = Chunk(next(iter(task.rules)), _first_lr(task), (0.0,), "weight_decay", (seed,))
+    train_alone(_short(settings_of(task, chunk)))
+
+
+def _first_lr(task: Task) -> float | None:
+    return None if task.lrs is None else task.lrs[0]
 
 
 def _same_ends(found: ChunkResult, wanted: ChunkResult) -> bool:
@@ -75,9 +90,10 @@ def why_not_together(task: Task, seeds: tuple[int, ...]) -> str | None:
     for name, p in made(task, seeds[0]).named_parameters():
         if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
             return f"the parameter {name} has hooks, which stacked copies of it have not"
-    lr = None if task.lrs is None else task.lrs[0]
-    if reason := _optimizer(task, seeds[0], lr):
-        return reason
+    for lr in task.lrs or (None,):
+        if reason := _optimizer(task, seeds[0], lr):
+            return reason
+    lr = _first_lr(task)
     for name in task.rules:
         chunk = Chunk(name, lr, (0.0, _STRENGTH), "weight_decay", seeds)
         settings = _short(settings_of(task, chunk))
@@ -225,7 +241,8 @@ def _training(settings: Settings) -> str | None:
     for copy in settings.chunk.copies:
         alone.append(Alone(settings, copy))
         for epoch in range(task.epochs):
-            alone[-1].train_epoch(epoch)
+            with told(epoch + 1):
+                alone[-1].train_epoch(epoch)
     return _other_losses(together, alone) or _other_gradients(together, alone) or _unmoved(together, alone)
 
 
@@ -294,15 +311,17 @@ def _other_gradients(together: Copies, alone: list[Alone]) -> str | None:
     loose, floor = (eps**0.5, eps**0.75) if eps < 1e-12 else (eps ** (1 / 3), eps ** (2 / 3))
     width = together.diverged.shape[1]
     for s, one in enumerate(alone[::width]):
-        gradients = {name: p.grad for name, p in one.model.named_parameters()}
-        norms = {name: float(g.double().norm()) for name, g in gradients.items() if g is not None}
+        gradients = {
+            name: p.grad.to_dense().double() for name, p in one.model.named_parameters() if p.grad is not None
+        }
+        norms = {name: float(g.norm()) for name, g in gradients.items()}
         whole = torch.tensor([*norms.values()], dtype=torch.float64, device="cpu").norm().item()
         for name, p in together.parameters.items():
-            if (p.grad is None) != (gradients[name] is None):
+            if (p.grad is None) != (name not in gradients):
                 return f"the parameter {name} has a gradient together and none alone, or the other way round"
             if p.grad is None or one.diverged is not None:
                 continue
-            gap = float((p.grad[s, 0].double() - gradients[name].to_dense().double()).norm())
+            gap = float((p.grad[s, 0].double() - gradients[name]).norm())
             if gap > loose * norms[name] + floor * whole:
                 share = gap / max(norms[name], floor * whole)
                 return (

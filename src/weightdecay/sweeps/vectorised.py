@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from weightdecay.sweeps.allocator import kept_memory
 from weightdecay.sweeps.decay import AXES, StackedDecay
-from weightdecay.sweeps.looks import all_trained, loss_of, measured_alone, measures_of, outputs_of
+from weightdecay.sweeps.looks import all_trained, loss_of, measured_alone, measures_of, outputs_of, told
 from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.records import Checkpoint, ChunkResult
 from weightdecay.sweeps.seeds import made, mixed, order, reseed
@@ -168,8 +168,9 @@ def train_vectorised(
             part.load(state)
     with kept_memory():
         for epoch in range(done, task.epochs):
-            for part in parts:
-                part.train_epoch(epoch, data)
+            with told(epoch + 1):
+                for part in parts:
+                    part.train_epoch(epoch, data)
             if on_epoch is not None:
                 on_epoch(epoch + 1, lambda at=epoch + 1: Checkpoint(at, *pack([p.state() for p in parts])))
     return _result(settings, parts)
