@@ -13,9 +13,9 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.columns import Intercept
-from weightdecay.ridge.explain import constant_columns_said
+from weightdecay.ridge.explain import constant_columns_said, interpolates
 from weightdecay.ridge.folds import splits
-from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.out_of_fold import write_held_out
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
@@ -178,6 +178,13 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
             path, seen, lam, frame = _in_memory(request, cv)
     model = path.model(lam)
     model = replace(model, settings={**model.settings, **_settings(request)})
+    doubts = [str(one.message) for one in caught]
+    if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
+        best, chosen = interpolates(path, path.best), interpolates(path, lam)
+        path, doubts = (
+            replace(path, doubts=_without(path.doubts, best, chosen)),
+            _without(doubts, best, chosen),
+        )
     return TableFit(
         path=path,
         model=model,
@@ -185,8 +192,13 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
         held_out=seen,
         coefficients=coefficient_path(path),
         lines=_lines(request, path, model, seen),
-        doubts=(*constant_columns_said(path), *(str(one.message) for one in caught)),
+        doubts=(*constant_columns_said(path), *doubts),
     )
+
+
+def _without(doubts: Sequence[str], one: str | None, another: str | None) -> tuple[str, ...]:
+    """The sentences with `another` in place of `one`; either may be None."""
+    return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
 
 
 def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame]:
@@ -346,8 +358,17 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
         f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
         + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
-        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; "
-        f"noise sd {_several(model.noise_sd)}",
+        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; " + _noise(model),
+    )
+
+
+def _noise(model: RidgeModel) -> str:
+    """The noise, where degrees of freedom are left to tell it from."""
+    left = model.n - torch.as_tensor(model.dof, dtype=torch.float64)
+    if bool((left < LEAST_LEFT).all()):
+        return "no noise sd: no degrees of freedom are left"
+    return f"noise sd {_several(torch.where(left >= LEAST_LEFT, model.noise_sd, torch.nan))}".replace(
+        "nan", "none"
     )
 
 

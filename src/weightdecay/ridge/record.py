@@ -15,9 +15,9 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
-from weightdecay.ridge.explain import facts
+from weightdecay.ridge.explain import facts, stronger
 from weightdecay.ridge.linalg import on_cpu
-from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.record_files import environment, json_bytes, plain, tensor_bytes
 from weightdecay.ridge.route import Route, at_least
 from weightdecay.ridge.stored import store, tensors_of, values_of
@@ -28,6 +28,7 @@ KIND, VERSION = "ridge path", 1
 # Fields that are plain values.
 PLAIN = ("unit", "edge", "flat", "cv", "route", "n", "p")
 
+NOTHING = 1e-9  # degrees of freedom left, as a share of the rows, that are the rounding of their difference
 REMEMBERED = 1_000_000  # coefficients that are kept when they have been found: 8 MB
 
 
@@ -78,7 +79,7 @@ class RidgePath:
     p: int
     features: tuple[str, ...] | None = field(repr=False)
     targets: tuple[str, ...] | None
-    doubts: tuple[str, ...] = field(repr=False)
+    doubts: tuple[str, ...]
     settings: Mapping[str, Any] = field(repr=False)
     _solver: Route = field(repr=False)
     _strength: Strength = field(repr=False)
@@ -130,7 +131,8 @@ class RidgePath:
 
             the roots of the diagonal of σ̂² (X'X + αF)^-1 X'X (X'X + αF)^-1,   σ̂² = RSS / (n − dof)
 
-        The bias that shrinking brings is not in them. Source: Hoerl and Kennard (1970).
+        The bias that shrinking brings is not in them. NaN where n − dof is 0 but for rounding. Source: Hoerl
+        and Kennard (1970).
         """
         alphas = self._alphas(lam)
         spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
@@ -229,8 +231,9 @@ class RidgePath:
 
     def _noise(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, " t"]:
         """σ̂ of each target at its α; NaN where no degree of freedom is left."""
-        rss = self._solver.rss(alphas).diagonal()
-        return (rss / (self.n - self._dof(alphas)).to(rss.device)).sqrt()
+        rss, left = self._solver.rss(alphas).diagonal(), self.n - self._dof(alphas)
+        left = torch.where(left > NOTHING * self.n, left, torch.nan)  # below there are no digits in it
+        return (rss / left.to(rss.device)).sqrt()
 
     def _squeezed(self, values: Tensor) -> Tensor:
         """Without the targets' axis where there is one target."""
@@ -245,6 +248,8 @@ class RidgePath:
         given = self.best if lam is None else lam
         one = float(alphas.min()) == float(alphas.max())
         dof = self._dof(alphas)
+        if self.n - float(dof.max()) < LEAST_LEFT:
+            more = {**more, "no_noise": stronger(self, int(dof.argmax()))}
         return RidgeModel(
             coef=self._squeezed(coef).cpu(),
             intercept=self._squeezed(intercept).cpu(),
