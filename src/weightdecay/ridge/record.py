@@ -165,6 +165,35 @@ class RidgePath:
             columns[f"fold_{k + 1}"] = fold.reshape(L, t).T.reshape(-1).tolist()
         return pl.DataFrame(columns)
 
+    def coef_frame(self, lam: float | Tensor | None = None) -> pl.DataFrame:
+        """The coefficients at λ as a table: target, column, coefficient, standard_error, per_sd.
+
+        A row per target and column, and one, "(intercept)", for the intercept. `per_sd` is the coefficient
+        times the column's standard deviation, which can be compared between columns. `standard_error` is that
+        of `standard_errors`; null where fewer than one degree of freedom is left for the noise.
+        """
+        t = self.scores[0].numel()
+        model = self._model(lam, None, {})
+        sd, coef = model.scale, model.coef.reshape(self.p, t)
+        left = self.n - torch.as_tensor(model.dof, dtype=torch.float64).expand(t)
+        errors = self.standard_errors(lam).cpu().reshape(self.p, t)
+        errors = torch.where(left >= LEAST_LEFT, errors, torch.nan)
+        names = self.features or tuple(f"column {j + 1}" for j in range(self.p))
+        intercept = model.intercept.reshape(t)
+        parts = [
+            pl.DataFrame(
+                {
+                    "target": [target] * (self.p + 1),
+                    "column": ["(intercept)", *names],
+                    "coefficient": [float(intercept[k]), *coef[:, k].tolist()],
+                    "standard_error": pl.Series([None, *errors[:, k].tolist()], dtype=pl.Float64),
+                    "per_sd": pl.Series([None, *(coef[:, k] * sd).tolist()], dtype=pl.Float64),
+                }
+            )
+            for k, target in enumerate(self.targets or [str(k + 1) for k in range(t)])
+        ]
+        return pl.concat(parts).with_columns(pl.col("standard_error").fill_nan(None))
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write path.safetensors, path.parquet (`frame`) and path.json into a folder, made if need be.
 
