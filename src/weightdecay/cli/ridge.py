@@ -222,18 +222,16 @@ def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress, TaskID, TextColumn
 
+    from weightdecay.reports.terminal import fitting
     from weightdecay.ridge.tabular import count_rows
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"),
-        TimeRemainingColumn(),
-    )
+    console = Console(stderr=True)
+    rows = "{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"
+    columns = fitting(console, (TextColumn("{task.description}"), TextColumn(rows)))
     stages: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
 
         def advance(stage: str, rows: int, total: int | None) -> None:
             if stage not in stages:

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from weightdecay.reports.style import BLACK, COLOURS
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.views import CoefficientPath, HeldOut, target_names
+from weightdecay.ridge.views import CoefficientPath, HeldOut, target_list, target_names
 
 GREY = "#999999"
 _MOST_TARGETS = len(COLOURS)  # more are drawn in grey, without bands
@@ -131,7 +131,8 @@ def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool)
 
 
 def _title(path: RidgePath) -> str:
-    what = f"{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
+    named = f"{target_list(path)}: " if path.targets else ""
+    what = f"{named}{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
     if path.edge is not None:
         what += f"\nthe least is at the edge: λ → {'0' if path.edge == 'low' else '∞'}"
     if path.flat:

@@ -20,7 +20,7 @@ from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.out_of_fold import write_held_out
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.tabular import is_large, read_for_ridge, row_names
+from weightdecay.ridge.tabular import is_large, of_rows, read_for_ridge, row_names
 from weightdecay.ridge.views import CoefficientPath, HeldOut, coefficient_path, held_out
 from weightdecay.tables.source import open_source
 
@@ -252,7 +252,7 @@ def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | T
     )
     fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
     rows = table.rows.filter(table.kept)
-    return path, seen, lam, _long(rows, ids[(rows - 1).to_list()], seen, fold)
+    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold)
 
 
 def _streamed(
@@ -347,12 +347,12 @@ def _fold_of_row(scheme: Any, n: int) -> list[int] | None:
     return fold
 
 
-def _long(rows: pl.Series, ids: pl.DataFrame, seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
+def _long(rows: pl.Series, ids: dict[str, pl.Series], seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
     parts = [
         pl.DataFrame(
             {
                 "row": rows,
-                **ids.to_dict(),
+                **ids,
                 "target": [name] * len(rows),
                 "measured": seen.measured[:, t].numpy(),
                 "prediction": seen.predicted[:, t].numpy(),

@@ -12,7 +12,7 @@ from polars.io.plugins import register_io_source
 from weightdecay.errors import InputError
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.model import RidgeModel
-from weightdecay.ridge.tabular import new_rows, row_names
+from weightdecay.ridge.tabular import new_rows, of_rows, row_names
 
 Progress = Callable[[int], None]
 
@@ -125,7 +125,7 @@ def _blocks(
     assert model.features is not None
     done = 0
     for rows, X in new_rows(data, model.features, (*model.settings.get("not_inputs", ()), *ids.columns)):
-        yield _predicted(model, rows, ids[(rows - 1).to_list()], X, level)
+        yield _predicted(model, rows, of_rows(ids, rows), X, level)
         done += len(rows)
         if on_progress is not None:
             on_progress(done)
@@ -137,13 +137,13 @@ def _chained(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.D
 
 
 def _predicted(
-    model: RidgeModel, rows: pl.Series, ids: pl.DataFrame, X: np.ndarray, level: float | None
+    model: RidgeModel, rows: pl.Series, ids: dict[str, pl.Series], X: np.ndarray, level: float | None
 ) -> pl.DataFrame:
     values = {"predicted": model.predict(X)}
     if level is not None:
         values["low"], values["high"] = model.interval(X, level)
     names = model.targets or ("target",)
-    columns: dict[str, Any] = {"row": rows, **ids.to_dict()}
+    columns: dict[str, Any] = {"row": rows, **ids}
     for t, name in enumerate(names):
         for kind, numbers in values.items():
             columns[f"{name}_{kind}"] = (numbers if numbers.ndim == 1 else numbers[:, t]).numpy()

@@ -172,6 +172,11 @@ def row_names(path: str | Path, columns: Sequence[str], taken: Sequence[str]) ->
         ) from error
 
 
+def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
+    """What `row_names` has for these rows, numbered from 1, by column."""
+    return {column.name: column.gather(rows - 1) for column in names.get_columns()}
+
+
 def _labels(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
     if column.null_count():
         place = f"row {rows[int(column.is_null().arg_true()[0])]}, column {column.name!r} of {path}"
