@@ -62,6 +62,9 @@ def run() -> NoReturn:
         _drop_output()
         code = 141
     except OSError as error:
+        if error.filename is not None:  # a name that is too long, a folder that may not be read
+            code = _bad_input(f"a file cannot be used: {error.filename} = {error.strerror}; check the path")
+            sys.exit(code)
         _drop_output()
         code = _bad_input(f"the output cannot be written: {error.strerror or error}; free some space")
     sys.exit(code)

@@ -93,22 +93,36 @@ def new_files(out: Path, names: tuple[str, ...]) -> Iterator[Path]:
     """
     with fresh(out):
         writable_folder(out)
-        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=out))
+        with _written(out):
+            folder = Path(tempfile.mkdtemp(prefix=".new-", dir=out))
         signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished folder is removed
         try:
             with _alone(out, folder):
                 yield folder
-                paths = sorted(folder.iterdir(), key=lambda path: path.suffix == ".json")
-                for path in paths:
-                    path.replace(out / path.name)
-                for name in names if paths else ():
-                    if name not in {path.name for path in paths}:
-                        (out / name).unlink(missing_ok=True)
-        except OSError as error:
-            what = "the output folder cannot be written"
-            raise InputError(what, str(out), error.strerror or error, "choose another with --out") from error
+                with _written(out):
+                    _replace(folder, out, names)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(folder: Path, out: Path, names: tuple[str, ...]) -> None:
+    """Move the new files, records last, and remove what is left of the run before."""
+    paths = sorted(folder.iterdir(), key=lambda path: path.suffix == ".json")
+    for path in paths:
+        path.replace(out / path.name)
+    for name in names if paths else ():
+        if name not in {path.name for path in paths}:
+            (out / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Errors of the disk, told of the folder."""
+    try:
+        yield
+    except OSError as error:
+        what = "the output folder cannot be written"
+        raise InputError(what, str(out), error.strerror or error, "choose another with --out") from error
 
 
 @contextlib.contextmanager
@@ -117,7 +131,8 @@ def _alone(out: Path, folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    held = os.open(out, os.O_RDONLY)
+    with _written(out):
+        held = os.open(out, os.O_RDONLY)
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ _SCORES = {
 
 def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     """The page; with predictions of rows that the fit had not seen, these beside what was measured."""
-    log = bool((array(path.lambdas) > 0).all())
+    log = bool((array(path.lambdas) > 0).any())
     unit = STRENGTH if path.unit == "canonical" else (f"λ, {path.unit}", f"λ，{path.unit}")
     dof = Figure(
         ("Effective degrees of freedom", "有效自由度"),

@@ -37,7 +37,7 @@ const log10 = (more) => ({
   ...more,
 });
 const short = (value) => String(Number(value.toPrecision(2)));
-const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value < 1e5 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toExponential().replace("e+", "e")));
+const powers = (_, values) => values.map((value) => (value == null ? "" : value === 0 ? "0" : value >= 0.01 && value < 1e5 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toExponential().replace("e+", "e")));
 
 function chart(id, options, values) {
   charts[id]?.destroy();
