@@ -4,13 +4,19 @@ weightdecay sweep examples/digits.py --strengths 1e-3:30:24 --seeds 8 --out runs
 
 A file for `weightdecay sweep` has four names: `make_model`, `data`, `loss` and `optimizer`. This one also
 says how to measure accuracy, how long to train and on how many examples at once.
+The pictures come with scikit-learn: pip install scikit-learn.
 """
 
 from functools import partial
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
+
+try:
+    from sklearn.datasets import load_digits
+except ModuleNotFoundError as error:
+    what = "examples/digits.py needs scikit-learn, whose pictures it trains on: pip install scikit-learn"
+    raise ModuleNotFoundError(what, name="sklearn") from error
 
 epochs, batch_size = 40, 128  # long enough to overfit
 loss = nn.functional.cross_entropy

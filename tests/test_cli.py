@@ -85,7 +85,7 @@ def test_real_spectra(tmp_path):
         assert (tmp_path / "runs/textbook" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     worse = weightdecay(
         *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
-        *("--lambda", "0,3", "--curve", "none"),
+        *("--lambda", "0,3", "--curve", "none", "--force"),
         cwd=tmp_path,
     )
     assert "WORSE" in worse.stdout

@@ -21,9 +21,12 @@ import weightdecay as wd
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 TECATOR = Path("examples/data/tecator.csv").resolve()
 FILES = [
-    *("coefficients.png", "coefficients.svg", "cv.png", "cv.svg", "model.json", "model.safetensors"),
+    *("coefficients.csv", "coefficients.png", "coefficients.svg", "cv.png", "cv.svg"),
+    *("model.json", "model.safetensors"),
     *(
+        "out_of_fold.csv",
         "out_of_fold.parquet",
+        "path.csv",
         "path.json",
         "path.parquet",
         "path.safetensors",
@@ -414,7 +417,7 @@ def test_a_disk_that_fills_leaves_what_was_there(tmp_path, limit):
     assert names(tmp_path) == ["t.csv"]
     assert weightdecay(*arguments, cwd=tmp_path).returncode == 0
     before = {name: (tmp_path / "a" / name).read_bytes() for name in FILES}
-    done = weightdecay(*arguments, "--cv", 5, cwd=tmp_path, preexec_fn=small_files(limit))
+    done = weightdecay(*arguments, "--cv", 5, "--force", cwd=tmp_path, preexec_fn=small_files(limit))
     refused(done, ["cannot be written"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
@@ -442,7 +445,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         text=True,
     )
     end = time.monotonic() + 60
-    while not (tmp_path / "a/b/.new").exists() and time.monotonic() < end:
+    while not [*tmp_path.glob("a/b/.new-*")] and time.monotonic() < end:
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay.errors import InputError
-from weightdecay.sweeps.script import ScriptError
+from weightdecay.sweeps.script import ScriptError, install
 
 _WORDS = {"model": "model", "optimizer": "optimizers", "optimizers": "optimizers"}
 _SETTINGS = ("schedule", "steps", "steps_per_epoch", "groups", "scaler", "ignore")
@@ -118,7 +118,13 @@ def _told(target: str, what: str, file: Path) -> Iterator[None]:
         line = own[-1].lineno if own else getattr(error, "lineno", None)
         said = " ".join(traceback.format_exception_only(error)[-1].split())
         gpu = any(re.search(rf"\b{word}\b", said.lower()) for word in _GPU)
-        remedy = _NO_GPU if gpu else f"see line {line} of {Path(own[-1].filename).name}" if own else ""
+        remedy = (
+            _NO_GPU
+            if gpu
+            else install(error, line) or f"see line {line} of {Path(own[-1].filename).name}"
+            if own
+            else ""
+        )
         found = ScriptError(what, target, said, remedy)
         shown = ["Traceback, frames of your code alone:\n", *traceback.format_list(own)]
         found.frames = "".join([*(shown if own else []), *traceback.format_exception_only(error)]).rstrip()

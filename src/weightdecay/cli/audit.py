@@ -71,10 +71,25 @@ def audit(
 
         difference = audit_diff(against, found)
     if save is not None:
+        _check_free(save)
         found.save(save)
     _print(output, found, difference, target)
     if found.errors or (difference is not None and difference.findings):
         raise typer.Exit(1)
+
+
+def _check_free(file: Path) -> None:
+    """Refuse to replace a file that is not a saved audit."""
+    from weightdecay.auditing.saving import load_audit
+
+    try:
+        if file.is_file():
+            load_audit(file)
+    except InputError as error:
+        what, remedy = "the file is not a saved audit", "it would be replaced: choose another name"
+        raise InputError(what, "save", file, remedy) from error
+    except OSError:  # a name that is no name is for the writer to refuse
+        pass
 
 
 def _audited(target: str, options: dict[str, Any]) -> "Audit":

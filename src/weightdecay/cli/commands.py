@@ -5,9 +5,10 @@ import itertools
 import os
 import re
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from weightdecay import __version__
 from weightdecay.cli.audit import audit
@@ -33,7 +34,7 @@ _OPTIONS = {
         *("lambda", "version", "seed", "seeds", "data", "target", "drop", "n_train", "n_test", "n_inputs"),
         *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
         *("dtype", "curve", "curve_seeds", "settings", "cv", "unit", "choose", "groups", "time", "weights"),
-        *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine"),
+        *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine", "id"),
         *("strengths", "rule", "widen", "refine", "minimize", "maximize", "device", "chunk", "resume"),
         *("format", "ignore", "steps", "steps_per_epoch", "schedule", "save", "against"),
     )
@@ -61,6 +62,9 @@ def run() -> NoReturn:
         _drop_output()
         code = 141
     except OSError as error:
+        if error.filename is not None:  # a name that is too long, a folder that may not be read
+            code = _bad_input(f"a file cannot be used: {error.filename} = {error.strerror}; check the path")
+            sys.exit(code)
         _drop_output()
         code = _bad_input(f"the output cannot be written: {error.strerror or error}; free some space")
     sys.exit(code)
@@ -107,12 +111,18 @@ def _root(
         raise typer.Exit
 
 
-app.command()(textbook)
-app.command()(fit)
-app.command()(predict)
-app.command()(sweep)
-app.command()(audit)
-app.command()(report)
-app.command()(transfer)
-app.command()(convert)
-app.command("half-life")(half_life)
+class _Command(TyperCommand):
+    """A command that refuses an option given twice, of which the last would count and the first be lost."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        order = self.make_parser(ctx).parse_args(args=[*args])[2]
+        for one in order:
+            if isinstance(one, TyperOption) and not one.multiple and order.count(one) > 1:
+                several = ", several by commas" if "by commas" in (one.help or "") else ""
+                what = "an option is given more than once"
+                raise InputError(what, one.opts[0], None, f"give it once{several}")
+        return super().parse_args(ctx, args)
+
+
+for command in (textbook, fit, predict, sweep, audit, report, transfer, convert, half_life):
+    app.command(command.__name__.replace("_", "-"), cls=_Command)(command)

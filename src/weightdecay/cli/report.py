@@ -38,7 +38,13 @@ def report(
 
     usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
     result = _loaded(folder)
-    path = write_page(result, usual if out is None else out, _held_out(result, folder), force=force)
+    held_out = _held_out(result, folder)
+    try:
+        path = write_page(result, usual if out is None else out, held_out, force=force)
+    except InputError as error:
+        if error.where != "result":
+            raise
+        raise InputError(error.what, str(folder), error.value, error.remedy) from error
     if not quiet:
         print(f"written: {path}")
     if show:
@@ -66,19 +72,6 @@ def _held_out(result: Any, folder: Path) -> Any:
     if not isinstance(result, RidgePath) or not (folder / NAME).exists():
         return None
     return load_held_out(folder, result)
-
-
-def check_own(folder: Path) -> None:
-    """Before long work: refuse a folder whose report.html is somebody else's."""
-    page = folder / "report.html"
-    try:
-        there = page.is_file()
-    except OSError:  # a name that is no name is for others to refuse
-        return
-    if there:
-        from weightdecay.reports.report import check_free
-
-        check_free(page, False, "it would be replaced: choose another folder with --out")
 
 
 def open_page(path: Path, quiet: bool) -> None:

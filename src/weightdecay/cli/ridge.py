@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,15 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightdecay.cli.report import check_own
+from weightdecay.cli.folders import check_folder, fresh, new_files
 from weightdecay.errors import InputError
-from weightdecay.files import writable_folder
 from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.ridge.fitting import Progress, Request, TableFit
 
 _CV = ("loo", "gcv", "evidence")
+# What fit writes.
+FILES = (
+    *(f"{name}.{kind}" for name in ("cv", "coefficients", "predicted") for kind in ("svg", "png")),
+    *("report.html", "coefficients.csv", "path.csv", "out_of_fold.csv", "out_of_fold.parquet"),
+    *("path.safetensors", "path.parquet", "model.safetensors", "path.json", "model.json"),
+)
 
 
 def fit(
@@ -28,6 +32,12 @@ def fit(
     ],
     target: Annotated[str, typer.Option(help="The column to predict, or several by commas.")],
     drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--id", help="Columns that name the rows, by commas: no inputs, kept beside predictions."
+        ),
+    ] = None,
     cv: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +79,9 @@ def fit(
         str | None, typer.Option(help="Read on several machines: dask, or a scheduler as tcp://host:port.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/fit"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a fit with other settings that is in the folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of five lines.")
@@ -78,16 +91,16 @@ def fit(
 
     weightdecay fit examples/data/tecator.csv --target fat --drop water,protein --out runs/fat
 
-    Writes the model (model.safetensors, model.json), predictions of rows while they were held out
-    (out_of_fold.parquet), the whole path (path.parquet, .safetensors, .json) and figures: cv, coefficients,
-    predicted.
+    Writes the model (model.safetensors, model.json), its coefficients and their standard errors
+    (coefficients.csv), predictions of rows while they were held out (out_of_fold.csv, .parquet), the whole
+    path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, predicted) and a page.
     """
     given = dict(locals())
-    for name in ("out", "quiet", "as_json"):
+    for name in ("out", "force", "quiet", "as_json"):
         given.pop(name)
     request = _request(given)
-    check_own(out)
-    with _new_files(out) as folder:
+    check_folder(out, "fit", FILES, lambda record: record["settings"]["request"] == request.plain(), force)
+    with new_files(out, FILES) as folder:
         with _bar(request.data, quiet or as_json) as advance:
             found = _fitted(request, folder, advance)
         paths = _written(found, folder)
@@ -105,10 +118,17 @@ def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The folder that fit wrote.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .parquet table of new rows.")],
     out: Annotated[Path, typer.Option(help="The .csv or .parquet file to write.")] = Path("predictions.csv"),
+    ids: Annotated[
+        str | None,
+        typer.Option("--id", help="Columns that name the rows, by commas. [those of the fit that are there]"),
+    ] = None,
     interval: Annotated[
         float | None,
         typer.Option(help="Probability of a prediction interval, such as 0.9; adds its two ends."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that has other columns than these predictions.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
 ) -> None:
@@ -126,9 +146,9 @@ def predict(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
     if interval is not None and not 0 < interval < 1:
         raise InputError("not a probability", "interval", interval, "give one between 0 and 1, such as 0.9")
-    with _fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
+    with fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
-        done = predict_file(loaded, data, out, interval, each)
+        done = predict_file(loaded, data, out, interval, each, _names(ids) or None, force)
     if as_json:
         print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
     elif not quiet:
@@ -139,7 +159,8 @@ def _request(given: dict[str, Any]) -> "Request":
     """The options as `fit_table` takes them."""
     from weightdecay.ridge.fitting import Request
 
-    lists = {name: _names(given.pop(name)) for name in ("target", "drop", "unpenalized")}
+    given["id"] = given.pop("ids")
+    lists = {name: _names(given.pop(name)) for name in ("target", "drop", "id", "unpenalized")}
     if not lists["target"]:
         raise InputError(
             "which column is to be predicted?", "target", "nothing", "name a column of the table"
@@ -195,57 +216,22 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _new_files(out: Path) -> Iterator[Path]:
-    """A folder for new files, which replace those in `out` when all are there; else `out` is as it was."""
-    with _fresh(out):
-        writable_folder(out)
-        folder = writable_folder(out / ".new")
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished folder is removed
-        try:
-            yield folder
-            for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
-                path.replace(out / path.name)
-        except OSError as error:
-            what = "the output folder cannot be written"
-            raise InputError(what, str(out), error.strerror or error, "choose another with --out") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _fresh(folder: Path) -> Iterator[None]:
-    """Take folders that were made away again if the block fails."""
-    made: list[Path] = []
-    with contextlib.suppress(OSError):  # a name that is no name is for others to refuse
-        made = [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        yield
-    except BaseException:
-        for one in made:
-            with contextlib.suppress(OSError):
-                one.rmdir()
-        raise
-
-
-@contextlib.contextmanager
 def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
     """A progress bar with a rate and an end, where stderr is a terminal; else nothing."""
     if silent or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress, TaskID, TextColumn
 
+    from weightdecay.reports.terminal import fitting
     from weightdecay.ridge.tabular import count_rows
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"),
-        TimeRemainingColumn(),
-    )
+    console = Console(stderr=True)
+    rows = "{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"
+    columns = fitting(console, (TextColumn("{task.description}"), TextColumn(rows)))
     stages: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
 
         def advance(stage: str, rows: int, total: int | None) -> None:
             if stage not in stages:

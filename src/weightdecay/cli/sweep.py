@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightdecay.cli.report import check_own
+from weightdecay.cli.folders import check_folder
 from weightdecay.errors import InputError
 from weightdecay.units import grid
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from weightdecay.sweeps.strengths import Strengths, Unit
 
 EPOCHS = 20  # where neither the file nor the command says
+# What it writes, beside the store and the checkpoints.
+FILES = (
+    *("sweep.svg", "sweep.png", "report.html", "table.parquet", "curves.parquet", "weights.safetensors"),
+    "sweep.json",
+)
 _UNITS: "dict[str, Unit]" = {
     "weight-decay": "weight_decay",
     "half-lives": "half_lives_per_run",
@@ -100,7 +105,7 @@ def sweep(
     """
     given = dict(locals())
     options = _options(given)
-    check_own(out)
+    check_folder(out, "sweep", FILES, lambda _: True)  # one that is there is refused or resumed below
     script = _loaded(file)
     arguments = _arguments(script, options)
     with _report(options["strengths"], given) as told, _streams() as printer:

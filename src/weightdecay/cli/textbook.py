@@ -1,16 +1,16 @@
 """`weightdecay textbook`: the textbook's experiment."""
 
-import contextlib
 import json
-import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weightdecay.cli.report import check_own, open_page
+from weightdecay.cli.folders import check_folder, new_files
+from weightdecay.cli.report import open_page
 from weightdecay.errors import InputError, Interrupted
-from weightdecay.files import read_json, writable_folder
+from weightdecay.files import read_json
 from weightdecay.units import grid
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 # Settings of the synthetic design; they make no sense beside --data.
 _SYNTHETIC = ("n_inputs", "true_weight", "true_bias", "noise")
+# What it writes.
+FILES = (
+    *(f"{name}.{kind}" for name in ("curves", "lambda") for kind in ("svg", "png")),
+    *("report.html", "results.parquet", "lambda.parquet", "slider.parquet", "run.json"),
+)
 
 
 def textbook(
@@ -67,6 +72,9 @@ def textbook(
         Path | None, typer.Option(help="Run again: all settings from the run.json of an earlier run.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/textbook"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a run with other settings that is in the folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of the table.")
@@ -79,21 +87,24 @@ def textbook(
     into a folder. Every default is the textbook's.
     """
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("settings", "out", "quiet", "as_json", "show"):
+    for key in ("settings", "out", "force", "quiet", "as_json", "show"):
         given.pop(key, None)
     if settings and given:
         option = {"lambdas": "lambda", "versions": "version"}.get(name := min(given), name).replace("_", "-")
         raise InputError("settings from a file stand alone", "settings", settings, f"leave out --{option}")
     experiment = _again(settings) if settings else _experiment(given)
-    run, paths = _run(experiment, out, quiet or as_json)
+    run, paths = _run(experiment, out, force, quiet or as_json)
     if as_json:
         print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}))
     elif not quiet:
         from weightdecay.reports.terminal import print_run
 
         print_run(run, _console())
-        print(f"written into {out}: {', '.join(path.name for path in paths)}")
+        if paths:
+            print(f"written into {out}: {', '.join(path.name for path in paths)}")
     if not run.complete:
+        if not paths:
+            print(f"the complete run in {out} is kept as it was", file=sys.stderr)
         raise KeyboardInterrupt
     if show:
         page = out / "report.html"
@@ -158,20 +169,13 @@ def _again(path: Path) -> "Experiment":
     return experiment
 
 
-def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[Path]]":
-    """Run and write the folder; what an interrupted run computed is written, too."""
+def _run(experiment: "Experiment", out: Path, force: bool, silent: bool) -> "tuple[Run, list[Path]]":
+    """Run and write the folder; an interrupted run is written, too, but never over a complete one."""
     from weightdecay.reports import terminal
-    from weightdecay.reports.plot import save_figures
-    from weightdecay.reports.report import report
-    from weightdecay.textbook.experiment import run_experiment
+    from weightdecay.textbook.experiment import resolved, run_experiment
 
-    experiment.checked()
-    check_own(out)
-    fresh: list[Path] = []
-    with contextlib.suppress(OSError):  # a name that is no name is the next line's to refuse
-        fresh = [folder for folder in (out, *out.parents) if not folder.exists()]
-    writable_folder(out)
-    page = out / "report.html"
+    asked = json.loads(json.dumps(resolved(experiment.checked()).to_dict()))
+    check_folder(out, "textbook", FILES, lambda record: record["settings"] == asked, force)
     console = _console()
     if silent:
         watcher = terminal.Watcher()
@@ -181,24 +185,32 @@ def _run(experiment: "Experiment", out: Path, silent: bool) -> "tuple[Run, list[
         )
     else:
         watcher = terminal.PlainLines(console)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to keep
+    with new_files(out, FILES) as folder:
+        try:
+            with watcher:
+                run = run_experiment(
+                    experiment, on_evaluation=watcher.on_evaluation, on_progress=watcher.on_progress
+                )
+        except Interrupted as interrupt:
+            run = interrupt.partial
+        return run, [] if not run.complete and _complete(out) else _written(run, folder, out)
+
+
+def _complete(out: Path) -> bool:
+    """Whether there is a run that was not interrupted."""
     try:
-        with watcher:
-            run = run_experiment(
-                experiment, on_evaluation=watcher.on_evaluation, on_progress=watcher.on_progress
-            )
-    except Interrupted as interrupt:
-        run = interrupt.partial
-    except InputError:
-        for folder in fresh:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-    # run.json goes first and comes last: a folder that has one is whole.
-    (out / "run.json").unlink(missing_ok=True)
-    page.unlink(missing_ok=True)
-    pages = [report(run, page)] if run.slider is not None and run.slider.height else []
-    return run, [*save_figures(run, out), *pages, *run.save(out)]
+        return bool(read_json(out / "run.json")["complete"])
+    except (InputError, KeyError, TypeError):
+        return False
+
+
+def _written(run: "Run", folder: Path, out: Path) -> list[Path]:
+    """Write all files; they are going to be in `out`."""
+    from weightdecay.reports.plot import save_figures
+    from weightdecay.reports.report import report
+
+    pages = [report(run, folder / "report.html")] if run.slider is not None and run.slider.height else []
+    return [out / path.name for path in (*save_figures(run, folder), *pages, *run.save(folder))]
 
 
 def _console() -> Any:

@@ -148,7 +148,7 @@ def half_life(
     given = {key: value for key, value in locals().items() if key != "as_json"}
     from weightdecay.schedule.lifetimes import lifetime
 
-    with _spelled(half_life_steps="--half-life"):
+    with _spelled(half_life_steps="--half-life", halves="--half-lives"):
         _among(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
         found = lifetime(given.pop("weight_decay"), half_life_steps=given.pop("half_life"), **given)
     _print(found, as_json)

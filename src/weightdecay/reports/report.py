@@ -54,8 +54,12 @@ def write_page(result: Any, path: str | Path, seen: HeldOut | None = None, *, fo
         names = ", ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"report makes the page of one of {names}, not of {type(result).__name__}")
     if isinstance(result, Run) and (result.slider is None or not result.slider.height):
-        remedy = "run it again, to the end and with its curve over λ"
-        raise InputError("the run has no trainings for the slider", "result", repr(result)[:60], remedy)
+        why, remedy = (
+            ("a run without its curve over λ", "run it again with one, at a step size that works for it")
+            if result.complete
+            else ("a run that was interrupted", "run it again, to the end")
+        )
+        raise InputError("there are no trainings for the slider of the page", "result", why, remedy)
     path = Path(path)
     check_free(path, force, "choose another name, or --force (force=True)")
     writable_folder(path.parent)

@@ -1,5 +1,6 @@
 """Figures of a ridge path: its curve, coefficients, predictions beside measurements. Nothing is computed."""
 
+import math
 from itertools import cycle
 
 import numpy as np
@@ -9,12 +10,13 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from weightdecay.reports.style import BLACK, COLOURS
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.views import CoefficientPath, HeldOut, target_names
+from weightdecay.ridge.views import CoefficientPath, HeldOut, target_list, target_names
 
 GREY = "#999999"
 _MOST_TARGETS = len(COLOURS)  # more are drawn in grey, without bands
 _MOST_PANELS = 6
 _LABELLED = 8
+_MOST_LABELS = 7  # along an axis
 _CRITERIA = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "evidence"}
 _SCORES = {"gcv": "generalised cross-validation score", "evidence": "−2 log evidence"}
 
@@ -131,7 +133,8 @@ def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool)
 
 
 def _title(path: RidgePath) -> str:
-    what = f"{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
+    named = f"{target_list(path)}: " if path.targets else ""
+    what = f"{named}{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
     if path.edge is not None:
         what += f"\nthe least is at the edge: λ → {'0' if path.edge == 'low' else '∞'}"
     if path.flat:
@@ -145,9 +148,21 @@ def _lambda_axis(ax: Axes, lambdas: np.ndarray, unit: str) -> None:
         ax.set_xscale("log")
         if len(lambdas) == 1:
             ax.set_xlim(lambdas[0] / 10, lambdas[0] * 10)
-    elif len(positive):
+    elif len(positive) and positive.max() >= 10 * positive.min():
         ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+        _label_from_zero(ax, float(positive.min()), float(positive.max()))
     ax.set_xlabel("λ" if unit == "canonical" else f"λ, as {unit}")
+
+
+def _label_from_zero(ax: Axes, low: float, high: float) -> None:
+    """Label 0 and powers of ten, so many that they do not run into one another, nor into the 0."""
+    decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+    step = -(-len(decades) // _MOST_LABELS) if decades else 1
+    room = (math.log10(high / low) + 1) / 12  # a label's width, in decades
+    powers = [k for k in decades[::-1][::step] if k - math.log10(low) > room - 0.5]
+    ax.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in powers)]))
+    ax.xaxis.set_major_formatter(FixedFormatter(["0", *(f"$10^{{{k}}}$" for k in powers)]))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _score_axis(ax: Axes, scores: np.ndarray) -> None:
@@ -159,10 +174,11 @@ def _score_axis(ax: Axes, scores: np.ndarray) -> None:
 
 def _dof_axis(ax: Axes, lambdas: np.ndarray, dof: np.ndarray) -> None:
     """Degrees of freedom at a few λ, on top."""
-    zero_too = bool((lambdas == 0).any())
-    places = np.unique(np.linspace(0, len(lambdas) - 1, min(7, len(lambdas))).round().astype(int))
+    at = ax.xaxis.get_transform().transform(lambdas)
+    wanted = np.linspace(at[0], at[-1], min(_MOST_LABELS, len(lambdas)))
+    places = np.unique([np.abs(at - one).argmin() for one in wanted])
     top = ax.secondary_xaxis("top")
-    if zero_too and len(lambdas) > 1:  # of this scale matplotlib's second axis does not know by itself
+    if ax.get_xscale() == "symlog":  # of this scale matplotlib's second axis does not know by itself
         top.set_xscale("symlog", linthresh=float(lambdas[lambdas > 0].min()), linscale=0.5)
     top.xaxis.set_major_locator(FixedLocator(lambdas[places].tolist()))
     top.xaxis.set_major_formatter(FixedFormatter([_short(float(dof[place])) for place in places]))

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from weightdecay.reports.terminal import TEST_STYLE, TRAIN_STYLE, chart
+from weightdecay.reports.terminal import chart, legend, without_colour
 from weightdecay.sweeps.explain import setting_name, strength
 from weightdecay.sweeps.record import Sweep
 from weightdecay.sweeps.records import Trained
@@ -61,11 +61,11 @@ class SweepBar:
             return Text("looking at the model")
         bar = ProgressBar(total=1.0, completed=self._last.share, width=max(10, self._console.width // 4))
         row = Table.grid(padding=(0, 1))
-        row.add_row(bar, Text(self._words(self._last), no_wrap=True, overflow="ellipsis"))
+        row.add_row(bar, Text(self._words(self._last)))
         if not self._seen:
             return row
         width = max(24, self._console.width // 2 - 1)
-        return Group(Columns([_panel(one, width) for one in self._seen], padding=0), row)
+        return Group(Columns([_panel(one, width, self._console) for one in self._seen], padding=0), row)
 
     def _words(self, last: Progress) -> str:
         assert self._first is not None
@@ -102,14 +102,15 @@ class _Point:
     epochs: int
 
 
-def _panel(trained: Trained, width: int) -> Panel:
+def _panel(trained: Trained, width: int, console: Console) -> Panel:
     points = [
         _Point(one.epoch, one.train_loss, one.test_loss, trained.looks[-1].epoch) for one in trained.looks
     ]
     values = [value for point in points for value in (point.train_loss, point.test_loss)]
-    legend = Text.assemble(("train ", TRAIN_STYLE), ("test", TEST_STYLE), f", epoch {points[-1].epoch}")
+    below = legend(console, f", epoch {points[-1].epoch}")
     name = f"{strength(trained.copy.strength, trained.copy.unit)}, seed {trained.copy.seed}"
-    return Panel(chart(points, values, width - 4, 8), title=name, subtitle=legend, width=width)
+    curves = chart(points, values, width - 4, 8, without_colour(console))
+    return Panel(curves, title=name, subtitle=below, width=width)
 
 
 def print_sweep(sweep: Sweep, console: Console) -> None:

@@ -9,13 +9,22 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.measure import Measurement
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 
 TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
+TEST_MARK = "o"  # of the test loss where there is no colour
 
 
 class Watcher:
@@ -63,13 +72,8 @@ class GrowingCurves(Watcher):
     def __init__(self, console: Console, trainings: int) -> None:
         self._console, self._trainings = console, trainings
         self._looks: dict[tuple[str, float], list[Evaluation]] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        columns = fitting(console, (TextColumn("{task.description}"), MofNCompleteColumn()))
+        self._progress = Progress(*columns, console=console)
         self._stages: dict[str, TaskID] = {}
         self._live = Live(console=console, refresh_per_second=12, get_renderable=self._render)
 
@@ -102,13 +106,9 @@ class GrowingCurves(Watcher):
         values = [value for look in seen for value in (look.train_loss, look.test_loss)]
         panels = [
             Panel(
-                chart(looks, values, width - 4, height),
+                chart(looks, values, width - 4, height, without_colour(self._console)),
                 title=f"{version}, λ = {lam:.3g}",
-                subtitle=Text.assemble(
-                    ("train ", TRAIN_STYLE),
-                    ("test", TEST_STYLE),
-                    f", epoch {looks[-1].epoch} of {looks[-1].epochs}",
-                ),
+                subtitle=legend(self._console, _epoch(looks[-1], width)),
                 width=width,
             )
             for (version, lam), looks in list(self._looks.items())[-fitting:]
@@ -116,7 +116,31 @@ class GrowingCurves(Watcher):
         return Group(Columns(panels, padding=0), self._progress)
 
 
-def chart(looks: Sequence[Any], values: Sequence[float], width: int, height: int) -> Text:
+def fitting(console: Console, words: Sequence[ProgressColumn]) -> list[ProgressColumn]:
+    """Columns of a progress line: a bar after the first words, and the time left, where there is room."""
+    bar = [BarColumn()] if console.width >= 100 else [BarColumn(10)] if console.width >= 80 else []
+    return [words[0], *bar, *words[1:], *([TimeRemainingColumn()] if console.width >= 70 else [])]
+
+
+def _epoch(seen: Evaluation, width: int) -> str:
+    """How far a training is."""
+    return f", epoch {seen.epoch} of {seen.epochs}" if width >= 40 else f" {seen.epoch}/{seen.epochs}"
+
+
+def without_colour(console: Console) -> bool:
+    """Whether colours do not tell train from test: NO_COLOR is set, or the terminal has none."""
+    return console.no_color or console.color_system is None
+
+
+def legend(console: Console, rest: str) -> Text:
+    """Which curve is which; by their marks where there is no colour."""
+    marks = (" ─ ", f" {TEST_MARK}") if without_colour(console) else (" ", "")
+    return Text.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
+
+
+def chart(
+    looks: Sequence[Any], values: Sequence[float], width: int, height: int, plain: bool = False
+) -> Text:
     """Train and test loss over the epochs in braille dots, log scale; `values` sets the scale's ends.
 
     Args:
@@ -124,6 +148,7 @@ def chart(looks: Sequence[Any], values: Sequence[float], width: int, height: int
         values: all losses that share the vertical scale.
         width: of the chart in characters, the axis' labels included.
         height: in lines.
+        plain: without colour: the test loss is a mark at each look, not a line.
     """
     logs = [math.log10(value) for value in values if 0 < value < math.inf]
     if not logs:
@@ -143,6 +168,10 @@ def chart(looks: Sequence[Any], values: Sequence[float], width: int, height: int
             )
             for epoch, loss in points
         ]
+        if plain and name == "test_loss":
+            for x, y in place:
+                cells[y // 4][x // 2], styles[y // 4][x // 2] = -1, style
+            continue
         for (x0, y0), (x1, y1) in zip(place, place[1:] or place, strict=False):
             steps = max(abs(x1 - x0), abs(y1 - y0), 1)
             for i in range(steps + 1):
@@ -154,7 +183,7 @@ def chart(looks: Sequence[Any], values: Sequence[float], width: int, height: int
         label = f"1e{high}" if line == 0 else f"1e{low}" if line == height - 1 else ""
         text.append(f"{label:>5} ┤" if label else "      │")
         for bits, style in zip(cells[line], styles[line], strict=True):
-            text.append(chr(0x2800 + bits) if bits else " ", style)
+            text.append(TEST_MARK if bits < 0 else chr(0x2800 + bits) if bits else " ", style)
         text.append("\n" if line < height - 1 else "")
     return text
 

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from weightdecay.ridge.model import LEAST_LEFT
 from weightdecay.select import Choice
 
 if TYPE_CHECKING:
     from weightdecay.ridge.judge import Judged
     from weightdecay.ridge.record import RidgePath
 
-MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond
+MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond, and a model is said to interpolate
 LOST = {"float64": 1e-6, "float32": 1e-3}  # relative error of the scores from which on it is told
 
 
@@ -61,13 +65,41 @@ def constant_columns_said(path: "RidgePath") -> list[str]:
     return [f"columns that do not vary have the coefficient 0: {some} ({len(still)} in all)"]
 
 
+def interpolates(path: "RidgePath", lam: float | Tensor) -> str | None:
+    """What follows if the model at λ has nearly as many degrees of freedom as rows: a sentence, or None."""
+    left = path.n - path._dof(path._alphas(lam))
+    close = [k for k, one in enumerate(left.tolist()) if one < max(LEAST_LEFT, (1 - MOST_DOF) * path.n)]
+    if not close:
+        return None
+    k = close[0]
+    if left[k] < LEAST_LEFT:
+        so = "it interpolates them, and nothing is left for a noise sd or a prediction interval"
+    else:
+        so = f"noise sd, standard errors and prediction intervals rest on the {_short(left[k])} that are left"
+    given = _short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k])
+    return (
+        f"the model{_of(close, path)} at λ = {given} has {_short(path.n - left[k])} degrees of freedom "
+        f"for {path.n:,} rows: {so}; {stronger(path, k)}"
+    )
+
+
+def stronger(path: "RidgePath", target: int) -> str:
+    """What to do about a model that interpolates: take λ by one standard error, if that leaves more."""
+    left = path.n - float(path._dof(path._alphas(path.one_se))[target])
+    if left < max(LEAST_LEFT, (1 - MOST_DOF) * path.n):
+        return "take a larger λ"
+    one_se = torch.as_tensor(path.one_se).reshape(-1)
+    lam = _short(one_se[target if len(one_se) > 1 else 0])
+    return f"λ = {lam}, within one standard error (one_se, --choose one-se), leaves {_short(left)}"
+
+
 def doubts(
     path: "RidgePath",
     judged: Sequence["Judged"],
     choices: Sequence[Choice],
     given: bool,
 ) -> tuple[str, ...]:
-    """What to be careful about: a flat curve, an edge, digits that are lost.
+    """What to be careful about: a flat curve, an edge, a model that interpolates, digits that are lost.
 
     Args:
         path: the record.
@@ -101,6 +133,8 @@ def doubts(
             found.append(
                 f"the least score is at the edge of the grid{_of(at, path)}, λ = {_short(lam)}; {hint}"
             )
+    if (said := interpolates(path, path.best)) is not None:
+        found.append(said)
     worst = float(path.precision.max())
     if worst > _told(path):
         where = path.lambdas[int(path.precision.argmax())]

@@ -1,5 +1,6 @@
 """A person's table -> a fitted path, a model, and what there is to say of them: behind `weightdecay fit`."""
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,17 +14,18 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.columns import Intercept
-from weightdecay.ridge.explain import constant_columns_said
+from weightdecay.ridge.explain import constant_columns_said, interpolates
 from weightdecay.ridge.folds import splits
-from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.out_of_fold import write_held_out
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.tabular import is_large, read_for_ridge
+from weightdecay.ridge.tabular import is_large, of_rows, read_for_ridge, row_names
 from weightdecay.ridge.views import CoefficientPath, HeldOut, coefficient_path, held_out
 from weightdecay.tables.source import open_source
 
 Progress = Callable[[str, int, int | None], None]
+SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
 HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
 
 
@@ -35,6 +37,7 @@ class Request:
         data: a .csv or .parquet file, or a folder of them.
         target: the columns to predict.
         drop: columns to leave out.
+        id: columns that name the rows: kept beside their predictions, and no inputs.
         cv: "loo", "gcv", "evidence" or a number of folds; None is "loo", or 5
             folds with groups, with time and out of core.
         lambdas: the grid in `unit`, or None.
@@ -55,6 +58,7 @@ class Request:
     data: str
     target: tuple[str, ...]
     drop: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
     cv: str | int | None = None
     lambdas: tuple[float, ...] | None = None
     unit: str = "canonical"
@@ -69,6 +73,10 @@ class Request:
     intercept: Intercept = "free"
     out_of_core: bool = False
     engine: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """All options as JSON has them."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,8 @@ class TableFit:
     Args:
         path: the whole path.
         model: the model at the λ that was chosen.
-        out_of_fold: one row per row and target: row, target, measured, prediction, fold (null without folds);
-            None where it was written while the table was read.
+        out_of_fold: one row per row and target: row, the columns of `id`, target, measured, prediction, fold
+            (null without folds); None where it was written while the table was read.
         held_out: the same for a figure, with R² and RMSE.
         coefficients: the coefficient path for a figure.
         lines: what was chosen and why.
@@ -127,7 +135,9 @@ class TableFit:
     def save(self, folder: str | Path) -> list[Path]:
         """Write the path, the model and out_of_fold.parquet, if it is not there; returns their paths.
 
-        `wd.load_path` and `wd.load_model` read them back.
+        `wd.load_path` and `wd.load_model` read them back. For spreadsheets there are coefficients.csv, the
+        model's coefficients with their standard errors, path.csv, the scores of every λ, and
+        out_of_fold.csv, if that has no more rows than a spreadsheet.
 
         Raises:
             InputError: they cannot be written; then no file is half-written.
@@ -136,7 +146,17 @@ class TableFit:
         rows = folder / "out_of_fold.parquet"
         if self.out_of_fold is not None:
             write_parquet(rows, self.out_of_fold)
-        return [rows, *self.path.save(folder), *self.model.save(folder)]
+        frames = {
+            "coefficients": self.path.coef_frame(self.model.lam),
+            "path": self.path.frame(),
+        }
+        if pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
+            frames["out_of_fold"] = pl.read_parquet(rows)
+        for name, frame in frames.items():
+            with replacing(folder / f"{name}.csv") as temporary:
+                frame.write_csv(temporary)
+        tables = [folder / f"{name}.csv" for name in frames]
+        return [rows, *tables, *self.path.save(folder), *self.model.save(folder)]
 
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, as plain values: the model's record without long lists, and the held-out error."""
@@ -176,8 +196,17 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
             path, seen, lam, frame = _streamed(request, cv, folder, on_progress)
         else:
             path, seen, lam, frame = _in_memory(request, cv)
+    # The record of the path says what was asked for, the model's is as it was.
+    path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
     model = replace(model, settings={**model.settings, **_settings(request)})
+    doubts = [str(one.message) for one in caught]
+    if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
+        best, chosen = interpolates(path, path.best), interpolates(path, lam)
+        path, doubts = (
+            replace(path, doubts=_without(path.doubts, best, chosen)),
+            _without(doubts, best, chosen),
+        )
     return TableFit(
         path=path,
         model=model,
@@ -185,13 +214,20 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
         held_out=seen,
         coefficients=coefficient_path(path),
         lines=_lines(request, path, model, seen),
-        doubts=(*constant_columns_said(path), *(str(one.message) for one in caught)),
+        doubts=(*constant_columns_said(path), *doubts),
     )
 
 
+def _without(doubts: Sequence[str], one: str | None, another: str | None) -> tuple[str, ...]:
+    """The sentences with `another` in place of `one`; either may be None."""
+    return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
+
+
 def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame]:
+    ids = row_names(request.data, request.id, ("row", "target", "measured", "prediction", "fold"))
+    aside = (*request.drop, *request.id)
     table = read_for_ridge(
-        request.data, request.target, request.drop, groups=request.groups, weights=request.weights
+        request.data, request.target, aside, groups=request.groups, weights=request.weights
     )
     single = len(request.target) == 1
     path = ridge_path(
@@ -215,18 +251,18 @@ def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | T
         splits(cv, len(table.rows), request.seed, table.groups, table.X).scheme, len(table.rows)
     )
     fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
-    return path, seen, lam, _long(table.rows.filter(table.kept), seen, fold)
+    rows = table.rows.filter(table.kept)
+    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold)
 
 
 def _streamed(
     request: Request, cv: Any, folder: Path, on_progress: Progress | None
 ) -> tuple[RidgePath, HeldOut, float | Tensor, None]:
-    for name in ("groups", "time"):
+    for name in ("groups", "time", "id"):
         if getattr(request, name):
-            what = "a table that is read in blocks has folds by row number only"
-            raise InputError(
-                what, name, getattr(request, name), "leave it out, or take a part that fits memory"
-            )
+            what = f"a table that is read in blocks has {'rows' if name == 'id' else 'folds'} by number only"
+            given = ", ".join(request.id) if name == "id" else getattr(request, name)
+            raise InputError(what, name, given, "leave it out, or take a part that fits memory")
 
     def stage(what: str) -> Callable[[int, int | None], None] | None:
         told = on_progress
@@ -286,7 +322,12 @@ def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, fl
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    aside = (*request.target, *request.drop, *(name for name in (request.groups, request.weights) if name))
+    aside = (
+        *request.target,
+        *request.drop,
+        *request.id,
+        *(name for name in (request.groups, request.weights) if name),
+    )
     return {
         **{name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas")},
         "not_inputs": list(dict.fromkeys(aside)),
@@ -306,11 +347,12 @@ def _fold_of_row(scheme: Any, n: int) -> list[int] | None:
     return fold
 
 
-def _long(rows: pl.Series, seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
+def _long(rows: pl.Series, ids: dict[str, pl.Series], seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
     parts = [
         pl.DataFrame(
             {
                 "row": rows,
+                **ids,
                 "target": [name] * len(rows),
                 "measured": seen.measured[:, t].numpy(),
                 "prediction": seen.predicted[:, t].numpy(),
@@ -346,8 +388,17 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
         f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
         + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
-        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; "
-        f"noise sd {_several(model.noise_sd)}",
+        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; " + _noise(model),
+    )
+
+
+def _noise(model: RidgeModel) -> str:
+    """The noise, where degrees of freedom are left to tell it from."""
+    left = model.n - torch.as_tensor(model.dof, dtype=torch.float64)
+    if bool((left < LEAST_LEFT).all()):
+        return "no noise sd: no degrees of freedom are left"
+    return f"noise sd {_several(torch.where(left >= LEAST_LEFT, model.noise_sd, torch.nan))}".replace(
+        "nan", "none"
     )
 
 

@@ -26,6 +26,7 @@ from weightdecay.ridge.record_files import (
 )
 
 KIND, VERSION = "ridge model", 1
+LEAST_LEFT = 1.0  # degrees of freedom for the noise, without which there are no intervals
 # What is a number or a tensor of numbers: kept in model.safetensors, to the bit.
 _NUMBERS = ("coef", "intercept", "lam", "alpha", "dof", "noise_sd", "mean", "scale")
 
@@ -44,7 +45,8 @@ class RidgeModel:
         alpha: the same in the sum convention, scikit-learn's alpha.
         n: rows it was fitted on.
         dof: effective degrees of freedom, one or (t,).
-        noise_sd: σ̂, √(RSS / (n − dof)), () or (t,); of a row of mean weight.
+        noise_sd: σ̂, √(RSS / (n − dof)), () or (t,); of a row of mean weight. NaN where n − dof is 0
+            but for rounding.
         mean: the training inputs' means (p,).
         scale: their standard deviations, divided by n, (p,).
         covariance: (X'X + αF)^-1 in a form that serves intervals; None where it is not kept.
@@ -107,12 +109,14 @@ class RidgeModel:
                 self._why_not(),
             )
         left = self.n - torch.as_tensor(self.dof, dtype=torch.float64)
-        if not bool((left >= 1).all()):
+        if not bool((left >= LEAST_LEFT).all()):
             raise InputError(
-                "no degrees of freedom are left for the noise",
+                "the model interpolates its training rows, and no degrees of freedom are left for the noise",
                 "n − dof",
                 f"{float(left.min()):.3g}",
-                "fit with a larger λ, or on more rows",
+                str(
+                    self.settings.get("no_noise") or "fit with a larger λ (--choose one-se), or on more rows"
+                ),
             )
         rows = matched(X, self.features, len(self.coef))
         middle = self._predict(rows)

@@ -1,6 +1,6 @@
 """New rows of a file -> a file of predictions, in blocks, whole or not at all: `weightdecay predict`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from polars.io.plugins import register_io_source
 from weightdecay.errors import InputError
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.model import RidgeModel
-from weightdecay.ridge.tabular import new_rows
+from weightdecay.ridge.tabular import new_rows, of_rows, row_names
 
 Progress = Callable[[int], None]
 
@@ -38,11 +38,13 @@ def predict_file(
     out: str | Path,
     level: float | None = None,
     on_progress: Progress | None = None,
+    ids: Sequence[str] | None = None,
+    force: bool = False,
 ) -> Predicted:
     """Predict every row of a table, matched by name, and write a .csv or .parquet file, by its ending.
 
-    Its columns: row, the row's number in the table; <target>_predicted; with a level also <target>_low and
-    <target>_high.
+    Its columns: row, the row's number in the table; the columns that name the rows; <target>_predicted; with
+    a level also <target>_low and <target>_high.
 
     Args:
         model: from `load_model`.
@@ -51,9 +53,12 @@ def predict_file(
         out: the file to write.
         level: the probability of a prediction interval, or None for none.
         on_progress: called with the number of rows that are done.
+        ids: columns of the table that name its rows; by default those of the fit that are there.
+        force: replace a file that has other columns.
 
     Raises:
-        InputError: a table or a level that cannot be used, or a file that cannot be written; then none is.
+        InputError: a table or a level that cannot be used, or a file that cannot be written or has other
+            columns; then none is written.
     """
     data, out = Path(data), Path(out)
     if out.suffix.lower() not in (".csv", ".parquet"):
@@ -64,12 +69,15 @@ def predict_file(
         raise InputError("the output would replace the input", "out", str(out), "choose another name")
     if model.features is None:
         raise InputError("the model has no column names", "model", None, "fit it on a table")
-    blocks = _blocks(model, data, level, on_progress)
+    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level))
     first = next(
         blocks, None
     )  # before a file or a folder is made: most that is wrong shows in the first block
     if first is None:
         raise InputError("the table has no rows", str(data), None, "give a file with a header and rows")
+    if out.is_file() and not force and _columns(out) != first.columns:
+        remedy = "choose another name, or replace it with --force"
+        raise InputError("a file with other columns would be replaced", "out", str(out), remedy)
     writable_folder(out.parent)
     count = 0
 
@@ -92,13 +100,32 @@ def predict_file(
     return Predicted(count, tuple(first.columns), out)
 
 
+def _ids(model: RidgeModel, data: Path, given: Sequence[str] | None, level: float | None) -> pl.DataFrame:
+    """The columns that name the rows."""
+    kinds = ("predicted",) if level is None else ("predicted", "low", "high")
+    taken = ["row", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
+    if given is None:
+        known = _columns(data)
+        given = [name for name in model.settings.get("id", ()) if name in known]
+    return row_names(data, given, taken)
+
+
+def _columns(file: Path) -> list[str]:
+    """The columns of a table; none where it is no table."""
+    try:
+        scan = pl.scan_csv if file.suffix.lower() == ".csv" else pl.scan_parquet
+        return scan(file, glob=False).collect_schema().names()
+    except (OSError, pl.exceptions.PolarsError):
+        return []
+
+
 def _blocks(
-    model: RidgeModel, data: Path, level: float | None, on_progress: Progress | None
+    model: RidgeModel, data: Path, level: float | None, on_progress: Progress | None, ids: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
     assert model.features is not None
     done = 0
-    for rows, X in new_rows(data, model.features, model.settings.get("not_inputs", ())):
-        yield _predicted(model, rows, X, level)
+    for rows, X in new_rows(data, model.features, (*model.settings.get("not_inputs", ()), *ids.columns)):
+        yield _predicted(model, rows, of_rows(ids, rows), X, level)
         done += len(rows)
         if on_progress is not None:
             on_progress(done)
@@ -109,12 +136,14 @@ def _chained(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.D
     yield from rest
 
 
-def _predicted(model: RidgeModel, rows: pl.Series, X: np.ndarray, level: float | None) -> pl.DataFrame:
+def _predicted(
+    model: RidgeModel, rows: pl.Series, ids: dict[str, pl.Series], X: np.ndarray, level: float | None
+) -> pl.DataFrame:
     values = {"predicted": model.predict(X)}
     if level is not None:
         values["low"], values["high"] = model.interval(X, level)
     names = model.targets or ("target",)
-    columns: dict[str, Any] = {"row": rows}
+    columns: dict[str, Any] = {"row": rows, **ids}
     for t, name in enumerate(names):
         for kind, numbers in values.items():
             columns[f"{name}_{kind}"] = (numbers if numbers.ndim == 1 else numbers[:, t]).numpy()

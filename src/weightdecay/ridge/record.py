@@ -15,9 +15,9 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.files import sha256, write_together
 from weightdecay.ridge.covariance import Covariance
-from weightdecay.ridge.explain import facts
+from weightdecay.ridge.explain import facts, stronger
 from weightdecay.ridge.linalg import on_cpu
-from weightdecay.ridge.model import RidgeModel
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.record_files import environment, json_bytes, plain, tensor_bytes
 from weightdecay.ridge.route import Route, at_least
 from weightdecay.ridge.stored import store, tensors_of, values_of
@@ -28,6 +28,7 @@ KIND, VERSION = "ridge path", 1
 # Fields that are plain values.
 PLAIN = ("unit", "edge", "flat", "cv", "route", "n", "p")
 
+NOTHING = 1e-9  # degrees of freedom left, as a share of the rows, that are the rounding of their difference
 REMEMBERED = 1_000_000  # coefficients that are kept when they have been found: 8 MB
 
 
@@ -79,7 +80,7 @@ class RidgePath:
     p: int
     features: tuple[str, ...] | None = field(repr=False)
     targets: tuple[str, ...] | None
-    doubts: tuple[str, ...] = field(repr=False)
+    doubts: tuple[str, ...]
     settings: Mapping[str, Any] = field(repr=False)
     _solver: Route = field(repr=False)
     _strength: Strength = field(repr=False)
@@ -131,7 +132,8 @@ class RidgePath:
 
             the roots of the diagonal of σ̂² (X'X + αF)^-1 X'X (X'X + αF)^-1,   σ̂² = RSS / (n − dof)
 
-        The bias that shrinking brings is not in them. Source: Hoerl and Kennard (1970).
+        The bias that shrinking brings is not in them. NaN where n − dof is 0 but for rounding. Source: Hoerl
+        and Kennard (1970).
         """
         alphas = self._alphas(lam)
         spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
@@ -163,6 +165,35 @@ class RidgePath:
         for k, fold in enumerate(() if self.fold_scores is None else self.fold_scores):
             columns[f"fold_{k + 1}"] = fold.reshape(L, t).T.reshape(-1).tolist()
         return pl.DataFrame(columns)
+
+    def coef_frame(self, lam: float | Tensor | None = None) -> pl.DataFrame:
+        """The coefficients at λ as a table: target, column, coefficient, standard_error, per_sd.
+
+        A row per target and column, and one, "(intercept)", for the intercept. `per_sd` is the coefficient
+        times the column's standard deviation, which can be compared between columns. `standard_error` is that
+        of `standard_errors`; null where fewer than one degree of freedom is left for the noise.
+        """
+        t = self.scores[0].numel()
+        model = self._model(lam, None, {})
+        sd, coef = model.scale, model.coef.reshape(self.p, t)
+        left = self.n - torch.as_tensor(model.dof, dtype=torch.float64).expand(t)
+        errors = self.standard_errors(lam).cpu().reshape(self.p, t)
+        errors = torch.where(left >= LEAST_LEFT, errors, torch.nan)
+        names = self.features or tuple(f"column {j + 1}" for j in range(self.p))
+        intercept = model.intercept.reshape(t)
+        parts = [
+            pl.DataFrame(
+                {
+                    "target": [target] * (self.p + 1),
+                    "column": ["(intercept)", *names],
+                    "coefficient": [float(intercept[k]), *coef[:, k].tolist()],
+                    "standard_error": pl.Series([None, *errors[:, k].tolist()], dtype=pl.Float64),
+                    "per_sd": pl.Series([None, *(coef[:, k] * sd).tolist()], dtype=pl.Float64),
+                }
+            )
+            for k, target in enumerate(self.targets or [str(k + 1) for k in range(t)])
+        ]
+        return pl.concat(parts).with_columns(pl.col("standard_error").fill_nan(None))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write path.safetensors, path.parquet (`frame`) and path.json into a folder, made if need be.
@@ -230,8 +261,9 @@ class RidgePath:
 
     def _noise(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, " t"]:
         """σ̂ of each target at its α; NaN where no degree of freedom is left."""
-        rss = self._solver.rss(alphas).diagonal()
-        return (rss / (self.n - self._dof(alphas)).to(rss.device)).sqrt()
+        rss, left = self._solver.rss(alphas).diagonal(), self.n - self._dof(alphas)
+        left = torch.where(left > NOTHING * self.n, left, torch.nan)  # below there are no digits in it
+        return (rss / left.to(rss.device)).sqrt()
 
     def _squeezed(self, values: Tensor) -> Tensor:
         """Without the targets' axis where there is one target."""
@@ -246,6 +278,8 @@ class RidgePath:
         given = self.best if lam is None else lam
         one = float(alphas.min()) == float(alphas.max())
         dof = self._dof(alphas)
+        if self.n - float(dof.max()) < LEAST_LEFT:
+            more = {**more, "no_noise": stronger(self, int(dof.argmax()))}
         return RidgeModel(
             coef=self._squeezed(coef).cpu(),
             intercept=self._squeezed(intercept).cpu(),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.covariance import Covariance
-from weightdecay.ridge.route import Curve, Route, Scale
+from weightdecay.ridge.route import Curve, Scale
 from weightdecay.ridge.strength import Strength
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def store(path: "RidgePath") -> Stored:
     size = path.lambdas.numel() * path.p * path.scores[0].numel()
     lambdas = path.lambdas.tolist() if size <= LARGEST else choices
     alphas = torch.stack([path._alphas(lam) for lam in lambdas])
-    coefs, intercepts = _solved(solver, alphas)
+    # One λ at a time, as the path itself solves: products of several at once differ in their last bits.
+    coefs, intercepts = zip(*(solver.solve(row) for row in alphas), strict=True)
     chosen = {float(path._alphas(lam)[0]) for lam in choices if isinstance(lam, float)}
     mean, sd = solver.inputs()
     return Stored(
@@ -168,8 +169,8 @@ def store(path: "RidgePath") -> Stored:
         n=path.n,
         strength=path._strength,
         alphas=alphas.cpu(),
-        coefs=coefs.cpu(),
-        intercepts=intercepts.cpu(),
+        coefs=torch.stack(coefs).cpu(),
+        intercepts=torch.stack(intercepts).cpu(),
         squares=torch.stack([solver.rss(row).diagonal() for row in alphas]).cpu(),
         eigenvalues=solver.eigenvalues.cpu(),
         mean=mean.cpu(),
@@ -181,15 +182,6 @@ def store(path: "RidgePath") -> Stored:
         spreads={alpha: solver.spread(alpha).cpu() for alpha in sorted(chosen)},
         covariances={alpha: _covariance(path, alpha) for alpha in sorted(chosen)},
     )
-
-
-def _solved(solver: Route, alphas: Float64[Tensor, "m t"]) -> tuple[Tensor, Tensor]:
-    """Coefficients (m, p, t) and intercepts (m, t); of one target at every α in one pass over the columns."""
-    if alphas.shape[1] == 1:
-        coef, intercept = solver.solve(alphas[:, 0])
-        return coef.mT[:, :, None], intercept[:, None]
-    coefs, intercepts = zip(*(solver.solve(row) for row in alphas), strict=True)
-    return torch.stack(coefs), torch.stack(intercepts)
 
 
 def _covariance(path: "RidgePath", alpha: float) -> Covariance | str:

@@ -141,6 +141,42 @@ def _scan(path: Path) -> pl.LazyFrame:
     raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
 
 
+def row_names(path: str | Path, columns: Sequence[str], taken: Sequence[str]) -> pl.DataFrame:
+    """Columns that name the rows of a file, as they stand there: texts of a CSV, any type of a Parquet file.
+
+    Args:
+        path: a .csv or .parquet file.
+        columns: the columns' names.
+        taken: names that other columns have where these are going to be written.
+
+    Raises:
+        InputError: a file that cannot be read, a column that is missing or has a name that is taken.
+    """
+    if not columns:
+        return pl.DataFrame()
+    path = Path(path)
+    try:
+        frame = _scan(path)
+        names = frame.collect_schema().names()
+        for name in columns:
+            if name not in names:
+                raise InputError("no such column", "id", repr(name), f"{path} has {listed(names)}")
+            if name in taken or columns.count(name) > 1:
+                what = "an identifier has the name of another column of the file that is written"
+                raise InputError(what, "id", repr(name), "rename it in the table")
+        return frame.select(columns).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            "the table cannot be read", str(path), reason, "check the path and the file"
+        ) from error
+
+
+def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
+    """What `row_names` has for these rows, numbered from 1, by column."""
+    return {column.name: column.gather(rows - 1) for column in names.get_columns()}
+
+
 def _labels(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
     if column.null_count():
         place = f"row {rows[int(column.is_null().arg_true()[0])]}, column {column.name!r} of {path}"

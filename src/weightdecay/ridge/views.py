@@ -116,6 +116,12 @@ def target_names(path: RidgePath) -> tuple[str, ...]:
     return path.targets or tuple(f"target {i + 1}" for i in range(_count(path)))
 
 
+def target_list(path: RidgePath, most: int = 3) -> str:
+    """The targets' names in a few words; nothing where they have none."""
+    names = path.targets or ()
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def _count(path: RidgePath) -> int:
     return 1 if path.scores.ndim == 1 else path.scores.shape[1]
 

@@ -129,6 +129,32 @@ def _pair(data: Any, file: Path) -> tuple[Any, Any]:
     return data[0], data[1]
 
 
+# Libraries that training code often imports, and their packages. Another name may be misspelt, and whoever
+# installs that gets a stranger's package.
+_PACKAGES = {
+    **{"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"},
+    **{"distributed": "'weightdecay[dask]'", "lightning": "'weightdecay[lightning]'"},
+    **{"transformers": "'weightdecay[transformers]'", "tensorboard": "'weightdecay[tensorboard]'"},
+    **{name: name for name in ("accelerate", "datasets", "pandas", "peft", "pyarrow", "scipy")},
+    **{name: name for name in ("timm", "torchvision", "torchaudio", "torchmetrics", "tqdm", "wandb")},
+}
+
+
+def install(error: BaseException, line: int | None) -> str:
+    """What to do where a library is missing; nothing where that is not the error.
+
+    >>> install(ModuleNotFoundError("No module named 'sklearn'", name="sklearn.datasets"), 12)
+    'pip install scikit-learn, which line 12 needs'
+    """
+    if not isinstance(error, ModuleNotFoundError) or not error.name or "pip install" in str(error):
+        return ""
+    package = _PACKAGES.get(error.name.partition(".")[0])
+    where = f"line {line}" if line else "the file"
+    if package is None:
+        return f"see {where}: is the name right, and is its package installed?"
+    return f"pip install {package}, which {where} needs"
+
+
 @contextlib.contextmanager
 def _own_frames(file: Path, what: str) -> Iterator[None]:
     """Turn what a file raises into one line and the traceback's frames of that file."""
@@ -142,7 +168,9 @@ def _own_frames(file: Path, what: str) -> Iterator[None]:
         ]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         said = " ".join(traceback.format_exception_only(error)[-1].split())
-        found = ScriptError(what, str(file), said, f"see line {line}" if line else "")
+        found = ScriptError(
+            what, str(file), said, install(error, line) or (f"see line {line}" if line else "")
+        )
         shown = ["Traceback, frames of this file alone:\n", *traceback.format_list(frames)]
         found.frames = "".join([*(shown if frames else []), *traceback.format_exception_only(error)]).rstrip()
         raise found from error

@@ -101,6 +101,15 @@ def run_experiment(
     return Run(experiment, results, tuple(outcomes), curve, tuple(notes), slider=positions)
 
 
+def resolved(experiment: Experiment) -> Experiment:
+    """The settings with λ and the curve filled in, as the record of the run will have them.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    return _resolved(experiment, draw(experiment.data, experiment.seed_list[0]))[0]
+
+
 def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:
     """The settings with λ and curve filled in, and for a table a note on the λ of least leave-one-out error.
 

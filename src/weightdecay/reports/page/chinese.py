@@ -3,11 +3,14 @@
 import math
 
 import polars as pl
+import torch
+from torch import Tensor
 
 from weightdecay.auditing.record import Audit
 from weightdecay.monitor.explain import RATIO, RESIDUAL, UNASKED
 from weightdecay.monitor.record import Monitored
-from weightdecay.ridge.explain import LOST
+from weightdecay.ridge.explain import LOST, interpolates
+from weightdecay.ridge.model import LEAST_LEFT
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.views import HeldOut
 from weightdecay.sweeps.record import Sweep
@@ -80,6 +83,7 @@ def ridge_doubts(path: RidgePath) -> list[str]:
     if path.edge is not None and not path.flat:
         side = "最弱" if path.edge == "low" else "最强"
         said.append(f"得分最小值在网格的边缘，是试过的{side}的 λ")
+    said += _interpolates(path, path.one_se if path.settings.get("choose") == "one-se" else path.best)
     worst = float(path.precision.max())
     if worst > _told(path):
         where = float(path.lambdas[int(path.precision.argmax())])
@@ -87,6 +91,25 @@ def ridge_doubts(path: RidgePath) -> list[str]:
             f"数字位数有损失：得分的相对误差估计为 {worst:.1g}（λ = {where:.4g}）；请标准化，或取更大的 λ"
         )
     return said
+
+
+def _interpolates(path: RidgePath, lam: float | Tensor) -> list[str]:
+    """That the model at λ has nearly as many degrees of freedom as rows, and what follows; or nothing."""
+    if interpolates(path, lam) is None:
+        return []
+    lams = torch.as_tensor(lam).reshape(-1)
+    left = path.n - path._dof(path._alphas(lam))
+    k = int(left.argmin())
+    so = (
+        "模型对这些行作了插值，没有剩下什么可用来估计噪声标准差或预测区间"
+        if left[k] < LEAST_LEFT
+        else f"噪声标准差、标准误和预测区间只依据剩下的 {float(left[k]):.4g} 个自由度"
+    )
+    return [
+        f"λ = {float(lams[k if len(lams) > 1 else 0]):.4g} 处的模型对 {path.n:,} 行用了 "
+        f"{path.n - float(left[k]):.4g} 个自由度：{so}；请取更大的 λ，例如一倍标准误的 λ"
+        f"（one_se，--choose one-se）"
+    ]
 
 
 def held_out_line(seen: HeldOut) -> str:

@@ -74,7 +74,7 @@ class Figure:
         lines: the series.
         x_label: with its unit.
         y_label: likewise.
-        log_x: a log axis.
+        log_x: a log axis; it may begin at 0.
         log_y: likewise; what is not positive leaves a gap.
         at_least: the y axis has this range, or more.
         top: the axis along the top.

@@ -1,11 +1,13 @@
 """The page of a ridge path: its curve and choices, coefficients, predictions, degrees of freedom."""
 
+from pathlib import Path
+
 import numpy as np
 
 from weightdecay.reports.page import chinese
-from weightdecay.reports.page.figures import STRENGTH, Both, Figure, Line, Page, Top, array, thinned
+from weightdecay.reports.page.figures import STRENGTH, Both, Figure, Line, Page, Top, array, number, thinned
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.views import HeldOut, coefficient_path, target_names
+from weightdecay.ridge.views import HeldOut, coefficient_path, target_list, target_names
 
 _MOST_COLUMNS = 30
 _MOST_TARGETS = 6
@@ -18,7 +20,7 @@ _SCORES = {
 
 def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     """The page; with predictions of rows that the fit had not seen, these beside what was measured."""
-    log = bool((array(path.lambdas) > 0).all())
+    log = bool((array(path.lambdas) > 0).any())
     unit = STRENGTH if path.unit == "canonical" else (f"λ, {path.unit}", f"λ，{path.unit}")
     dof = Figure(
         ("Effective degrees of freedom", "有效自由度"),
@@ -31,13 +33,44 @@ def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     held = [] if seen is None else _held_out(seen)
     figures = [_curve(path, log, unit), *_coefficients(path, log, unit), *held, dof]
     lines = list(path.notes[: len(path.notes) - len(path.doubts)]), chinese.ridge_lines(path)
+    about = _about(path)
+    for said, others in zip(lines, about, strict=True):
+        said[:0] = others
     if seen is not None:
         r2, rmse = (", ".join(f"{value:.3g}" for value in one.tolist()) for one in (seen.r2, seen.rmse))
         lines[0].append(f"held out: R² {r2}, root mean squared error {rmse}")
         lines[1].append(chinese.held_out_line(seen))
     doubts = path.doubts, chinese.ridge_doubts(path)
-    title = (f"Ridge path: {path.n:,} rows, {path.p:,} columns", f"岭回归路径：{path.n:,} 行，{path.p:,} 列")
+    size = (f"{path.n:,} rows, {path.p:,} columns", f"{path.n:,} 行，{path.p:,} 列")
+    named = target_list(path)
+    title = (
+        f"Ridge path of {named}: {size[0]}" if named else f"Ridge path: {size[0]}",
+        f"{named} 的岭回归路径：{size[1]}" if named else f"岭回归路径：{size[1]}",
+    )
     return Page(title, lines, doubts, figures=figures, notes=_notes(path, seen))
+
+
+def _about(path: RidgePath) -> tuple[list[str], list[str]]:
+    """What `weightdecay fit` was asked for: the table, the targets, and the λ of the model it wrote."""
+    request = path.settings.get("request")
+    if request is None:
+        return [], []
+    targets, file = ", ".join(request["target"]), Path(request["data"]).name
+    one_se = request["choose"] == "one-se"
+    lams = array(path.one_se if one_se else path.best).reshape(-1)
+    lam = " / ".join(number(value) for value in lams[:_MOST_TARGETS]) + (" / …" if len(lams) > 6 else "")
+    why = (
+        (
+            "the strongest within one standard error of the least score (--choose one-se)",
+            "得分在最小值一倍标准误之内的最强者（--choose one-se）",
+        )
+        if one_se
+        else ("of the least score (--choose best)", "得分最小者（--choose best）")
+    )
+    return (
+        [f"target: {targets}; table: {file}", f"the model of this fit has λ = {lam}, {why[0]}"],
+        [f"目标：{targets}；表格：{file}", f"本次拟合的模型取 λ = {lam}，{why[1]}"],
+    )
 
 
 def _notes(path: RidgePath, seen: HeldOut | None) -> list[Both]:

@@ -20,15 +20,24 @@ function axis(label, more = {}, grid = true) {
   const only = more.filter ? { filter: more.filter } : {};
   return { label, stroke: colour("ink"), labelSize: 22, ...more, grid: { show: grid, stroke: colour("line"), width: 1, ...only }, ticks: { stroke: colour("line"), ...only } };
 }
-const power = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
-const decades = (u, values) => { // 2 and 5 besides, where there are few powers of ten
-  const few = values.filter((value) => value != null && power(value)).length < 3;
-  const kept = (value) => power(value) || (few && [2, 5].some((times) => power(value / times)));
-  return values.map((value) => (value != null && kept(value) ? value : null));
-};
-const log10 = (more) => ({ values: powers, filter: decades, ...more });
+// Where a log axis has lines and labels: powers of ten, as many as there is room for; 2 and 5 besides, where there
+// are few of them; equal steps within one decade.
+function ticks(low, high, room) {
+  const from = Math.ceil(Math.log10(low) - 1e-9), to = Math.floor(Math.log10(high) + 1e-9), inside = (value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9);
+  const step = Math.max(1, Math.ceil((to - from + 1) / room)), exponents = Array.from({ length: Math.max(0, to - from + 3) }, (_, i) => from - 1 + i);
+  if (to - from >= 2) return exponents.filter((e) => e >= from && e <= to && e % step === 0).map((e) => Number(`1e${e}`));
+  const few = exponents.flatMap((e) => [1, 2, 5].map((times) => Number(`${times}e${e}`))).filter(inside);
+  if (few.length >= 3) return few;
+  const rough = (high - low) / 4, unit = 10 ** Math.floor(Math.log10(rough)), each = unit * [1, 2, 5, 10].find((times) => times * unit >= rough * 0.99);
+  return Array.from({ length: 9 }, (_, i) => Number(((Math.ceil(low / each) + i) * each).toPrecision(12))).filter(inside);
+}
+const log10 = (more) => ({
+  values: powers, filter: (_, found) => found,
+  splits: (u, i, low, high) => ticks(low, high, Math.max(2, Math.floor(u.axes[i].side % 2 ? (u.height - 90) / 28 : (u.width - 90) / 52))),
+  ...more,
+});
 const short = (value) => String(Number(value.toPrecision(2)));
-const powers = (_, values) => values.map((value) => (value == null ? "" : value >= 0.01 && value <= 1000 ? String(Number(value.toPrecision(3))) : value.toExponential(0)));
+const powers = (_, values) => values.map((value) => (value == null ? "" : value === 0 ? "0" : value >= 0.01 && value < 1e5 ? String(Number(value.toPrecision(3))) : Number(value.toPrecision(3)).toExponential().replace("e+", "e")));
 
 function chart(id, options, values) {
   charts[id]?.destroy();

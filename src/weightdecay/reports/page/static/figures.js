@@ -84,9 +84,17 @@ function drawBars(u, lines, log) {
   }
 }
 
+// On a log axis that begins at 0 the smallest number above it; from there on the axis is (nearly) logarithmic.
+const zero = (figure) => (figure.log_x && figure.x[0] === 0 ? figure.x.find((value) => value > 0) : 0);
+
+function zeroAxis(u, i, low, high) { // 0, and powers of ten that have room beside it
+  const [wide, least] = [u.width - 90, u.scales.x.asinh], far = (value) => (Math.asinh(value / least) / Math.asinh(high / least)) * wide;
+  return [0, ...ticks(least, high, Math.max(2, Math.floor(wide / 52))).filter((value) => far(value) > 40)];
+}
+
 function topAxis(figure) { // labels stand at positions that have a value: nothing is interpolated
   const known = figure.x.map((x, k) => k).filter((k) => Number.isFinite(figure.top.values[k]));
-  const place = (k) => (figure.log_x ? Math.log(figure.x[k]) : figure.x[k]), ends = [place(known[0]), place(known.at(-1))];
+  const place = (k) => (zero(figure) ? Math.asinh(figure.x[k] / zero(figure)) : figure.log_x ? Math.log(figure.x[k]) : figure.x[k]), ends = [place(known[0]), place(known.at(-1))];
   const picked = [...new Set([0, 1, 2, 3, 4].map((n) => {
     const wanted = ends[0] + (n / 4) * (ends[1] - ends[0]);
     return known.reduce((a, b) => (Math.abs(place(b) - wanted) < Math.abs(place(a) - wanted) ? b : a));
@@ -108,8 +116,9 @@ function drawOne(figure) {
     return [Math.min(down, least), Math.max(up, most)];
   };
   const y = log ? { distr: 3, range: near([...values.slice(1).flat(), ...bars]) } : { range: wide };
-  const x = { time: false, ...(figure.log_x ? { distr: 3, range: (_, low, high) => [low / 1.1, high * 1.1] } : {}) };
-  const axes = [axis(say(figure.x_label), figure.log_x ? log10({}) : {}), axis(say(figure.groups[figure.group]?.label ?? figure.y_label), log ? log10({ size: 64 }) : { size: 64 })];
+  const first = zero(figure), logarithmic = first ? { distr: 4, asinh: first, range: (_, low, high) => [0, high * 1.1] } : { distr: 3, range: (_, low, high) => [low / 1.1, high * 1.1] };
+  const x = { time: false, ...(figure.log_x ? logarithmic : {}) };
+  const axes = [axis(say(figure.x_label), figure.log_x ? log10(first ? { splits: zeroAxis } : {}) : {}), axis(say(figure.groups[figure.group]?.label ?? figure.y_label), log ? log10({ size: 64 }) : { size: 64 })];
   if (figure.top) axes.push(topAxis(figure));
   const focused = (_, i) => { figure.tip.textContent = i && all[i - 1] ? all[i - 1].label : lines.length > many ? words().point : ""; };
   chart(figure.place.id, {
