@@ -20,20 +20,14 @@ _ADAPTER = re.compile(
 _MULTIPLIER = re.compile(r"(^|[._])(ia3_l|boft_s|lora_magnitude_vector|road_alpha)($|[._])")
 
 
-def adapters(live: Live, decaying: list[Held], away: set[int]) -> Iterator[Draft]:
-    """The findings about adapters that decay.
-
-    Args:
-        live: the model.
-        decaying: what decays.
-        away: identities of what `away_from_base` gives.
-    """
-    inside = _of_peft(live.model)
-    mine = [one for one in decaying if _ADAPTER.search(one.name) or id(one.parameter) in inside]
+def adapters(live: Live, decaying: list[Held]) -> Iterator[Draft]:
+    """The findings about adapters that decay."""
+    inside, away = adapter_parameters(live), _away_from_base(live)
+    mine = [one for one in decaying if id(one.parameter) in inside]
     if names := tuple(one.name for one in mine if id(one.parameter) in away):
         message = (
-            "{n} parameter{|s} of adapters decay{s|} away from the base model: {it multiplies|they multiply} a "
-            "layer's output, and at 0 nothing is left of it"
+            "{n} parameter{|s} of adapters decay{s|} away from the base model: at 0 {it leaves|they leave} "
+            "nothing of a layer's output"
         )
         fix = "give strength 0; or wd.attach wd.Toward, which pulls to where they started"
         yield Draft("WD106", names, message, fix, "warning")
@@ -42,7 +36,13 @@ def adapters(live: Live, decaying: list[Held], away: set[int]) -> Iterator[Draft
         yield Draft("WD106", names, message, "keep it if that is meant; else give adapters strength 0")
 
 
-def away_from_base(live: Live) -> set[int]:
+def adapter_parameters(live: Live) -> set[int]:
+    """Identities of what adapters added: those of peft by their class, others by their names."""
+    inside = _of_peft(live.model)
+    return inside | {id(one.parameter) for one in live.held if _ADAPTER.search(one.name)}
+
+
+def _away_from_base(live: Live) -> set[int]:
     """Identities of the parameters of adapters whose decay leads away from the base model."""
     tried = _tried_layers(live.model)
     held = {id(one.parameter): one.name for one in live.held}

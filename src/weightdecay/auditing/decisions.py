@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from weightdecay.auditing.adapters import adapters, away_from_base
+from weightdecay.auditing.adapters import adapter_parameters, adapters
 from weightdecay.auditing.decaying import Pulls
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.reading import Held, Live
@@ -20,13 +20,12 @@ def decisions(live: Live, pulls: Pulls, wanted: Mapping[int, float]) -> Iterator
     trained = [one for one in live.held if one.moves and one.places]
     decays = {id(one): bool(pulls.all(one)) for one in trained}
     decaying = [one for one in trained if any(pull.form != "none" for pull in pulls.all(one))]
-    away = away_from_base(live)
     yield from _small_ones(decaying, wanted)
-    yield from _unasked(decaying, wanted, away)
+    yield from _unasked(decaying, wanted, adapter_parameters(live))
     yield from _left_out(trained, decays, wanted)
     yield from _split(live, pulls, trained, decays, wanted)
     yield from _embeddings(decaying)
-    yield from adapters(live, decaying, away)
+    yield from adapters(live, decaying)
     yield from _exempt(decaying, pulls, wanted)
 
 
