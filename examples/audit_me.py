@@ -40,6 +40,32 @@ class Odd(Forgetful):
         return super().step(closure)
 
 
+class Growing(Forgetful):
+    """Decays with the wrong sign."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """A step that makes weights larger."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.mul_(1 + group["lr"] * group["weight_decay"])
+        return super().step(closure)
+
+
+class OneForAll(Forgetful):
+    """Decays all groups by the strength of the first."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """A step that reads one group's options for all of them."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.mul_(1 - group["lr"] * self.param_groups[0]["weight_decay"])
+        return super().step(closure)
+
+
 class Model(nn.Module):
     """Layers that have nothing to do with one another; each meets its own mistake."""
 
@@ -58,11 +84,13 @@ class Model(nn.Module):
                 "dropped",
             ),
             *("odd", "huge", "tiny", "slow", "shaky", "loaded", "resumed", "broken", "copied"),
+            *("frozen", "growing", "grouped"),
         )
         self.layers = nn.ModuleDict({name: nn.Linear(8, 8) for name in names})
         self.norm = nn.LayerNorm(8)
         self.words = nn.Embedding(50, 8)
         self.rare_words = nn.Embedding(50, 8, sparse=True)
+        self.logit_scale = nn.Parameter(torch.ones(()))
         self.lora_A = nn.Linear(8, 2, bias=False)
         self.A_log = nn.Parameter(torch.zeros(8, 4))
         self.A_log._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,9 +105,10 @@ def build() -> dict[str, Any]:
     layers = {name: list(layer.parameters()) for name, layer in model.layers.items()}
     both = [*layers["first"], *layers["second"]]
 
-    # WD101, WD102, WD105, WD106, WD107: a split by words in names, which these names do not contain.
+    # WD101, WD102, WD105 to WD108: a split by words in names, which these names do not contain.
     # WD103, WD104: and "bias" is in the name of a layer.
     decaying = [*both, *model.norm.parameters(), model.words.weight, model.lora_A.weight, model.A_log]
+    decaying.append(model.logit_scale)
     split = [
         {"params": decaying, "weight_decay": 0.1},
         {"params": layers["debias_head"], "weight_decay": 0.0},
@@ -95,6 +124,12 @@ def build() -> dict[str, Any]:
     model.layers["copied"].weight = nn.Parameter(layers["first"][0].detach())
     copied = optim.AdamW(model.layers["copied"].parameters(), lr=1e-3, weight_decay=0.1)
 
+    # WD207: frozen while its gradient was there, and not taken out of the optimizer.
+    frozen = optim.SGD(layers["frozen"], lr=0.1, weight_decay=1e-3)
+    for p in layers["frozen"]:
+        p.grad = torch.zeros_like(p)
+        p.requires_grad_(False)
+
     # WD301: Adam's weight_decay is not AdamW's. WD303: nobody chose .01.
     coupled = optim.Adam(layers["adam"], lr=1e-3, weight_decay=0.1)
     default = optim.AdamW(layers["default"], lr=1e-3)
@@ -107,6 +142,12 @@ def build() -> dict[str, Any]:
     # WD304: the option is taken and dropped. WD305: nobody knows the form.
     dropped = Forgetful(layers["dropped"], weight_decay=0.1)
     odd = Odd(layers["odd"], weight_decay=0.1)
+
+    # WD306: the weights grow. WD307: the bias decays by the strength of the weight.
+    growing = Growing(layers["growing"], weight_decay=0.1)
+    weight, bias = layers["grouped"]
+    parts = [{"params": [weight], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}]
+    grouped = OneForAll(parts)
 
     # WD401, WD404: lr·wd is 1.2, and .2. WD402: bfloat16 has no number so close to 1, nor has float32.
     # WD403, WD405: too weak for 10,000 steps. WD406: momentum carries the decay too far.
@@ -135,7 +176,7 @@ def build() -> dict[str, Any]:
         "model": model,
         "optimizers": [
             *(main, stray, again, copied, coupled, default, attached, dropped, odd, huge, fast, coarse, tiny),
-            *(slow, shaky, sparse, loaded, resumed),
+            *(slow, shaky, sparse, loaded, resumed, frozen, growing, grouped),
         ],
         "schedule": schedule,
         "steps": 10_000,

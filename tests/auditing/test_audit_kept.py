@@ -7,7 +7,7 @@ import torch
 from torch import nn, optim
 
 import weightdecay as wd
-from weightdecay.auditing.codes import CODES
+from weightdecay.auditing.codes import CODES, COST
 from weightdecay.auditing.diff import Change, audit_diff
 from weightdecay.auditing.run import audit
 from weightdecay.auditing.saving import load_audit
@@ -144,10 +144,16 @@ def test_what_is_no_audit_cannot_be_compared(tmp_path):
 
 def test_codes_are_stable():
     assert list(CODES) == [
-        *(f"WD10{i}" for i in range(1, 8)),
-        *(f"WD20{i}" for i in range(1, 7)),
-        *(f"WD30{i}" for i in range(1, 6)),
+        *(f"WD10{i}" for i in range(1, 9)),
+        *(f"WD20{i}" for i in range(1, 8)),
+        *(f"WD30{i}" for i in range(1, 8)),
         *(f"WD40{i}" for i in range(1, 7)),
         *(f"WD50{i}" for i in range(1, 7)),
         "WD601",
     ]
+
+
+def test_every_code_has_its_place_by_cost():
+    """Within a severity, an error of the numbers before a question; and no code is forgotten."""
+    assert sorted(COST) == sorted(CODES)
+    assert COST.index("WD504") < COST.index("WD304") < COST.index("WD301") < COST.index("WD303")

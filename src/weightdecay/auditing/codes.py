@@ -1,4 +1,4 @@
-"""The codes of the findings: stable, each with a page in the documentation."""
+"""The codes of the findings: stable, each with a page in the documentation; what they cost."""
 
 from dataclasses import dataclass
 
@@ -26,20 +26,24 @@ CODES: dict[str, Code] = {
     "WD105": Code("an embedding decays without gradient", "info"),
     "WD106": Code("an adapter decays", "info"),
     "WD107": Code("exempt, but decays", "warning"),
+    "WD108": Code("a parameter that should not decay", "warning"),
     "WD201": Code("a parameter in no optimizer", "error"),
     "WD202": Code("a parameter more than once", "error"),
     "WD203": Code("a parameter that is not in the model", "error"),
     "WD204": Code("tied weights with two strengths", "error"),
     "WD205": Code("flattened parameters", "error"),
     "WD206": Code("two parameters over the same memory", "error"),
+    "WD207": Code("frozen, and still moving", "warning"),
     "WD301": Code("coupled decay in an adaptive optimizer", "warning"),
     "WD302": Code("a parameter decays twice", "error"),
     "WD303": Code("a strength nobody chose", "warning"),
     "WD304": Code("a decay that is not applied", "error"),
     "WD305": Code("the form of the decay is not known", "info"),
+    "WD306": Code("the decay is not what its strength means", "warning"),
+    "WD307": Code("groups that are mixed up", "error"),
     "WD401": Code("the decay overshoots", "error"),
     "WD402": Code("below the precision of the weights", "error"),
-    "WD403": Code("the decay does next to nothing", "warning"),
+    "WD403": Code("the decay does next to nothing", "info"),
     "WD404": Code("faster than an epoch", "warning"),
     "WD405": Code("slower than the run", "info"),
     "WD406": Code("the decay oscillates", "warning"),
@@ -51,3 +55,13 @@ CODES: dict[str, Code] = {
     "WD506": Code("resumed with another strength", "warning"),
     "WD601": Code("the plan changed", "error"),
 }
+
+# Within a severity, the costliest first: what ruins a run, what decays nothing or too much, what decays in
+# another form or too little, a few parameters, and last what asks whether something was meant.
+COST: tuple[str, ...] = (
+    *("WD504", "WD401", "WD501", "WD306", "WD307", "WD304", "WD201", "WD202", "WD302", "WD203", "WD206"),
+    *("WD204", "WD503", "WD402", "WD205", "WD601"),
+    *("WD404", "WD406", "WD301", "WD103", "WD104", "WD506", "WD505", "WD502", "WD207"),
+    *("WD106", "WD107", "WD101", "WD102", "WD108", "WD303"),
+    *("WD305", "WD405", "WD105", "WD403"),
+)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from weightdecay.auditing.decaying import Pulls
+from weightdecay.auditing.decaying import Pulls, as_number
 from weightdecay.auditing.drafts import Draft
-from weightdecay.auditing.reading import Held, Live, is_flat
+from weightdecay.auditing.reading import Held, Live, Place, is_flat
 
 
 def coverage(live: Live, pulls: Pulls) -> Iterator[Draft]:
@@ -17,6 +17,7 @@ def coverage(live: Live, pulls: Pulls) -> Iterator[Draft]:
     yield from _strange(live)
     yield from _tied(live, pulls)
     yield from _flattened(live)
+    yield from _frozen(live, pulls)
 
 
 def strength_in(held: Held, pulls: Pulls) -> list[float]:
@@ -120,3 +121,41 @@ def _flattened(live: Live) -> Iterator[Draft]:
         message = "{n} parameter{ is|s are} several tensors laid into one: names and shapes are lost"
         fix = "shard with torch.distributed.fsdp.fully_shard, or use_orig_params=True"
         yield Draft("WD205", tuple(one.name for one in flat), message, fix)
+
+
+def _frozen(live: Live, pulls: Pulls) -> Iterator[Draft]:
+    """What was frozen after it had a gradient: an optimizer goes by the gradient, not by requires_grad."""
+    found: dict[str, list[str]] = {}
+    for one in live.held:
+        if one.parameter.requires_grad or one.parameter.grad is None:
+            continue
+        places = [place for place in one.places if as_number(live.group(place).get("lr", 1.0)) != 0]
+        reasons = [
+            *(["decays"] if any(p.form != "none" for place in places for p in pulls.of(one, place)) else []),
+            *(["coasts on its momentum"] if any(_coasts(live, one, place) for place in places) else []),
+            *(["follows its last gradient"] if places and _any(one.parameter.grad) else []),
+        ]
+        if reasons:
+            found.setdefault(" and ".join(reasons), []).append(one.name)
+    for how, names in found.items():
+        message = f"{{n}} frozen parameter{{|s}} still move{{s|}}: {{it|each}} {how}, as .grad is not None"
+        fix = "set .grad to None, as optimizer.zero_grad() does, or take it out of the optimizer"
+        yield Draft("WD207", tuple(names), message, fix)
+
+
+def _coasts(live: Live, one: Held, place: Place) -> bool:
+    """Whether the optimizer's state has something of the parameter's size that is not 0."""
+    state = live.optimizers[place.optimizer].state.get(one.parameter, {})
+    return any(
+        isinstance(kept, Tensor) and kept.shape == one.parameter.shape and kept.ndim and _any(kept)
+        for kept in state.values()
+    )
+
+
+@torch.no_grad()
+def _any(tensor: Tensor) -> bool:
+    """Whether an element is not 0; taken for granted where values cannot be read."""
+    local = _local(tensor)
+    if local.is_meta or local.layout != torch.strided:
+        return True
+    return bool(torch.count_nonzero(local))

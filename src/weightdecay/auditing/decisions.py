@@ -4,17 +4,14 @@ import re
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
 
+from weightdecay.auditing.adapters import adapter_parameters, adapters
 from weightdecay.auditing.decaying import Pulls
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.reading import Held, Live
 from weightdecay.groups.presets import PRESETS
 
 _WEIGHTS = ("matrix", "convolution", "head")
-_ADAPTER = re.compile(
-    r"(^|[._])lora_?(embedding_)?(a|b|down|up|magnitude_vector)($|[._])|(^|\.)(hada|lokr)_w\d", re.I
-)
 _GROUPS = "wd.param_groups(model, weight_decay=...) makes groups by role"
 
 
@@ -24,10 +21,11 @@ def decisions(live: Live, pulls: Pulls, wanted: Mapping[int, float]) -> Iterator
     decays = {id(one): bool(pulls.all(one)) for one in trained}
     decaying = [one for one in trained if any(pull.form != "none" for pull in pulls.all(one))]
     yield from _small_ones(decaying, wanted)
+    yield from _unasked(decaying, wanted, adapter_parameters(live))
     yield from _left_out(trained, decays, wanted)
     yield from _split(live, pulls, trained, decays, wanted)
     yield from _embeddings(decaying)
-    yield from _adapters(live, decaying)
+    yield from adapters(live, decaying)
     yield from _exempt(decaying, pulls, wanted)
 
 
@@ -40,6 +38,24 @@ def _small_ones(decaying: list[Held], wanted: Mapping[int, float]) -> Iterator[D
         names = [one.name for one in decaying if one.role == role and _scale(wanted, one) == 0]
         if names:
             yield Draft(code, tuple(names), message, f"{_GROUPS}; or say groups='all'")
+
+
+def _unasked(decaying: list[Held], wanted: Mapping[int, float], told: set[int]) -> Iterator[Draft]:
+    """What should not decay and has no finding of its own, by role."""
+    own = ("normalization", "bias", "embedding")
+    mine = [one for one in decaying if one.role not in own and _scale(wanted, one) == 0]
+    mine = [one for one in mine if one.candidate.exempt is None and id(one.parameter) not in told]
+    for role in dict.fromkeys(one.role for one in mine):
+        names = tuple(one.name for one in mine if one.role == role)
+        if role == "other":
+            message, fix = (
+                "{n} parameter{|s} that {is|are} no weight matri{x|ces} decay{s|}",
+                f"{_GROUPS}; or say groups='all'",
+            )
+        else:
+            message = f"{{n}} {role} parameter{{|s}} decay{{s|}} and should not, by the groups of the audit"
+            fix = "give the optimizer these groups, or the audit those of the optimizer"
+        yield Draft("WD108", names, message, fix)
 
 
 def _left_out(
@@ -110,23 +126,6 @@ def _rows_without_gradient(one: Held) -> int | None:
         return None
     with torch.no_grad():
         return int((gradient == 0).flatten(1).all(1).sum())
-
-
-def _adapters(live: Live, decaying: list[Held]) -> Iterator[Draft]:
-    inside = _of_peft(live.model)
-    names = [one.name for one in decaying if _ADAPTER.search(one.name) or id(one.parameter) in inside]
-    if names:
-        message = "{n} parameter{|s} of adapters decay{s|}: that pulls to the base model, not to zero"
-        yield Draft("WD106", tuple(names), message, "keep it if that is meant; else give adapters strength 0")
-
-
-def _of_peft(model: nn.Module) -> set[int]:
-    """What adapters of peft added, without the layers they wrap."""
-    found: set[int] = set()
-    for module in model.modules():
-        if any(kind.__name__ == "BaseTunerLayer" for kind in type(module).__mro__):
-            found |= {id(p) for name, p in module.named_parameters() if not name.startswith("base_layer.")}
-    return found
 
 
 def _exempt(decaying: list[Held], pulls: Pulls, wanted: Mapping[int, float]) -> Iterator[Draft]:

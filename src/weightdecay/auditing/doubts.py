@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import optim
 
 from weightdecay.auditing.course import Course
-from weightdecay.auditing.decaying import Pull, Pulls, as_number
+from weightdecay.auditing.decaying import Pull, Pulls, as_number, defaults
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.reading import Live
 from weightdecay.findings import Finding
@@ -96,12 +97,30 @@ def _default(live: Live, o: int, optimizer: optim.Optimizer) -> Iterator[Draft]:
     """A strength that is the class's own default in every group."""
     default = class_default(optimizer)
     strengths = {as_number(group.get("weight_decay")) for group in optimizer.param_groups}
-    if not default or strengths != {default}:
+    if (
+        not default
+        or strengths != {default}
+        or any(_said(optimizer, group) for group in optimizer.param_groups)
+    ):
         return
     names = [one.name for one in live.held if any(place.optimizer == o for place in one.places)]
     kind = type(optimizer).__name__
     message = f"weight_decay = {default:g} is {kind}'s default, in every group: was it chosen?"
     yield Draft("WD303", tuple(names), message, "say the number: wd.param_groups(model, weight_decay=...)")
+
+
+def _said(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether a group came with a strength of its own, whatever the number.
+
+    torch adds what a group does not say from the defaults, in their order: a strength that stands before an
+    option that comes earlier there was in the group already.
+    """
+    order, built = list(group), list(defaults(optimizer))
+    if "weight_decay" not in order or "weight_decay" not in built:
+        return False
+    earlier = built[: built.index("weight_decay")]
+    place = order.index("weight_decay")
+    return any(key in order and order.index(key) > place for key in earlier)
 
 
 def class_default(optimizer: optim.Optimizer) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from weightdecay.auditing.codes import CODES
+from weightdecay.auditing.codes import CODES, COST
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.record import Ignored
 from weightdecay.errors import InputError
@@ -64,7 +64,7 @@ def _silence(entry: Any, reason: Any) -> Silence:
 def settled(
     drafts: Iterable[Draft], ignore: tuple[Silence, ...]
 ) -> tuple[tuple[Finding, ...], tuple[Ignored, ...]]:
-    """The findings that remain, errors first, and those ignored; one that is ignored in part is in both."""
+    """The findings that remain, the costliest first, and those ignored; one ignored in part is in both."""
     told: list[Finding] = []
     quiet: list[Ignored] = []
     for draft in drafts:
@@ -81,5 +81,5 @@ def settled(
                 left = tuple(name for name in left if name not in covered)
         if left or not draft.names:
             told.append(draft.finding(left))
-    told.sort(key=lambda finding: (_ORDER.index(finding.severity), finding.code))
+    told.sort(key=lambda finding: (_ORDER.index(finding.severity), COST.index(finding.code)))
     return tuple(told), tuple(quiet)
