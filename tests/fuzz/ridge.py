@@ -375,8 +375,10 @@ def _differs(case: Case, path: wd.RidgePath, right: Expected) -> str | None:
             chosen = _choice(case, path, right, scaled, allowed)
             if chosen:
                 return chosen
-    off = np.abs(path.dof.numpy() - right.dof) - 1e-6 * (1 if case.form != "float32" else 1e3) * right.dof
-    if not (off <= 0).all() and path.precision.max() < 1e-6:
+    off = np.abs(path.dof.numpy() - right.dof) - right.dof * (
+        1e-3 if case.form == "float32" else 1e-5 + 1e3 * path.precision.numpy()
+    )
+    if not (off <= 0).all():
         return f"dof {path.dof.numpy()[off.argmax()]:.10g} for {right.dof[off.argmax()]:.10g}"
     return _solutions(case, path, right, X, y, single)
 

@@ -100,10 +100,11 @@ def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
 
 
 def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-    """Weighted; about the first row, so that a constant column has an sd of 0."""
-    away = block - block[0]
+    """Weighted; the mean in two steps, so that a constant column's sd is far under its rounding."""
+    mean = w @ block / w.sum()
+    away = block - mean
     offset = w @ away / w.sum()
-    return block[0] + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
+    return mean + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
 
 
 def means(problem: Problem) -> Float64[Tensor, " p"]:
@@ -140,9 +141,9 @@ def columns(problem: Problem) -> Columns:
 
 
 def weighted_mean(y: Float64[Tensor, "n t"], weights: Float64[Tensor, " n"] | None) -> Float64[Tensor, " t"]:
-    """Means of the columns of y (t,); about the first row, so that a constant's is exact."""
-    away = y - y[0]
-    return y[0] + (away.mean(0) if weights is None else weights @ away / weights.sum())
+    """Means of the columns of y (t,), exact where one is constant."""
+    mean = y.mean(0) if weights is None else weights @ y / weights.sum()
+    return torch.where((y == y[0]).all(0), y[0], mean)
 
 
 def target_variance(problem: Problem) -> Float64[Tensor, " t"]:

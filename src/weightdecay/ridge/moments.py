@@ -126,13 +126,13 @@ class Sums:
     def _start(self, X: Tensor, y: Tensor) -> None:
         """Means of the first rows, as values of X's type: taking them out rounds nothing twice."""
         side = self.p + self.joint + 1
-        first = X[:1024].double()
-        self.x_shift = (first[0] + (first - first[0]).mean(0)).to(self.dtype)
-        self.y_shift = y[0] + (y[:1024] - y[0]).mean(0)  # exact for a constant
-        size = (y[:1024] - self.y_shift).abs().amax(0)
-        self.y_unit = (
-            torch.where(size > 0, size, 1).log2().floor().exp2()
-        )  # products in float32 stay in range
+        first = y[:1024]
+        self.x_shift = X[:1024].double().mean(0).to(self.dtype)
+        self.y_shift = torch.where(
+            (first == first[0]).all(0), first[0], first.mean(0)
+        )  # exact for a constant
+        size = (first - self.y_shift).abs().amax(0)  # by which products in float32 stay in range
+        self.y_unit = torch.where(size > 0, size, 1).log2().floor().exp2()
         self.raw = torch.zeros(side, side, dtype=torch.float64, device=self.device)
         self.cross = torch.zeros(self.p, self.t, dtype=torch.float64, device=self.device)
         self.y_sum = torch.zeros(self.t, dtype=torch.float64, device=self.device)
