@@ -22,8 +22,8 @@ def key_of(copy: Copy) -> Key:
 class Leader:
     """The strength with the best mean score of those that every seed has finished.
 
-    Of means that are equal up to rounding it is the one that the end chooses (`best_of`, `choose_paired`), whoever finished first:
-    the setting that comes first, and there the strongest.
+    Of means that are equal up to rounding it is the one that the end chooses (`best_of`, `choose_paired`),
+    whoever finished first: the setting that comes first, and there the strongest.
 
     Args:
         goal: what is best.
