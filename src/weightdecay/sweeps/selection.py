@@ -210,7 +210,7 @@ def _check_metric(trained: Sequence[Trained], goal: Goal) -> None:
 
 
 def best_of(selections: Sequence[Selection], goal: Goal) -> int:
-    """The place of the setting (rule, learning rate) with the best mean at its best strength; of ties the first."""
+    """The place of the setting (rule, learning rate) with the best mean score; of ties the first."""
     means = [goal.sign * one.mean(one.best) for one in selections]
     return next(i for i, mean in enumerate(means) if tied(mean, min(means), len(selections[i].seeds)))
 
