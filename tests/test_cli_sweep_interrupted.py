@@ -64,12 +64,13 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_ends_it(tmp_path):
     assert err.splitlines()[-1] == "error: interrupted"
     with contextlib.closing(sqlite3.connect(tmp_path / "a/sweep.sqlite")) as store:
         assert store.execute("SELECT count(*) FROM trained").fetchone() == (4,)
-    resumed, whole = in_one_process([[*SWEEP, "--resume"], [*SWEEP, "--out", "b"]], tmp_path)
+    resumed, whole = in_one_process([[*SWEEP, "--resume"], [*SWEEP[:-1], "b"]], tmp_path)
     assert resumed.returncode == 0, resumed.stderr
+    assert whole.returncode == 0, whole.stderr
     assert resumed.stdout == whole.stdout.replace("written into b", "written into a")
     for name in ("table.parquet", "curves.parquet", "weights.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     # A folder without a sweep is begun, and a file is no folder.
-    fresh, file = in_one_process([[*SWEEP, "--resume", "--out", out] for out in ("c", "tiny.py")], tmp_path)
+    fresh, file = in_one_process([[*SWEEP[:-1], out, "--resume"] for out in ("c", "tiny.py")], tmp_path)
     assert (fresh.returncode, names(tmp_path / "c")) == (0, FILES), fresh.stderr
     refused(file, ["--out", "tiny.py", "cannot be written"])

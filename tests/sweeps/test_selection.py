@@ -11,6 +11,7 @@ from tests.sweeps.records import LAMBDAS, ridge_loss, training, trainings
 import weightdecay as wd
 from weightdecay.quantile import student_t
 from weightdecay.select import choose, choose_paired
+from weightdecay.sweeps.leader import Leader
 from weightdecay.sweeps.selection import Comparison, Goal, best_of, goal_of, selections_of
 
 LOSS = Goal()
@@ -155,6 +156,17 @@ def test_the_second_axis_has_a_best_setting():
     assert best_of(found, LOSS) == 1
     accuracy = Goal("accuracy", maximize=True)
     assert best_of(selections_of(trained, accuracy), accuracy) == 1
+
+
+def test_of_settings_that_rounding_alone_tells_apart_the_first_is_best():
+    """A last bit decides neither at the end nor while trainings arrive."""
+    trained = [training(lam, lr=lr, loss=1 + lam) for lr in (0.1, 0.2) for lam in (0.0, 0.1)]
+    trained += [training(0.0, rule="Cautious", loss=1 - 2**-53), training(0.1, rule="Cautious", loss=2.0)]
+    found = selections_of(trained, LOSS)
+    assert best_of(found, LOSS) == 0
+    leader = Leader(LOSS, (0,), [(one.rule, one.lr) for one in found])
+    leader.add(trained)
+    assert leader.best == (("Decoupled", 0.1, 0.0), 1.0)
 
 
 def test_half_lives_are_in_the_order_of_strength():

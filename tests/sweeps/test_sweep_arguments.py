@@ -123,9 +123,63 @@ def fails(*_):
     raise RuntimeError("mine, and\nmore lines")
 
 
+class NoWayBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no way back")
+
+
+class OneWay(nn.Linear):
+    def forward(self, x):
+        return NoWayBack.apply(super().forward(x))
+
+
+class Deeper(nn.Module):
+    """Another width for each seed."""
+
+    def __init__(self):
+        super().__init__()
+        width = int(torch.randint(1, 100, ()))
+        self.layers = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 2))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Annealed:
+    """A loss that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, output, target):
+        self.calls += 1
+        return nn.functional.cross_entropy(output, target) * (1 + 0.01 * self.calls)
+
+
+class Stuck(torch.optim.SGD):
+    def step(self, closure=None):
+        raise ZeroDivisionError("stuck")
+
+
+ONE = nn.Linear(3, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"make_model": lambda: ONE}, "every call has to return a new model: make_model"),
+        ({"make_model": Deeper}, r"layout depends on the seed: layers.0.weight is another with seed 1"),
+        ({"make_model": lambda: OneWay(3, 2)}, r"the loss has no gradient \(RuntimeError: no way back\)"),
+        ({"make_model": lambda: nn.Linear(3, 2, device="meta")}, r"the model cannot be made \(NotImpl"),
+        ({"loss": Annealed()}, "the loss has another value when it is called again: loss = Annealed"),
+        ({"optimizer": partial(Stuck, lr=0.1)}, r"a training fails \(ZeroDivisionError: stuck\): epoch = 1"),
+        ({"optimizer": torch.optim.SparseAdam}, r"a training fails \(RuntimeError: SparseAdam does not supp"),
+        ({"optimizer": lambda ps: torch.optim.SGD([])}, "the optimizer cannot be made"),
+        ({"metrics": {"": fails}}, "a metric without a name"),
         ({"rule": fails}, r"the rule fails cannot be made with a strength \(RuntimeError: mine.*rule = 0\.0"),
         ({"rule": {"mine": lambda: wd.Decoupled(0.1)}}, r"the rule mine cannot be made.*TypeError"),
         ({"loss": fails}, r"the loss cannot be computed \(RuntimeError: mine, and\): loss = fails"),
@@ -140,6 +194,36 @@ def test_functions_that_fail_are_named_before_any_training(tmp_path, changes, me
     with pytest.raises(InputError, match=message):
         swept(out=tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_none():
+    with pytest.raises(InputError, match="null byte"):
+        swept(out="a\0b")
+
+
+class Fading(nn.Linear):
+    """Fails in its last steps."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls > 5:
+            raise RuntimeError("worn out")
+        return super().forward(x)
+
+
+class Deciding(Fading):
+    def forward(self, x):
+        return super().forward(x) * (1.0 if x.sum().item() > 0 else 2.0)
+
+
+@pytest.mark.parametrize("model", [Fading, Deciding])
+def test_a_model_that_fails_late_is_named(model):
+    with pytest.raises(InputError, match=r"a training fails \(RuntimeError: worn out\): epoch = 2"):
+        swept(make_model=model)
 
 
 class Later:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from weightdecay.sweeps.records import Chunk, Copy, Trained
-from weightdecay.sweeps.selection import Goal
+from weightdecay.sweeps.selection import Goal, tied
 from weightdecay.sweeps.strengths import ascending
 
 Key = tuple[str, float | None, float]  # rule, learning rate, strength
@@ -22,8 +22,8 @@ def key_of(copy: Copy) -> Key:
 class Leader:
     """The strength with the best mean score of those that every seed has finished.
 
-    Of equal means it is the one that the end chooses (`best_of`, `choose_paired`), whoever finished first:
-    the setting that comes first, and there the strongest.
+    Of means that are equal up to rounding it is the one that the end chooses (`best_of`, `choose_paired`),
+    whoever finished first: the setting that comes first, and there the strongest.
 
     Args:
         goal: what is best.
@@ -53,7 +53,7 @@ class Leader:
 
     def _before(self, unit: str, new: tuple[Key, float], old: tuple[Key, float]) -> bool:
         """Whether the new one is chosen of the two."""
-        if new[1] != old[1]:
+        if not tied(new[1], old[1], len(self.seeds)):
             return self.goal.sign * (new[1] - old[1]) < 0
         (*setting, strength), (*other, least) = new[0], old[0]
         if setting != other:

@@ -210,8 +210,14 @@ def _check_metric(trained: Sequence[Trained], goal: Goal) -> None:
 
 
 def best_of(selections: Sequence[Selection], goal: Goal) -> int:
-    """The place of the rule and learning rate with the best mean score at its best strength."""
-    return min(range(len(selections)), key=lambda i: goal.sign * selections[i].mean(selections[i].best))
+    """The place of the setting (rule, learning rate) with the best mean score; of ties the first."""
+    means = [goal.sign * one.mean(one.best) for one in selections]
+    return next(i for i, mean in enumerate(means) if tied(mean, min(means), len(selections[i].seeds)))
+
+
+def tied(one: float, other: float, seeds: int) -> bool:
+    """Whether means over so many seeds differ by no more than their rounding."""
+    return abs(one - other) <= seeds * torch.finfo(torch.float64).eps * max(abs(one), abs(other))
 
 
 def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
