@@ -16,7 +16,7 @@ from tests.fuzz.tables import case
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.matching import matched
 from weightdecay.ridge.path import ridge_path
-from weightdecay.ridge.tabular import read_for_ridge
+from weightdecay.ridge.tabular import new_rows, of_rows, read_for_ridge, row_names
 from weightdecay.tables import csv_blocks, read_table
 from weightdecay.tables.source import open_source
 
@@ -376,3 +376,19 @@ def test_random_tables_by_every_way_in():
     while time.monotonic() < ends or seed < 5:
         assert case(seed) is None, seed
         seed += 1
+
+
+def test_identifiers_stand_at_the_numbers_of_their_rows(tmp_path, monkeypatch):
+    """Blank lines before the header and between rows, CR for line ends, blocks of a few bytes."""
+    monkeypatch.setattr(csv_blocks, "BYTES", 9)
+    path = tmp_path / "t.csv"
+    path.write_bytes("\r\rid,x\r\rü 1,1\r \r\ru2,2\r,3".encode())
+    ids = row_names(path, ["id"], ())
+    assert [of_rows(ids, rows)["id"].to_list() for rows, _ in new_rows(path, ["x"], ["id"])] == [
+        ["ü 1"],
+        ["u2"],
+        [None],
+    ]
+    path.write_bytes("id,x\nü,1\nu,2\n".encode("latin-1"))
+    with pytest.raises(InputError, match="a label is not UTF-8: row 1, column 'id'"):
+        row_names(path, ["id"], ())
