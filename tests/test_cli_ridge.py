@@ -234,6 +234,40 @@ def test_blank_lines_are_no_rows(fitted, tmp_path):
     assert pl.read_csv(tmp_path / "predictions.csv")["row"].to_list() == [1, 3]
 
 
+def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
+    """An index without a name, a name with a comma, one with a space before it."""
+    random = np.random.default_rng(1)
+    frame = pl.DataFrame(random.normal(size=(30, 4)).round(3), schema=["i", "a, b", " y", "c"])
+    (tmp_path / "t.csv").write_text(frame.write_csv().removeprefix("i"))
+    options = ("--lambda", "0.1", "--no-standardize", "--quiet")
+    fits = [
+        ("fit", "t.csv", "--target", "c"),
+        ("fit", "t.csv", "--target", "y", "--drop", ""),
+        ("fit", "t.csv", "--target", '" y"', "--drop", ',"a, b"', *options),
+        ("predict", "runs/fit", "t.csv", "--out", "p.csv"),
+    ]
+    nameless, unknown, fit, predict = in_one_process(fits, tmp_path)
+    refused(nameless, ["an input has no name: column in t.csv = ''; an index? drop it (--drop \"\")"])
+    refused(unknown, ["--target = 'y'; is ' y' meant?", "t.csv has '', 'a, b', ' y', 'c'"])
+    assert (fit.returncode, predict.returncode) == (0, 0), (fit.stderr, predict.stderr)
+    x, y = frame["c"].to_numpy(), frame[" y"].to_numpy()
+    slope = ((x - x.mean()) @ (y - y.mean())) / (((x - x.mean()) ** 2).sum() + 30 * 0.1)
+    found = pl.read_csv(tmp_path / "p.csv")[" y_predicted"].to_numpy()
+    np.testing.assert_allclose(found, y.mean() + slope * (x - x.mean()), rtol=1e-12)
+
+
+def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
+    random = np.random.default_rng(0)
+    lines = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).write_csv().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join([lines[0], "", *lines[1:9], " ", "", *lines[9:], ""]))
+    options = ("fit", "t.csv", "--target", "y", "--cv", "5", "--lambda", "0.1,1", "--quiet")
+    done = in_one_process([(*options, "--out", "a"), (*options, "--out-of-core", "--out", "b")], tmp_path)
+    assert [one.returncode for one in done] == [0, 0], done
+    held = [pl.read_parquet(tmp_path / folder / "out_of_fold.parquet") for folder in "ab"]
+    assert held[0]["row"].to_list() == [*range(2, 10), *range(12, 44)]
+    assert held[0].equals(held[1])
+
+
 def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     random = np.random.default_rng(5)
     frame = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).with_columns(k=pl.lit(2.5))
@@ -280,7 +314,7 @@ BAD_FITS = [
     ("zero.csv --target y --weights w", ["'w'", "weight above 0"]),
     ("good.csv", ["--target"]),
     ("good.csv --target ,", ["--target = nothing"]),
-    ("good.csv --target q", ["--target = 'q'", "good.csv has a, b, y"]),
+    ("good.csv --target q", ["--target = 'q'", "good.csv has 'a', 'b', 'y'"]),
     ("good.csv --target y --drop y", ["as target and as drop", "--drop = 'y'"]),
     ("good.csv --target y,y", ["twice", "--target = 'y'"]),
     ("good.csv --target y --drop a,b", ["no column is left"]),

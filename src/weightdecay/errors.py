@@ -1,5 +1,6 @@
 """Exceptions. One form of message: what is wrong, where, which value, what to do."""
 
+import re
 from typing import Any
 
 
@@ -25,7 +26,8 @@ class InputError(WeightDecayError, ValueError):
     def __init__(self, what: str, where: str, value: Any = None, remedy: str = "") -> None:
         self.what, self.where, self.value, self.remedy = what, where, value, remedy
         shown = where if value is None else f"{where} = {value}"
-        super().__init__(" ".join(f"{what}: {shown}{'; ' if remedy else ''}{remedy}".split()))
+        message = f"{what}: {shown}{'; ' if remedy else ''}{remedy}"
+        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", message).strip())  # spaces in a name are kept
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""

@@ -19,7 +19,7 @@ from tests.fuzz.outcome import outcome
 def main() -> int:
     """Run cases until the time is over; print each fault, and how many cases there were."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("subject", choices=["ridge", "sweeps", "attach"])
+    parser.add_argument("subject", choices=["ridge", "sweeps", "attach", "tables"])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--case", type=int)

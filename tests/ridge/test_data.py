@@ -68,16 +68,16 @@ X, y = table()
 DATES = np.full((40, 2), np.datetime64("2020-01-01"))
 
 DATA = {
-    "text": (X.astype(str), y, "not numbers: X = text"),
-    "objects": (np.full((40, 2), "x", dtype=object), y, "not numbers: X = could not convert"),
-    "dates": (DATES, y, "not numbers: X = datetime64"),
-    "pandas text": (with_column("x"), y, "not numeric: column 'b' of X"),
-    "pandas objects": (with_column(pd.Series([1, "x"] * 20)), y, "not numeric: column 'b' of X = object"),
+    "text": (np.where(X[3, 1] == X, "x", X.astype(str)), y, "not a number: X[3, 1] = 'x'"),
+    "objects": (np.full((40, 2), "x", dtype=object), y, "not a number: X[0, 0] = 'x'"),
+    "dates": (DATES, y, "not a number: X[0, 0] = '2020-01-01'"),
+    "pandas text": (with_column("x"), y, "not a number: X[0, 'b'] = 'x'"),
+    "pandas objects": (with_column(pd.Series([1, "x"] * 20)), y, "not a number: X[1, 'b'] = 'x'"),
     "pandas empty": (with_column(pd.array([1, None] * 20)), y, "X[1, 'b'] = nan"),
-    "polars text": (pl.DataFrame({"a": X[:, 0], "b": ["x"] * 40}), y, "column 'b' of X = String"),
+    "polars text": (pl.DataFrame({"a": X[:, 0], "b": ["x"] * 40}), y, "not a number: X[0, 'b'] = 'x'"),
     "polars empty": (pl.DataFrame({"a": X[:, 0], "b": [1, None] * 20}), y, "X[1, 'b'] = nan"),
-    "target of text": (X, ["a"] * 40, "not numbers: y = text"),
-    "target of text, pandas": (X, pd.Series(["a"] * 40, name="fat"), "column 'fat' of y"),
+    "target of text": (X, ["a"] * 40, "not a number: y[0, 0] = 'a'"),
+    "target of text, pandas": (X, pd.Series(["a"] * 40, name="fat"), "not a number: y[0, 'fat'] = 'a'"),
     "target with NaN": (X, np.where(np.arange(40) == 7, np.nan, y), "y[7, 0] = nan"),
     "target too large": (X, np.where(np.arange(40) == 7, 1e200, y), "y[7, 0] = 1e+200"),
     "one axis": (X[:, 0], y, "not a table: X = shape (40,)"),
@@ -318,7 +318,7 @@ def test_a_file_in_memory_outlives_its_blocks(tmp_path, monkeypatch):
     def again(self, shards=None):
         old = []
         for block in true(self, shards):
-            old.append(RowBlock(block.X.clone(), block.y.clone(), None))
+            old.append(RowBlock(block.X.clone(), block.y.clone(), None, block.rows))
             if len(old) > 4:
                 forgotten = old.pop(0)
                 forgotten.X.fill_(7.0)

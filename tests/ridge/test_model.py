@@ -60,7 +60,7 @@ def test_a_table_is_matched_by_name_in_any_order(model):
         (lambda X: X.rename({"b": "bb"}), r"is missing: X = 'b'; is 'b' called 'bb' there"),
         (lambda X: X.with_columns(z=1), r"not known to the model: X = 'z'"),
         (lambda X: pd.concat([pandas(X), pandas(X)[["a"]]], axis=1), r"one name: X = 'a'"),
-        (lambda X: X.with_columns(b=pl.lit("x")), r"not numeric: column 'b' of X = String"),
+        (lambda X: X.with_columns(b=pl.lit("x")), r"a cell is not a number: X\[0, 'b'\] = 'x'"),
         (lambda X: X.with_columns(b=pl.lit(None)), r"empty, not finite .*X\[0, 'b'\] = nan"),
         (lambda X: pandas(X).replace({"c": {X["c"][7]: np.inf}}), r"X\[7, 'c'\] = inf"),
         (lambda X: X.to_numpy()[:, :3], r"the wrong shape: X = \(40, 3\); give \(rows, 4\)"),

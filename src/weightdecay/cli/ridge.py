@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weightdecay.cli.folders import check_folder, fresh, new_files
+from weightdecay.cli.names import names
 from weightdecay.errors import InputError
 from weightdecay.units import grid
 
@@ -30,7 +31,7 @@ def fit(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A .csv or .parquet table, or a folder of them.")
     ],
-    target: Annotated[str, typer.Option(help="The column to predict, or several by commas.")],
+    target: Annotated[str, typer.Option(help="The column to predict, or several by commas, as in a CSV.")],
     drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None,
     ids: Annotated[
         str | None,
@@ -94,6 +95,9 @@ def fit(
     Writes the model (model.safetensors, model.json), its coefficients and their standard errors
     (coefficients.csv), predictions of rows while they were held out (out_of_fold.csv, .parquet), the whole
     path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, predicted) and a page.
+
+    Names of columns are written as in a CSV: --drop 'a,"b, c"' names two columns, and --drop "" the one
+    without a name.
     """
     given = dict(locals())
     for name in ("out", "force", "quiet", "as_json"):
@@ -148,7 +152,7 @@ def predict(
         raise InputError("not a probability", "interval", interval, "give one between 0 and 1, such as 0.9")
     with fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
-        done = predict_file(loaded, data, out, interval, each, _names(ids) or None, force)
+        done = predict_file(loaded, data, out, interval, each, names(ids) or None, force)
     if as_json:
         print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
     elif not quiet:
@@ -160,8 +164,8 @@ def _request(given: dict[str, Any]) -> "Request":
     from weightdecay.ridge.fitting import Request
 
     given["id"] = given.pop("ids")
-    lists = {name: _names(given.pop(name)) for name in ("target", "drop", "id", "unpenalized")}
-    if not lists["target"]:
+    lists = {name: names(given.pop(name)) for name in ("target", "drop", "id", "unpenalized")}
+    if not any(lists["target"]):
         raise InputError(
             "which column is to be predicted?", "target", "nothing", "name a column of the table"
         )
@@ -173,9 +177,9 @@ def _request(given: dict[str, Any]) -> "Request":
             )
         cv = int(cv)
     lambdas = given.pop("lambdas")
-    for name, names in (("choose", ("best", "one-se")), ("intercept", ("free", "penalized", "none"))):
-        if given[name] not in names:
-            raise InputError("no such choice", name, repr(given[name]), f"use {', '.join(names)}")
+    for name, choices in (("choose", ("best", "one-se")), ("intercept", ("free", "penalized", "none"))):
+        if given[name] not in choices:
+            raise InputError("no such choice", name, repr(given[name]), f"use {', '.join(choices)}")
     return Request(cv=cv, lambdas=None if lambdas is None else grid(lambdas, "lambda"), **lists, **given)
 
 
@@ -209,10 +213,6 @@ def _written(found: "TableFit", folder: Path) -> list[Path]:
     views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
     figures = [path for name, view in views for path in save_figure(view, folder, name)]
     return [*figures, write_page(found.path, folder / "report.html", found.held_out), *found.save(folder)]
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weightdecay.cli.folders import check_folder, new_files
+from weightdecay.cli.names import names as columns
 from weightdecay.cli.report import open_page
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.files import read_json
@@ -144,7 +145,7 @@ def _experiment(given: dict[str, Any]) -> "Experiment":
         raise InputError(
             "which column is to be predicted?", "target", "nothing", "name a column of the table"
         )
-    drop = tuple(name.strip() for name in given.pop("drop", "").split(",") if name.strip())
+    drop = columns(given.pop("drop", None))
     return Experiment(data=TableFile(given.pop("data"), given.pop("target"), drop, **sizes), **given)
 
 

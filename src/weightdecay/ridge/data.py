@@ -12,7 +12,15 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.columns import Intercept, Problem, blocks
-from weightdecay.tables.cells import TOO_LARGE
+from weightdecay.tables.cells import (
+    TOO_LARGE,
+    is_plain,
+    no_index,
+    no_name_twice,
+    no_such_column,
+    numbers,
+    refuse_cell,
+)
 
 TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
 TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
@@ -55,6 +63,7 @@ def checked(
     """
     features, targets = names_of(X), names_of(y)
     no_name_twice(features, "X")
+    no_index(features, "X")
     no_name_twice(targets, "y")
     inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
     if inputs.ndim != 2:
@@ -109,13 +118,23 @@ def names_of(values: Any) -> tuple[str, ...] | None:
     return (str(values.name),)
 
 
-def no_name_twice(names: Sequence[str] | None, where: str) -> None:
-    """Raise if two columns have one name."""
-    seen: set[str] = set()
-    for name in names or ():
-        if name in seen:
-            raise InputError("two columns have one name", where, repr(name), "rename one of them")
-        seen.add(name)
+def collected(values: Any, where: str) -> Any:
+    """A polars LazyFrame or a table of Arrow as a polars DataFrame; anything else as it is.
+
+    Raises:
+        InputError: its rows cannot be read.
+    """
+    try:
+        if isinstance(values, pl.LazyFrame):
+            return values.collect()
+        table = hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc")
+        if not table or isinstance(values, pl.DataFrame | pl.Series):
+            return values
+        found = pl.Series(values)
+        return found.struct.unnest() if found.dtype == pl.Struct else found
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("the table cannot be read", where, reason, "mend the query") from error
 
 
 def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
@@ -123,6 +142,7 @@ def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
 
     Args:
         values: numbers: a tensor, an array, lists, or a DataFrame or Series, whose empty cells become NaN.
+            Text is read as in a file: see `cells.numbers`.
         where: the argument to name in an error.
 
     Raises:
@@ -138,8 +158,11 @@ def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
             array = _array(values, where)
             if array.dtype.kind == "c":
                 raise _unsupported("complex", where, array.dtype)
-            if array.dtype.kind not in "iufbO":
-                raise TypeError("text" if array.dtype.kind in "SU" else f"{array.dtype} values")
+            if array.dtype.kind in "SUOmM" and array.ndim in (1, 2):
+                array = _read(array, where)
+            if array.dtype.kind not in "iufb":
+                what = {"U": "text", "S": "text", "O": type(values).__name__}
+                raise TypeError(what.get(array.dtype.kind, f"{array.dtype} values"))
             values = torch.from_numpy(_plain(array))
         except InputError:
             raise
@@ -167,35 +190,75 @@ def _array(values: Any, where: str) -> np.ndarray:
 
 def _polars(values: Any, where: str) -> np.ndarray:
     frame = values.to_frame() if isinstance(values, pl.Series) else values
-    for column in frame:
-        if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
-            raise _no_numbers(column.name, where, column.dtype)
     same = len(set(frame.dtypes)) == 1 and frame.dtypes[0] in (pl.Float32, pl.Float64)
-    array = (frame if same else frame.cast(pl.Float64)).to_numpy()
+    array = frame.to_numpy() if same else _side_by_side(frame.get_columns(), where)
     return array[:, 0] if isinstance(values, pl.Series) else array
 
 
 def _pandas(values: Any, where: str) -> np.ndarray:
-    columns, dtypes = (values.columns, list(values.dtypes)) if values.ndim == 2 else ([None], [values.dtype])
-    for name, dtype in zip(columns, dtypes, strict=True):
-        if getattr(dtype, "kind", "O") not in "iufb":
-            raise _no_numbers(values.name if name is None else name, where, dtype)
-    same = dtypes and all(dtype == dtypes[0] for dtype in dtypes)
-    if same and isinstance(dtypes[0], np.dtype):
-        return values.to_numpy()
-    return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    frame = values if values.ndim == 2 else values.to_frame()
+    dtypes = list(frame.dtypes)
+    if all(getattr(dtype, "kind", "O") in "iufb" for dtype in dtypes):
+        if dtypes and all(dtype == dtypes[0] for dtype in dtypes) and isinstance(dtypes[0], np.dtype):
+            return values.to_numpy()
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    columns = []
+    for place, dtype in enumerate(dtypes):
+        column = frame.iloc[:, place]
+        if getattr(dtype, "kind", "O") in "iufb":
+            cells = pl.Series(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        else:
+            cells = pl.Series(_texts(column.astype(object).where(column.notna(), None)), dtype=pl.String)
+        columns.append(cells.alias(str(column.name)))
+    array = _side_by_side(columns, where)
+    return array if values.ndim == 2 else array[:, 0]
 
 
-def _no_numbers(name: Any, where: str, dtype: Any) -> InputError:
-    place = where if name in (None, "") else f"column {str(name)!r} of {where}"
-    return InputError("a column is not numeric", place, dtype, "drop it, or convert it")
+def _read(array: np.ndarray, where: str) -> np.ndarray:
+    """Texts or objects as numbers."""
+    table = array.astype(str) if array.dtype.kind in "mM" else array
+    table = table if table.ndim == 2 else table[:, None]
+    columns = [pl.Series(str(j), _texts(table[:, j]), pl.String) for j in range(table.shape[1])]
+    return _side_by_side(columns, where, named=False).reshape(array.shape)
+
+
+def _texts(cells: Any) -> list[str | None]:
+    """Each cell as text; what Python takes for a number as that number."""
+    return [_text(cell) for cell in cells]
+
+
+def _text(cell: Any) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    try:
+        return repr(float(cell))
+    except (TypeError, ValueError, OverflowError):
+        return str(cell)
+
+
+def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) -> np.ndarray:
+    """Columns as float64, NaN where a cell is empty.
+
+    Raises:
+        InputError: a cell of text is no number; the first cell that cannot be used is named.
+    """
+    found = [numbers(column) for column in columns]
+    if not all(is_plain(column.dtype) for column in columns):
+        unread = (one.null_count() > column.null_count() for one, column in zip(found, columns, strict=True))
+        if any(unread):
+            refuse_cell(columns, lambda row, name: f"{where}[{row}, {repr(name) if named else name}]")
+    return np.stack([one.to_numpy() for one in found], 1) if found else np.empty((0, 0))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
     """Torch has no read-only tensors, negative strides or swapped bytes."""
     plain = array.dtype.isnative and all(stride >= 0 for stride in array.strides)
     if array.dtype not in (np.float32, np.float64) or not plain:
-        return array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+        return array.astype(
+            np.float32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else np.float64
+        )
     if array.flags.writeable:
         return array
     view = array.view()
@@ -239,17 +302,6 @@ def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str]
         raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
 
 
-def collected(values: Any, where: str) -> Any:
-    """A LazyFrame's rows; anything else as it is."""
-    if not isinstance(values, pl.LazyFrame):
-        return values
-    try:
-        return values.collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError("the LazyFrame cannot be collected", where, reason, "collect it first") from error
-
-
 def checked_choice(intercept: str) -> None:
     """Raise unless it is a way to treat the intercept."""
     if intercept not in get_args(Intercept):
@@ -273,7 +325,7 @@ def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> F
         by_name = {str(name): factor for name, factor in values.items()}
         unknown = next((name for name in by_name if name not in names), None)
         if unknown is not None:
-            raise InputError("no such column", "penalty_factors", repr(unknown), "name inputs only")
+            raise no_such_column(unknown, names, "penalty_factors", "X has")
         values = [by_name.get(name, 1.0) for name in names]
     return vector(values, p, "penalty_factors", like)
 

@@ -22,6 +22,7 @@ from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.tabular import is_large, of_rows, read_for_ridge, row_names
 from weightdecay.ridge.views import CoefficientPath, HeldOut, coefficient_path, held_out
+from weightdecay.tables.cells import no_such_column
 from weightdecay.tables.source import open_source
 
 Progress = Callable[[str, int, int | None], None]
@@ -317,7 +318,7 @@ def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, fl
     """Penalty factors by name, or None where all are 1."""
     for name in unpenalized:
         if name not in columns:
-            raise InputError("no such column", "unpenalized", repr(name), "name one of the inputs")
+            raise no_such_column(name, columns, "unpenalized", "the inputs are")
     return dict.fromkeys(unpenalized, 0.0) or None
 
 

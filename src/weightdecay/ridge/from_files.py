@@ -1,6 +1,6 @@
 """The path of a table that is read in blocks: CSV or Parquet, a file or a folder of shards, of any length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from weightdecay.ridge.columns import Intercept, Problem
 from weightdecay.ridge.data import checked_choice, factors
 from weightdecay.ridge.folds import CRITERIA, as_given, checked_seed, fold_ids
 from weightdecay.ridge.judge import SMALL, Job, path_of
+from weightdecay.ridge.leaks import leak
 from weightdecay.ridge.linalg import one_pool
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.route import Route
@@ -76,9 +77,17 @@ def path_of_file(
         settings=_settings(source, stats, penalty, shared, drop),
         small=stats.rows * p * min(stats.rows, p) < SMALL,
         precise=_in_memory(stats, route, penalty, seed) if _fits(stats.rows, p) else None,
+        leaks=leak(_weighted(source), source.inputs, source.targets),
     )
     with one_pool():
         return path_of(route, job)
+
+
+def _weighted(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of the rows with a weight: their inputs and targets."""
+    for block in source.blocks():
+        kept = slice(None) if block.weights is None else block.weights > 0
+        yield block.X[kept], block.y[kept]
 
 
 def _fits(n: int, p: int) -> bool:

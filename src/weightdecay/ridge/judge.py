@@ -38,6 +38,7 @@ class Job:
         settings: for the record.
         small: whether such a route costs next to nothing.
         precise: makes a route that keeps more digits than a Gram matrix, or None where there is none.
+        leaks: what there is to say of a column that is the target itself.
     """
 
     strength: Strength
@@ -50,6 +51,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     small: bool = False
     precise: Callable[[], Route] | None = None
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def path_of(route: Route, job: Job) -> RidgePath:
     choices = [choose(one.scores, one.errors, one.doubt) for one in judged]
     lambdas = job.strength.lam(found.alphas) if job.lambdas is None else _given(job)[1]
     path = _record(found, job, choices, [one.varies for one in judged], lambdas)
-    path = replace(path, doubts=doubts(path, judged, choices, given=job.lambdas is not None))
+    doubted = doubts(path, judged, choices, given=job.lambdas is not None)
+    path = replace(path, doubts=(*doubted, *job.leaks))
     for doubt in path.doubts:
         warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
     return path

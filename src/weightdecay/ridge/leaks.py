@@ -1,53 +1,48 @@
 """A column of the inputs that is the target itself: then there is nothing to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-
-from weightdecay.errors import InputError
-
-
-def target_among(X: Float[Tensor, "n p"], y: Float64[Tensor, "n t"]) -> tuple[int, int] | None:
-    """Places of a column and a target that are equal in every row; a few rows rule out almost all columns.
-
-    >>> import torch
-    >>> X = torch.tensor([[1.0, 3.0], [2.0, 4.0]], dtype=torch.float64)
-    >>> target_among(X, X[:, 1:]), target_among(X, X[:, 1:] + 1)
-    ((1, 0), None)
-    """
-    y = y.to(X.dtype)
-    for target in range(y.shape[1]):
-        suspects = (X[0] == y[0, target]).nonzero()[:, 0]
-        for rows in (8, 128, len(X)):
-            if len(suspects) == 0:
-                break
-            suspects = suspects[(X[:rows, suspects] == y[:rows, target, None]).all(0)]
-        if len(suspects):
-            return int(suspects[0]), target
-    return None
 
 
 def leak(
-    X: Float[Tensor, "n p"],
-    y: Float64[Tensor, "n t"],
+    blocks: Iterable[tuple[Float[Tensor, "b p"], Float64[Tensor, "b t"]]],
     features: Sequence[str] | None,
     targets: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """What there is to say of a column that is the target itself: a sentence, or none.
+    """What there is to say of a column that equals a target in every row: a sentence, or none.
 
-    Refused in a table of named columns. Without names it is a doubt: arrays of a few rows of whole numbers
-    may be equal by chance, as some in scikit-learn's `check_estimator` are.
+    It is a doubt and no error: a few rows of whole numbers may be equal by chance.
 
-    Raises:
-        InputError: a named column equals a target; both are named.
+    Args:
+        blocks: the rows, in any number of blocks; reading stops where no column is left.
+        features: the columns' names, or None.
+        targets: the targets' names, or None.
+
+    >>> import torch
+    >>> X = torch.tensor([[1.0, 3.0], [2.0, 4.0]], dtype=torch.float64)
+    >>> leak([(X, X[:, 1:])], None, ["y"])
+    ("X[:, 1] equals 'y' in every row: a column is the target itself; drop it",)
+    >>> leak([(X, X[:, 1:] + 1)], None, None)
+    ()
     """
-    found = target_among(X, y)
-    if found is None:
+    pairs: Int64[Tensor, "k 2"] | None = None
+    t = 0
+    for X, y in blocks:
+        y, t = y.to(X.dtype), y.shape[1]
+        if pairs is None:
+            if len(X) == 0:
+                continue
+            pairs = (X[0] == y[0, :, None]).nonzero()
+        for rows in (8, 128, len(X)):  # a few rows rule out almost all columns
+            target, column = pairs.unbind(1)
+            pairs = pairs[(X[:rows, column] == y[:rows, target]).all(0)]
+        if len(pairs) == 0:
+            return ()
+    if pairs is None:
         return ()
-    column, target = found
-    which = repr(targets[target]) if targets else "y" if y.shape[1] == 1 else f"y[:, {target}]"
-    if features:
-        named = f"{features[column]!r}, which equals {which} in every row"
-        raise InputError("a column is the target itself", "X", named, "drop the column")
-    return (f"X[:, {column}] equals {which} in every row: a column is the target itself; drop it",)
+    target, column = pairs[0].tolist()
+    which = repr(targets[target]) if targets else "y" if t == 1 else f"y[:, {target}]"
+    named = repr(features[column]) if features else f"X[:, {column}]"
+    return (f"{named} equals {which} in every row: a column is the target itself; drop it",)

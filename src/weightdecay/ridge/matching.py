@@ -9,8 +9,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.data import all_finite, collected, names_of, no_name_twice, tensor_of
-from weightdecay.tables.cells import listed
+from weightdecay.ridge.data import all_finite, collected, names_of, tensor_of
+from weightdecay.tables.cells import listed, no_name_twice
 
 
 def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") -> Float64[Tensor, "m p"]:
@@ -19,14 +19,14 @@ def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") ->
     A table with named columns is matched by name, in any order; a tensor or an array by place.
 
     Args:
-        X: tensor or array (m, p), or a polars or pandas DataFrame.
+        X: tensor or array (m, p), or a polars or pandas DataFrame, a LazyFrame or a pyarrow Table.
         features: the model's columns, or None where it was fitted without names.
         p: how many there are.
         where: the argument to name in an error.
 
     Raises:
-        InputError: a column is missing, unknown, there twice or not numeric; the wrong number of columns;
-            a cell that is empty or not finite, which is named.
+        InputError: a column is missing, unknown or there twice; the wrong number of columns; a cell that is
+            no finite number, which is named.
 
     >>> matched(pl.DataFrame({"b": [2], "a": [1]}), ("a", "b"), 2)
     tensor([[1., 2.]], dtype=torch.float64)
@@ -59,14 +59,10 @@ def check_names(names: Sequence[str], features: Sequence[str], where: str) -> No
     if missing:
         close = difflib.get_close_matches(missing[0], extra, n=1)
         hint = f"is {missing[0]!r} called {close[0]!r} there?" if close else "give every column of the fit"
-        raise InputError(_plural(missing, "is missing", "are missing"), where, _quoted(missing), hint)
+        raise InputError(_plural(missing, "is missing", "are missing"), where, listed(missing), hint)
     if extra:
         what = _plural(extra, "is not known to the model", "are not known to the model")
-        raise InputError(what, where, _quoted(extra), "leave out what the model was not fitted on")
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return listed([repr(name) for name in names])
+        raise InputError(what, where, listed(extra), "leave out what the model was not fitted on")
 
 
 def _plural(names: Sequence[str], one: str, many: str) -> str:

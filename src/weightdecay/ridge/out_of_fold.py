@@ -42,7 +42,8 @@ def write_held_out(
 ) -> HeldOut:
     """Write the prediction of every row while it was held out: row, target, measured, prediction, fold.
 
-    Rows are numbered from 1 through all shards, blank lines not counted; those of weight 0 are left out.
+    Rows are numbered from 1 through all shards; blank lines of a CSV are no rows, but count. Rows of weight 0
+    are left out.
 
     Args:
         path: of the table.
@@ -64,15 +65,18 @@ def write_held_out(
 
     def frames(*_: Any) -> Iterator[pl.DataFrame]:
         nonlocal sums
-        first = 0
+        first = before = last = 0
         for block, predicted in _beside(path, lam, table):
+            if block.rows[0] <= last:  # the next shard
+                before += last
+            last = int(block.rows[-1])
             kept = torch.arange(len(block.y)) if block.weights is None else block.weights.nonzero()[:, 0]
             measured = block.y[kept]
             sums = _added(sums, measured, predicted)
             if sum(len(y) for y, _ in shown) < SAMPLE:
                 shown.append((measured[:SAMPLE], predicted[:SAMPLE]))
             fold = fold_ids(first, len(block.y), folds, seed)[kept] + 1 if folds else None
-            yield _frame(first + 1 + kept, measured, predicted, names, fold)
+            yield _frame(before + block.rows[kept], measured, predicted, names, fold)
             first += len(block.y)
             if on_progress is not None:
                 on_progress(first, table.rows)

@@ -1,6 +1,5 @@
 """The front door: data in, the whole regularisation path out."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.errors import InputError
 from weightdecay.memory import require
 from weightdecay.ridge.by_folds import by_folds, folds_alone
 from weightdecay.ridge.by_rows import by_products, by_singular_values, check_determined, splits_of
@@ -49,9 +48,9 @@ def ridge_path(
     """The whole path of ridge regression, judged: which λ is best, and the models for all of them.
 
     Args:
-        X: inputs (n, p): tensor, array, a pandas or polars DataFrame, or a LazyFrame, which is collected; or
-            a .csv or .parquet file or a folder of such shards, which is read in blocks; then y, `drop` and
-            `sample_weight` name columns.
+        X: inputs (n, p): tensor, array, a pandas or polars DataFrame, a pyarrow Table, or a LazyFrame, which
+            is collected; or a .csv or .parquet file or a folder of such shards, which is read in blocks; then
+            y, `drop` and `sample_weight` name columns.
         y: target (n,), or targets (n, t).
         lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
             half a decade on both sides, or is at a true edge.
@@ -84,12 +83,11 @@ def ridge_path(
         A `RidgePath`.
 
     Raises:
-        InputError: data, folds or strengths that cannot be used, a named column that is the target itself, or
-            more memory than there is.
+        InputError: data, folds or strengths that cannot be used, or more memory than there is.
 
     Warns:
-        WeightDecayWarning: the curve is flat, the least score is at an edge, digits are lost, or a column of
-            an array is the target itself.
+        WeightDecayWarning: the curve is flat, the least score is at an edge, digits are lost, or a column is
+            the target itself.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> X = torch.randn(30, 10, generator=generator, dtype=torch.float64)
@@ -126,7 +124,6 @@ def ridge_path(
             raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
         given = checked(X, y, sample_weight, penalty_factors, intercept, standardize)
         problem = given.problem
-        leaks = leak(problem.X, problem.y, given.features, given.targets)
         found = _splits(X, y, cv, seed, groups, given)
         job = Job(
             strength=strength(unit, len(problem.X), target_variance(problem)),
@@ -147,19 +144,17 @@ def ridge_path(
             },
             small=problem.X.numel() * min(problem.X.shape) < SMALL,
             precise=lambda: _precise(problem, found.scheme),
+            leaks=leak([(problem.X, problem.y)], given.features, given.targets),
         )
         try:
             with one_pool():
-                path = path_of(_route(problem, found.scheme), job)
+                return path_of(_route(problem, found.scheme), job)
         except FloatingPointError:  # a sum is not finite: say which cell
             all_finite(problem.X, "X", given.features)
             what = "sums of squares are beyond what float64 can hold"
             raise InputError(
                 what, "X", float(problem.X.abs().max()), "divide the columns by their size"
             ) from None
-        for doubt in leaks:
-            warnings.warn(doubt, WeightDecayWarning, stacklevel=2)
-        return replace(path, doubts=(*path.doubts, *leaks)) if leaks else path
 
 
 def _route(problem: Problem, scheme: Scheme) -> Route:

@@ -13,6 +13,7 @@ from weightdecay.errors import InputError
 from weightdecay.files import replacing, writable_folder
 from weightdecay.ridge.model import RidgeModel
 from weightdecay.ridge.tabular import new_rows, of_rows, row_names
+from weightdecay.tables.source import column_types, files_of
 
 Progress = Callable[[int], None]
 
@@ -113,9 +114,8 @@ def _ids(model: RidgeModel, data: Path, given: Sequence[str] | None, level: floa
 def _columns(file: Path) -> list[str]:
     """The columns of a table; none where it is no table."""
     try:
-        scan = pl.scan_csv if file.suffix.lower() == ".csv" else pl.scan_parquet
-        return scan(file, glob=False).collect_schema().names()
-    except (OSError, pl.exceptions.PolarsError):
+        return [name for one in files_of(file) for name in column_types(one)]
+    except InputError:
         return []
 
 

@@ -21,7 +21,7 @@ from weightdecay.ridge.moments import Moments, Sums, by_columns, merge, merge_tr
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.tall import Tall
 from weightdecay.tables.footer import row_group_rows
-from weightdecay.tables.source import READERS, RowBlock, Shard, Source, open_source
+from weightdecay.tables.source import RowBlock, Shard, Source, open_source, row_count
 
 Progress = Callable[[int, int | None], None]
 AHEAD = 1  # blocks that wait to be added up
@@ -165,7 +165,7 @@ def _shards(source: Source) -> tuple[list[tuple[Shard, int]], int]:
     shards: list[tuple[Shard, int]] = []
     first = 0
     for shard in source.shards:
-        rows = _rows_of(source, shard)
+        rows = row_count(shard.path)
         edges = [0, rows]
         if shard.path.lower().endswith(".parquet") and rows > SHARD_ROWS:
             edges = [0]
@@ -193,17 +193,13 @@ class _Task:
         return _of_shards(self.source, [shard[0]], shard[1], self.K, self.seed, self.on_progress)
 
 
-def _rows_of(source: Source, shard: Shard) -> int:
-    known = READERS[Path(shard.path).suffix.lower()].count(shard.path)
-    return sum(len(block.X) for block in source.blocks([shard])) if known is None else known
-
-
 def _checked(source: Source, found: tuple[Moments, ...], seed: int) -> Statistics:
     """Refuse what no path comes from; weights to mean 1."""
     rows, weight = sum(part.rows for part in found), sum(part.weight for part in found)
     where = source.shards[0].path
-    if rows == 0:
-        raise InputError("no row has a weight", where, None, "weights must not all be 0")
+    if rows < 2 and source.weights is not None:
+        what = "fewer than two rows have a weight above 0"
+        raise InputError(what, f"column {source.weights!r} of {where}", rows, "give more")
     if rows < 2:
         raise InputError("too few rows", where, rows, "two are needed at least")
     if rows < len(found):

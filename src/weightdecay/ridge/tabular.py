@@ -6,15 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.ridge.matching import check_names
-from weightdecay.tables.cells import listed, separator_hint
-from weightdecay.tables.whole import numeric, read_rows
-
-ENDINGS = (".csv", ".parquet")
-CELLS = 4_000_000  # of a block: 32 MB in float64
+from weightdecay.tables.cells import no_such_column
+from weightdecay.tables.source import (
+    Shard,
+    Source,
+    cells_of,
+    column_types,
+    files_of,
+    open_source,
+    row_count,
+)
 
 
 @dataclass(frozen=True)
@@ -48,42 +54,36 @@ def read_for_ridge(
     """Read a .csv or .parquet file whole.
 
     Raises:
-        InputError: a file that cannot be read, a column that is missing, named twice, not numeric or wanted
-            for two things, a cell that is empty or not finite (row and column named), a constant target.
+        InputError: a file that cannot be read, a column that is missing, named twice, without a name or
+            wanted for two things, a cell that is no finite number (row and column named), a constant target.
     """
-    path = Path(path)
-    frame, rows = read_rows(path)
-    aside = {"target": list(targets), "drop": list(drop)}
-    aside |= {name: [column] for name, column in (("groups", groups), ("weights", weights)) if column}
-    uses: dict[str, str] = {}
-    for use, columns in aside.items():
-        for name in columns:
-            if name not in frame.columns:
-                remedy = f"{path} has {listed(frame.columns)}{separator_hint(frame.columns)}"
-                raise InputError("no such column", use, repr(name), remedy)
-            if name in uses:
-                twice = "twice" if uses[name] == use else f"as {uses[name]} and as {use}"
-                raise InputError(f"a column is named {twice}", use, repr(name), "take one of them out")
-            uses[name] = use
-    inputs = [name for name in frame.columns if name not in uses]
-    if not inputs:
-        raise InputError("no column is left as an input", str(path), None, "drop fewer columns")
-    numbers = frame.select(
-        numeric(frame[name], rows, path) for name in (*inputs, *targets, *([weights] if weights else []))
-    )
-    kept = pl.Series([True]).new_from_index(0, frame.height)
+    source = open_source(path, targets, drop, weights, torch.float64, groups)
+    special = [*targets, *([weights] if weights else [])]
+    tables, numbered = [], []
+    for block in source.blocks():
+        beside = [] if block.weights is None else [block.weights[:, None]]
+        numbers = torch.cat([block.X, block.y, *beside], 1)  # a copy: later blocks come in the same memory
+        tables.append(pl.DataFrame(numbers.numpy(), schema=[*source.inputs, *special]))
+        numbered.append(pl.Series("row", block.rows.numpy()))
+    table, rows = pl.concat(tables), pl.concat(numbered)
+    if len(rows) < 2:
+        raise InputError("too few rows", str(path), len(rows), "two are needed at least")
+    kept = pl.Series([True]).new_from_index(0, len(rows))
     if weights:
-        kept = _positive(numbers[weights], rows, path)
-    used = numbers.select(targets).filter(kept)
-    if used.height > 1 and all(used[name].n_unique() == 1 for name in targets):
+        kept = table[weights] > 0
+        if kept.sum() < 2:
+            what = "fewer than two rows have a weight above 0"
+            raise InputError(what, f"column {weights!r} of {path}", kept.sum(), "give more")
+    used = table.select(targets).filter(kept)
+    if all(used[name].n_unique() == 1 for name in targets):
         raise InputError(
             "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
         )
     return ForRidge(
-        numbers.select(inputs),
-        numbers.select(targets),
-        _labels(frame[groups], rows, path).to_numpy() if groups else None,
-        numbers[weights].to_numpy() if weights else None,
+        table.select(source.inputs),
+        table.select(targets),
+        _labels(source.labels(groups), rows, path).to_numpy() if groups else None,
+        table[weights].to_numpy() if weights else None,
         rows,
         kept,
     )
@@ -100,45 +100,18 @@ def new_rows(
         ignored: columns that may be there and are not wanted.
 
     Raises:
-        InputError: a file that cannot be read, a column that is missing, unknown, there twice or not numeric,
-            a cell that is empty or not finite (row and column named).
+        InputError: a file that cannot be read, a column that is missing, unknown or there twice, a cell that
+            is no finite number (row and column named).
     """
-    path = Path(path)
-    frame = _scan(path)
-    try:
-        names = frame.collect_schema().names()
-        twice = next((name for name in names if "_duplicated_" in name), None)
-        if twice:
-            name = twice.partition("_duplicated_")[0]
-            raise InputError(
-                "two columns have one name", f"column in {path}", repr(name), "rename one of them"
-            )
-        spare = set(ignored) - set(features)
-        check_names([name for name in names if name not in spare], features, str(path))
-        size = max(1, CELLS // len(features))
-        first = 1
-        wanted = frame.select(list(features))
-        for batch in wanted.collect_batches(chunk_size=size, maintain_order=True):
-            rows = pl.Series("row", np.arange(first, first + batch.height))
-            first += batch.height
-            blank = batch.select(pl.all_horizontal(pl.all().is_null())).to_series()
-            batch, rows = batch.filter(~blank), rows.filter(~blank)
-            if batch.height:
-                yield rows, batch.select(numeric(batch[name], rows, path) for name in features).to_numpy()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            "the table cannot be read", str(path), reason, "check the path and the file"
-        ) from error
-
-
-def _scan(path: Path) -> pl.LazyFrame:
-    # Cells of a CSV come as text: what type a column has is not known before its last row.
-    if path.suffix.lower() == ".csv":
-        return pl.scan_csv(path, infer_schema=False, glob=False)
-    if path.suffix.lower() == ".parquet":
-        return pl.scan_parquet(path, glob=False)
-    raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
+    if Path(path).is_dir():
+        raise InputError("a folder is not predicted", "data", str(path), "give its files one by one")
+    (file,) = files_of(path)
+    names = list(column_types(file))
+    spare = set(ignored) - set(features)
+    check_names([name for name in names if name not in spare], features, str(file))
+    source = Source((Shard(str(file)),), tuple(features), (), None, torch.float64, None)
+    for block in source.blocks():
+        yield pl.Series("row", block.rows.numpy()), block.X.numpy()
 
 
 def row_names(path: str | Path, columns: Sequence[str], taken: Sequence[str]) -> pl.DataFrame:
@@ -154,22 +127,15 @@ def row_names(path: str | Path, columns: Sequence[str], taken: Sequence[str]) ->
     """
     if not columns:
         return pl.DataFrame()
-    path = Path(path)
-    try:
-        frame = _scan(path)
-        names = frame.collect_schema().names()
-        for name in columns:
-            if name not in names:
-                raise InputError("no such column", "id", repr(name), f"{path} has {listed(names)}")
-            if name in taken or columns.count(name) > 1:
-                what = "an identifier has the name of another column of the file that is written"
-                raise InputError(what, "id", repr(name), "rename it in the table")
-        return frame.select(columns).collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            "the table cannot be read", str(path), reason, "check the path and the file"
-        ) from error
+    (file,) = files_of(path)
+    there = list(column_types(file))
+    for name in columns:
+        if name not in there:
+            raise no_such_column(name, there, "id", f"{path} has")
+        if name in taken or columns.count(name) > 1:
+            what = "an identifier has the name of another column of the file that is written"
+            raise InputError(what, "id", repr(name), "rename it in the table")
+    return cells_of(file, columns)
 
 
 def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
@@ -177,24 +143,11 @@ def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
     return {column.name: column.gather(rows - 1) for column in names.get_columns()}
 
 
-def _labels(column: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
+def _labels(column: pl.Series, rows: pl.Series, path: str | Path) -> pl.Series:
     if column.null_count():
         place = f"row {rows[int(column.is_null().arg_true()[0])]}, column {column.name!r} of {path}"
         raise InputError("a row without a group", place, "empty", "fill it, or leave the row out")
-    return column.cast(pl.String)
-
-
-def _positive(weights: pl.Series, rows: pl.Series, path: Path) -> pl.Series:
-    """Which rows have a weight above 0."""
-    wrong = (weights < 0).arg_true()
-    if len(wrong):
-        place = f"row {rows[wrong[0]]}, column {weights.name!r} of {path}"
-        raise InputError("a weight is negative", place, weights[wrong[0]], "give 0 or more")
-    kept = weights > 0
-    if kept.sum() < 2:
-        what = "fewer than two rows have a weight above 0"
-        raise InputError(what, f"column {weights.name!r} of {path}", kept.sum(), "give more")
-    return kept
+    return column
 
 
 def count_rows(path: str | Path) -> int:
@@ -203,15 +156,7 @@ def count_rows(path: str | Path) -> int:
     Raises:
         InputError: it cannot be read.
     """
-    path = Path(path)
-    files = [file for file in path.iterdir() if file.suffix.lower() in ENDINGS] if path.is_dir() else [path]
-    try:
-        return sum(int(_scan(file).select(pl.len()).collect().item()) for file in files)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            "the table cannot be read", str(path), reason, "check the path and the file"
-        ) from error
+    return sum(row_count(file) for file in files_of(path))
 
 
 def is_large(path: str | Path) -> bool:

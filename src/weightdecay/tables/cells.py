@@ -1,72 +1,121 @@
-"""Cells: to numbers, or refused by file, row and column."""
+"""What a cell may be: the one rule by which files, frames and arrays become numbers; and names of columns."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import polars as pl
-import torch
-from jaxtyping import Float64
-from torch import Tensor
 
 from weightdecay.errors import InputError
 
 TOO_LARGE = 1e150  # beyond, squares overflow in float64
+INDEX = "__index_level_0__"  # what pandas calls an index without a name in a Parquet file
 
 
-def numbers(frame: pl.DataFrame, names: Sequence[str]) -> Float64[Tensor, "b t"]:
-    """Some columns as float64 (rows, columns)."""
-    found = frame.select(pl.col(name).cast(pl.Float64) for name in names)
-    return torch.from_numpy(found.to_numpy(writable=True)).reshape(frame.height, len(names))
+def is_plain(kind: Any) -> bool:
+    """Whether a column's cells are taken as they are, not by their text."""
+    return (kind.is_numeric() and not kind.is_decimal()) or kind in (pl.Boolean, pl.Null)
 
 
-def blank_rows(frame: pl.DataFrame) -> pl.Series:
-    """Which rows have nothing in any cell: blank lines, which are no rows."""
-    return frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+def numbers(column: pl.Series, kind: Any = pl.Float64) -> pl.Series:
+    """Return a column as floats, null where a cell is empty or no number.
+
+    Numbers and booleans (1 and 0) are taken as they are; of anything else the text is read: a decimal number,
+    or true or false in any case, with white space around it.
+
+    >>> numbers(pl.Series([" 1.5", "True", "1e3", "n/a", ""])).to_list()
+    [1.5, 1.0, 1000.0, None, None]
+    """
+    if is_plain(column.dtype):
+        return column.cast(kind)
+    found = texts(column).str.strip_chars().str.to_lowercase().replace({"true": "1", "false": "0"})
+    return found.cast(kind, strict=False)
 
 
-def refuse_cell(frame: pl.DataFrame, first: int, path: str, limit: float, lines: bool = True) -> None:
-    """Name the first cell that is no number to compute with; return if there is none.
+def texts(column: pl.Series) -> pl.Series:
+    """Return the cells of a column as text."""
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:  # lists, structs, objects and the like
+        return pl.Series(
+            column.name, [None if cell is None else str(cell) for cell in column.to_list()], pl.String
+        )
+
+
+def refuse_cell(
+    columns: Sequence[pl.Series], place: Callable[[int, str], str], largest: float = TOO_LARGE
+) -> None:
+    """Name the first cell, row by row, that is no number to compute with; return if there is none.
 
     Args:
-        frame: the rows, as numbers or as texts.
-        first: the number of rows before them in the file, blank ones counted.
-        path: the file.
-        limit: of the sum of squares.
-        lines: a row with nothing in any cell is a blank line, and no row.
+        columns: the cells as they were given.
+        place: row from 0 and column -> where that is.
+        largest: numbers of this size and beyond are refused.
+
+    Raises:
+        InputError: there is one.
     """
-    largest = min(TOO_LARGE, limit**0.5)
-    blank = blank_rows(frame) & lines
-    least: tuple[int, str] | None = None
-    for column in frame.iter_columns():
-        if column.dtype == pl.String:
-            column = column.str.strip_chars()
-        values = column.cast(pl.Float64, strict=False)
-        wrong = (~(values.abs() < largest)).fill_null(True)
-        if column.dtype == pl.Boolean:
-            wrong = column.is_null()
-        places = (wrong & ~blank).arg_true()
-        if len(places) and (least is None or places[0] < least[0]):
-            least = (int(places[0]), column.name)
+    least: tuple[int, pl.Series] | None = None
+    for column in columns:
+        wrong = (~(numbers(column).abs() < largest)).fill_null(True)
+        row = wrong.arg_max() if wrong.any() else None
+        if row is not None and (least is None or row < least[0]):
+            least = (row, column)
     if least is None:
         return
-    row, name = least
-    cell = frame[name][row]
-    place = f"row {first + row + 1}, column {name!r} of {path}"
-    if isinstance(cell, str):
-        raise InputError("a cell is not a number", place, repr(cell), "drop the column, or mend the cell")
+    row, column = least
+    cell = column.slice(row, 1)
+    value, text = numbers(cell)[0], texts(cell)[0]
+    where = place(row, column.name)
+    if value is None and text is not None and text.strip():
+        shown = repr(text if len(text) < 60 else f"{text[:60]}…")
+        raise InputError("a cell is not a number", where, shown, "drop the column, or mend the cell")
     raise InputError(
         f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e"),
-        place,
-        "empty" if cell is None else cell,
+        where,
+        "empty" if value is None else value,
         "fill it, or leave the row out",
     )
 
 
-def separator_hint(names: Sequence[str]) -> str:
-    """What to say of a header that was not taken apart."""
-    return "; are its columns separated by commas?" if len(names) == 1 and set(names[0]) & set(";\t|") else ""
+def no_name_twice(names: Sequence[str] | None, where: str) -> None:
+    """Raise InputError if two columns have one name."""
+    seen: set[str] = set()
+    for name in names or ():
+        if name in seen:
+            raise InputError("two columns have one name", where, repr(name), "rename one of them")
+        seen.add(name)
+
+
+def no_index(inputs: Sequence[str] | None, where: str, option: str = "") -> None:
+    """Raise InputError if an input has no name: that is an index, as pandas writes it beside the columns."""
+    for name in inputs or ():
+        if name in ("", INDEX):
+            drop = f' ({option} "{name}")' if option else ""
+            remedy = f"an index? drop it{drop}, or give it a name"
+            raise InputError("an input has no name", where, repr(name), remedy)
+
+
+def no_such_column(name: str, columns: Sequence[str], where: str, there: str) -> InputError:
+    """Say which columns there are (`there` begins that sentence), and which name is the closest."""
+    by_form = {column.strip().casefold(): column for column in reversed(columns)}
+    wanted = name.strip().casefold()
+    # A name with a comma that was not quoted is asked for by its parts.
+    parts = [form for form in by_form if wanted in map(str.strip, form.split(","))]
+    close = difflib.get_close_matches(wanted, by_form, n=1) or parts
+    hint = ""
+    if close:
+        meant = by_form[close[0]]
+        hint = f"is {meant!r} meant? "
+        if meant != meant.strip() or "," in meant:
+            hint = f"""is {meant!r} meant? (on the command line: '"{meant}"'); """
+    hint += f"{there} {listed(columns)}"
+    if len(columns) == 1 and set(columns[0]) & set(";\t|"):
+        hint += "; are its columns separated by commas?"
+    return InputError("no such column", where, repr(name), hint)
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, and how many there are."""
-    shown = ", ".join(names[:most])
+    """The first few names in quotation marks, and how many there are."""
+    shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names):,} columns)"

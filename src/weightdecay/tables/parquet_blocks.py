@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.tables.cells import refuse_cell
+from weightdecay.tables.cells import numbers, texts
 from weightdecay.tables.footer import row_group_rows
 
 HELD = 48 << 20  # bytes of decoded numbers; a larger row group is read in parts
@@ -52,7 +52,8 @@ def whole(path: str) -> None:
     if start != b"PAR1" or end != b"PAR1" or size < 12:
         what = "the Parquet file is cut short" if start == b"PAR1" else "the table cannot be read"
         reason = "its last bytes are missing" if start == b"PAR1" else "no Parquet file"
-        raise InputError(what, path, reason, "write it again")
+        remedy = "write it again" if start == b"PAR1" else "end its name in .csv if it is one"
+        raise InputError(what, path, reason, remedy)
 
 
 def count(path: str) -> int | None:
@@ -72,8 +73,8 @@ def blocks(
     dtype: torch.dtype,
     start: int,
     number: int | None,
-) -> Iterator[tuple[int, Callable[[], pl.DataFrame], Tensor, Tensor]]:
-    """Blocks of rows: number of rows before, the rows for a message, inputs, other columns."""
+) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor]]:
+    """Blocks of rows: their numbers in the file, their cells for a message, inputs, other columns."""
     whole(path)
     kind = pl.Float32 if dtype == torch.float32 else pl.Float64
     rows = count(path) or 0
@@ -105,8 +106,8 @@ def blocks(
                 if waiting is None and number_yielded >= LET_GO and place + 1 < len(ranges):
                     waiting = reader.submit(read, *ranges[place + 1])
                 b = min(last - first, a + step)
-                show = functools.partial(_shown, (held, inputs, beside, others), a, b)
-                yield first + a, show, _rows(held, a, b), _rows(beside, a, b)
+                shown = functools.partial(_read, table, path, [*inputs, *others], first + a, b - a)
+                yield np.arange(first + a, first + b), shown, _rows(held, a, b), _rows(beside, a, b)
             if waiting is None and place + 1 < len(ranges):
                 waiting = reader.submit(read, *ranges[place + 1])
 
@@ -122,9 +123,7 @@ def _columns(into: np.ndarray, table: pl.LazyFrame, path: str, names: Sequence[s
     kind = pl.Float32 if into.dtype == np.float32 else pl.Float64
     for some in range(0, len(names), width):
         for place, column in enumerate(_read(table, path, names[some : some + width], first, number), some):
-            if column.null_count():
-                refuse_cell(column.to_frame(), first, path, 1e300, lines=False)
-            into[place] = column.cast(kind).to_numpy()
+            into[place] = numbers(column, kind).to_numpy()  # NaN where a cell is no number
 
 
 def _rows(columns: np.ndarray, a: int, b: int) -> Tensor:
@@ -157,8 +156,11 @@ def _read(table: pl.LazyFrame, path: str, names: Sequence[str], first: int, numb
     return [column.rechunk() for column in frame.iter_columns()]
 
 
-def _shown(held: tuple, a: int, b: int) -> pl.DataFrame:
-    """A block's rows with their names, for a message."""
-    columns, inputs, beside, others = held
-    named = [*zip(inputs, columns, strict=True), *zip(others, beside, strict=True)]
-    return pl.DataFrame({name: column[a:b] for name, column in named})
+def cells(path: str, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns as they are."""
+    return pl.DataFrame(_read(pl.scan_parquet(path, glob=False), path, names, 0, count(path) or 0))
+
+
+def labels(path: str, name: str) -> pl.Series:
+    """A column as texts without white space around them; null where a cell is empty."""
+    return texts(cells(path, [name]).to_series()).str.strip_chars().replace("", None)

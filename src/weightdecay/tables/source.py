@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.tables import csv_blocks, parquet_blocks
-from weightdecay.tables.cells import listed, refuse_cell, separator_hint
+from weightdecay.tables.cells import TOO_LARGE, listed, no_index, no_such_column, refuse_cell
 
 READERS = {".csv": csv_blocks, ".parquet": parquet_blocks}
 ROWS = 8192  # rows to a block; fewer where there are many columns
@@ -21,7 +21,9 @@ NUMBERS = 1 << 21
 
 
 class RowBlock(NamedTuple):
-    """Consecutive rows: inputs (b, p), targets (b, t), and weights (b,) if a column holds them.
+    """Consecutive rows: inputs (b, p), targets (b, t), weights (b,) if a column holds them, and numbers.
+
+    `rows` are their numbers in their file, from 1; blank lines of a CSV are no rows, but count.
 
     Their memory is used again some blocks later: copy what is to be kept.
     """
@@ -29,6 +31,7 @@ class RowBlock(NamedTuple):
     X: Float[Tensor, "b p"]
     y: Float64[Tensor, "b t"]
     weights: Float64[Tensor, " b"] | None
+    rows: Int64[Tensor, " b"]
 
 
 class Shard(NamedTuple):
@@ -69,18 +72,22 @@ class Source:
         others = (*self.targets, *(() if self.weights is None else (self.weights,)))
         step = max(256, min(ROWS, NUMBERS // len(self.inputs)))
         for shard in self.shards if shards is None else shards:
-            reader = READERS[Path(shard.path).suffix.lower()]
+            reader = READERS[_ending(shard.path)]
             found = 0
-            for first, show, X, rest in reader.blocks(
+            for rows, shown, X, rest in reader.blocks(
                 shard.path, self.inputs, others, step, self.dtype, shard.start, shard.number
             ):
                 found += len(X)
-                yield self._block(first, show, X, rest, shard.path)
+                yield self._block(rows + 1, shown, X, rest, shard.path)
             if found == 0:
-                raise InputError("the table has no rows", shard.path, None, "leave the file out")
+                raise no_rows(shard.path)
+
+    def labels(self, name: str) -> pl.Series:
+        """A column as texts, null where a cell is empty, for the rows of all blocks."""
+        return pl.concat([READERS[_ending(one.path)].labels(one.path, name) for one in self.shards])
 
     def _block(
-        self, first: int, show: Callable[[], pl.DataFrame], X: Tensor, rest: Tensor, path: str
+        self, rows: np.ndarray, shown: Callable[[], list[pl.Series]], X: Tensor, rest: Tensor, path: str
     ) -> RowBlock:
         """Split a block by what its columns are for."""
         t, limit = len(self.targets), 1e300 if self.dtype == torch.float64 else 1e30
@@ -89,7 +96,11 @@ class Source:
             with np.errstate(over="ignore", invalid="ignore"):
                 size = float(flat @ flat)
             if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
-                refuse_cell(show(), first, path, limit)
+                refuse_cell(
+                    shown(),
+                    lambda row, name: f"row {rows[row]}, column {name!r} of {path}",
+                    min(TOO_LARGE, limit**0.5),
+                )
         X, y = X.to(self.dtype), rest[:, :t]
         weights = None
         if self.weights is not None:
@@ -98,11 +109,11 @@ class Source:
                 row = int((weights < 0).nonzero()[0])
                 raise InputError(
                     "a weight is negative",
-                    f"row {first + row + 1}, column {self.weights!r} of {path}",
+                    f"row {rows[row]}, column {self.weights!r} of {path}",
                     float(weights[row]),
                     "weights are 0 or more",
                 )
-        return RowBlock(X, y, weights)
+        return RowBlock(X, y, weights, torch.from_numpy(rows))
 
 
 def open_source(
@@ -111,6 +122,7 @@ def open_source(
     drop: Sequence[str] = (),
     weights: str | None = None,
     dtype: torch.dtype | None = None,
+    groups: str | None = None,
 ) -> Source:
     """Look at the columns of a file, or of all files of a folder; no row is read.
 
@@ -120,31 +132,25 @@ def open_source(
         drop: columns to leave out.
         weights: the column that holds a weight for each row.
         dtype: of the inputs; by default float32 if they are stored so, else float64.
+        groups: the column of group labels, which is no input.
 
     Raises:
-        InputError: no such file, no table in the folder, a column that is missing, named twice, no number or
-            given two parts, shards whose columns differ.
+        InputError: no such file, no table in the folder, a column that is missing, named twice, without a
+            name or wanted for two things, shards whose columns differ.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
-    files = _files(Path(path))
-    schemas = [_schema(file) for file in files]
+    files = files_of(path)
+    schemas = [column_types(file) for file in files]
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         _same_columns(files[0], schemas[0], file, schema)
-    inputs = _roles(files[0], list(schemas[0]), targets, tuple(drop), weights)
-    for file, schema in zip(files, schemas, strict=True):
-        for name in (*inputs, *targets, *(() if weights is None else (weights,))):
-            kind = schema[name]
-            if kind is not None and not (kind.is_numeric() or kind == pl.Boolean):
-                raise InputError(
-                    "a column is not numeric", f"column {name!r} in {file}", kind, "drop it, or convert it"
-                )
+    inputs = _roles(files[0], list(schemas[0]), targets, tuple(drop), weights, groups)
     if dtype is None:
         single = all(schema[name] == pl.Float32 for schema in schemas for name in inputs)
         dtype = torch.float32 if single else torch.float64
-    counts = [READERS[file.suffix.lower()].count(str(file)) for file in files]
+    counts = [READERS[_ending(file)].count(str(file)) for file in files]
     for file, count in zip(files, counts, strict=True):
         if count == 0:
-            raise InputError("the table has no rows", str(file), None, "leave the file out")
+            raise no_rows(file)
     known = [count for count in counts if count is not None]
     return Source(
         tuple(Shard(str(file)) for file in files),
@@ -156,24 +162,46 @@ def open_source(
     )
 
 
-def _files(path: Path) -> list[Path]:
+def no_rows(path: str | Path) -> InputError:
+    """The refusal of a file without rows."""
+    return InputError("the table has no rows", str(path), None, "give a file with a header and rows")
+
+
+def _ending(path: str | Path) -> str:
+    return Path(path).suffix.lower()
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """A .csv or .parquet file, or those of a folder in the order of their names."""
+    path = Path(path)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
+        files = sorted(file for file in path.iterdir() if _ending(file) in READERS)
         if not files:
             raise InputError(
                 "no table in the folder", str(path), None, "give one with .csv or .parquet files"
             )
         return files
-    if path.suffix.lower() not in READERS:
+    if _ending(path) not in READERS:
         raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
     if not path.is_file():
         raise InputError("the table cannot be read", str(path), "no such file", "check the path")
     return [path]
 
 
-def _schema(file: Path) -> dict[str, Any]:
-    """Names and types of the columns; None where a type is only known cell by cell (CSV)."""
-    return READERS[file.suffix.lower()].schema(str(file))
+def column_types(file: Path) -> dict[str, Any]:
+    """Names and types of a file's columns; None where a type is only known cell by cell (CSV)."""
+    return READERS[_ending(file)].schema(str(file))
+
+
+def cells_of(file: Path, names: Sequence[str]) -> pl.DataFrame:
+    """Some columns as they stand in a file, texts of a CSV; empty where a CSV has a blank line."""
+    return READERS[_ending(file)].cells(str(file), names)
+
+
+def row_count(file: str | Path) -> int:
+    """How many rows a file has; a CSV is read for it."""
+    known = READERS[_ending(file)].count(str(file))
+    return csv_blocks.row_count(str(file)) if known is None else known
 
 
 def _same_columns(first: Path, names: dict, file: Path, others: dict) -> None:
@@ -191,28 +219,30 @@ def _same_columns(first: Path, names: dict, file: Path, others: dict) -> None:
 
 
 def _roles(
-    file: Path, columns: list[str], targets: tuple[str, ...], drop: tuple[str, ...], weights: str | None
+    file: Path,
+    columns: list[str],
+    targets: tuple[str, ...],
+    drop: tuple[str, ...],
+    weights: str | None,
+    groups: str | None,
 ) -> tuple[str, ...]:
     """The inputs' names, in the order of the file."""
     if not targets:
         raise InputError("no target", "target", None, "name the column to predict")
-    special = (*targets, *(() if weights is None else (weights,)))
-    for name in (*special, *drop):
-        if name not in columns:
-            raise InputError(
-                "no such column",
-                f"column in {file}",
-                repr(name),
-                f"the file has {listed(columns)}{separator_hint(columns)}",
-            )
-    twice = [name for place, name in enumerate(special) if name in special[:place]]
-    if twice:
-        raise InputError("a column is given two parts", "target", repr(twice[0]), "name it once")
-    for name in special:
-        if name in drop:
-            what = "the target is also dropped" if name in targets else "the weights are also dropped"
-            raise InputError(what, "drop", repr(name), "take it out of one of the two")
-    inputs = tuple(name for name in columns if name not in special and name not in drop)
+    aside = {"target": targets, "drop": drop, "groups": (groups,), "weights": (weights,)}
+    uses: dict[str, str] = {}
+    for use, names in aside.items():
+        for name in names:
+            if name is None:
+                continue
+            if name not in columns:
+                raise no_such_column(name, columns, use, f"{file} has")
+            if name in uses:
+                twice = "twice" if uses[name] == use else f"as {uses[name]} and as {use}"
+                raise InputError(f"a column is named {twice}", use, repr(name), "take one of them out")
+            uses[name] = use
+    inputs = tuple(name for name in columns if name not in uses)
     if not inputs:
         raise InputError("no column is left as an input", str(file), None, "drop fewer columns")
+    no_index(inputs, f"column in {file}", "--drop")
     return inputs
