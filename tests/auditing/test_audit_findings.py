@@ -335,3 +335,72 @@ def test_a_strength_that_is_not_the_optimizer_s():
     assert found(model, optimizer) == {"WD506": ("0.weight", "2.weight")}
     optimizer.param_groups[0]["weight_decay"] = 0.3
     assert found(model, optimizer) == {}
+
+
+# Frozen, and still moving
+
+
+@pytest.mark.parametrize(
+    ("make", "gradient", "says"),
+    [
+        (lambda ps: optim.SGD(ps, lr=0.1, weight_decay=1e-3), 0.0, "decays"),
+        (lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9), 0.0, "coasts"),
+        (lambda ps: optim.Adam(ps, lr=0.1), 0.0, "coasts"),
+        (lambda ps: optim.SGD(ps, lr=0.1), 1.0, "follows"),
+        (lambda ps: optim.SGD(ps, lr=0.1), 0.0, None),
+        (lambda ps: optim.SGD(ps, lr=0.0, weight_decay=1e-3), 1.0, None),
+    ],
+)
+def test_what_is_frozen_is_told_to_move_where_a_step_moves_it(make, gradient, says):
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False)).double()
+    optimizer = make(model.parameters())
+    model(torch.randn(8, 4).double()).square().mean().backward()
+    optimizer.step()
+    frozen = model[0].weight.requires_grad_(False)
+    frozen.grad.fill_(gradient)
+    about = [one for one in audit(model, optimizer).findings if one.code == "WD207"]
+    assert [one.parameters for one in about] == ([("0.weight",)] if says else [])
+    assert all(says in one.message for one in about)
+    before = frozen.detach().clone()
+    optimizer.step()
+    assert torch.equal(before, frozen) == (says is None)
+
+
+def test_what_was_frozen_from_the_start_or_is_in_no_optimizer_is_not_told():
+    model = small()
+    model[0].requires_grad_(False)
+    assert found(model, good(model)) == {}
+    optimizer = good(model)
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    assert found(model, optimizer) == {}
+
+
+# What should not decay
+
+
+def test_what_the_audit_s_own_groups_leave_out_and_decays_is_told_by_role():
+    model = small()
+    groups = [wd.Group(name="2.*", scale=0), "matrices"]
+    assert found(model, good(model), groups=groups) == {"WD108": ("2.weight",)}
+    assert found(model, optim.AdamW(wd.param_groups(model, 0.1, groups)), groups=groups) == {}
+
+
+# Which strengths were said
+
+
+@pytest.mark.parametrize(
+    ("groups", "asked"),
+    [
+        (lambda ps: [{"params": ps, "weight_decay": 0.01}], False),
+        (lambda ps: [{"params": ps, "lr": 1e-3, "weight_decay": 0.01}], False),
+        (lambda ps: [{"params": ps, "lr": 1e-3}], True),
+        (lambda ps: [{"params": ps}], True),
+        (lambda ps: ps, True),
+    ],
+)
+def test_a_default_that_a_group_says_was_chosen(groups, asked):
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = optim.AdamW(groups(list(model.parameters())))
+    assert ("WD303" in found(model, optimizer)) == asked
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert ("WD303" in found(model, optimizer)) == asked

@@ -65,5 +65,8 @@ def test_one_group_for_all_is_told_parameter_by_parameter(architecture):
     assert named(found, "WD101") == {name for name, (role, _) in truth.items() if role == "normalization"}
     assert named(found, "WD102") == {name for name, (role, _) in truth.items() if role == "bias"}
     assert named(found, "WD107") == {name for name, (_, exempt) in truth.items() if exempt}
+    assert named(found, "WD108") == {
+        name for name, (role, exempt) in truth.items() if role == "other" and not exempt
+    }
     assert not named(found, "WD103")
     assert not codes(found, "error"), found

@@ -57,3 +57,55 @@ class Hidden(optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 p.mul_(1 - group["lr"] * self.strength).sub_(group["lr"] * p.grad.sign())
+
+
+class Decaying(optim.Optimizer):
+    """Gradient descent with momentum, sign descent or Adam, and a decay that is wrong in a chosen way."""
+
+    def __init__(self, params, lr=1e-3, weight_decay=0.0, kind="", factor=1.0, every=1, power=1):
+        options = {"lr": lr, "weight_decay": weight_decay, "kind": kind, "factor": factor}
+        super().__init__(params, {**options, "every": every, "power": power})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        strengths = [group["weight_decay"] for group in self.param_groups]
+        for i, group in enumerate(self.param_groups):
+            decay = {
+                "the first's": strengths[0],
+                "the last's": strengths[-1],
+                "if the first decays": strengths[i] * bool(strengths[0]),
+                "the mean": sum(strengths) / len(strengths),
+                "the default": self.defaults["weight_decay"],
+            }.get(group["kind"], strengths[i]) ** group["power"] * group["factor"]
+            if group["every"] > 1:
+                decay *= group["every"] * (self.steps % group["every"] == group["every"] - 1)
+            for j, p in enumerate(group["params"]):
+                self._move(
+                    p, group["lr"], decay * (j == 0 or group["kind"] != "the first of each"), group["kind"]
+                )
+        self.steps += 1
+
+    def _move(self, p, lr, decay, kind):
+        state = self.state[p]
+        m, v = (state.setdefault(key, torch.zeros_like(p)) for key in ("m", "v"))
+        if kind == "momentum":
+            p.sub_(m.mul_(0.9).add_(p.grad + decay * p), alpha=lr)
+        elif kind == "average":
+            p.sub_(m.mul_(0.9).add_(p.grad + decay * p, alpha=0.1), alpha=lr)
+        elif kind == "adam":
+            g = p.grad + decay * p
+            v.mul_(0.99).addcmul_(g, g, value=0.01)
+            p.addcdiv_(m.mul_(0.9).add_(g, alpha=0.1), v.sqrt().add_(1e-8), value=-lr)
+        elif kind == "of the momentum":
+            p.sub_(m.mul_(0.9 * (1 - lr * decay)).add_(p.grad), alpha=lr)
+        elif kind == "after":
+            p.sub_(p.grad.sign(), alpha=lr).mul_(1 - lr * decay)
+        elif kind == "without lr":
+            p.mul_(1 - decay).sub_(p.grad.sign(), alpha=lr)
+        elif kind == "cautious":
+            p.sub_(lr * (decay * p * (p.grad * p >= 0) + p.grad.sign()))
+        elif kind == "with gradient":
+            p.sub_(lr * (decay * p * (p.grad != 0) + p.grad.sign()))
+        else:
+            p.mul_(1 - lr * decay).sub_(p.grad.sign(), alpha=lr)

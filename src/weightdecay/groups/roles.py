@@ -179,6 +179,8 @@ def bare(attribute: str, parameter: Tensor) -> tuple[str, str]:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"
     if words & _NO_MATRIX_WORDS:
         return "other", f"{attribute}, no weight matrix by its name ({min(words & _NO_MATRIX_WORDS)}),"
+    if "bias" in words:
+        return "bias", attribute
     named = words & {"weight", "weights"}
     if _one_axis(parameter) and not (named and parameter.ndim == 2):
         return "other", f"{attribute}, a vector with further axes of size 1,"

@@ -27,8 +27,9 @@ class Group:
 
     Args:
         role: what the parameter is for, one or several of "bias", "normalization", "embedding", "head",
-            "convolution", "matrix", "other". Decided from the type of the module that holds it and its
-            shape. "head" is a weight that is also an embedding (tied), that `get_output_embeddings()`
+            "convolution", "matrix", "other". Decided from the type of the module that holds it, else
+            from what the module's forward does with it (as torch.fx sees it), else from its name and shape.
+            "head" is a weight that is also an embedding (tied), that `get_output_embeddings()`
             returns, or that you name: `Group(role="head", name="classifier.weight")`.
         module: class (or classes) of the module that itself holds the parameter: `nn.Linear`, not the block
             around it.

@@ -193,7 +193,7 @@ def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> st
     others = [other for other in node.all_input_nodes if other is not one and other in data]
     if use == "scale" and others and all(_normalised(other, data, root) for other in others):
         return "gain"
-    if use == "scale" and any(_normalised(user, data, root) for user in node.users):
+    if use == "scale" and any(map(_divided, node.users)):
         return "gain"  # a·(x - mean)/deviation, from left to right
     return use
 
@@ -219,12 +219,18 @@ def _normalised(node: fx.Node, data: set[fx.Node], root: nn.Module) -> bool:
         return normalises(root.get_submodule(str(node.target)))
     if node.op == "call_function" and node.target in _NORMALISING:
         return True
-    if name in ("truediv", "div", "div_") and _size(node.all_input_nodes[-1]):
-        return True
-    if name in ("mul", "mul_") and any(map(_inverse, inputs)):
+    if _divided(node):
         return True
     kept = name in (*_TIMES_NAMES, *_LIKE, *_KEPT)
     return kept and len(inputs) == 1 and _normalised(inputs[0], data, root)
+
+
+def _divided(node: fx.Node) -> bool:
+    """A value over the size of something."""
+    name, inputs = _name(node), node.all_input_nodes
+    if name in ("truediv", "div", "div_"):
+        return len(inputs) > 1 and _size(inputs[-1])
+    return name in ("mul", "mul_") and any(map(_inverse, inputs))
 
 
 def _inverse(node: fx.Node) -> bool:

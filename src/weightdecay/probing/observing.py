@@ -123,9 +123,12 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
     steady = [run(again, lr, weight_decay, decaying=on) for on in (False, True) if not usual]
     still = changed(lambda g, _: torch.zeros_like(g))
     through = 1.0 if _distance(edited.after, with_.after) < 1e-2 * tolerance * size else None
-    for c in _multiples(without, with_, edited) if through is None else ():
-        if through is None and _distance(with_penalty(c).after, with_.after) < tolerance * size:
-            through = c
+    c, tried = 1.0, edited
+    for _ in range(3):  # c is read off the gradient's effect, which need not be in proportion to it
+        if through is not None or not (c := c * _times(without, with_, tried)):
+            break
+        tried = with_penalty(c)
+        through = c if _distance(tried.after, with_.after) < tolerance * size else None
     return Observations(
         plain=seen,
         stronger=share(pair(2 * weight_decay)),
@@ -155,13 +158,13 @@ def _acting_step(fading: Fading, setting: Setting) -> int:
     return later[0] if fading.every > 1 and later else setting.warm
 
 
-def _multiples(without: Course, with_: Course, edited: Course) -> tuple[float, ...]:
-    """What c may be if the step is that of g + cλw, from what g + λw does: as it is, and rounded."""
+def _times(without: Course, with_: Course, tried: Course) -> float:
+    """How many times the decay does what a penalty's gradient did, in the median; 0 where that is nothing."""
     removed = (with_.after[0] - without.after[0]).double()
-    asked = (edited.after[0] - without.after[0]).double()
+    asked = (tried.after[0] - without.after[0]).double()
     there = asked.abs() > 1e-6 * asked.abs().max()
-    c = float((removed[there] / asked[there]).median()) if there.any() else 0.0
-    return (c, float(f"{c:.2g}")) if 1e-6 < abs(c) < 1e6 else ()
+    times = float((removed[there] / asked[there]).median()) if there.any() else 0.0
+    return times if 1e-6 < abs(times) < 1e6 else 0.0
 
 
 def unswitched(setting: Setting) -> Setting:
