@@ -1,12 +1,15 @@
 """A rule at work: what happens around an optimizer's step."""
 
-from collections.abc import Callable, Mapping
+import gc
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, optim
 
-from weightdecay.errors import InputError
+from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.acting import Acting
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
@@ -77,6 +80,8 @@ class Decay:
             for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
         ]
         self._watch_phases()
+        vars(optimizer)["__reduce_ex__"] = self._reduced
+        _ALL.add(self)
 
     def _watch_phases(self) -> None:
         """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
@@ -106,12 +111,28 @@ class Decay:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if not self._within:
-            for name in PHASES:
-                vars(self.optimizer).pop(name, None)
+        for name in (*(PHASES if not self._within else ()), "__reduce_ex__"):
+            vars(self.optimizer).pop(name, None)
+        _ALL.discard(self)
         self._acting.end()
         self._native.put_back()
         self._sparse.close()
+
+    def _reduced(self, protocol: Any) -> Any:
+        """What a copy or a pickle of the optimizer is made of: it has no hooks, and no option of the rule."""
+        kind = type(self.optimizer)
+        warnings.warn(
+            f"a copied or pickled {kind.__name__} does not decay by {self.shown}, which was attached to it: "
+            "attach the rule to the copy",
+            WeightDecayWarning,
+            stacklevel=3,
+        )
+        parts: Any = kind.__reduce_ex__(self.optimizer, protocol)
+        state = parts[2]
+        if isinstance(state, dict) and "param_groups" in state:
+            state = {**state, "param_groups": self._native.without(state["param_groups"])}
+            state.pop("__reduce_ex__", None)
+        return (*parts[:2], state, *parts[3:])
 
     def flush(self) -> None:
         """Let every row that waits for its decay catch up: before weights are read or written by other hands.
@@ -128,6 +149,7 @@ class Decay:
         wait for their decay catch up, so that the weights saved with it are current.
         """
         self.flush()
+        self._follow()
         return {
             # A key of its own: a distributed checkpoint of another rule is refused before anything is loaded.
             "stamp": {self.shown: True},
@@ -162,6 +184,7 @@ class Decay:
         steps = count(state_dict["steps"], "steps", least=0)
         factor = number(state_dict["factor"], "factor", least=0)
         rounding = saved_rounding(state_dict, self._rounding)
+        self._follow()
         self._states.check(state_dict["parameters"], self.plan.all_targets)
         if self._rounding is not None:
             self._rounding.load(rounding)
@@ -296,13 +319,18 @@ class Decay:
 
         The first step looks, too: a model that was sharded after `attach` no longer has these parameters.
         """
+        self._follow()
+        self._native.check()
+        self._lower()
+        check_native(self.optimizer, leave_out=lowered(self.optimizer))
+
+    def _follow(self) -> None:
+        """Plan again where parameters were added, replaced, frozen or thawed."""
         if (now := signature(self.optimizer)) != self._signature:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
             self._sparse.follow(plan.all_targets, self._states)
-        self._lower()
-        check_native(self.optimizer, leave_out=lowered(self.optimizer))
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
@@ -324,6 +352,26 @@ class Decay:
             self._rounding.at(self.steps)
         # Every check is done before the first tensor changes.
         return self._acting.act(list(self._telling.work(self.plan, self.steps, self.factor)))
+
+
+# Every decay at work, to find a parameter that two optimizers decay.
+_ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
+
+
+def decays_elsewhere(optimizer: optim.Optimizer, parameters: Iterable[Tensor]) -> tuple[str, str] | None:
+    """A parameter that a rule on another optimizer decays too, and that rule; None where there is none."""
+    held = {id(parameter) for parameter in parameters}
+    for _ in range(2):
+        found = [
+            (target.name, f"{decay.shown} on {type(decay.optimizer).__name__}")
+            for decay in list(_ALL)
+            for target in decay.plan.all_targets
+            if decay.optimizer is not optimizer and id(target.parameter) in held
+        ]
+        if not found:
+            return None
+        gc.collect()  # an optimizer that nobody holds any more may still be here
+    return found[0]
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

@@ -14,6 +14,7 @@ from torch import Tensor, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import PHASES, Decay
+from weightdecay.hooks.native import has_own_step
 from weightdecay.hooks.plan import Plan, Target
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.twin import NoTwin, Twin, inside, untouched
@@ -149,7 +150,8 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
     Raises:
         InputError: the decay does not survive in one of these ways.
     """
-    if is_torchs_own(optimizer) or all(rule.coupled for rule in rules):
+    torchs = type(optimizer).__module__.startswith("torch.") and has_own_step(optimizer)
+    if torchs or all(rule.coupled for rule in rules):
         return False
     hooked = [own for i, own in enumerate(plan.targets) if i not in plan.native]
     targets = [target.parameter for own in hooked for target in own]
@@ -165,13 +167,6 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
             _KNOWN.clear()
         _KNOWN[key] = found
     return _answered(optimizer, _KNOWN[key])
-
-
-def is_torchs_own(optimizer: optim.Optimizer) -> bool:
-    """Whether its step is torch's; schedulers wrap the step of an instance and call the class's."""
-    step = vars(optimizer).get("step")
-    own = step is None or hasattr(step, "_wrapped_by_lr_sched")
-    return own and type(optimizer).__module__.startswith("torch.")
 
 
 def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
@@ -242,6 +237,7 @@ class _Trial:
     ) -> None:
         self._optimizer, self._plan, self._side = optimizer, plan, side
         self._chosen = {id(p) for p in chosen}
+        self._evaluated = 0  # closures in the last course
         self._targets = [target for target in targets if id(target) in self._chosen]
 
     def verdict(self) -> bool | str:
@@ -259,7 +255,9 @@ class _Trial:
                 if plain is None:
                     break
                 try:
-                    needed = late or not self._survives(course, plain, way, late=False)
+                    # A gradient that is taken again would be that of weights which have decayed.
+                    again = self._evaluated > course.steps
+                    needed = late or again or not self._survives(course, plain, way, late=False)
                     if needed and not self._survives(course, plain, way, late=True):
                         return self._why(course, plain, way)
                 except InputError as error:  # it takes a closure and does not call it: so will training say
@@ -334,8 +332,9 @@ class _Trial:
         generator = torch.Generator().manual_seed(0)
         scale = 0.0 if course.lr is None else 1.0
         some = [[scale * torch.randn(p.shape, generator=generator).to(p) for p in held] for _ in range(8)]
+        self._evaluated = 0
         for step in range(course.steps):
-            _step(twin.optimizer, way, held, some[step % len(some)])
+            self._evaluated += _step(twin.optimizer, way, held, some[step % len(some)])
             found.append(_values(weights))
         _call(twin.optimizer, "eval")
         return [*found, _values(weights)]
@@ -382,8 +381,13 @@ def _values(weights: Sequence[Tensor]) -> list[Tensor]:
     return [w.detach().clone().double() if not w.is_complex() else w.detach().clone() for w in weights]
 
 
-def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """One step, as a user takes it."""
+def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> int:
+    """One step, as a user takes it; return how often its closure was evaluated."""
+    calls = []
+
+    def closure() -> Tensor:
+        calls.append(1)
+        return backward()
 
     def backward() -> Tensor:
         for p, g in zip(weights, gradients, strict=True):
@@ -401,13 +405,14 @@ def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequen
         backward()
         optimizer.second_step()
     elif way == "closure":
-        optimizer.step(backward)
+        optimizer.step(closure)
     else:
         wanted = [
             one for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty
         ]
         losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
+    return len(calls)
 
 
 def _call(optimizer: Any, name: str) -> None:

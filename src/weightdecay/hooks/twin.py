@@ -180,7 +180,7 @@ class Twin:
         for key, one in vars(value).items():
             if isinstance(value, optim.Optimizer) and key.startswith("_optimizer_") and "hooks" in key:
                 vars(made)[key] = type(one)()  # hooks are the original's
-            elif not (key == "step" and hasattr(one, "_wrapped_by_lr_sched")):  # which steps the original
+            elif not hasattr(one, "_wrapped_by_lr_sched") and not _is_ours(one):  # they lead to the original
                 vars(made)[key] = self._of(one)
         return made
 
@@ -195,6 +195,11 @@ class Twin:
         if isinstance(value, nn.Parameter):
             return nn.Parameter(here, requires_grad=value.requires_grad)
         return here.requires_grad_(value.requires_grad and value.is_leaf)
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether an attached rule has set it."""
+    return callable(value) and str(getattr(value, "__module__", "")).startswith("weightdecay.")
 
 
 def _emptied(value: Any) -> Any:
