@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "momentum": lambda ps, lr: optim.SGD(ps, lr=lr, momentum=0.9, dampening=0.1),
     "nesterov": lambda ps, lr: optim.SGD(ps, lr=lr, momentum=0.8, nesterov=True),
     "foreach": lambda ps, lr: optim.SGD(ps, lr=lr, momentum=0.9, foreach=True),
-    "fused": lambda ps, lr: optim.SGD(ps, lr=lr, momentum=0.9, fused=True),
+    "fused": lambda ps, lr: optim.SGD(ps, lr=lr, fused=True),
     "Adam": lambda ps, lr: optim.Adam(ps, lr=lr),
     "amsgrad": lambda ps, lr: optim.Adam(ps, lr=lr, amsgrad=True),
     "AdamW": lambda ps, lr: optim.AdamW(ps, lr=lr, weight_decay=0),
@@ -194,7 +194,7 @@ def _live(draw: random.Random, ours: World, theirs: World, step: int) -> str:
     names = sorted(theirs.held())
     event = draw.choice(("", "", "freeze", "thaw", "group", "resume", "copy", "factor", "lr", "detach"))
     name = draw.choice(names)
-    keep_gradient = draw.random() < 0.5
+    keep_gradient = draw.random() < 0.5 and not ours.case.scaled  # which may be infinite, and scaled again
     if event == "freeze" and sum(p.requires_grad for p in theirs.held().values()) > 2:
         for world in both:
             p = dict(world.net.named_parameters())[name]
@@ -220,7 +220,7 @@ def _live(draw: random.Random, ours: World, theirs: World, step: int) -> str:
     elif event == "factor":
         theirs.factor = ours.decay.factor = draw.choice((0.5, 1.0, 2.0))
     elif event == "lr" and not ours.case.scheduled:
-        lr = draw.choice((0.01, 0.02, 0.05))
+        lr = ours.case.lr * draw.choice((0.2, 1, 1.5))
         for world in both:
             for group in world.optimizer.param_groups:
                 group["lr"] = lr
@@ -385,9 +385,8 @@ class _ByHand:
         rate, peak = lr * strength, 2 * self.world.case.lr
         if rule == "FixedNorm":
             update = old - new
-            if not update.norm() > 0:
-                return old
-            moved = old - lr * kept["norm"] * update / update.norm()
+            length = update.norm() or torch.ones(())
+            moved = old - lr * kept["norm"] * update / length
             return kept["norm"] * moved / moved.norm()
         if rule == "PNorm":
             return new / (1 + rate * old.abs() ** -0.5)
