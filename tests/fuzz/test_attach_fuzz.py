@@ -1,4 +1,4 @@
-"""Some random lives of an optimizer with an attached rule; `python -m tests.fuzz attach` runs more of them."""
+"""Some random lives of an optimizer with an attached rule: `python -m tests.fuzz attach` runs more."""
 
 import pytest
 from tests.fuzz.attach import case

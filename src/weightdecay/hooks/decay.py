@@ -79,6 +79,7 @@ class Decay:
             for one in (optimizer, *self._within)
             for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
         ]
+        self._phases: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._watch_phases()
         vars(optimizer)["__reduce_ex__"] = self._reduced
         _ALL.add(self)
@@ -91,12 +92,12 @@ class Decay:
             return
 
         def first_step(*args: Any, **kwargs: Any) -> Any:
-            if not steps_of(optimizer):
+            if self._handles and not steps_of(optimizer):
                 self._before(optimizer, (optimizer,), {})
             return first(*args, **kwargs)
 
         def second_step(*args: Any, **kwargs: Any) -> Any:
-            if steps_of(optimizer) or not self._open:
+            if not self._handles or steps_of(optimizer) or not self._open:
                 return second(*args, **kwargs)
             with torch.no_grad():
                 self._act()  # the penalty of the second gradient
@@ -105,14 +106,22 @@ class Decay:
             return result
 
         optimizer.first_step, optimizer.second_step = first_step, second_step
+        self._phases = {"first_step": (first_step, first), "second_step": (second_step, second)}
 
     def detach(self) -> None:
         """End the decay: take the hooks away and put the optimizer's own options back."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        for name in (*(PHASES if not self._within else ()), "__reduce_ex__"):
-            vars(self.optimizer).pop(name, None)
+        own = vars(self.optimizer)
+        for name, (wrapper, wrapped) in self._phases.items():
+            if own.get(name) is wrapper:  # else another rule was attached since, and calls it
+                own.pop(name)
+                if getattr(self.optimizer, name) != wrapped:
+                    own[name] = wrapped
+        own.pop("__reduce_ex__", None)
+        if others := attached(self.optimizer):
+            own["__reduce_ex__"] = others[-1]._reduced
         _ALL.discard(self)
         self._acting.end()
         self._native.put_back()
@@ -130,7 +139,10 @@ class Decay:
         parts: Any = kind.__reduce_ex__(self.optimizer, protocol)
         state = parts[2]
         if isinstance(state, dict) and "param_groups" in state:
-            state = {**state, "param_groups": self._native.without(state["param_groups"])}
+            groups = state["param_groups"]
+            for decay in attached(self.optimizer):
+                groups = decay._native.without(groups)
+            state = {**state, "param_groups": groups}
             state.pop("__reduce_ex__", None)
         return (*parts[:2], state, *parts[3:])
 
@@ -361,17 +373,18 @@ _ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
 def decays_elsewhere(optimizer: optim.Optimizer, parameters: Iterable[Tensor]) -> tuple[str, str] | None:
     """A parameter that a rule on another optimizer decays too, and that rule; None where there is none."""
     held = {id(parameter) for parameter in parameters}
-    for _ in range(2):
-        found = [
+
+    def found() -> list[tuple[str, str]]:
+        return [
             (target.name, f"{decay.shown} on {type(decay.optimizer).__name__}")
             for decay in list(_ALL)
             for target in decay.plan.all_targets
             if decay.optimizer is not optimizer and id(target.parameter) in held
         ]
-        if not found:
-            return None
+
+    if found():
         gc.collect()  # an optimizer that nobody holds any more may still be here
-    return found[0]
+    return next(iter(found()), None)
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

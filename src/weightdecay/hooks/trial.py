@@ -33,7 +33,7 @@ DRIVEN = {
 SIDES, MANY = (4, None), 1 << 16
 # More parameters than this are represented by one of each kind.
 MOST = 4
-_KNOWN: dict[Any, "bool | str"] = {}  # what a trial found, by class and options
+_KNOWN: dict[Any, bool | str | NoTwin] = {}  # what a trial found, by class and options
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
     return _answered(optimizer, _KNOWN[key])
 
 
-def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
+def _answered(optimizer: optim.Optimizer, found: bool | str | NoTwin) -> bool:
     name = type(optimizer).__name__
     if isinstance(found, str):
         raise InputError(
@@ -189,7 +189,7 @@ def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
     return found
 
 
-def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> "bool | str | NoTwin":
+def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> bool | str | NoTwin:
     """Whether decay has to be late, why it is lost, or why nothing can be said."""
     reason = NoTwin("it has no parameters")
     held = [p for group in optimizer.param_groups for p in group["params"]]

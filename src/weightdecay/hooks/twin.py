@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
-from torch.optim import optimizer as torch_optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from weightdecay.hooks.views import seen
 
@@ -35,7 +35,7 @@ class NoTwin(Exception):
 def untouched() -> Iterator[None]:
     """Random numbers drawn inside, by whom ever, do not change those drawn outside; no global hook runs."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
-    everywhere = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+    everywhere: list[Any] = [_global_optimizer_pre_hooks, _global_optimizer_post_hooks]
     kept = [dict(hooks) for hooks in everywhere]
     try:
         for hooks in everywhere:
@@ -167,7 +167,7 @@ class Twin:
         return made
 
     def _object(self, value: Any) -> Any:
-        kind = type(value)
+        kind: Any = type(value)
         if not hasattr(value, "__dict__"):
             try:
                 return copy.deepcopy(value)

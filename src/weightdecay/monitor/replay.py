@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from weightdecay.probing.course import untouched
+from weightdecay.hooks.twin import untouched
 
 # Copies of weights, gradients and state are made for so many elements at a time.
 PIECE = 1 << 23
