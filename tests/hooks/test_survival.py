@@ -254,14 +254,12 @@ def test_two_rules_on_an_optimizer_of_two_phases():
     other = wd.attach(
         optimizer, wd.Decoupled(RATE / LR), on=[wd.Group(name="second"), wd.Group(name="*", scale=0)]
     )
-    steps = 0
     for detach in (lambda: None, one.detach, other.detach):
         detach()
         for w in (first, second):
             w.grad = torch.zeros_like(w)
         optimizer.first_step()
         optimizer.second_step()
-        steps += 1
         if other._handles:
             with pytest.warns(wd.WeightDecayWarning, match="does not decay by"):
                 copy.deepcopy(optimizer)

@@ -33,8 +33,8 @@ class Decay:
     """A rule attached to an optimizer: `attach` makes it, `optimizer.step()` runs it, `detach` ends it.
 
     Policy: a parameter without gradient (`grad is None`) does not decay, as in torch's own optimizers; one
-    whose gradient is zero does. A step that a gradient scaler skips does not decay. Gradients are the
-    user's own again once the step is over.
+    whose gradient is zero does, unless it is frozen. A step that a gradient scaler skips does not decay.
+    Gradients are the user's own again once the step is over.
 
     Attributes:
         optimizer: the optimizer.
@@ -275,8 +275,9 @@ class Decay:
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
-        hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
-        self._acting.keep(target.parameter for targets in hooked for target in targets)
+        if self.late:
+            hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
+            self._acting.keep(target.parameter for targets in hooked for target in targets)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
