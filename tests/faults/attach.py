@@ -170,6 +170,9 @@ def in_two():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         wd.attach(second, wd.Decoupled(0.5))
+        w.grad = torch.zeros_like(w)
+        for optimizer in (first, second):
+            optimizer.step()
     kept.detach()
     return f"{[str(one.message)[:60] for one in said]}", any(
         "decays twice" in str(one.message) for one in said

@@ -131,22 +131,34 @@ def test_a_copy_with_the_model_in_one_go():
     wd.attach(twin["optimizer"], RULE)
 
 
-def test_two_optimizers_that_decay_one_parameter_are_told():
+@BOTH
+def test_two_optimizers_that_decay_one_parameter_are_told(kind):
+    """In the step in which both are at work, once."""
     w = nn.Parameter(torch.ones(2, 2))
-    first, second = optim.SGD([("w", w)], lr=0.1), optim.AdamW([("w", w)], lr=0.1, weight_decay=0)
-    kept = wd.attach(first, RULE)
-    with pytest.warns(wd.WeightDecayWarning, match=r"w decays twice: Decoupled\(weight_decay=0.5\) on SGD"):
-        wd.attach(second, wd.Cautious(0.1)).detach()
-    kept.detach()
+    w.grad = torch.zeros_like(w)
+    first, second = optim.SGD([("w", w)], lr=0.1), kind([("w", w)], lr=0.1, weight_decay=0)
+    decay = wd.attach(first, RULE)
+    first.step()
     wd.attach(second, RULE)
+    second.step()
+    first.step()
+    with pytest.warns(wd.WeightDecayWarning, match=r"w decays twice: Decoupled\(weight_decay=0.5\) on SGD"):
+        second.step()
+    second.step()
+    torch.testing.assert_close(w.detach(), torch.full((2, 2), 0.95**5))
+    assert decay.steps == 2
 
 
-def test_an_optimizer_that_is_gone_is_not_told_of():
+def test_an_optimizer_that_is_no_longer_stepped_is_not_told_of():
+    """As where a notebook's cell runs again."""
     w = nn.Parameter(torch.ones(2, 2))
+    w.grad = torch.zeros_like(w)
+    kept = []
     for _ in range(3):
         optimizer = optim.SGD([("w", w)], lr=0.1)
-        wd.attach(optimizer, RULE)
-        del optimizer
+        kept.append(wd.attach(optimizer, RULE))
+        optimizer.step()
+        optimizer.step()
 
 
 def test_parameters_that_the_optimizer_does_not_hold_are_shown():

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
-from weightdecay.hooks.decay import Decay, attached, decays_elsewhere, lowered
+from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.ranks import Meeting, check_shards, summary
 from weightdecay.hooks.refuse import check_native, check_optimizer
@@ -127,9 +127,6 @@ def attach(
             try_rule(one, plan.all_targets)
         late = try_optimizer(optimizer, plan, rules)
         for line in check_strengths(optimizer, rules, plan, setting, at_random):
-            warnings.warn(line, WeightDecayWarning, stacklevel=2)
-        if twice := decays_elsewhere(optimizer, (target.parameter for target in plan.all_targets)):
-            line = f"{twice[0]} decays twice: {twice[1]}, another optimizer, decays it too in its own steps"
             warnings.warn(line, WeightDecayWarning, stacklevel=2)
         check_shards(optimizer, plan.all_targets)
         options = {"rounding": rounding, "seed": seed, "sparse": sparse}

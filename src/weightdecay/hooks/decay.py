@@ -1,9 +1,8 @@
 """A rule at work: what happens around an optimizer's step."""
 
-import gc
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -82,7 +81,32 @@ class Decay:
         self._phases: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._watch_phases()
         vars(optimizer)["__reduce_ex__"] = self._reduced
+        self._others = self._elsewhere()
         _ALL.add(self)
+
+    def _elsewhere(self) -> list[tuple["weakref.ref[Decay]", int, str]]:
+        """Rules on other optimizers that decay one of these parameters, how far they are, and its name."""
+        held = {id(target.parameter) for target in self.plan.all_targets}
+        both = [
+            (decay, next((one.name for one in decay.plan.all_targets if id(one.parameter) in held), ""))
+            for decay in _ALL
+            if decay.optimizer is not self.optimizer
+        ]
+        return [(weakref.ref(decay), decay.steps, name) for decay, name in both if name]
+
+    def _tell_of_others(self) -> None:
+        """Warn, once, where another optimizer has been stepped since and decays the same parameter."""
+        for other, steps, name in self._others:
+            decay = other()
+            if decay is not None and decay._handles and decay.steps > steps:
+                self._others = []
+                warnings.warn(
+                    f"{name} decays twice: {decay.shown} on {type(decay.optimizer).__name__}, another "
+                    "optimizer, decays it too, in its own steps: detach one of them",
+                    WeightDecayWarning,
+                    stacklevel=2,
+                )
+                return
 
     def _watch_phases(self) -> None:
         """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
@@ -320,6 +344,8 @@ class Decay:
                 )
             self._acting.finish()
             self.steps += 1
+            if self._others:
+                self._tell_of_others()
         self._acting.drop()
 
     @property
@@ -367,25 +393,8 @@ class Decay:
         return self._acting.act(list(self._telling.work(self.plan, self.steps, self.factor)))
 
 
-# Every decay at work, to find a parameter that two optimizers decay.
+# Every decay at work, to find parameters that two optimizers decay.
 _ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
-
-
-def decays_elsewhere(optimizer: optim.Optimizer, parameters: Iterable[Tensor]) -> tuple[str, str] | None:
-    """A parameter that a rule on another optimizer decays too, and that rule; None where there is none."""
-    held = {id(parameter) for parameter in parameters}
-
-    def found() -> list[tuple[str, str]]:
-        return [
-            (target.name, f"{decay.shown} on {type(decay.optimizer).__name__}")
-            for decay in list(_ALL)
-            for target in decay.plan.all_targets
-            if decay.optimizer is not optimizer and id(target.parameter) in held
-        ]
-
-    if found():
-        gc.collect()  # an optimizer that nobody holds any more may still be here
-    return next(iter(found()), None)
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

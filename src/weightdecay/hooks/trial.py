@@ -159,7 +159,7 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
         return False
     key = _fingerprint(optimizer, targets)
     if key is None or key not in _KNOWN:
-        with untouched():
+        with untouched(_gpus(targets)):
             found = _verdict(optimizer, plan, targets)
         if key is None:
             return _answered(optimizer, found)
@@ -238,6 +238,7 @@ class _Trial:
         self._optimizer, self._plan, self._side = optimizer, plan, side
         self._chosen = {id(p) for p in chosen}
         self._evaluated = 0  # closures in the last course
+        self._gpus = _gpus(targets)
         self._targets = [target for target in targets if id(target) in self._chosen]
 
     def verdict(self) -> bool | str:
@@ -317,7 +318,12 @@ class _Trial:
         self, course: Course, way: str, decaying: bool = False, late: bool = False
     ) -> list[list[Tensor]]:
         """The weights before each step, after the last, and as evaluation sees them."""
-        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
+        # Not torch.manual_seed, which seeds every GPU, too.
+        for generator in (
+            torch.default_generator,
+            *map(torch.cuda.default_generators.__getitem__, self._gpus),
+        ):
+            generator.manual_seed(0)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
         twin = Twin(self._optimizer, self._side)
@@ -352,7 +358,7 @@ class _Trial:
                 group["lr"] = torch.full_like(group["lr"], now) if isinstance(group["lr"], Tensor) else now
             for p in own:
                 if not p.detach().square().mean() > 1e-6:
-                    p.data = torch.linspace(-1, 1, max(1, p.numel())).to(p).view_as(p)
+                    p.data = torch.linspace(-1, 1, p.numel()).to(p).view_as(p)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
     def _attach(self, twin: Twin, rate: float, late: bool) -> None:
@@ -413,6 +419,12 @@ def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequen
         losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
     return len(calls)
+
+
+def _gpus(parameters: Sequence[Tensor]) -> list[int]:
+    """The GPUs that hold them."""
+    devices = {p.device for p in parameters if p.device.type == "cuda"}
+    return sorted(torch.cuda.current_device() if one.index is None else one.index for one in devices)
 
 
 def _call(optimizer: Any, name: str) -> None:

@@ -8,7 +8,7 @@ import types
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -32,7 +32,7 @@ class NoTwin(Exception):
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
+def untouched(gpus: Sequence[int] = ()) -> Iterator[None]:
     """Random numbers drawn inside, by whom ever, do not change those drawn outside; no global hook runs."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
     everywhere: list[Any] = [_global_optimizer_pre_hooks, _global_optimizer_post_hooks]
@@ -42,7 +42,12 @@ def untouched() -> Iterator[None]:
             hooks.clear()
         elsewhere = torch.get_default_device().type != "cpu"
         on_cpu = torch.device("cpu") if elsewhere else nullcontext()
-        with on_cpu, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
+        with (
+            on_cpu,
+            torch.random.fork_rng(devices=list(gpus)),
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
