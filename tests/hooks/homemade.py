@@ -81,9 +81,9 @@ class Phases(Plain):
 class Ascending(optim.Optimizer):
     """The same around a base optimizer, its phases named otherwise."""
 
-    def __init__(self, params, base=optim.SGD, rho=0.05, **options):
-        super().__init__(params, {"lr": 0.1, **options})
-        self.base = base(self.param_groups, lr=0.1, **options)
+    def __init__(self, params, base=optim.SGD, rho=0.05, lr=0.1, **options):
+        super().__init__(params, {"lr": lr, **options})
+        self.base = base(self.param_groups, lr=lr, **options)
         self.param_groups = self.base.param_groups
         self.rho, self.kept = rho, {}
 
@@ -91,13 +91,15 @@ class Ascending(optim.Optimizer):
     def ascend(self):
         for group in self.param_groups:
             for p in group["params"]:
-                self.kept[p] = p.clone()
-                p.add_(p.grad, alpha=self.rho)
+                if p.grad is not None:
+                    self.kept[p] = p.clone()
+                    p.add_(p.grad, alpha=self.rho)
 
     @torch.no_grad()
     def descend(self):
         for p, value in self.kept.items():
             p.copy_(value)
+        self.kept.clear()
         self.base.step()
 
     def step(self, closure=None):
@@ -274,7 +276,7 @@ class Wanting(Plain):
 # How each is made, and where its decay has to act; a word of the reason where it is refused.
 HOMEMADE = {
     "plain": (Plain, "before"),
-    "restoring": (Restoring, "before"),  # that is, after its first closure, before it keeps the weights
+    "restoring": (Restoring, "after"),
     "phases": (Phases, "after"),
     "ascending": (Ascending, "after"),
     "ascending AdamW": (lambda ps: Ascending(ps, optim.AdamW, weight_decay=0.0), "after"),

@@ -241,3 +241,27 @@ class Counting(Restoring):
 def test_no_constructor_runs():
     wd.attach(Counting([weight()]), wd.Decoupled(0.1), on="all")
     assert Counting.made == 1
+
+
+def test_two_rules_on_an_optimizer_of_two_phases():
+    """Each on a weight of its own; one is detached, the other goes on."""
+    first, second = weight(0), weight(1)
+    start = second.detach().clone()
+    optimizer = Phases([("first", first), ("second", second)])
+    one = wd.attach(
+        optimizer, wd.Decoupled(RATE / LR), on=[wd.Group(name="first"), wd.Group(name="*", scale=0)]
+    )
+    other = wd.attach(
+        optimizer, wd.Decoupled(RATE / LR), on=[wd.Group(name="second"), wd.Group(name="*", scale=0)]
+    )
+    for detach in (lambda: None, one.detach, other.detach):
+        detach()
+        for w in (first, second):
+            w.grad = torch.zeros_like(w)
+        optimizer.first_step()
+        optimizer.second_step()
+        if other._handles:
+            with pytest.warns(wd.WeightDecayWarning, match="does not decay by"):
+                copy.deepcopy(optimizer)
+    torch.testing.assert_close(second.detach(), start * (1 - RATE) ** 2, rtol=1e-12, atol=0)
+    assert (one.steps, other.steps) == (1, 2)

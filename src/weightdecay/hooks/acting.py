@@ -57,7 +57,7 @@ class Acting:
 
     def keep(self, parameters: Iterable[Tensor]) -> None:
         """Copy the weights before the step moves them, where decay is late: a closure may find them moved."""
-        if self._late and not all(rule.coupled for rule in self._rules):
+        if not all(rule.coupled for rule in self._rules):
             self._kept = {w: self._memory.whole(w, "before").copy_(w) for w in parameters}
 
     def act(self, work: Sequence[Work]) -> Tensor | float:

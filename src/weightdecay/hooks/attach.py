@@ -47,6 +47,9 @@ def attach(
     same bits and no cost. Elsewhere hooks run around `step`, closures included. `print(decay)` shows which
     parameters decay, why, and by whose hand.
 
+    An optimizer whose class is not torch's own is tried on a small copy, which takes some tenths of a second
+    once: decay that would not survive its step is done after the step, or refused.
+
     Args:
         optimizer: any torch.optim.Optimizer, built with weight_decay=0.
         rule: a decay rule, or a `chain` of several.

@@ -1,12 +1,14 @@
 """A rule at work: what happens around an optimizer's step."""
 
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, optim
 
-from weightdecay.errors import InputError
+from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.acting import Acting
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
@@ -30,8 +32,8 @@ class Decay:
     """A rule attached to an optimizer: `attach` makes it, `optimizer.step()` runs it, `detach` ends it.
 
     Policy: a parameter without gradient (`grad is None`) does not decay, as in torch's own optimizers; one
-    whose gradient is zero does. A step that a gradient scaler skips does not decay. Gradients are the
-    user's own again once the step is over.
+    whose gradient is zero does, unless it is frozen. A step that a gradient scaler skips does not decay.
+    Gradients are the user's own again once the step is over.
 
     Attributes:
         optimizer: the optimizer.
@@ -76,7 +78,35 @@ class Decay:
             for one in (optimizer, *self._within)
             for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
         ]
+        self._phases: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._watch_phases()
+        vars(optimizer)["__reduce_ex__"] = self._reduced
+        self._others = self._elsewhere()
+        _ALL.add(self)
+
+    def _elsewhere(self) -> list[tuple["weakref.ref[Decay]", int, str]]:
+        """Rules on other optimizers that decay one of these parameters, how far they are, and its name."""
+        held = {id(target.parameter) for target in self.plan.all_targets}
+        both = [
+            (decay, next((one.name for one in decay.plan.all_targets if id(one.parameter) in held), ""))
+            for decay in _ALL
+            if decay.optimizer is not self.optimizer
+        ]
+        return [(weakref.ref(decay), decay.steps, name) for decay, name in both if name]
+
+    def _tell_of_others(self) -> None:
+        """Warn, once, where another optimizer has been stepped since and decays the same parameter."""
+        for other, steps, name in self._others:
+            decay = other()
+            if decay is not None and decay._handles and decay.steps > steps:
+                self._others = []
+                warnings.warn(
+                    f"{name} decays twice: {decay.shown} on {type(decay.optimizer).__name__}, another "
+                    "optimizer, decays it too, in its own steps: detach one of them",
+                    WeightDecayWarning,
+                    stacklevel=2,
+                )
+                return
 
     def _watch_phases(self) -> None:
         """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
@@ -86,12 +116,12 @@ class Decay:
             return
 
         def first_step(*args: Any, **kwargs: Any) -> Any:
-            if not steps_of(optimizer):
+            if self._handles and not steps_of(optimizer):
                 self._before(optimizer, (optimizer,), {})
             return first(*args, **kwargs)
 
         def second_step(*args: Any, **kwargs: Any) -> Any:
-            if steps_of(optimizer) or not self._open:
+            if not self._handles or steps_of(optimizer) or not self._open:
                 return second(*args, **kwargs)
             with torch.no_grad():
                 self._act()  # the penalty of the second gradient
@@ -100,18 +130,45 @@ class Decay:
             return result
 
         optimizer.first_step, optimizer.second_step = first_step, second_step
+        self._phases = {"first_step": (first_step, first), "second_step": (second_step, second)}
 
     def detach(self) -> None:
         """End the decay: take the hooks away and put the optimizer's own options back."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if not self._within:
-            for name in PHASES:
-                vars(self.optimizer).pop(name, None)
+        own = vars(self.optimizer)
+        for name, (wrapper, wrapped) in self._phases.items():
+            if own.get(name) is wrapper:  # else another rule was attached since, and calls it
+                own.pop(name)
+                if getattr(self.optimizer, name) != wrapped:
+                    own[name] = wrapped
+        own.pop("__reduce_ex__", None)
+        if others := attached(self.optimizer):
+            own["__reduce_ex__"] = others[-1]._reduced
+        _ALL.discard(self)
         self._acting.end()
         self._native.put_back()
         self._sparse.close()
+
+    def _reduced(self, protocol: Any) -> Any:
+        """What a copy or a pickle of the optimizer is made of: it has no hooks, and no option of the rule."""
+        kind = type(self.optimizer)
+        warnings.warn(
+            f"a copied or pickled {kind.__name__} does not decay by {self.shown}, which was attached to it: "
+            "attach the rule to the copy",
+            WeightDecayWarning,
+            stacklevel=3,
+        )
+        parts: Any = kind.__reduce_ex__(self.optimizer, protocol)
+        state = parts[2]
+        if isinstance(state, dict) and "param_groups" in state:
+            groups = state["param_groups"]
+            for decay in attached(self.optimizer):
+                groups = decay._native.without(groups)
+            state = {**state, "param_groups": groups}
+            state.pop("__reduce_ex__", None)
+        return (*parts[:2], state, *parts[3:])
 
     def flush(self) -> None:
         """Let every row that waits for its decay catch up: before weights are read or written by other hands.
@@ -128,6 +185,7 @@ class Decay:
         wait for their decay catch up, so that the weights saved with it are current.
         """
         self.flush()
+        self._follow()
         return {
             # A key of its own: a distributed checkpoint of another rule is refused before anything is loaded.
             "stamp": {self.shown: True},
@@ -162,6 +220,7 @@ class Decay:
         steps = count(state_dict["steps"], "steps", least=0)
         factor = number(state_dict["factor"], "factor", least=0)
         rounding = saved_rounding(state_dict, self._rounding)
+        self._follow()
         self._states.check(state_dict["parameters"], self.plan.all_targets)
         if self._rounding is not None:
             self._rounding.load(rounding)
@@ -240,8 +299,9 @@ class Decay:
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
-        hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
-        self._acting.keep(target.parameter for targets in hooked for target in targets)
+        if self.late:
+            hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
+            self._acting.keep(target.parameter for targets in hooked for target in targets)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
@@ -284,6 +344,8 @@ class Decay:
                 )
             self._acting.finish()
             self.steps += 1
+            if self._others:
+                self._tell_of_others()
         self._acting.drop()
 
     @property
@@ -296,13 +358,18 @@ class Decay:
 
         The first step looks, too: a model that was sharded after `attach` no longer has these parameters.
         """
+        self._follow()
+        self._native.check()
+        self._lower()
+        check_native(self.optimizer, leave_out=lowered(self.optimizer))
+
+    def _follow(self) -> None:
+        """Plan again where parameters were added, replaced, frozen or thawed."""
         if (now := signature(self.optimizer)) != self._signature:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
             self._sparse.follow(plan.all_targets, self._states)
-        self._lower()
-        check_native(self.optimizer, leave_out=lowered(self.optimizer))
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
@@ -324,6 +391,10 @@ class Decay:
             self._rounding.at(self.steps)
         # Every check is done before the first tensor changes.
         return self._acting.act(list(self._telling.work(self.plan, self.steps, self.factor)))
+
+
+# Every decay at work, to find parameters that two optimizers decay.
+_ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:

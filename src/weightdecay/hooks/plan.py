@@ -44,6 +44,7 @@ class Plan:
         native: the options that switch on an optimizer's own decay, by group; other groups go by hooks.
         named: whether names were known; else they are positions.
         partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
+        elsewhere: the model's trainable parameters that the optimizer does not hold.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -52,6 +53,7 @@ class Plan:
     native: Mapping[int, Mapping[str, Any]]
     named: bool
     partners: tuple[Mapping[str, Tensor], ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -118,7 +120,9 @@ def make_plan(
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
-    return Plan(assignments, targets, strengths, native, named, partners)
+    owned = () if model is None else peeled(model).named_parameters()
+    elsewhere = tuple(name for name, p in owned if p.requires_grad and id(p) not in names)
+    return Plan(assignments, targets, strengths, native, named, partners, elsewhere)
 
 
 def lenient(on: On) -> On:
@@ -131,10 +135,14 @@ def lenient(on: On) -> On:
     return [replace(group, optional=True) for group in flat]
 
 
-def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool, torch.dtype], ...], ...]:
-    """What a plan depends on and training can change: the parameters, their types, and which are frozen."""
+def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool, bool, torch.dtype], ...], ...]:
+    """What a plan depends on and training can change: the parameters, their types, and which are frozen.
+
+    A frozen one counts as another while it has a gradient: the optimizer goes on stepping by that.
+    """
     return tuple(
-        tuple((id(p), p.requires_grad, p.dtype) for p in group["params"]) for group in optimizer.param_groups
+        tuple((id(p), p.requires_grad, p.requires_grad or p.grad is None, p.dtype) for p in group["params"])
+        for group in optimizer.param_groups
     )
 
 
@@ -163,7 +171,10 @@ def _native(
     targets: tuple[tuple[Target, ...], ...],
     strengths: tuple[tuple[GroupStrength | None, ...], ...],
 ) -> dict[int, Mapping[str, Any]]:
-    """The groups for which an option of the optimizer can speak: all of it decays, all as strongly."""
+    """The groups for which an option of the optimizer can speak: all of it decays, all as strongly.
+
+    Not those with a frozen parameter that has a gradient left, which the optimizer would decay.
+    """
     options = native_options(optimizer, rules[0]) if len(rules) == 1 else None
     if options is None:
         return {}
@@ -171,6 +182,7 @@ def _native(
     for i, group in enumerate(optimizer.param_groups):
         strength, trainable = strengths[0][i], sum(p.requires_grad for p in group["params"])
         alike = len({target.scale for target in targets[i]}) == 1
+        alike &= not any(p.grad is not None for p in group["params"] if not p.requires_grad)
         if strength and strength.law != "constant" and len(targets[i]) == trainable and alike:
             native[i] = options
     return native

@@ -38,6 +38,9 @@ def described(
             parts.append(_strength(rule, strengths[i], optimizer.param_groups[i]["lr"], step, factor))
         lines.append(f"  group {i}: {'; '.join(parts) if plan.targets[i] else 'nothing decays'}")
         lines += _one_by_one(entries) if len(entries) <= _MOST_LINES else _by_reason(entries)
+    if count := len(plan.elsewhere):
+        some = ", ".join(plan.elsewhere[:3]) + ", ..." * (count > 3)
+        lines.append(f"  not in this optimizer: {count} parameter{'s' * (count > 1)} of the model ({some})")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import PHASES, Decay
+from weightdecay.hooks.native import has_own_step
 from weightdecay.hooks.plan import Plan, Target
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.twin import NoTwin, Twin, inside, untouched
@@ -32,7 +33,7 @@ DRIVEN = {
 SIDES, MANY = (4, None), 1 << 16
 # More parameters than this are represented by one of each kind.
 MOST = 4
-_KNOWN: dict[Any, "bool | str"] = {}  # what a trial found, by class and options
+_KNOWN: dict[Any, bool | str | NoTwin] = {}  # what a trial found, by class and options
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
     Raises:
         InputError: the decay does not survive in one of these ways.
     """
-    if is_torchs_own(optimizer) or all(rule.coupled for rule in rules):
+    torchs = type(optimizer).__module__.startswith("torch.") and has_own_step(optimizer)
+    if torchs or all(rule.coupled for rule in rules):
         return False
     hooked = [own for i, own in enumerate(plan.targets) if i not in plan.native]
     targets = [target.parameter for own in hooked for target in own]
@@ -157,7 +159,7 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
         return False
     key = _fingerprint(optimizer, targets)
     if key is None or key not in _KNOWN:
-        with untouched():
+        with untouched(_gpus(targets)):
             found = _verdict(optimizer, plan, targets)
         if key is None:
             return _answered(optimizer, found)
@@ -167,14 +169,7 @@ def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule])
     return _answered(optimizer, _KNOWN[key])
 
 
-def is_torchs_own(optimizer: optim.Optimizer) -> bool:
-    """Whether its step is torch's; schedulers wrap the step of an instance and call the class's."""
-    step = vars(optimizer).get("step")
-    own = step is None or hasattr(step, "_wrapped_by_lr_sched")
-    return own and type(optimizer).__module__.startswith("torch.")
-
-
-def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
+def _answered(optimizer: optim.Optimizer, found: bool | str | NoTwin) -> bool:
     name = type(optimizer).__name__
     if isinstance(found, str):
         raise InputError(
@@ -194,7 +189,7 @@ def _answered(optimizer: optim.Optimizer, found: "bool | str | NoTwin") -> bool:
     return found
 
 
-def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> "bool | str | NoTwin":
+def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> bool | str | NoTwin:
     """Whether decay has to be late, why it is lost, or why nothing can be said."""
     reason = NoTwin("it has no parameters")
     held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -242,6 +237,8 @@ class _Trial:
     ) -> None:
         self._optimizer, self._plan, self._side = optimizer, plan, side
         self._chosen = {id(p) for p in chosen}
+        self._evaluated = 0  # closures in the last course
+        self._gpus = _gpus(targets)
         self._targets = [target for target in targets if id(target) in self._chosen]
 
     def verdict(self) -> bool | str:
@@ -259,7 +256,9 @@ class _Trial:
                 if plain is None:
                     break
                 try:
-                    needed = late or not self._survives(course, plain, way, late=False)
+                    # A gradient that is taken again would be that of weights which have decayed.
+                    again = self._evaluated > course.steps
+                    needed = late or again or not self._survives(course, plain, way, late=False)
                     if needed and not self._survives(course, plain, way, late=True):
                         return self._why(course, plain, way)
                 except InputError as error:  # it takes a closure and does not call it: so will training say
@@ -319,7 +318,12 @@ class _Trial:
         self, course: Course, way: str, decaying: bool = False, late: bool = False
     ) -> list[list[Tensor]]:
         """The weights before each step, after the last, and as evaluation sees them."""
-        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
+        # Not torch.manual_seed, which seeds every GPU, too.
+        for generator in (
+            torch.default_generator,
+            *map(torch.cuda.default_generators.__getitem__, self._gpus),
+        ):
+            generator.manual_seed(0)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
         twin = Twin(self._optimizer, self._side)
@@ -334,8 +338,9 @@ class _Trial:
         generator = torch.Generator().manual_seed(0)
         scale = 0.0 if course.lr is None else 1.0
         some = [[scale * torch.randn(p.shape, generator=generator).to(p) for p in held] for _ in range(8)]
+        self._evaluated = 0
         for step in range(course.steps):
-            _step(twin.optimizer, way, held, some[step % len(some)])
+            self._evaluated += _step(twin.optimizer, way, held, some[step % len(some)])
             found.append(_values(weights))
         _call(twin.optimizer, "eval")
         return [*found, _values(weights)]
@@ -353,7 +358,7 @@ class _Trial:
                 group["lr"] = torch.full_like(group["lr"], now) if isinstance(group["lr"], Tensor) else now
             for p in own:
                 if not p.detach().square().mean() > 1e-6:
-                    p.data = torch.linspace(-1, 1, max(1, p.numel())).to(p).view_as(p)
+                    p.data = torch.linspace(-1, 1, p.numel()).to(p).view_as(p)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
     def _attach(self, twin: Twin, rate: float, late: bool) -> None:
@@ -382,8 +387,13 @@ def _values(weights: Sequence[Tensor]) -> list[Tensor]:
     return [w.detach().clone().double() if not w.is_complex() else w.detach().clone() for w in weights]
 
 
-def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """One step, as a user takes it."""
+def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> int:
+    """One step, as a user takes it; return how often its closure was evaluated."""
+    calls = []
+
+    def closure() -> Tensor:
+        calls.append(1)
+        return backward()
 
     def backward() -> Tensor:
         for p, g in zip(weights, gradients, strict=True):
@@ -401,13 +411,20 @@ def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequen
         backward()
         optimizer.second_step()
     elif way == "closure":
-        optimizer.step(backward)
+        optimizer.step(closure)
     else:
         wanted = [
             one for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty
         ]
         losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
+    return len(calls)
+
+
+def _gpus(parameters: Sequence[Tensor]) -> list[int]:
+    """The GPUs that hold them."""
+    devices = {p.device for p in parameters if p.device.type == "cuda"}
+    return sorted(torch.cuda.current_device() if one.index is None else one.index for one in devices)
 
 
 def _call(optimizer: Any, name: str) -> None:

@@ -8,14 +8,14 @@ import types
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
-from torch.optim import optimizer as torch_optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from weightdecay.hooks.views import seen
 
@@ -32,17 +32,22 @@ class NoTwin(Exception):
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
+def untouched(gpus: Sequence[int] = ()) -> Iterator[None]:
     """Random numbers drawn inside, by whom ever, do not change those drawn outside; no global hook runs."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
-    everywhere = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+    everywhere: list[Any] = [_global_optimizer_pre_hooks, _global_optimizer_post_hooks]
     kept = [dict(hooks) for hooks in everywhere]
     try:
         for hooks in everywhere:
             hooks.clear()
         elsewhere = torch.get_default_device().type != "cpu"
         on_cpu = torch.device("cpu") if elsewhere else nullcontext()
-        with on_cpu, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
+        with (
+            on_cpu,
+            torch.random.fork_rng(devices=list(gpus)),
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -167,7 +172,7 @@ class Twin:
         return made
 
     def _object(self, value: Any) -> Any:
-        kind = type(value)
+        kind: Any = type(value)
         if not hasattr(value, "__dict__"):
             try:
                 return copy.deepcopy(value)
@@ -180,7 +185,7 @@ class Twin:
         for key, one in vars(value).items():
             if isinstance(value, optim.Optimizer) and key.startswith("_optimizer_") and "hooks" in key:
                 vars(made)[key] = type(one)()  # hooks are the original's
-            elif not (key == "step" and hasattr(one, "_wrapped_by_lr_sched")):  # which steps the original
+            elif not hasattr(one, "_wrapped_by_lr_sched") and not _is_ours(one):  # they lead to the original
                 vars(made)[key] = self._of(one)
         return made
 
@@ -195,6 +200,11 @@ class Twin:
         if isinstance(value, nn.Parameter):
             return nn.Parameter(here, requires_grad=value.requires_grad)
         return here.requires_grad_(value.requires_grad and value.is_leaf)
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether an attached rule has set it."""
+    return callable(value) and str(getattr(value, "__module__", "")).startswith("weightdecay.")
 
 
 def _emptied(value: Any) -> Any:

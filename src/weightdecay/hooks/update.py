@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from weightdecay.hooks.native import has_own_step
 from weightdecay.rules.layout import laid_like
 
 # A million elements, 4 MB: smaller pieces are slower on two threads, which each operation wakes; larger ones
@@ -42,7 +43,7 @@ class Direction:
 
 def readable(optimizer: optim.Optimizer) -> bool:
     """Whether `direction` knows this optimizer; exact types, since a subclass may have changed its step."""
-    return type(optimizer) in (optim.SGD, optim.Adam, optim.AdamW)
+    return type(optimizer) in (optim.SGD, optim.Adam, optim.AdamW) and has_own_step(optimizer)
 
 
 def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> Direction:

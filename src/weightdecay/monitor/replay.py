@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from weightdecay.probing.course import untouched
+from weightdecay.hooks.twin import untouched
 
 # Copies of weights, gradients and state are made for so many elements at a time.
 PIECE = 1 << 23
@@ -72,8 +72,8 @@ def _stepped(
         if parameter in optimizer.state:
             twin.state[made] = _copied(optimizer.state[parameter], memo)
     own = {key: _copied(value, memo) for key, value in group.items() if key not in ("params", "param_names")}
-    # "step" is a scheduler's wrapper, bound to the original.
-    kept = ("step", "state", "param_groups", *_HOOKS)
+    # "step" is a scheduler's wrapper, the others an attached rule's, bound to the original.
+    kept = ("step", "first_step", "second_step", "__reduce_ex__", "state", "param_groups", *_HOOKS)
     mine = {key: _copied(value, memo) for key, value in vars(optimizer).items() if key not in kept}
     twin.__dict__.update(mine, **{hooks: OrderedDict() for hooks in _HOOKS})
     if "weight_decay" in own:

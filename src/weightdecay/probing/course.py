@@ -2,9 +2,7 @@
 
 import inspect
 import random
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,21 +45,6 @@ class Course:
     before: list[Tensor]
     after: list[Tensor]
     echo: list[Tensor]
-
-
-@contextmanager
-def untouched() -> Iterator[None]:
-    """Random numbers drawn inside, by whom ever, do not change those drawn outside."""
-    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
-    try:
-        elsewhere = torch.get_default_device().type != "cpu"
-        on_cpu = torch.device("cpu") if elsewhere else nullcontext()
-        with on_cpu, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)  # noqa: NPY002
 
 
 class Driver:

@@ -10,8 +10,9 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.findings import Finding
+from weightdecay.hooks.twin import untouched
 from weightdecay.probing.building import Build, Layout, Unbuilt, builder, draws, in_groups, layouts, missing
-from weightdecay.probing.course import Driver, Setting, untouched, workable
+from weightdecay.probing.course import Driver, Setting, workable
 from weightdecay.probing.deciding import ASIDE, Decision, decide, nothing
 from weightdecay.probing.observing import Observations, observe, unswitched
 from weightdecay.probing.record import Form, Probe

@@ -20,8 +20,11 @@ _HOOKS = (
     "_optimizer_load_state_dict_pre_hooks",
     "_optimizer_load_state_dict_post_hooks",
 )
-# Set on the instance by schedulers and by torch itself; the class has its own.
-_WRAPPED = ("step", "zero_grad", "profile_hook_step", "_warned_capturable_if_run_uncaptured")
+# Set on the instance by schedulers, attached rules and torch itself; the class has its own.
+_WRAPPED = (
+    *("step", "zero_grad", "profile_hook_step", "_warned_capturable_if_run_uncaptured"),
+    *("__reduce_ex__", "first_step", "second_step"),
+)
 # Options that choose an implementation; the plain one runs on small CPU tensors.
 _IMPLEMENTATION = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype)
