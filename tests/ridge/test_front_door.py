@@ -249,7 +249,7 @@ def test_the_variance_of_a_prediction_is_that_of_the_inverse():
         inverse = torch.linalg.inv(Z.mT @ Z + 0.5 * n * torch.eye(p, dtype=torch.float64))
         D = table(5, p, seed=11)[0]
         expected = 1 / n + (D @ inverse * D).sum(1)
-        assert torch.allclose(covariance.variance(D), expected, rtol=1e-9)
+        assert torch.allclose(covariance.variance(X.mean(0) + D), expected, rtol=1e-9)
 
 
 def test_standard_errors_against_the_sandwich():

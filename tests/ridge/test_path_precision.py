@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import weightdecay as wd
+from weightdecay.ridge import path as path_module
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
@@ -181,15 +182,17 @@ def test_float32_is_within_its_digits():
         assert single.best == pytest.approx(double.best)
 
 
-def test_float32_at_a_tiny_lam_is_as_right_as_float64_or_refused():
-    """A wide table's products are taken in float64; those of a tall one are not."""
+def test_float32_at_a_tiny_lam_is_as_right_as_float64_or_refused(monkeypatch):
+    """Small tables are decomposed, wide ones multiplied in float64; large tall ones are not."""
     random = np.random.default_rng(1)
     X = random.normal(size=(60, 60)).astype(np.float32)
     y = X[:, 0] + random.normal(size=60)
-    double, single = (
-        wd.ridge_path(inputs[:40], y[:40], [1e-9], unit="sklearn.Ridge", cv=5)
-        for inputs in (X.astype(float), X)
-    )
-    assert float(single.scores[0]) == pytest.approx(float(double.scores[0]), rel=5e-6)
+    for width in (60, 40):
+        double, single = (
+            wd.ridge_path(inputs[:50, :width], y[:50], [1e-9], unit="sklearn.Ridge", cv=5)
+            for inputs in (X.astype(float), X)
+        )
+        assert float(single.scores[0]) == pytest.approx(float(double.scores[0]), rel=5e-6)
+    monkeypatch.setattr(path_module, "DIRECT", 0)
     with pytest.raises(wd.InputError, match="float32 is not precise enough"):
         wd.ridge_path(X[:, :40], y, [1e-9], unit="sklearn.Ridge", cv=5)

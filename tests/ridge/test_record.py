@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import weightdecay as wd
-from weightdecay.ridge import stored
+from weightdecay.ridge import covariance, stored
 from weightdecay.ridge.views import coefficient_path, held_out
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
@@ -100,10 +100,12 @@ def test_a_loaded_path_is_sure_of_its_choices(tmp_path, name):
 
 
 def test_the_reason_for_no_intervals_is_kept(tmp_path, monkeypatch):
-    PATHS["penalized"]().save(tmp_path)
     X = numbers(5, 6)[0]
-    with pytest.raises(wd.InputError, match="intervals need a free intercept"):
-        wd.load_path(tmp_path).model().interval(X)
+    with monkeypatch.context() as small:
+        small.setattr(covariance, "LARGEST", 35)
+        PATHS["wide, folds"]().save(tmp_path)
+    with pytest.raises(wd.InputError, match=r"the covariance is too large.*use fewer columns"):
+        wd.load_path(tmp_path).model().interval(numbers(5, wd.load_path(tmp_path).p)[0])
     monkeypatch.setattr(stored, "LARGEST_COVARIANCE", 35)
     PATHS["tall, folds"]().save(tmp_path)
     with pytest.raises(wd.InputError, match=r"6 × 6 numbers are too many .*path\.model"):

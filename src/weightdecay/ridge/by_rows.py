@@ -4,15 +4,16 @@ For tables with no more rows than columns; and for any table in memory where dig
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from weightdecay.errors import InputError
 from weightdecay.ridge.columns import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
-from weightdecay.ridge.covariance import Covariance, dual_covariance
+from weightdecay.ridge.covariance import Covariance, covariance_of_rows, spread_of_rows
 from weightdecay.ridge.curves import (
     RowSums,
     evidence_curve,
@@ -22,7 +23,16 @@ from weightdecay.ridge.curves import (
     products_norm,
     side_by_side,
 )
-from weightdecay.ridge.direct import decompose_directly, direct_fold
+from weightdecay.ridge.direct import (
+    DirectFold,
+    Noise,
+    decompose_directly,
+    direct_fold,
+    evidence_bound,
+    gcv_bound,
+    loo_bound,
+    once,
+)
 from weightdecay.ridge.folds import each_once
 from weightdecay.ridge.kernel import Cross, Fold, Kernel, decompose, fold_of, fresh_fold, kernel, part
 from weightdecay.ridge.lambda_axis import Axis, axis, sums_of_squares, whole
@@ -34,19 +44,23 @@ from weightdecay.ridge.rows import (
     left,
     left_out_errors,
     loo_errors,
-    loo_errors_each,
     minus_two_log_evidence,
+    misfit,
     orthonormal,
     residuals,
     rss,
+    slack,
     undetermined,
 )
-from weightdecay.ridge.solution import coefficients, dual_spread, from_right
+from weightdecay.ridge.solution import coefficients, from_right
 
 LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
+REFITS = 1e8  # multiplications of the decompositions that rows of large leverage may take
+FEW_REFITS = 4
+DOUBTFUL = 1e-11  # of a typical error: a row whose error may be off by more is left out for once
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
 
 
@@ -61,6 +75,7 @@ class ByRows:
         scheme: how λ is judged.
         kernel: the rows' products; None where singular values were taken instead.
         Vh: then the right singular vectors (k, m).
+        noise: then what rounding has put into them.
     """
 
     problem: Problem
@@ -69,6 +84,8 @@ class ByRows:
     scheme: Scheme
     kernel: Kernel | None
     Vh: Float64[Tensor, "k m"] | None = None
+    noise: Noise | None = None
+    _known: dict[int, DirectFold] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -139,7 +156,7 @@ class ByRows:
         norm = products_norm(c, rows.kept(alphas), None if rows.complete else gram(rest.mT))
         return norm * (2 / self.n) ** 0.5 / (left(rows, alphas) ** 2 * self.n * max(1, (variance > 0).sum()))
 
-    def _some(self, some: slice) -> "ByRows":
+    def _some(self, some: slice | Tensor) -> "ByRows":
         """The same for some of the targets."""
         y, rows, products = self.problem.y[:, some], self.rows, self.kernel
         return replace(
@@ -148,42 +165,100 @@ class ByRows:
             cols=replace(self.cols, y_mean=self.cols.y_mean[some]),
             rows=replace(rows, y=rows.y[:, some], c=rows.c[:, some]),
             kernel=None if products is None else replace(products, y=products.y[:, some]),
+            noise=None if self.noise is None else self.noise.some(some),
+            _known={},
         )
 
     def _curve(self, grid: Axis, among: RowSums) -> Curve:
         rows, n, alphas = self.rows, self.n, grid.alphas
         if self.scheme == "evidence":
-            return evidence_curve(minus_two_log_evidence(rows, alphas), self.precision(alphas))
+            mean = minus_two_log_evidence(rows, alphas)
+            return evidence_curve(mean, self._relative_of_evidence(alphas, mean))
         if self.scheme == "gcv":
             mean = gcv(rows, alphas)
-            return gcv_curve(mean, n, self._precision(alphas, mean))
-        if self.scheme == "loo":
-            found = loo_curve(loo_errors(rows, grid.few), grid, self.precision(alphas), self.variance, among)
-        else:
-            found = self._folds(grid)
-        return Curve(found.mean, found.error, found.folds, self._precision(alphas, found.mean))
+            outside = n - rows.U.shape[1] - rows.Q.shape[1]
+            if self.noise is None:
+                return gcv_curve(mean, n, self._precision(alphas, mean))
+            return gcv_curve(mean, n, gcv_bound(rows, self.noise, alphas, outside).amax(1))
+        if self.scheme != "loo":
+            return self._folds(grid)
+        errors, bound = self._one_by_one(grid.few)
+        if bound is None:
+            found = loo_curve(errors, grid, alphas, self.variance, among)
+            return replace(found, precision=self._precision(alphas, found.mean))
+        moved = (2 * errors.abs() * bound + bound**2).sum(2)
+        found = loo_curve(errors, grid, alphas, self.variance, among)
+        return replace(found, precision=_relative(moved, found.mean * n, grid))
+
+    def _one_by_one(
+        self, alphas: Float64[Tensor, " r"]
+    ) -> tuple[Float64[Tensor, "r t n"], Float64[Tensor, "r t n"] | None]:
+        """Leave-one-out errors, and how far rounding may have moved each where that is known.
+
+        Rows of which 1 − h has few digits are left out for once, the worst of them first.
+        """
+        errors = loo_errors(self.rows, alphas)
+        if self.noise is None:
+            return errors, None
+        bound = loo_bound(self.rows, self.noise, alphas, errors, slack(self.rows, alphas))
+        sure = torch.where(bound.isfinite(), errors, 0)
+        typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
+        doubt = (bound / typical).amax((0, 1))
+        order = doubt.argsort(descending=True)
+        n, p = self.problem.X.shape
+        for i in order[: max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))].tolist():
+            if float(doubt[i]) <= DOUBTFUL:
+                break
+            if i not in self._known:
+                kept = torch.arange(n, device=self.device) != i
+                self._known[i] = direct_fold(
+                    self.problem.of_rows(kept.nonzero()[:, 0]),
+                    self.problem.of_rows(torch.tensor([i], device=self.device)),
+                    self.cols.factor,
+                )
+            fold = self._known[i]
+            found, off = fold.errors(alphas)[:, :, 0], fold.bound(alphas)[:, :, 0]
+            better = ~(off > bound[:, :, i])  # where neither is certain, too
+            errors[:, :, i] = torch.where(better, found, errors[:, :, i])
+            bound[:, :, i] = torch.where(better, off, bound[:, :, i])
+        if not bool(errors.isfinite().all()):
+            what, why = "a row cannot be left out", "the others say nothing of it that float64 holds"
+            row = int((~errors.isfinite()).any(0).any(0).nonzero()[0])
+            raise InputError(what, "row", row + 1, f"{why}: penalise more, or use folds")
+        return errors, bound
 
     def _folds(self, grid: Axis) -> Curve:
         alphas = grid.alphas
         inside = None
         sums, weights = [], []
-        for train, test in splits_of(self.scheme):
+        moved = alphas.new_zeros(len(alphas), self.rows.y.shape[1])
+        for k, (train, test) in enumerate(splits_of(self.scheme)):
+            errors, axis_here = None, grid
             if self._is_block(train, test):
                 inside = residuals(self.rows, grid.few) if inside is None else inside
-                errors, axis_here = left_out_errors(self.rows, grid.few, test, inside), grid
-            else:
-                fold = self._fold(train, test)
+                errors = left_out_errors(self.rows, grid.few, test, inside)
+            if errors is None:
+                fold = self._fold(k, train, test)
                 axis_here = axis(fold.s, alphas) if len(alphas) > LONG else whole(alphas)
                 errors = fold.errors(axis_here.few)
+                if isinstance(fold, DirectFold):
+                    bound = fold.bound(axis_here.few)
+                    moved += _between((2 * errors.abs() * bound + bound**2).sum(2), axis_here)
             sums.append(sums_of_squares(errors, axis_here))
             root = self.rows.root
             weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
-        return folds_curve(sums, weights, self.precision(alphas))
+        found = folds_curve(sums, weights, alphas)
+        if self.noise is None:
+            return replace(found, precision=self._precision(alphas, found.mean))
+        total = torch.stack(sums).sum(0)
+        return replace(found, precision=_relative(moved, total, whole(alphas)))
 
-    def _fold(self, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
+    def _fold(self, k: int, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
         """One fold by a decomposition of its own."""
         if self.kernel is None:
-            return direct_fold(self.problem.of_rows(train), self.problem.of_rows(test))
+            if k not in self._known:
+                self._known[k] = direct_fold(once(self.problem, train), self.problem.of_rows(test))
+            return self._known[k]
         if self.problem.standardize:
             return fold_of(*fresh_fold(self.problem, train, test))
         K, N, y = self.kernel.K, self.kernel.N, self.kernel.y
@@ -211,11 +286,14 @@ class ByRows:
         """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
         y, root = self.problem.y, self.rows.root
         if isinstance(self.scheme, str):
-            errors = loo_errors_each(self.rows, alphas)
+            errors = torch.empty_like(y)
+            for alpha in alphas.unique():
+                some = (alphas == alpha).nonzero()[:, 0]
+                errors[:, some] = self._some(some)._one_by_one(alpha[None])[0][0].mT
         else:
             errors, count = torch.zeros_like(y), y.new_zeros(len(y), 1)
-            for train, test in splits_of(self.scheme):
-                errors[test] += self._fold(train, test).errors_each(alphas)
+            for k, (train, test) in enumerate(splits_of(self.scheme)):
+                errors[test] += self._fold(k, train, test).errors_each(alphas)
                 count[test] += 1
             errors = torch.where(count > 0, errors / count, torch.nan)
         return y - (errors if root is None else errors / root[:, None])
@@ -226,33 +304,44 @@ class ByRows:
 
     def covariance(self, alpha: float) -> Covariance:
         """(X'X + αF)^-1 through the rows."""
-        return dual_covariance(self.problem, self.cols, self.rows, alpha)
+        return covariance_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
 
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
         """Standard errors of the coefficients in units of σ: the norms of the map from y to each of them."""
-        return dual_spread(self.problem, self.cols, self.rows, alpha)
+        return spread_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
 
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         """Weighted means and standard deviations of the columns."""
         return means_and_sds(self.problem)
 
     def precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
-        """What a Gram matrix leaves of float64: 100 eps times the condition number of what is inverted."""
+        """What a Gram matrix leaves of float64: 100 eps times the condition number of what is inverted.
+
+        An eigenvalue that was taken for zero may be any below the rounding of the largest.
+        """
+        assert self.kernel is not None
         s = self.rows.s
         if not bool((s > 0).any()):
             return torch.full_like(alphas, LEAST_PRECISION)
         # Where free columns were projected out, what they took away has left its rounding behind.
         largest = s.max()
-        if self.kernel is not None and self.unpenalized > (self.problem.intercept == "free"):
+        if self.unpenalized > (self.problem.intercept == "free"):
             largest = self.kernel.K.norm()
-        condition = largest / (s[s > 0].min() + alphas.to(s.device))
-        return gram_precision(condition if self.kernel is not None else condition.sqrt())
+        return gram_precision(largest / (s.min() + alphas.to(s.device)))
 
     def _precision(
         self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
     ) -> Float64[Tensor, " L"]:
         """The same, and what is lost where the errors are far smaller than the targets."""
         return self.precision(alphas) * lost(self.rows.y, mean)
+
+    def _relative_of_evidence(
+        self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
+    ) -> Float64[Tensor, " L"]:
+        if self.noise is None:
+            return self.precision(alphas)
+        found = evidence_bound(self.rows, self.noise, alphas, misfit(self.rows, alphas))
+        return (found / mean.abs().clamp_min(torch.finfo(mean.dtype).tiny)).amax(1)
 
     def _axis(self, alphas: Float64[Tensor, " L"]) -> Axis:
         """Pivots where they save more than they cost: always where each takes a matrix for every fold."""
@@ -270,9 +359,29 @@ def by_products(problem: Problem, scheme: Scheme) -> ByRows:
 
 def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
     """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
+    problem = replace(problem, X=problem.X.contiguous())  # the same bits whatever the layout
     cols = columns(problem)
-    rows, Vh = decompose_directly(problem, cols)
-    return ByRows(problem, cols, rows, scheme, None, Vh)
+    found = decompose_directly(problem, cols)
+    return ByRows(problem, cols, found.rows, scheme, None, found.Vh, found.noise)
+
+
+def _relative(
+    moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis
+) -> Float64[Tensor, " L"]:
+    """The largest relative error of any target's sum of squares, from what may have moved the pivots'."""
+    relative = (_between(moved, grid) / total).nan_to_num(nan=torch.inf)
+    if len(grid.pivots) < len(grid.alphas):
+        relative = relative + LEAST_PRECISION * (total.amax(0) / total).sqrt()
+    return relative.amax(1) + 4 * torch.finfo(total.dtype).eps
+
+
+def _between(moved: Float64[Tensor, "r t"], grid: Axis) -> Float64[Tensor, "L t"]:
+    """At every λ the larger of what the pivots beside it have."""
+    order = grid.pivots.sort()
+    moved = moved[order.indices.to(moved.device)]
+    after = torch.searchsorted(order.values, torch.arange(len(grid.alphas))).clamp(max=len(moved) - 1)
+    before = (torch.searchsorted(order.values, torch.arange(len(grid.alphas)), right=True) - 1).clamp(min=0)
+    return torch.maximum(moved[before.to(moved.device)], moved[after.to(moved.device)])
 
 
 def check_determined(problem: Problem, scheme: Scheme) -> None:

@@ -1,5 +1,6 @@
 """What a path says of itself, in sentences with its own figures."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -137,11 +138,13 @@ def doubts(
         found.append(said)
     worst = float(path.precision.max())
     if worst > _told(path):
-        where = path.lambdas[int(path.precision.argmax())]
-        found.append(
-            f"digits are lost: the scores have an estimated relative error of {worst:.1g} at "
-            f"λ = {_short(where)}; standardise, or take larger λ"
+        lam = _short(path.lambdas[int(path.precision.argmax())])
+        lost = (
+            f"no digit of the scores is certain at λ = {lam}, where rounding decides"
+            if worst == math.inf
+            else f"the scores have an estimated relative error of {worst:.1g} at λ = {lam}"
         )
+        found.append(f"digits are lost: {lost}; standardise, or take larger λ")
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ from weightdecay.ridge.lambda_axis import Axis, quadratic
 from weightdecay.ridge.linalg import gram, matmul, one_pool
 from weightdecay.ridge.moments import Moments
 
+LEAST = 16 * torch.finfo(torch.float64).eps  # 1 − h below is rounding
 MOST = 4_000_000  # numbers in a working copy: 32 MB
 
 
@@ -116,13 +117,15 @@ class LeaveOneOut(NamedTuple):
         sums: Σ w e² (L, t).
         spread: sd of q over the rows (L, t).
         joint: sd over the rows of q's mean over targets (L,).
-        slack: the least 1 − h_i (L,).
+        slack: the least 1 − h_i (L,), `LEAST` where it is no more than rounding.
+        needed: the same by the unpenalised part alone: `LEAST` if it has no solution without some row.
     """
 
     sums: Float64[Tensor, "L t"]
     spread: Float64[Tensor, "L t"]
     joint: Float64[Tensor, " L"]
     slack: Float64[Tensor, " L"]
+    needed: float
 
 
 @one_pool()
@@ -136,13 +139,17 @@ def leave_one_out(
     """
     T, P = grid.T.to(basis.R.device), basis.phi(grid.few)
     L, t, q = T.shape[1], basis.c.shape[1], P.shape[1]
+    if basis.free:  # nothing but the unpenalised part, as at α = ∞
+        P = torch.cat([P, (torch.arange(len(P), device=P.device) >= basis.rank).double()[:, None]], dim=1)
+    needed = 1.0
     places = some_places(L, n * t)
     products, totals = basis.R.new_zeros(t, q, q), basis.R.new_zeros(2, len(places), t + 1)
     among = basis.R.new_zeros(0, len(places))  # of the targets' mean, row by row
     slack, varies = basis.R.new_ones(q), variance > 0
     unit = torch.where(varies, variance, 1)
     for e, left, some in left_out(basis, rows, P):
-        slack = torch.minimum(slack, left.amin(0))
+        needed = min(needed, float(left[:, q:].min())) if basis.free else needed
+        e, slack = e[:, :q], torch.minimum(slack, left[:, :q].amin(0))
         if some.start == 0:
             among = e.new_zeros(len(e), len(places))
         for u in range(e.shape[2]):
@@ -159,7 +166,7 @@ def leave_one_out(
     mean, squares = totals / n
     spread = between(((squares - mean**2).clamp_min(0) * n / max(1, n - 1)).sqrt(), places, grid.alphas)
     whole = (slack @ T) if q == L else slack.min().expand(L)
-    return LeaveOneOut(quadratic(products, grid), spread[:, :t] * unit, spread[:, t], whole)
+    return LeaveOneOut(quadratic(products, grid), spread[:, :t] * unit, spread[:, t], whole, needed)
 
 
 def left_out(
@@ -177,7 +184,7 @@ def left_out(
         if block.weights is not None:
             h *= block.weights[:, None]
             root = block.weights.sqrt()[:, None, None]
-        left = 1 - h
+        left = (1 - h).clamp_min(LEAST)
         for some in targets_at_once(len(Z) * P.shape[1] * 4, t):
             c = basis.c[:, some]
             q, u = P.shape[1], c.shape[1]
@@ -203,13 +210,12 @@ def outside(basis: Basis, rows: Rows) -> Float64[Tensor, "t t"]:
 
 @one_pool()
 def null_norm(basis: Basis, rows: Rows) -> float:
-    """The largest true eigenvalue among directions taken for null: their length in the rows themselves."""
-    side = basis.null.shape[1]
-    total = basis.R.new_zeros(side, side)
+    """No less than the true eigenvalues of directions taken for null: their length in the rows themselves."""
+    total = 0.0
     for block in rows():
         Z, _ = centred(block, basis)
         W = matmul(Z, basis.null)
         if block.weights is not None:
             W *= block.weights.sqrt()[:, None]
-        total += gram(W.mT)
-    return float(torch.linalg.eigvalsh(total)[-1].clamp_min(0)) if side else 0.0
+        total += float(W.square().sum())
+    return total

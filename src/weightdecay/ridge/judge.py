@@ -96,7 +96,7 @@ def _on_grid(route: Route, job: Job) -> _Found:
     """The curve on the grid as given, or on one that is widened while the least score is at its edge."""
     device = route.device
     if job.lambdas is not None:
-        alphas = at_least(_given(job)[0], route)
+        alphas = at_least(_given(job)[0], route, squares=job.cv != "evidence")
         return _Found(route, alphas, route.curve(alphas.to(device)))
     scale = route.scale
     low, high = grids.first(scale)
@@ -173,6 +173,9 @@ def _judged(found: _Found, job: Job, final: bool = True) -> list[Judged]:
     curve, scale = found.curve, found.route.variance.cpu()
     mean, error, varies = curve.mean.cpu(), curve.error.cpu(), scale > 0
     doubt = curve.precision.cpu()[:, None] * mean.abs()
+    certain = curve.precision.cpu() < 1
+    if bool(certain.any()):  # a score of which no digit is certain is not chosen
+        mean = torch.where(certain[:, None], mean, torch.inf)
     if job.shared and job.cv == "evidence":
         mean, error, doubt = (
             mean[:, varies].sum(1, keepdim=True),

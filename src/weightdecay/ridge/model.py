@@ -121,7 +121,7 @@ class RidgeModel:
         rows = matched(X, self.features, len(self.coef))
         middle = self._predict(rows)
         t = torch.tensor([student_t(level, float(one)) for one in left.reshape(-1)], dtype=torch.float64)
-        spread = (1 + self.covariance.variance(rows.cpu() - self.mean.cpu())).sqrt()
+        spread = (1 + self.covariance.variance(rows.cpu())).sqrt()
         noise = (t.reshape(left.shape) * self.noise_sd.cpu()).to(middle.device)
         spread = spread.to(middle.device)
         half = noise * (spread[:, None] if middle.ndim > spread.ndim else spread)

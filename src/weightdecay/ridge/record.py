@@ -45,7 +45,9 @@ class RidgePath:
         scores: mean squared error out of fold or leave-one-out, generalised CV, or −2 log evidence.
         errors: their standard errors; for the evidence 1.
         fold_scores: each fold's mean squared error (K, L) or (K, L, t); None without folds.
-        precision: estimated relative error of the scores, not smaller than the true one (L,).
+        precision: a bound on the relative error that rounding leaves in each score, |score/exact − 1| with
+            `exact` from the numbers as they are given, for the target that has lost most; infinite where no
+            digit is certain, and such a score is not chosen (L,).
         best: λ of the least score, the strongest of those within their own precision of it; one each (t,)
             for several targets, unless one is shared.
         one_se: the strongest λ whose score is within one standard error of the least.
@@ -261,9 +263,11 @@ class RidgePath:
 
     def _noise(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, " t"]:
         """σ̂ of each target at its α; NaN where no degree of freedom is left."""
-        rss, left = self._solver.rss(alphas).diagonal(), self.n - self._dof(alphas)
-        left = torch.where(left > NOTHING * self.n, left, torch.nan)  # below there are no digits in it
-        return (rss / left.to(rss.device)).sqrt()
+        rss, s = self._solver.rss(alphas).diagonal(), self._solver.eigenvalues
+        # n − dof without the difference of two numbers that are almost the same.
+        left = (alphas / (s[:, None] + alphas)).sum(0) + self.n - len(s) - self._solver.unpenalized
+        left = torch.where(left > NOTHING * self.n, left, torch.nan)
+        return (rss / left).sqrt()
 
     def _squeezed(self, values: Tensor) -> Tensor:
         """Without the targets' axis where there is one target."""

@@ -25,7 +25,7 @@ class Curve:
         error: its standard error: over folds sd(fold means)/√K; for leave-one-out sd(e²)/√n; for generalised
             CV mean·√(2/n); for the evidence 1, a drop of ½ in log likelihood (L, t).
         folds: mean squared error of each fold (K, L, t), or None.
-        precision: estimated relative error of `mean`, not smaller than the true one (L,).
+        precision: a bound on the relative error of `mean`; 1 or more where no digit is certain (L,).
         joint: for leave-one-out and generalised CV of several targets, called where one λ is chosen for all:
             the standard error of the mean over targets of their scores in units of their variances (L,).
     """
@@ -138,6 +138,16 @@ def scale_of(s: Float64[Tensor, " k"]) -> Scale:
     return Scale(float(positive.mean()), float(positive.max())) if len(positive) else Scale(1.0, 1.0)
 
 
-def at_least(alphas: Float64[Tensor, " L"], route: Route) -> Float64[Tensor, " L"]:
-    """λ = 0 is the limit: so little that no digit of a coefficient knows it."""
-    return alphas.clamp_min(1e-18 * route.scale.largest) if bool((alphas == 0).any()) else alphas
+def at_least(alphas: Float64[Tensor, " L"], route: Route, squares: bool = True) -> Float64[Tensor, " L"]:
+    """λ = 0 is the limit: so little that no singular value that float64 can tell from zero knows it.
+
+    Args:
+        alphas: as given.
+        route: for the scale of the eigenvalues.
+        squares: whether squares of α have to be in range, too.
+    """
+    if bool((alphas >= 1e-30).all()):
+        return alphas
+    largest = route.scale.largest
+    alphas = torch.where(alphas == 0, max(1e-36 * largest, 5e-324), alphas)
+    return alphas.clamp_min(1e-140 * largest) if squares else alphas

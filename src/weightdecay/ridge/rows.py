@@ -14,6 +14,8 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.ridge.linalg import gram, matmul, solve_definite
 
+NEEDED = 1e-12  # of a row's own, beside the unpenalised part: below, that has no solution without it
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -49,7 +51,7 @@ def residuals(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t
     """The training residual at each α, weighted as the rows are."""
     c, keep = rows.c, rows.kept(alphas)
     k, t = c.shape
-    spread = (keep.mT[:, None, :] * c.mT).reshape(-1, k)
+    spread = (keep.mT[:, None, :] * c.mT).reshape(len(alphas) * t, k)
     found = matmul(spread, rows.U.mT).reshape(len(alphas), t, -1)
     if not rows.complete:
         found += (rows.y - matmul(rows.U, c)).mT
@@ -66,32 +68,21 @@ def slack(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r n"]:
 
 
 def loo_errors(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t n"]:
-    """Leave-one-out errors e_i / (1 − h_i), in the weighted space.
+    """Leave-one-out errors e_i / (1 − h_i), in the weighted space; not finite where 1 − h_i rounds to zero.
 
     Raises:
         InputError: a row that the unpenalised part needs: without it there is no solution.
     """
-    remaining = slack(rows, alphas)
-    if bool((remaining <= 0).any()):
-        row = int((remaining <= 0).any(0).nonzero()[0])
+    needed = (1 - (rows.Q**2).sum(1) < NEEDED).nonzero()[:, 0]
+    if len(needed):
         why = "an unpenalised column depends on it alone"
-        raise InputError("a row cannot be left out", "row", row + 1, why)
-    return residuals(rows, alphas).div_(remaining[:, None, :])
-
-
-def loo_errors_each(rows: Rows, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-    """The same with an α for each target."""
-    keep = rows.kept(alphas)
-    error, remaining = matmul(rows.U, keep * rows.c), matmul(rows.U**2, keep)
-    if not rows.complete:
-        error += rows.y - matmul(rows.U, rows.c)
-        remaining += (1 - (rows.U**2).sum(1) - (rows.Q**2).sum(1)).clamp_min(0)[:, None]
-    return error / remaining
+        raise InputError("a row cannot be left out", "row", int(needed[0]) + 1, why)
+    return residuals(rows, alphas).div_(slack(rows, alphas)[:, None, :])
 
 
 def left_out_errors(
     rows: Rows, alphas: Float64[Tensor, " r"], out: Int64[Tensor, " d"], inside: Float64[Tensor, "r t n"]
-) -> Float64[Tensor, "r t d"]:
+) -> Float64[Tensor, "r t d"] | None:
     """Errors on the rows `out` of the fit to all others, from the in-sample residuals of all rows.
 
     That the other rows determine the unpenalised part is checked before, by `check_determined`.
@@ -107,16 +98,13 @@ def left_out_errors(
     # Nothing but free columns can make a block singular: some row is always left for the mean.
     certain = rows.Q.shape[1] <= 1
     found = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT, certain)
-    if found is None:
-        raise undetermined(None)
-    return found.mT
+    return None if found is None else found.mT
 
 
-def undetermined(split: int | None) -> InputError:
+def undetermined(split: int) -> InputError:
     """What is said of a split whose training rows do not determine the unpenalised part."""
-    which = "one of them" if split is None else f"split {split + 1}"
     remedy = "without it an unpenalised column is constant or repeats others; shuffle, or penalise it"
-    return InputError("a fold cannot be left out", "cv", which, remedy)
+    return InputError("a fold cannot be left out", "cv", f"split {split + 1}", remedy)
 
 
 def gcv(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
@@ -143,13 +131,15 @@ def minus_two_log_evidence(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64
 
     (n − q) log(y'(I + ZZ'/α)^-1 y / (n − q)) + Σ log(1 + s/α), constants left out.
     """
-    c, keep = rows.c, rows.kept(alphas)
-    free = len(rows.U) - rows.Q.shape[1]
-    misfit = matmul(keep.mT, c**2)
-    if not rows.complete:
-        misfit = misfit + _outside(rows, c)
-    tiny = torch.finfo(misfit.dtype).tiny
-    return free * (misfit / free).clamp_min(tiny).log() - keep.log().sum(0)[:, None]
+    keep, free, squares = rows.kept(alphas), len(rows.U) - rows.Q.shape[1], misfit(rows, alphas)
+    tiny = torch.finfo(squares.dtype).tiny
+    return free * (squares / free).clamp_min(tiny).log() - keep.log().sum(0)[:, None]
+
+
+def misfit(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+    """y'(I + ZZ'/α)^-1 y."""
+    found = matmul(rows.kept(alphas).mT, rows.c**2)
+    return found if rows.complete else found + _outside(rows, rows.c)
 
 
 def _outside(rows: Rows, c: Float64[Tensor, "k t"]) -> Float64[Tensor, " t"]:

@@ -4,9 +4,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.ridge.columns import Columns, Problem, blocks, unpenalized
-from weightdecay.ridge.kernel import kernel
 from weightdecay.ridge.linalg import matmul
-from weightdecay.ridge.rows import Rows, left_inverse
+from weightdecay.ridge.rows import left_inverse
 
 
 def coefficients(
@@ -53,21 +52,3 @@ def free_part(
         constant, a = a[0], a[1:]
     coef[cols.free] = a
     return coef, constant - cols.mean @ coef
-
-
-def dual_spread(problem: Problem, cols: Columns, rows: Rows, alpha: float) -> Float64[Tensor, " p"]:
-    """The norm of the linear map from y to each coefficient, standard errors in units of σ."""
-    n, p = problem.X.shape
-    positive = rows.s > 0
-    shrunk = rows.U[:, positive] / (rows.s[positive] + alpha)
-    u = shrunk if rows.root is None else shrunk * rows.root[:, None]
-    spread = u.new_zeros(p)
-    for J in blocks(n, p):
-        block = problem.X[:, J].double() - cols.mean[J]
-        spread[J] = matmul(block.mT, u).norm(dim=1) * cols.factor[J] ** 2
-    if len(cols.free):
-        products = kernel(problem, cols)
-        ahead = left_inverse(products.N)
-        dual = ahead - matmul(matmul(ahead, products.K), matmul(shrunk, rows.U[:, positive].mT))
-        spread[cols.free] = dual[int(problem.intercept == "free") :].norm(dim=1)
-    return spread

@@ -13,9 +13,10 @@ from weightdecay.errors import InputError
 from weightdecay.ridge import trust
 from weightdecay.ridge.basis import Basis, Penalty, basis, deviations
 from weightdecay.ridge.columns import Problem
-from weightdecay.ridge.covariance import Covariance
+from weightdecay.ridge.covariance import ROUNDING, Covariance
 from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, products_norm
 from weightdecay.ridge.held_out import (
+    LEAST,
     Chooser,
     Rows,
     leave_one_out,
@@ -196,8 +197,7 @@ class Tall:
         found = leave_one_out(
             fit, self._data("leave-one-out takes a second pass over the rows"), n, grid, self.variance
         )
-        least = float(found.slack.min())
-        if least <= 16 * EPS[torch.float64]:
+        if found.needed <= LEAST:
             raise InputError(
                 "a row cannot be left out",
                 "cv",
@@ -215,7 +215,7 @@ class Tall:
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
-        share = 1 - self._dof(alphas) / n
+        share = self._left(alphas) / n
         mean = rss / n / share[:, None] ** 2
         precision = trust.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
         found = gcv_curve(mean, n, trust.with_squares(precision + 4 * self._eps / share))
@@ -239,9 +239,9 @@ class Tall:
         absolute = left * relative + trust.of_spread(fit, alphas, self._eps, self._null)
         return evidence_curve(mean, absolute / mean.abs().amin(1).clamp_min(tiny))
 
-    def _dof(self, alphas: Tensor) -> Tensor:
-        s = self.whole.s[: self.whole.rank, None]
-        return (s / (s + alphas)).sum(0) + self.unpenalized
+    def _left(self, alphas: Tensor) -> Tensor:
+        """The rows less the degrees of freedom."""
+        return self.whole.lost(alphas).sum(0) + self.n - self.whole.rank - self.unpenalized
 
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
         """The weighted training residual sum of squares: what no direction reaches, and Σ c² (α/(s + α))²."""
@@ -259,12 +259,15 @@ class Tall:
 
     @cached_property
     def _outside_lost(self) -> Tensor:
-        """Error of `_outside` in units of eps (t,)."""
-        fit = self.whole
+        """Error of `_outside` and of targets along directions of small s, in units of eps (t,)."""
+        fit, size = self.whole, self.whole.ss.sqrt()
+        c, far = fit.c[: fit.rank], (fit.largest / fit.s[: fit.rank])[:, None]
         difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
         if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
-            return (fit.ss * self._outside).sqrt()
-        return fit.ss
+            off = trust.of_directions(fit, self._eps) * size
+            here = (2 * off * self._outside.sqrt() + off**2) / self._eps
+            return size * self._outside.sqrt() + here + 10 * size * (far * c).norm(dim=0)
+        return fit.ss + 10 * (far * c**2).sum(0)
 
     @cached_property
     def _null(self) -> float:
@@ -323,15 +326,22 @@ class Tall:
 
     def covariance(self, alpha: float) -> Covariance:
         """(X'X + αF)^-1 = Σ_k φ_k R_k R_k' + the null directions' 1/α."""
-        fit, p = self.whole, self.all.p
-        if self.penalty.intercept == "penalized":
-            raise InputError(
-                "no intervals here", "intercept", "'penalized'", "intervals need a free intercept, or none"
-            )
-        known = fit.R[:p] * fit.phi(torch.tensor([alpha], dtype=torch.float64))[:, 0].sqrt()
-        unknown = fit.null[:p] / alpha**0.5 if alpha > 0 else fit.null[:p, :0]
-        leverage = 1 / fit.weight if self.penalty.intercept == "free" else 0.0
-        return Covariance(fit.R.new_zeros(p), torch.cat([known, unknown], dim=1).mT.contiguous(), 1, leverage)
+        fit, free = self.whole, self.penalty.intercept == "free"
+        (m, z), none = fit.null.shape, fit.R.new_zeros(0, 0)
+        known = fit.phi(fit.R.new_tensor([alpha]))[:, 0]
+        rounding = ROUNDING * fit.largest / float(fit.s[fit.rank - 1]) if fit.rank else ROUNDING
+        return Covariance(
+            self.all.x_mean if free else torch.zeros_like(self.all.x_mean),
+            fit.R.new_ones(m),
+            torch.cat([fit.R, fit.null], dim=1).mT.contiguous(),
+            torch.cat([known, known.new_full((z,), 1 / alpha)]),
+            known.new_zeros(()),
+            torch.cat([torch.zeros_like(known), known.new_full((z + 1,), rounding)]),
+            fit.R.new_tensor(1 / fit.weight if free else 0.0),
+            torch.zeros(0, dtype=torch.int64, device=fit.R.device),
+            none.new_zeros(0, m),
+            none,
+        )
 
     @property
     def _eps(self) -> float:

@@ -79,6 +79,11 @@ def of_spread(fit: Basis, alphas: Float64[Tensor, " L"], eps: float, null: float
     return (8 * eps * fit.largest / (s + alphas)).sum(0) + missed + 8 * eps
 
 
+def of_directions(fit: Basis, eps: float) -> float:
+    """How far from orthonormal the rows along the directions may be: eps × condition number at α = 0."""
+    return SAFETY * eps * fit.largest / float(fit.s[fit.rank - 1]) if fit.rank else 0.0
+
+
 def _missed(alphas: Float64[Tensor, " L"], null: float) -> Float64[Tensor, " L"]:
     """The share that directions taken for null could have had in a fit."""
     return 4 * null / (null + alphas) if null else torch.zeros_like(alphas)

@@ -91,9 +91,12 @@ def ridge_doubts(path: RidgePath) -> list[str]:
     worst = float(path.precision.max())
     if worst > _told(path):
         where = float(path.lambdas[int(path.precision.argmax())])
-        said.append(
-            f"数字位数有损失：得分的相对误差估计为 {worst:.1g}（λ = {where:.4g}）；请标准化，或取更大的 λ"
+        lost = (
+            f"在 λ = {where:.4g} 处得分没有一位数字是可靠的，结果由舍入决定"
+            if worst == math.inf
+            else f"得分的相对误差估计为 {worst:.1g}（λ = {where:.4g}）"
         )
+        said.append(f"数字位数有损失：{lost}；请标准化，或取更大的 λ")
     return said
 
 
