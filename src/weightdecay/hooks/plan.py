@@ -44,6 +44,7 @@ class Plan:
         native: the options that switch on an optimizer's own decay, by group; other groups go by hooks.
         named: whether names were known; else they are positions.
         partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
+        schedule: how often the schedule goes on, in words.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -52,6 +53,7 @@ class Plan:
     native: Mapping[int, Mapping[str, Any]]
     named: bool
     partners: tuple[Mapping[str, Tensor], ...] = ()
+    schedule: str = ""
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -118,7 +120,7 @@ def make_plan(
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
-    return Plan(assignments, targets, strengths, native, named, partners)
+    return Plan(assignments, targets, strengths, native, named, partners, setting.schedule)
 
 
 def lenient(on: On) -> On:

@@ -71,7 +71,7 @@ class Monitor:
         sinks: Sequence[Sink] = (),
         parameters: str | Sequence[str] | None = None,
     ) -> None:
-        check_optimizer(optimizer)
+        optimizer = check_optimizer(optimizer)
         self.optimizer, self.steps = optimizer, 0
         self.every = count(every, "every", least=2)
         self._burst = min(count(burst, "burst", least=2), self.every)

@@ -10,6 +10,7 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.findings import Finding
+from weightdecay.hooks.refuse import bare_optimizer
 from weightdecay.probing.building import Build, Layout, Unbuilt, builder, draws, in_groups, layouts, missing
 from weightdecay.probing.course import Driver, Setting, untouched, workable
 from weightdecay.probing.deciding import ASIDE, Decision, decide, nothing
@@ -202,6 +203,7 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     >>> probe_optimizer(torch.optim.SGD([torch.zeros(2, 2)], lr=0.1, momentum=0.9, weight_decay=1e-4)).form
     'coupled'
     """
+    optimizer = bare_optimizer(optimizer)
     if not isinstance(optimizer, optim.Optimizer):
         raise InputError(
             "not an optimizer of torch's kind",

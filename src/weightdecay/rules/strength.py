@@ -21,6 +21,7 @@ class Setting:
         steps_per_epoch, samples_per_step, tokens_per_step: to count half-lives in steps.
         steps: how many steps the run has.
         lrs: the learning rates of the run, groups × steps; one row counts for every group.
+        schedule: how often the schedule goes on, in words; empty where that needs no word.
     """
 
     steps_per_epoch: float | None = None
@@ -28,6 +29,7 @@ class Setting:
     tokens_per_step: float | None = None
     steps: int | None = None
     lrs: np.ndarray | None = None
+    schedule: str = ""
 
     def rates(self, group: int) -> np.ndarray | None:
         """The learning rates of a group over the run.
