@@ -105,7 +105,7 @@ def make_plan(
         for entries in assignments
     )
     for target in (target for entries in targets for target in entries):
-        check_parameter(target.name, target.parameter, at_random)
+        check_parameter(target.name, target.parameter, at_random, rules)
         check_scale(target.name, target.scale, rules)
     strengths = tuple(
         tuple(

@@ -138,7 +138,9 @@ def check_capture(rules: tuple[Rule, ...], by_hooks: bool) -> None:
         )
 
 
-def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> None:
+def check_parameter(
+    name: str, parameter: Tensor, at_random: bool = False, rules: tuple[Rule, ...] = ()
+) -> None:
     """Refuse a parameter that decay does not work on yet.
 
     Raises:
@@ -154,6 +156,9 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
     elif parameter.dtype in _HALF and not at_random:
         what = "16-bit weights are too narrow for decay: p·(1 - rate) rounds back to p"
         remedy = 'attach with rounding="stochastic", or keep float32 weights and use autocast'
+        if any(rule.coupled for rule in rules):  # it goes through the gradient, and is not rounded at random
+            what = "16-bit weights are too narrow for a penalty: the optimizer rounds small steps away"
+            remedy = "keep float32 weights and use autocast"
     elif not (parameter.is_floating_point() or parameter.is_complex()):
         what, remedy = "only floating point parameters can decay", "leave it out with on="
     else:
