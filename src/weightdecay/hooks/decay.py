@@ -195,9 +195,9 @@ class Decay:
     def happened(self) -> Happened:
         """What the decay is to remove and what it removes, once weights are rounded.
 
-        With `rounding="stochastic"`, of all steps so far. With "nearest" nothing is counted in training: it is
-        what one step does to copies of the weights as they are now, of rules that multiply every weight by
-        1 - rate. Of sharded parameters, the shards of this process.
+        With `rounding="stochastic"`, of all steps so far. With "nearest" nothing is counted in training: it
+        is what one step does to copies of the weights as they are now, by rules that multiply every weight
+        by 1 - rate. Of sharded parameters, the shards of this process.
 
         Raises:
             InputError: weights are rounded to the nearest, and a rule does not multiply them.

@@ -114,8 +114,8 @@ def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> 
                 "the optimizer already decays; a second decay on top would add up silently",
                 f"weight_decay of parameter group {i}",
                 float(group["weight_decay"]),
-                "give weight_decay=0 to the optimizer and to groups added later; a checkpoint with another "
-                "weight_decay was not made under this rule",
+                "give weight_decay=0 to the optimizer and to groups added later; where it came with a saved "
+                "state of the optimizer, attach the rule first and load that state afterwards",
             )
 
 

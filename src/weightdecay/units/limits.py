@@ -149,13 +149,13 @@ def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float,
 
 
 def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
-    """The fraction that a step removes where p·(1 - rate) is rounded to the nearest number of a type.
+    """The fractions that steps remove where p·(1 - rate) is rounded to the nearest number of a type.
 
-    With u the spacing of numbers under 1, a weight of mantissa m goes down by round(rate·m/(2u)) numbers, each
-    of size 2u; the fraction is <p, p - p'>/<p, p> over weights of any size (mantissas even on a log scale).
+    With u the spacing of numbers under 1, a weight of mantissa m goes down by round(rate·m/(2u)) numbers,
+    each of size 2u; the fraction is <p, p - p'>/<p, p>, over mantissas that are even on a log scale.
 
     Args:
-        rates: the fractions asked for.
+        rates: the fractions asked for, a list or an array.
         dtype: what the weights are stored in, a name or a torch dtype.
 
     Convention: as torch multiplies: in float32 1 - rate itself is rounded first, in 16 bits it is float32.
@@ -177,7 +177,7 @@ def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
     # One mantissa after another: a long schedule has as many rates as steps.
     moved = sum(np.rint(units * m / 2) * m for m in mantissas)
     happens = moved * 2 * spacing / (mantissas**2).sum()
-    return np.where(units > 1e5, unique, happens)[where].reshape(asked.shape)
+    return np.where(units > 1e5, unique, happens)[where.reshape(asked.shape)]
 
 
 def _type_name(dtype: Any) -> str:
@@ -194,10 +194,10 @@ def _precision(rate: float, dtype: Any) -> list[str]:
     floor = FLOORS[name]
     if rate <= floor:
         return [
-            f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) is "
-            f"p again; {remedy}"
+            f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) "
+            f"is p again; {remedy}"
         ]
-    happens = float(rounded_rate(rate, name))
+    happens = float(rounded_rate([rate], name)[0])
     if abs(happens / rate - 1) <= OFF:
         return []
     return [
