@@ -217,7 +217,8 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
         )
     name = type(optimizer).__name__
     own = optimizer.param_groups[group]
-    lr, strength = plain(own.get("lr", 1.0)), plain(own.get("weight_decay", 0.0))
+    # At the step size it was built with, which it may have kept; a scheduler moves lr from there.
+    lr, strength = plain(own.get("initial_lr", own.get("lr", 1.0))), plain(own.get("weight_decay", 0.0))
     if not (lr >= 0 and strength >= 0 and lr + strength < float("inf")):
         return unknown(name, f"lr = {lr:g}, weight_decay = {strength:g}", None)
     patterns = _proportions(optimizer)
