@@ -127,7 +127,7 @@ def _coupled_is_not_lost():
 
 @row("14", "optimizer state loaded first, then the same rule attached", "the order is the remedy")
 def _state_first():
-    w, o = one_weight(optim.AdamW)
+    _, o = one_weight(optim.AdamW)
     wd.attach(o, wd.Decoupled(0.1), on="all")
     state = o.state_dict()
     _, again = one_weight(optim.AdamW)

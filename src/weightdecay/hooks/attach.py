@@ -23,7 +23,7 @@ from weightdecay.units.numbers import count, number
 
 
 def attach(
-    optimizer: optim.Optimizer,
+    optimizer: Any,
     rule: Rule | Chain,
     *,
     model: nn.Module | None = None,

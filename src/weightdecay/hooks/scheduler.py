@@ -37,9 +37,7 @@ class WeightDecayScheduler:
     Source: asked for in pytorch issue 22343.
     """
 
-    def __init__(
-        self, target: Decay | optim.Optimizer, factor: Callable[[int], float], last_epoch: int = -1
-    ) -> None:
+    def __init__(self, target: Any, factor: Callable[[int], float], last_epoch: int = -1) -> None:
         target = bare_optimizer(target) if not isinstance(target, Decay) else target
         if not isinstance(target, Decay | optim.Optimizer):
             raise InputError(

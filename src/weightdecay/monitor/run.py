@@ -64,7 +64,7 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: optim.Optimizer,
+        optimizer: Any,
         every: int = 50,
         *,
         burst: int = 32,

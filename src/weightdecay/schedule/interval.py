@@ -13,8 +13,8 @@ import numpy as np
 from weightdecay.errors import InputError
 from weightdecay.units.numbers import number
 
-# How often the schedule goes on: each optimizer step, each epoch, or each so many optimizer steps.
-Interval = Literal["step", "epoch"] | float
+# How often the schedule goes on: "step", "epoch", or the number of optimizer steps between.
+Interval = str | float
 
 # Two readings whose peak, mean and mean square differ by less are one.
 _ALIKE = 0.01
@@ -130,7 +130,7 @@ def _fits(length: int, run: int) -> bool:
 def _made_for(relative: np.ndarray) -> bool:
     """Whether a course comes to its end where the run does."""
     late = relative[:, int(0.8 * relative.shape[1])]
-    return bool((relative[:, -1] < 0.02).any() and (late[relative[:, -1] < 0.02] > 0.04).all())
+    return bool(((late > 0.04) & (relative[:, -1] < 0.1 * late)).all())
 
 
 def _over_early(scheduler: Any, relative: np.ndarray, first: int) -> bool:
