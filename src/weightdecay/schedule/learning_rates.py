@@ -95,8 +95,9 @@ def told_lrs(
     if is_scheduler(schedule):
         rows, between = _of_scheduler(schedule, _steps(steps), between, steps_per_epoch)
         return rows, _told(schedule, between, interval)
-    own = functools.partial(_named, lr=lr, warmup=warmup, floor=floor, decay=decay)
-    read = own if isinstance(schedule, str) else _called if callable(schedule) else _given
+    read: Any = _called if callable(schedule) else _given
+    if isinstance(schedule, str):
+        read = functools.partial(_named, lr=lr, warmup=warmup, floor=floor, decay=decay)
     if between is None or between == 1:
         return read(schedule, steps), ""
     if steps is None and read is _given:
