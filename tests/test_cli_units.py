@@ -1,6 +1,7 @@
 """transfer, convert and half-life as a person runs them."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -251,3 +252,28 @@ def test_torch_is_not_imported(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_schedule_by_epochs():
+    """9 epochs of 4 steps, cosine once an epoch: the product over the epochs, each rate four times."""
+    options = ("--lr", 0.1, "--weight-decay", 0.5, "--schedule", "cosine", "--steps", 36)
+    by_epoch = ("--interval", "epoch", "--steps-per-epoch", 4)
+    left = math.prod((1 - 0.05 * (1 + math.cos(math.pi * e / 9)) / 2) ** 4 for e in range(9))
+    for every in (by_epoch, ("--interval", 4)):
+        found = json.loads(printed("half-life", *options, *every, "--json"))
+        assert found["retention"] == pytest.approx(left, rel=1e-12)
+    old = "batch=10,lr=0.1,steps=36,schedule=cosine,interval=epoch,examples=39"
+    found = json.loads(printed("transfer", 0.5, "--old", old, "--new", "batch=10,lr=0.1,steps=50", "--json"))
+    assert found["retention_old"] == pytest.approx(left, rel=1e-12)
+    assert found["retention_new"] == pytest.approx(left, rel=1e-12)
+    for wrong, said in (
+        (("--interval", "epoch"), "steps_per_epoch"),
+        (("--interval", "epochs"), "no such interval: --interval"),
+        (("--interval", "0.5"), "--interval = 0.5"),
+    ):
+        done = weightdecay("half-life", *options, *wrong)
+        assert done.returncode == 2
+        assert said in done.stderr.replace("--steps-per-epoch", "steps_per_epoch")
+    done = weightdecay("transfer", 0.5, "--old", old.replace(",examples=39", ""), "--new", NEW)
+    assert done.returncode == 2
+    assert "--old examples" in done.stderr

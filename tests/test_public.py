@@ -161,7 +161,7 @@ def test_options_are_these():
                     f"--{name}"
                     for name in (
                         *("format", "ignore", "steps", "steps-per-epoch", "schedule", "groups", "save"),
-                        "against",
+                        *("interval", "against"),
                     )
                 ),
             ]
@@ -178,7 +178,7 @@ def test_options_are_these():
             for name in (
                 *("lr", "weight-decay", "half-life", "half-lives", "schedule", "steps", "warmup", "floor"),
                 *("decay", "law", "coupled", "momentum", "dampening", "nesterov", "dtype"),
-                *("steps-per-epoch", "json"),
+                *("steps-per-epoch", "interval", "json"),
             )
         ),
     }

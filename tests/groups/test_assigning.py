@@ -190,7 +190,6 @@ def test_a_selector_that_selects_nothing_says_what_is_there():
         "the classes that hold parameters here are Linear, NonDynamicallyQuantizableLinear": (
             wd.Group(module=nn.Bilinear)
         ),
-        "it names frozen parameters, which stay out: lm_head.bias": wd.Group(name="*head.bias"),
         "no parameter meets all its criteria at once": wd.Group(role="matrix", name="*bias"),
     }
     for message, group in cases.items():
@@ -265,3 +264,31 @@ def test_groups_of_presets_mix_with_ones_own():
     assert by_name["conv1.weight"].label == "decay"
     spliced = assign(zoo.ConvNet(), [groups[0], *wd.preset("matrices")])
     assert tuple(by_name.values()) == spliced
+
+
+def test_groups_of_frozen_parameters_are_fine():
+    """Adapters alone train: the frozen base is named, or left to what remains."""
+    base = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
+    base.register_parameter("lora_A", nn.Parameter(torch.ones(2, 3)))
+    base.register_parameter("lora_B", nn.Parameter(torch.ones(3, 2)))
+    lora, rest = wd.Group(name="*lora_*"), wd.Group(name="*", scale=0)
+    for groups in (
+        [lora, rest],
+        [wd.Group(name="0.*", scale=2), lora],
+        [wd.Group(role="bias", scale=0), lora, rest],
+        [wd.Group(module=nn.Linear), lora],
+        ["no-bias", rest],
+    ):
+        found = {one.name: one.scale for one in assign(base, groups)}
+        assert found == {"lora_A": 1.0, "lora_B": 1.0}
+    for held in ([p for p in base.parameters() if p.requires_grad], base.named_parameters()):
+        optimizer = torch.optim.SGD(held, lr=0.1)
+        for model in (base, None):
+            decay = wd.attach(optimizer, wd.Decoupled(0.1), model=model, on=[wd.Group(role="matrix"), rest])
+            assert len(decay.plan.all_targets) == 2
+            decay.detach()
+    with pytest.raises(wd.InputError, match="a group that selects nothing"):
+        assign(base, [lora, wd.Group(name="lorra_*"), rest])
+    base[0].weight.requires_grad_(True)
+    with pytest.raises(wd.InputError, match="1 parameter in no group"):
+        assign(base, [lora])

@@ -163,7 +163,7 @@ def test_what_is_refused():
     ):
         with pytest.raises(InputError, match=said):
             wd.attach(optimizer, rule, model=layer, **options)
-    plain = wd.attach(optimizer, wd.Decoupled(0.1), model=layer)
+    plain = wd.attach(optimizer, wd.Cautious(0.1), model=layer)
     with pytest.raises(InputError, match="nothing is counted"):
         plain.happened()
     state = plain.state_dict()

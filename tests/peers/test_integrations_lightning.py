@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import weightdecay as wd
+from weightdecay.auditing import run as audit_run
 from weightdecay.findings import FindingsError
 from weightdecay.integrations.lightning import WeightDecay
 
@@ -140,3 +141,73 @@ def test_what_is_no_rule_is_refused_at_once():
     with pytest.raises(wd.InputError, match=r"not a decay rule: rule = 0\.1"):
         WeightDecay(0.1)
     assert isinstance(copy.copy(WeightDecay(wd.L2(0.1))), pl.Callback)
+
+
+class ByEpoch(Small):
+    """Its scheduler is stepped as `interval` and `frequency` say."""
+
+    def __init__(self, interval, frequency):
+        super().__init__(weight_decay=0.5)
+        self.every = {"interval": interval, "frequency": frequency}
+        self.seen = []
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(wd.param_groups(self, self.weight_decay), lr=1e-2)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5),
+                **self.every,
+            },
+        }
+
+    def on_before_optimizer_step(self, optimizer):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "frequency", "accumulate", "followed"),
+    [
+        ("epoch", 1, 1, True),
+        ("epoch", 2, 1, True),
+        ("step", 3, 1, True),
+        ("epoch", 1, 4, True),
+        ("step", 4, 1, False),
+    ],
+)
+def test_schedulers_are_followed_as_lightning_steps_them(
+    interval, frequency, accumulate, followed, monkeypatch
+):
+    """The rates that the audit is told, against those of the run."""
+    told = {}
+    whole = audit_run.course
+
+    def course(*arguments):
+        found = whole(*arguments)
+        told.update(found.rows)
+        return found
+
+    monkeypatch.setattr(audit_run, "course", course)
+    torch.manual_seed(0)
+    module = ByEpoch(interval, frequency)
+    rows = torch.randn(24, 4)
+    data = torch.utils.data.DataLoader(list(zip(rows, rows[:, :1], strict=True)), batch_size=4)
+    options = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(
+        max_epochs=4,
+        accumulate_grad_batches=accumulate,
+        enable_checkpointing=False,
+        callbacks=[WeightDecay()],
+        **options,
+    )
+    trainer.fit(module, data)
+    assert len(module.seen) == (8 if accumulate == 4 else 24)
+    if followed:
+        assert told[0, 0].tolist() == pytest.approx(module.seen)
+    else:
+        assert set(told[0, 0].tolist()) == {1e-2}

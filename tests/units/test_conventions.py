@@ -53,6 +53,7 @@ def accumulated(w):
 TORCH_ROWS = {  # name: the loss, how many times lr acts, the context
     "torch.SGD+mean_loss": (backward(lambda w: mse(XT @ w, YT) / 2), 1, {}),
     "torch.SGD+half_mse": (backward(lambda w: mse(XT @ w, YT) / 2), 1, {}),
+    "torch.SGD+sum_loss": (backward(lambda w: mse_sum(XT @ w, YT) / 2), N, {"n": N}),
     "torch.SGD+MSELoss": (backward(lambda w: mse(XT @ w, YT)), 2, {}),
     "torch.SGD+MSELoss.sum": (backward(lambda w: mse_sum(XT @ w, YT)), 2 * N, {"n": N}),
     "torch.SGD+half_sum": (backward(lambda w: mse_sum(XT @ w, YT) / 2), N, {"n": N}),
@@ -97,6 +98,54 @@ def test_a_sum_over_minibatches_counts_their_examples():
     mean = torch.stack(sums).mean(0).numpy()
     weight_decay = convert(LAM, "canonical", "torch.SGD+MSELoss.sum", batch_size=4)
     np.testing.assert_allclose(mean + weight_decay * EXACT, 0, atol=1e-12)
+
+
+SUMMED = {
+    "cross entropy": lambda out, classes: torch.nn.functional.cross_entropy(out, classes, reduction="sum"),
+    "smoothed": lambda out, classes: torch.nn.functional.cross_entropy(
+        out, classes, reduction="sum", label_smoothing=0.2
+    ),
+    "huber": lambda out, classes: torch.nn.functional.huber_loss(
+        out[:, 0], classes.double(), reduction="sum"
+    ),
+    "poisson": lambda out, classes: torch.nn.functional.poisson_nll_loss(
+        out[:, 0], classes.double(), reduction="sum"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUMMED)
+@pytest.mark.parametrize("options", SGD_OPTIONS)
+def test_a_summed_loss_of_any_kind(kind, options):
+    """Batches of m summed, weight_decay × m and lr / m: the steps of the mean loss, to the last digits."""
+    classes, m = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 1, 1, 0]), 4
+    lam, ends = convert(0.05, "torch.SGD+mean_loss", "canonical"), []
+    summed = convert(lam, "canonical", "torch.SGD+sum_loss", batch_size=m)
+    assert summed == 0.05 * m
+    for weight_decay, lr, share in ((0.05, 0.1, m), (summed, 0.1 / m, 1)):
+        w = torch.zeros(P, 3, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([w], lr=lr, weight_decay=weight_decay, **options)
+        for step in range(60):
+            rows = slice(m * (step % 3), m * (step % 3) + m)
+            optimizer.zero_grad()
+            (SUMMED[kind](XT[rows] @ w, classes[rows]) / share).backward()
+            optimizer.step()
+        ends.append(w.detach().numpy())
+    np.testing.assert_allclose(*ends, rtol=1e-10)
+
+
+def test_a_summed_cross_entropy_is_least_where_its_gradient_and_the_penalty_cancel():
+    """The optimality condition of the mean loss + λ/2 ||w||², by autograd at where the sum ends."""
+    classes = torch.tensor([0, 1] * 6)
+    loss = backward(lambda w: SUMMED["cross entropy"]((XT @ w)[:, None] * torch.tensor([0.0, 1.0]), classes))
+    end = trained(loss, torch.optim.SGD, convert(LAM, "canonical", "torch.SGD+sum_loss", n=N), lr=0.2 / N)[-1]
+    w = torch.tensor(end, requires_grad=True)
+    SUMMED["cross entropy"]((XT @ w)[:, None] * torch.tensor([0.0, 1.0]), classes).div(N).backward()
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy() + LAM * end, 0, atol=1e-12)
+    summed = convert(LAM, "canonical", "torch.SGD+sum_loss", n=N)
+    C = convert(summed, "torch.SGD+sum_loss", "sklearn.LogisticRegression", n=N)
+    assert pytest.approx(1 / (N * LAM)) == C
 
 
 def textbook_loop(lam, once=False, batch_size=4):

@@ -148,7 +148,7 @@ class Pulls:
             return None
         form = own_form(optimizer, g)
         law: Law = "constant" if form.form == "independent" else "lr"
-        factor = form.factor if form.form in ("scaled", "coupled") else 1.0
+        factor = form.factor if form.form in ("scaled", "coupled", "independent") else 1.0
         sgd = _sgd(optimizer, group) if form.form == "coupled" else None
         return Pull(
             type(optimizer).__name__,

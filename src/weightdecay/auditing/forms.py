@@ -31,7 +31,7 @@ class Form:
 
     Args:
         form: "decoupled", "coupled", "sign-normalised", ..., "none", "unknown".
-        factor: the fraction removed in a step over lr·λ, where it is not 1.
+        factor: the fraction removed in a step over lr·λ, of "independent" over λ, where it is not 1.
         why: what was seen, a line.
         wrong: what a probe found beside it.
     """
@@ -67,6 +67,9 @@ def _of_torch(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> Form | No
 def _probed(optimizer: optim.Optimizer, group: int) -> Form:
     found = probe_optimizer(optimizer, group)
     factor = found.rate / found.expected if found.rate and found.expected else 1.0
+    strength = optimizer.param_groups[group].get("weight_decay")
+    if found.form == "independent" and found.rate and strength:
+        factor = found.rate / float(strength)  # of λ: lr is no part of it
     if found.form in ("unknown", "none") and not found.moved:
         return Form("unknown", why=f"the probe did not see it move: {_line(found.why)}")
     told = ("WD306", "WD307", *(["WD305"] if found.idle else []))  # the others are the audit's own

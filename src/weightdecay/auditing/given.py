@@ -8,9 +8,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay.errors import InputError
 from weightdecay.hooks import Decay
+from weightdecay.hooks.refuse import bare_optimizer
 
-# What other libraries put around an optimizer: it passes everything on to the one inside.
-_WRAPPERS = ("AcceleratedOptimizer", "LightningOptimizer")
 _REMEDY = "give the optimizers that step: wd.audit(model, optimizer)"
 
 
@@ -51,10 +50,7 @@ def checked_optimizers(given: Iterable[Any]) -> tuple[optim.Optimizer, ...]:
 def _optimizer(given: Any) -> optim.Optimizer:
     if isinstance(given, Decay):
         return given.optimizer
-    if any(kind.__name__ in _WRAPPERS for kind in type(given).__mro__):
-        inner = getattr(given, "optimizer", None) or getattr(given, "_optimizer", None)
-        if isinstance(inner, optim.Optimizer):
-            return _optimizer(inner)
+    given = bare_optimizer(given)
     if isinstance(given, LRScheduler):
         remedy = "give it as schedule=, and its optimizer here"
         raise InputError(

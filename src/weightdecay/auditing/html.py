@@ -16,6 +16,8 @@ def page(audit: "Audit") -> str:
         (one.code, one.severity, one.message, some(one.parameters), one.fix) for one in audit.findings
     ]
     parts = [f"<p>{escape(headline(audit))}</p>"]
+    if audit.settings.get("interval"):
+        parts.append(f"<p>schedule: {escape(audit.settings['interval'])}</p>")
     if findings:
         parts.append(_table(("code", "severity", "what", "parameters", "fix"), findings))
     if audit.ignored:

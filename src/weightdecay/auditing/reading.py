@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 from weightdecay.auditing.given import titles
 from weightdecay.errors import InputError
 from weightdecay.groups import assign
-from weightdecay.groups.inventory import _INSERTED, Candidate, _of_model, _peel
+from weightdecay.groups.inventory import Candidate, _of_model, plain_name
 from weightdecay.groups.roles import class_name, role_in
 
 
@@ -83,8 +83,8 @@ def read(model: nn.Module, optimizers: tuple[optim.Optimizer, ...]) -> Live:
     if not candidates:
         raise InputError("no parameters", "model", class_name(model), "give a model that has parameters")
     places = _places(optimizers)
-    prefix = _peel(model)[1]
-    held = tuple(_held(one, places.pop(id(one.parameter), []), prefix) for one in candidates)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    held = tuple(_held(one, places.pop(id(one.parameter), []), modules) for one in candidates)
     strange = [(place, _strange_name(optimizers, place)) for rest in places.values() for place in rest]
     return Live(model, optimizers, titles(optimizers), held, tuple(strange), flat)
 
@@ -106,8 +106,8 @@ def expected(live: Live, groups: Any) -> dict[int, float]:
     return {id(one.parameter): one.scale for one in assign(live.model, groups)}
 
 
-def _held(candidate: Candidate, places: Sequence[Place], prefix: str) -> Held:
-    plain = dict.fromkeys(_INSERTED.sub("", name.removeprefix(prefix)) for name in candidate.names)
+def _held(candidate: Candidate, places: Sequence[Place], modules: Mapping[str, nn.Module]) -> Held:
+    plain = dict.fromkeys(plain_name(modules, name) for name in candidate.names)
     name, *aliases = plain
     return Held(name, tuple(aliases), candidate, tuple(places))
 

@@ -19,6 +19,7 @@ from weightdecay.auditing.reading import Live, expected, read
 from weightdecay.auditing.record import Audit
 from weightdecay.auditing.records import group_totals, parameter_records
 from weightdecay.auditing.strengths import strengths
+from weightdecay.schedule.interval import Interval
 from weightdecay.units.numbers import number
 
 
@@ -28,6 +29,7 @@ def audit(
     schedule: Any = None,
     steps: Any = None,
     steps_per_epoch: float | None = None,
+    interval: Interval | None = None,
     groups: Any = "matrices",
     scaler: Any = None,
     ignore: Any = (),
@@ -44,7 +46,10 @@ def audit(
             before its first step (simulated on a copy), a list with one for each optimizer, a name, numbers,
             a function of the step. None: the lr that the groups have.
         steps: how many optimizer steps the run has, a whole number; without it nothing is said about the run.
-        steps_per_epoch: to compare the timescale with a pass over the data.
+        steps_per_epoch: optimizer steps of a pass over the data, to compare the timescale with it and for a
+            schedule that goes by epochs.
+        interval: how often the schedule goes on: "step", "epoch" or a number of optimizer steps. None: for a
+            torch scheduler it is found from its own length, or asked for; else "step".
         groups: what should decay, as in `param_groups`; None has no opinion.
         scaler: the GradScaler, if there is one.
         ignore: codes of findings that are not to be told, such as "WD105" or "WD103:head.*" (a pattern of
@@ -71,7 +76,7 @@ def audit(
     check_numbers(live)
     checked_scaler(scaler)
     per_epoch = None if steps_per_epoch is None else number(steps_per_epoch, "steps_per_epoch", above=0)
-    run = course(schedule, steps, live.optimizers)
+    run = course(schedule, steps, live.optimizers, interval, per_epoch)
     pulls = Pulls(live)
     drafts = itertools.chain(
         decisions(live, pulls, expected(live, groups)),
@@ -107,6 +112,7 @@ def _settings(
         "steps": run.steps,
         "steps_per_epoch": per_epoch,
         "schedule": told,
+        "interval": "; ".join(run.told) or None,
         "groups": groups if isinstance(groups, str) or groups is None else repr(groups),
         "scaler": None if scaler is None else type(scaler).__name__,
     }

@@ -16,7 +16,10 @@ _WITHOUT_STRENGTH = ("constrained", "fixednorm")
 
 def shown(audit: "Audit") -> str:
     """The whole audit."""
-    lines = [headline(audit), *(f"  {line}" for line in finding_lines(audit.findings))]
+    lines = [headline(audit)]
+    if audit.settings.get("interval"):
+        lines.append(f"  schedule: {audit.settings['interval']}")
+    lines += [f"  {line}" for line in finding_lines(audit.findings)]
     lines += [f"  ignored {one.finding.code}{_reason(one.reason)}" for one in audit.ignored]
     return "\n".join([*lines, "", *aligned(rows(audit)), "", *group_lines(audit.groups)])
 

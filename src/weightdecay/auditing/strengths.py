@@ -9,11 +9,12 @@ from weightdecay.auditing.decaying import Pull, Pulls
 from weightdecay.auditing.drafts import Draft
 from weightdecay.auditing.reading import Live
 from weightdecay.units.coupled import oscillates_from
-from weightdecay.units.limits import FLOORS
+from weightdecay.units.limits import FLOORS, OFF, rounded_rate
 from weightdecay.units.rates import log_retention
 
 # Less of the intended decay than this may be lost to rounding, as at the end of a schedule that goes to 0.
 _LOST = 0.1
+_WIDER = 'keep the weights in a wider type, or wd.attach(..., rounding="stochastic")'
 
 
 def strengths(live: Live, pulls: Pulls, run: Course, steps_per_epoch: float | None) -> Iterator[Draft]:
@@ -65,11 +66,19 @@ def _of(
 
 def _precision(pull: Pull, removed: np.ndarray, dtype: str, said: str) -> Iterator[Draft]:
     floor = FLOORS.get(dtype)
-    if floor is None or pull.at_random:
+    # What goes through the gradient is not rounded beside the weight.
+    if floor is None or pull.at_random or pull.form == "coupled":
         return
     below = (removed <= floor) & (removed > 0)
     lost = float(removed[below].sum() / removed.sum())
     if lost <= _LOST:
+        ratio = float(rounded_rate(removed, dtype).sum() / removed.sum())
+        if abs(ratio - 1) > OFF:
+            message = (
+                f"{said} is quantised in {dtype}: about {ratio:.2f} times the decay happens, since "
+                f"p·(1 - rate) is rounded to the nearest number and a step takes {removed.max():.3g} at most"
+            )
+            yield Draft("WD402", (), message, _WIDER, "warning" if abs(ratio - 1) > 0.2 else "info")
         return
     share = float(below.mean())
     when = "" if share == 1 else f" in {share:.0%} of the steps, with {lost:.0%} of the decay"
@@ -77,8 +86,7 @@ def _precision(pull: Pull, removed: np.ndarray, dtype: str, said: str) -> Iterat
         f"{said} is lost in {dtype}{when}: a step takes {removed.max():.3g} at most, and up to a rate of "
         f"{floor:.3g} p·(1 - rate) is p again"
     )
-    fix = 'keep the weights in a wider type, or wd.attach(..., rounding="stochastic")'
-    yield Draft("WD402", (), message, fix)
+    yield Draft("WD402", (), message, _WIDER)
 
 
 def _timescale(

@@ -18,7 +18,7 @@ from weightdecay.errors import InputError
 from weightdecay.sweeps.script import ScriptError, install
 
 _WORDS = {"model": "model", "optimizer": "optimizers", "optimizers": "optimizers"}
-_SETTINGS = ("schedule", "steps", "steps_per_epoch", "groups", "scaler", "ignore")
+_SETTINGS = ("schedule", "steps", "steps_per_epoch", "interval", "groups", "scaler", "ignore")
 _SAME = {"scheduler": "schedule", "schedulers": "schedule", "lr_scheduler": "schedule"}
 _RETURN = "return (model, optimizer), (model, [optimizers], scheduler) or a mapping with these names"
 # What torch says where there is no GPU.

@@ -35,6 +35,10 @@ def audit(
     steps_per_epoch: Annotated[
         float | None, typer.Option(help="Optimizer steps of a pass over the data.")
     ] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option(help="The schedule goes on once a step or epoch, or in so many steps. [found, or step]"),
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="Of lr: constant, linear, cosine, wsd. [the builder's, else none]")
     ] = None,
@@ -60,6 +64,7 @@ def audit(
     given = {
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
+        "interval": float(interval) if interval and interval.isdigit() else interval,
         "schedule": schedule,
         "groups": groups,
         "ignore": ",".join(ignore) if ignore else None,

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 _JSON = typer.Option("--json", help="Print one JSON object instead of text.")
 _LAW = typer.Option(help="The rule's rate goes with: lr, lr_relative, lr_squared or constant.")
-_SETUP = "batch=256,lr=3e-4,steps=10000; and schedule=, warmup=, floor=, decay=, examples=, width="
+_SETUP = "batch=256,lr=3e-4,steps=10000; and schedule=, warmup=, floor=, decay=, interval=, examples=, width="
 
 _CONTEXT = ("n", "batch_size", "micro_batches", "momentum", "dampening", "lr_max", "sd_y", "noise_sd")
 # The words of --old and --new, and what the set-up calls them.
+_SAME = ("lr", "steps", "schedule", "examples", "width", "warmup", "floor", "decay", "interval")
 _WORDS = {
     "batch": "batch_size",
-    **{word: word for word in ("lr", "steps", "schedule", "examples", "width", "warmup", "floor", "decay")},
+    **{word: word for word in _SAME},
 }
 _WHOLE = ("batch", "steps", "examples", "width")
 
@@ -138,7 +139,13 @@ def half_life(
     dtype: Annotated[
         str | None, typer.Option(help="What the weights are stored in: float32, bfloat16, float16, float64.")
     ] = None,
-    steps_per_epoch: Annotated[float | None, typer.Option(help="To compare with an epoch.")] = None,
+    steps_per_epoch: Annotated[
+        float | None, typer.Option(help="Optimizer steps of an epoch, to compare and for --interval.")
+    ] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option(help="The schedule goes on once a step or epoch, or in so many steps. [step]"),
+    ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Say how long a weight without gradient lives under weight decay, and warn about the strength.
@@ -150,6 +157,7 @@ def half_life(
 
     with _spelled(half_life_steps="--half-life", halves="--half-lives"):
         _among(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
+        given["interval"] = _interval(interval)
         found = lifetime(given.pop("weight_decay"), half_life_steps=given.pop("half_life"), **given)
     _print(found, as_json)
 
@@ -194,6 +202,9 @@ def _setup(text: str, option: str) -> "Setup":
                 "not a setting, or one that is there twice", option, repr(part.strip()), f"write {_SETUP}"
             )
         where = f"{option} {word}"
+        if word == "interval":
+            values[word] = _interval(value)
+            continue
         given = value if word == "schedule" else _number(value, where)
         values[_WORDS[word]] = count(given, where) if word in _WHOLE else given
     try:
@@ -214,6 +225,11 @@ def _number(text: str, where: str) -> float:
         return float(text)
     except ValueError:
         raise InputError("not a number", where, repr(text), "write it as 0.1 or 3e-4") from None
+
+
+def _interval(text: str | None) -> Any:
+    """How often a schedule goes on: step, epoch or a number of steps."""
+    return text if text is None or not text[:1].isdigit() else _number(text, "interval")
 
 
 def _among(text: str, where: str, names: tuple[str, ...]) -> None:

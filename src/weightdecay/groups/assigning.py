@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.groups.following import Following, followed_by_norm
-from weightdecay.groups.inventory import Candidate, frozen_names, inventory
+from weightdecay.groups.inventory import Candidate, frozen, inventory
 from weightdecay.groups.presets import preset
 from weightdecay.groups.roles import class_name
 from weightdecay.groups.selectors import Group, several
@@ -65,8 +65,9 @@ def assign(
         One record per parameter, in the model's order.
 
     Raises:
-        InputError: a group that selects nothing (with the closest names) or only what earlier groups took,
-            parameters that no group of a list selects, one group alone whose scale is 0, bad input.
+        InputError: a group that selects nothing (with the closest names) or only what earlier groups took
+            (one for frozen parameters is fine, and a last `Group(name="*")`), parameters that no group of a
+            list selects, one group alone whose scale is 0, bad input.
 
     >>> for one in assign(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))):
     ...     print(one.name, one.role, one.label, one.scale)
@@ -215,9 +216,16 @@ def _check_used(
     following: Following,
     source: Any,
 ) -> None:
-    """A group that is not optional has to have something; if not, say what it may have meant."""
-    for position, (group, where) in enumerate(placed):
-        if group.optional or position in taken:
+    """A group that is not optional has to have something; if not, say what it may have meant.
+
+    Frozen parameters count: a group that is there for them has its use once they are thawed. A last group of
+    name="*" is for what remains, and that may be nothing.
+    """
+    unused = [(g, where) for i, (g, where) in enumerate(placed) if not g.optional and i not in taken]
+    out = frozen(source) if unused else []
+    for group, where in unused:
+        rest = group is placed[-1][0] and group.name == "*"
+        if rest or any(selects(group, one, following) for one in out):
             continue
         pairs = zip(candidates, taken, strict=True)
         ranks = [rank for one, rank in pairs if rank is not None and selects(group, one, following)]
@@ -225,15 +233,13 @@ def _check_used(
         if earlier:
             what = f"earlier groups ({', '.join(earlier)}) take all that this group selects"
             raise InputError(what, where, repr(group), "put it before them or leave it out")
-        remedy = _hint(group, candidates, following, source)
+        remedy = _hint(group, candidates, following)
         raise InputError("a group that selects nothing", where, repr(group), remedy)
 
 
-def _hint(group: Group, candidates: list[Candidate], following: Following, source: Any) -> str:
+def _hint(group: Group, candidates: list[Candidate], following: Following) -> str:
     names = [name for candidate in candidates for name in candidate.names]
     if group.name is not None and not any(group.takes_name(name) for name in names):
-        if frozen := [name for name in frozen_names(source) if group.takes_name(name)]:
-            return f"it names frozen parameters, which stay out: {_some(frozen)}"
         return f"the closest names are {', '.join(closest(several(group.name)[0], names))}"
     if group.role is not None and not any(group.takes_role(one.role, one.parameter) for one in candidates):
         return f"the roles here are {', '.join(dict.fromkeys(one.role for one in candidates))}"

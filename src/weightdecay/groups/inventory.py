@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from weightdecay.errors import InputError
 from weightdecay.groups.roles import class_name, guessed, role_in
 
 # What wrappers put into names: torch.compile, FSDP1, activation checkpointing.
-_INSERTED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+INSERTED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
     "OptimizedModule": "_orig_mod",
     "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "_FabricModule": "_forward_module",
 }
 _MARKED = "the model exempts it: _no_weight_decay is set on the parameter"
 _NAMELESS = re.compile(r"(group \d+, )?position \d+")
@@ -66,10 +67,10 @@ def inventory(source: nn.Module | Iterable[Any]) -> list[Candidate]:
     return trainable
 
 
-def frozen_names(source: nn.Module | list[Any]) -> list[str]:
-    """The names of the parameters that stay out."""
+def frozen(source: nn.Module | list[Any]) -> list[Candidate]:
+    """The parameters that stay out."""
     found = _of_model(source) if isinstance(source, nn.Module) else _of_pairs(source)
-    return [name for one in found if not one.parameter.requires_grad for name in one.names]
+    return [one for one in found if not one.parameter.requires_grad]
 
 
 def peeled(module: nn.Module) -> nn.Module:
@@ -79,15 +80,44 @@ def peeled(module: nn.Module) -> nn.Module:
 
 def _peel(module: nn.Module) -> tuple[nn.Module, str]:
     """The module inside its wrappers, and what they put before its names."""
-    classes = {kind.__name__ for kind in type(module).__mro__}
-    attribute = next((_WRAPPERS[name] for name in _WRAPPERS if name in classes), "")
-    if not attribute:
-        return module, ""
-    inner = module._modules[attribute]
-    if inner is None:
+    attribute = _wrapped(module)
+    inner = getattr(module, attribute, None) if attribute else None
+    if not isinstance(inner, nn.Module):
         return module, ""
     core, prefix = _peel(inner)
     return core, f"{attribute}.{prefix}"
+
+
+def _wrapped(module: nn.Module) -> str:
+    """The attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
+    classes = {kind.__name__ for kind in type(module).__mro__}
+    return next((_WRAPPERS[name] for name in _WRAPPERS if name in classes), "")
+
+
+def plain_name(modules: Mapping[str, nn.Module], name: str) -> str:
+    """A parameter's name without what wrappers put into it, wherever in the model they are.
+
+    Args:
+        modules: the model's modules by path, from `named_modules(remove_duplicate=False)`.
+        name: a name as the model has it.
+    """
+    path, kept = "", []
+    for part in name.split("."):
+        if path not in modules or part != _wrapped(modules[path]):
+            kept.append(part)
+        path = f"{path}.{part}".lstrip(".")
+    return ".".join(kept)
+
+
+def plain_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters in their order, tied ones once, by name without what wrappers put into it."""
+    modules, found, known = dict(model.named_modules(remove_duplicate=False)), {}, set()
+    for path, module in modules.items():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in known:
+                known.add(id(parameter))
+                found[plain_name(modules, f"{path}.{attribute}".lstrip("."))] = parameter
+    return found
 
 
 def _of_model(model: nn.Module) -> list[Candidate]:
@@ -106,9 +136,8 @@ def _of_model(model: nn.Module) -> list[Candidate]:
                 use = _use(modules, path, module, attribute, parameter, usage)
                 uses.setdefault(id(parameter), []).append(use)
     exempt, heads = _exempted(modules, uses, tensors), _output_weights(modules)
-    prefix = _peel(model)[1]
     return [
-        _candidate(tensors[key], held, exempt.get(key), key in heads, prefix) for key, held in uses.items()
+        _candidate(tensors[key], held, exempt.get(key), key in heads, modules) for key, held in uses.items()
     ]
 
 
@@ -153,7 +182,7 @@ def _use(
 
 
 def _candidate(
-    parameter: Tensor, uses: list[Use], exempt: str | None, output: bool, prefix: str
+    parameter: Tensor, uses: list[Use], exempt: str | None, output: bool, modules: Mapping[str, nn.Module]
 ) -> Candidate:
     first, roles = uses[0], {use.role for use in uses}
     role, why = first.role, first.why
@@ -166,7 +195,7 @@ def _candidate(
     elif len({id(use.owner) for use in uses}) > 1:
         why = f"{why}; tied: {shown} are one parameter, with the role of the first"
     names = dict.fromkeys(use.name for use in uses)
-    plain = dict.fromkeys(_INSERTED.sub("", name.removeprefix(prefix)) for name in names)
+    plain = dict.fromkeys(plain_name(modules, name) for name in names)
     owners = {id(use.owner): use.owner for use in uses}
     return Candidate(first.name, parameter, (*(names | plain),), (*owners.values(),), role, why, exempt)
 
@@ -190,7 +219,7 @@ def _exempted(
 
 
 def _is_or_inside(name: str, whole: str) -> bool:
-    plain, wanted = _INSERTED.sub("", name), _INSERTED.sub("", whole)
+    plain, wanted = INSERTED.sub("", name), INSERTED.sub("", whole)
     return plain == wanted or plain.startswith(f"{wanted}.")
 
 
@@ -263,5 +292,5 @@ def _guess(parameter: Tensor, names: list[str]) -> Candidate:
     first = names[0]
     role, why = guessed(None if _NAMELESS.fullmatch(first) else first, parameter)
     exempt = _MARKED if getattr(parameter, "_no_weight_decay", False) else None
-    plain = [_INSERTED.sub("", name) for name in names]
+    plain = [INSERTED.sub("", name) for name in names]
     return Candidate(first, parameter, (*dict.fromkeys([*names, *plain]),), (), role, why, exempt)

@@ -10,19 +10,20 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, make_plan
 from weightdecay.hooks.ranks import Meeting, check_shards, summary
-from weightdecay.hooks.refuse import check_native, check_optimizer
+from weightdecay.hooks.refuse import bare_optimizer, check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.sparse import Sparse, check_sparse
 from weightdecay.hooks.strengths import check_strengths
 from weightdecay.hooks.trial import try_optimizer, try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
-from weightdecay.schedule import lrs
+from weightdecay.schedule.interval import Interval
+from weightdecay.schedule.learning_rates import bare_scheduler, told_lrs
 from weightdecay.units.numbers import count, number
 
 
 def attach(
-    optimizer: optim.Optimizer,
+    optimizer: Any,
     rule: Rule | Chain,
     *,
     model: nn.Module | None = None,
@@ -32,6 +33,7 @@ def attach(
     tokens_per_step: float | None = None,
     steps: int | None = None,
     schedule: Any = None,
+    interval: Interval | None = None,
     compile: bool = False,
     rounding: str = "nearest",
     seed: int = 0,
@@ -51,7 +53,8 @@ def attach(
     once: decay that would not survive its step is done after the step, or refused.
 
     Args:
-        optimizer: any torch.optim.Optimizer, built with weight_decay=0.
+        optimizer: any torch.optim.Optimizer, built with weight_decay=0; of a wrapper by Accelerate, Fabric
+            or Lightning, the optimizer inside.
         rule: a decay rule, or a `chain` of several.
         model: the model whose parameters these are; it decides roles and names. Left out, the names and
             shapes that the optimizer holds decide.
@@ -64,6 +67,9 @@ def attach(
         schedule: the learning rates of the run: a torch LR scheduler before its first step (simulated on a
             copy), one number a step, one row a group, or a function of the step. It gives the peak where
             the rule or a half-life needs one.
+        interval: how often the schedule goes on: "step", once an optimizer step; "epoch", once an epoch of
+            `steps_per_epoch` steps; or a number of optimizer steps. None: for a torch scheduler it is found
+            from its own length, or asked for; else "step". `print(decay)` shows it.
         compile: let torch.compile write one kernel for a rule that takes several passes (`Cautious`, your
             own): less time in every step, some seconds in the first; on a CPU it needs a C++ compiler.
         rounding: "nearest", or "stochastic" for weights too narrow for their decay: bfloat16 and float16
@@ -98,7 +104,7 @@ def attach(
         no decay  bias   (1,): bias of Linear
     """
     rules = rules_of(rule)
-    check_optimizer(optimizer)
+    optimizer = check_optimizer(optimizer)
     with Meeting(optimizer, model=model) as meeting:  # of ranks, where there are shards or replicas
         check_rounding(rounding, rules, compile)
         at_random = rounding == "stochastic"
@@ -107,7 +113,8 @@ def attach(
         if model is not None and not isinstance(model, nn.Module):
             raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
         check_native(optimizer, leave_out=lowered(optimizer))
-        setting = _setting(optimizer, steps_per_epoch, samples_per_step, tokens_per_step, steps, schedule)
+        per = steps_per_epoch, samples_per_step, tokens_per_step
+        setting = _setting(optimizer, per, steps, schedule, interval)
         planner = functools.partial(
             make_plan,
             optimizer,
@@ -144,18 +151,13 @@ def attach(
 
 def _setting(
     optimizer: optim.Optimizer,
-    steps_per_epoch: float | None,
-    samples_per_step: float | None,
-    tokens_per_step: float | None,
+    per: tuple[float | None, float | None, float | None],
     steps: int | None,
     schedule: Any,
+    interval: Interval | None,
 ) -> Setting:
-    values = {
-        "steps_per_epoch": steps_per_epoch,
-        "samples_per_step": samples_per_step,
-        "tokens_per_step": tokens_per_step,
-    }
-    checked = {k: None if v is None else number(v, k, above=0) for k, v in values.items()}
+    names = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
+    checked = {k: None if v is None else number(v, k, above=0) for k, v in zip(names, per, strict=True)}
     if isinstance(schedule, str):
         raise InputError(
             "a schedule's name has no peak",
@@ -163,20 +165,26 @@ def _setting(
             repr(schedule),
             "give the torch scheduler, the learning rates, or a function of the step",
         )
-    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+    scheduler = bare_scheduler(schedule)
+    if bare_optimizer(getattr(scheduler, "optimizer", optimizer)) is not optimizer:
         raise InputError(
             "the scheduler belongs to another optimizer",
             "schedule",
-            type(schedule).__name__,
+            type(scheduler).__name__,
             "give the one made for this optimizer",
         )
-    groups = len(optimizer.param_groups)
-    rates = None if schedule is None else lrs(schedule, steps)
+    groups, rates, told = len(optimizer.param_groups), None, ""
+    if schedule is not None:
+        per_epoch = checked["steps_per_epoch"]
+        rates, told = told_lrs(schedule, steps, interval=interval, steps_per_epoch=per_epoch)
+    elif interval is not None:
+        raise InputError("an interval of no schedule", "interval", repr(interval), "give schedule=, too")
     if rates is not None and len(rates) not in (1, groups):
         raise InputError(
             "a schedule has one row for each parameter group", "schedule", len(rates), f"give {groups} rows"
         )
-    return Setting(**checked, steps=None if steps is None else count(steps, "steps"), lrs=rates)
+    total = None if steps is None else count(steps, "steps")
+    return Setting(**checked, steps=total, lrs=rates, schedule=told)
 
 
 def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:

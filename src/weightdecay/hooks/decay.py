@@ -13,7 +13,7 @@ from weightdecay.hooks.acting import Acting
 from weightdecay.hooks.native import Native
 from weightdecay.hooks.plan import Plan, Planner, signature
 from weightdecay.hooks.refuse import check_capture, check_native
-from weightdecay.hooks.rounding import Happened, Rounding, saved_rounding
+from weightdecay.hooks.rounding import Happened, Rounding, one_step, saved_rounding
 from weightdecay.hooks.show import described
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.stack import makes_state, nested, steps_of
@@ -252,17 +252,18 @@ class Decay:
         return "nearest" if self._rounding is None else "stochastic"
 
     def happened(self) -> Happened:
-        """What the decay was to remove so far and what it removed, with `rounding="stochastic"`.
+        """What the decay is to remove and what it removes, once weights are rounded.
 
-        Of sharded parameters, the shards of this process.
+        With `rounding="stochastic"`, of all steps so far. With "nearest" nothing is counted in training: it
+        is what one step does to copies of the weights as they are now, by rules that multiply every weight
+        by 1 - rate. Of sharded parameters, the shards of this process.
 
         Raises:
-            InputError: weights are rounded to the nearest; then nothing is counted.
+            InputError: weights are rounded to the nearest, and a rule does not multiply them.
         """
-        if self._rounding is None:
-            remedy = 'attach with rounding="stochastic", or use wd.Monitor'
-            raise InputError("nothing is counted", "rounding", "nearest", remedy)
-        return self._rounding.happened()
+        if self._rounding is not None:
+            return self._rounding.happened()
+        return one_step(self.optimizer, self.rules, self.plan, self.steps, self.factor)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(

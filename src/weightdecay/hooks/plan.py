@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError
 from weightdecay.groups import Assignment, Group, assign, preset
-from weightdecay.groups.inventory import peeled
+from weightdecay.groups.inventory import INSERTED, plain_parameters
 from weightdecay.hooks.native import momentum_of, native_options
 from weightdecay.hooks.refuse import check_hooks, check_parameter, check_scale
 from weightdecay.rules import Rule
@@ -45,6 +45,7 @@ class Plan:
         named: whether names were known; else they are positions.
         partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
         elsewhere: the model's trainable parameters that the optimizer does not hold.
+        schedule: how often the schedule goes on, in words.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -54,6 +55,7 @@ class Plan:
     named: bool
     partners: tuple[Mapping[str, Tensor], ...] = ()
     elsewhere: tuple[str, ...] = ()
+    schedule: str = ""
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -105,7 +107,7 @@ def make_plan(
         for entries in assignments
     )
     for target in (target for entries in targets for target in entries):
-        check_parameter(target.name, target.parameter, at_random)
+        check_parameter(target.name, target.parameter, at_random, rules)
         check_scale(target.name, target.scale, rules)
     strengths = tuple(
         tuple(
@@ -122,7 +124,7 @@ def make_plan(
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
     owned = () if model is None else peeled(model).named_parameters()
     elsewhere = tuple(name for name, p in owned if p.requires_grad and id(p) not in names)
-    return Plan(assignments, targets, strengths, native, named, partners, elsewhere)
+    return Plan(assignments, targets, strengths, native, named, partners, elsewhere, setting.schedule)
 
 
 def lenient(on: On) -> On:
@@ -149,11 +151,11 @@ def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool, bool, 
 def _assigned(
     optimizer: optim.Optimizer, model: nn.Module | None, on: On, names: Mapping[int, str]
 ) -> tuple[tuple[Assignment, ...], ...]:
-    trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    held = [(names.get(id(p)), p) for p in trainable]
+    everything = [(names.get(id(p)), p) for group in optimizer.param_groups for p in group["params"]]
+    held = [(name, p) for name, p in everything if p.requires_grad]
     found: tuple[Assignment, ...] = ()
     if held:
-        found = assign(held, on) if model is None else assign(model, on, within=held)
+        found = assign(everything if model is None else model, on, within=held)
     for entry in found:
         if entry.group.options:
             what = "attach sets no optimizer options"
@@ -202,7 +204,7 @@ def _partners(
     """
     if type(rule).partner_of is Rule.partner_of:
         return {}
-    there: dict[str, Tensor] = {} if model is None else dict(peeled(model).named_parameters())
+    there: dict[str, Tensor] = {} if model is None else plain_parameters(model)
     there |= {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     found: dict[str, Tensor] = {}
     for target in (target for entries in targets for target in entries):
@@ -222,7 +224,7 @@ def _partners(
 
 def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[int, str], bool]:
     """A name for every parameter: the model's, else the optimizer's, else its position."""
-    owned = {} if model is None else {id(p): name for name, p in peeled(model).named_parameters()}
+    owned = {} if model is None else {id(p): name for name, p in plain_parameters(model).items()}
     names: dict[int, str] = {}
     taken: set[str] = set()
     named = True
@@ -241,7 +243,7 @@ def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[in
                     "give the model the optimizer was built from, or leave out model=",
                 )
             named &= model is not None or own is not None
-            name = owned[id(parameter)] if owned else own[j] if own else place
+            name = owned[id(parameter)] if owned else INSERTED.sub("", own[j]) if own else place
             if name in taken:
                 what = "two parameters in the optimizer have one name"
                 raise InputError(

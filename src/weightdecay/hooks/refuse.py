@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, optim
+from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.moments import keeps_second_moment
@@ -15,12 +16,36 @@ from weightdecay.rules.layout import is_sharded
 _HALF = (torch.bfloat16, torch.float16, torch.complex32)
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Refuse what is no optimizer of torch's kind, or has no learning rate that a rule could follow.
+def bare_optimizer(optimizer: Any) -> Any:
+    """The optimizer whose step runs, inside what Accelerate, Fabric, Lightning or DeepSpeed put around it.
+
+    A wrapper has a torch optimizer as `optimizer`, and is none itself: its `__init__` never ran (so that it
+    has no hooks), or it passes the inner one's hooks for its own. An optimizer that only uses another inside
+    its step, such as a lookahead, has hooks of its own and stays.
+    """
+    for _ in range(8):  # wrappers in wrappers
+        inner = getattr(optimizer, "optimizer", None) or getattr(optimizer, "_optimizer", None)
+        hooks = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        own = isinstance(optimizer, optim.Optimizer) and hooks is not None
+        if inner is None or isinstance(optimizer, type | LRScheduler) or not _holds_groups(inner):
+            break
+        if own and hooks is not getattr(inner, "_optimizer_step_pre_hooks", None):
+            break
+        optimizer = inner
+    return optimizer
+
+
+def _holds_groups(optimizer: Any) -> bool:
+    return not isinstance(optimizer, type) and isinstance(getattr(optimizer, "param_groups", None), list)
+
+
+def check_optimizer(optimizer: Any) -> optim.Optimizer:
+    """The optimizer, wrappers taken off; refuse what is none of torch's kind, or has no learning rate.
 
     Raises:
         InputError: one of these.
     """
+    optimizer = bare_optimizer(optimizer)
     if not isinstance(optimizer, optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise InputError(
             "not an optimizer of torch's kind",
@@ -36,6 +61,7 @@ def check_optimizer(optimizer: Any) -> None:
                 repr(group.get("lr")),
                 "give its groups an lr",
             )
+    return optimizer
 
 
 def check_hooks(optimizer: optim.Optimizer, rules: tuple[Rule, ...]) -> None:
@@ -88,8 +114,8 @@ def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> 
                 "the optimizer already decays; a second decay on top would add up silently",
                 f"weight_decay of parameter group {i}",
                 float(group["weight_decay"]),
-                "give weight_decay=0 to the optimizer and to groups added later; a checkpoint with another "
-                "weight_decay was not made under this rule",
+                "give weight_decay=0 to the optimizer and to groups added later; where it came with a saved "
+                "state of the optimizer, attach the rule first and load that state afterwards",
             )
 
 
@@ -112,7 +138,9 @@ def check_capture(rules: tuple[Rule, ...], by_hooks: bool) -> None:
         )
 
 
-def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> None:
+def check_parameter(
+    name: str, parameter: Tensor, at_random: bool = False, rules: tuple[Rule, ...] = ()
+) -> None:
     """Refuse a parameter that decay does not work on yet.
 
     Raises:
@@ -128,6 +156,9 @@ def check_parameter(name: str, parameter: Tensor, at_random: bool = False) -> No
     elif parameter.dtype in _HALF and not at_random:
         what = "16-bit weights are too narrow for decay: p·(1 - rate) rounds back to p"
         remedy = 'attach with rounding="stochastic", or keep float32 weights and use autocast'
+        if any(rule.coupled for rule in rules):  # it goes through the gradient, and is not rounded at random
+            what = "16-bit weights are too narrow for a penalty: the optimizer rounds small steps away"
+            remedy = "keep float32 weights and use autocast"
     elif not (parameter.is_floating_point() or parameter.is_complex()):
         what, remedy = "only floating point parameters can decay", "leave it out with on="
     else:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, optim
 
 from weightdecay.errors import InputError
+from weightdecay.hooks.plan import Plan
+from weightdecay.hooks.strengths import plain
 from weightdecay.hooks.views import seen, shard_of
 from weightdecay.rules import Rule, Step
 
@@ -157,6 +159,31 @@ class Rounding:
             what, remedy = "not the state of a rounding", "give Decay.state_dict()"
             raise InputError(what, "rounding", type(saved).__name__, remedy)
         self._sums = {"cpu": torch.tensor(saved, dtype=torch.float64)}
+
+
+def one_step(
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, step: int, factor: float
+) -> Happened:
+    """What one step's decay is to remove and what it removes where weights are rounded to the nearest.
+
+    Raises:
+        InputError: a rule does something else than to multiply every weight by 1 - rate.
+    """
+    intended = happened = 0.0
+    for r, rule in enumerate(rules):
+        if rule.coupled or rule.needs_update or not (rule.paced and rule.toward_zero):
+            remedy = 'attach with rounding="stochastic" where the rule allows it, or use wd.Monitor'
+            raise InputError("nothing is counted", "rounding", f"nearest, {type(rule).__name__}", remedy)
+        for i, targets in enumerate(plan.targets):
+            for target in targets:
+                strength, lr = plan.strength(r, i), plain(optimizer.param_groups[i]["lr"])
+                at = plain(strength.at(step)) * factor * target.scale
+                rate, w = plain(strength.rate(at, lr)), seen(target.parameter)
+                after, size = w.clone(), w.double().square().sum().item()
+                rule.decay_(after, Step(rate, at, lr=lr))
+                intended += rate * size
+                happened += (w.double() * (w.double() - after.double())).sum().item()
+    return Happened(intended, happened)
 
 
 def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> None:

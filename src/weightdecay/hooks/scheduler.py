@@ -7,6 +7,7 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.decay import Decay, attached
+from weightdecay.hooks.refuse import bare_optimizer
 from weightdecay.units.numbers import count, number
 
 
@@ -36,9 +37,8 @@ class WeightDecayScheduler:
     Source: asked for in pytorch issue 22343.
     """
 
-    def __init__(
-        self, target: Decay | optim.Optimizer, factor: Callable[[int], float], last_epoch: int = -1
-    ) -> None:
+    def __init__(self, target: Any, factor: Callable[[int], float], last_epoch: int = -1) -> None:
+        target = bare_optimizer(target) if not isinstance(target, Decay) else target
         if not isinstance(target, Decay | optim.Optimizer):
             raise InputError(
                 "nothing to schedule", "target", type(target).__name__, "give a Decay or an optimizer"

@@ -32,6 +32,8 @@ def described(
     if not plan.named:
         lines.append("  no names are known: state goes by group and position, roles by shape alone")
     hooks = "hooks after step" if late else "hooks around step"
+    if plan.schedule:
+        lines.append(f"  schedule: {plan.schedule}")
     for i, entries in enumerate(plan.assignments):
         parts = ["the optimizer's own decay" if i in plan.native else hooks]
         for rule, strengths in zip(rules, plan.strengths, strict=True):

@@ -37,7 +37,7 @@ class Telling:
         self._optimizer, self._rules, self._states, self._sparse = optimizer, rules, states, sparse
         # Rules that look at the update come late, those that act on what the step left last.
         self._order = sorted(range(len(rules)), key=lambda r: (rules[r].after, rules[r].needs_update))
-        self._above_peak = False
+        self._above_peak = self._after_end = False
 
     def work(self, plan: Plan, step: int, factor: float) -> Iterator[Work]:
         """What is to be done by hooks, in order.
@@ -96,25 +96,38 @@ class Telling:
         )
 
     def check(self, group: int, rule: Rule, strength: GroupStrength, rate: float | Tensor, step: int) -> None:
-        """Refuse a step that would remove a whole weight; warn once when lr is above its peak.
+        """Refuse a step that would remove a whole weight; warn once where training goes beyond what was told.
 
         Raises:
             InputError: the rate is 1 or more, or not a number.
         """
-        if rule.coupled or not rule.overshoots:
-            return
         lr = self._optimizer.param_groups[group]["lr"]
-        check_rate(group, strength.law, rate, lr, step)
-        if strength.lr_max is None or isinstance(lr, Tensor) or self._above_peak:
-            return
-        if lr > strength.lr_max * (1 + 1e-6):
-            self._above_peak = True
-            warnings.warn(
-                f"lr = {float(lr):g} of parameter group {group} is above lr_max = {strength.lr_max:g} at "
-                f"step {step}: {type(rule).__name__} decays more than it says; give the true peak",
-                WeightDecayWarning,
-                stacklevel=2,
+        if strength.steps is not None and step >= strength.steps and not self._after_end:
+            self._after_end = True
+            _warn(
+                f"training goes on after the {strength.steps:,} steps of the run that was told: {rule.shown} "
+                "goes on decaying, beyond the half-lives it was given; attach with the true steps, or detach"
             )
+        if not rule.coupled and rule.overshoots:
+            check_rate(group, strength.law, rate, lr, step)
+        if isinstance(lr, Tensor) or self._above_peak:
+            return
+        by_rule = strength.lr_max is not None and not rule.coupled and rule.overshoots
+        peak = strength.lr_max if by_rule else strength.peak
+        if peak is not None and lr > peak * (1 + 1e-6):
+            self._above_peak = True
+            start = f"lr = {float(lr):g} of parameter group {group} is above "
+            _warn(
+                f"{start}lr_max = {peak:g} at step {step}: {type(rule).__name__} decays more than it says; "
+                "give the true peak"
+                if by_rule
+                else f"{start}{peak:g}, the peak of the schedule that was told, at step {step}: {rule.shown} "
+                f"decays {lr / peak:.3g} times as fast as it says; attach with the true schedule"
+            )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, WeightDecayWarning, stacklevel=3)
 
 
 def _shared(rule: Rule) -> bool:

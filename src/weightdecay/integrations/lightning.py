@@ -1,5 +1,6 @@
 """A callback for Lightning."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,13 +109,26 @@ def _known(trainer: Any) -> dict[str, Any]:
         known["steps"] = int(steps) // max(every, 1)
     batches = trainer.num_training_batches
     if 0 < batches < float("inf"):
-        known["steps_per_epoch"] = max(batches / trainer.accumulate_grad_batches, 1)
+        # The last batches of an epoch are a step, however few.
+        known["steps_per_epoch"] = math.ceil(batches / trainer.accumulate_grad_batches)
     configs = trainer.lr_scheduler_configs
-    # A schedule can be followed from its beginning, and one step at a time.
+    # A schedule can be followed from its beginning.
     if "steps" in known and trainer.global_step == 0 and configs:
-        plain = [
-            one.interval == "step" and one.frequency == 1 and not one.reduce_on_plateau for one in configs
-        ]
-        if all(plain) and len({id(one.scheduler.optimizer) for one in configs}) == len(configs):
-            known["schedule"] = [one.scheduler for one in configs]
+        usual = all(_can_be_followed(one, known.get("steps_per_epoch"), trainer) for one in configs)
+        if usual and len({id(one.scheduler.optimizer) for one in configs}) == len(configs):
+            known["schedule"] = [
+                {"scheduler": one.scheduler, "interval": one.interval, "frequency": one.frequency}
+                for one in configs
+            ]
     return known
+
+
+def _can_be_followed(config: Any, steps_per_epoch: int | None, trainer: Any) -> bool:
+    """Whether the scheduler is stepped at equal distances, and not by a metric."""
+    if config.reduce_on_plateau or (config.interval == "epoch" and steps_per_epoch is None):
+        return False
+    if config.interval == "epoch" or config.frequency == 1:
+        return True
+    # Lightning counts batches for it, anew in each epoch.
+    whole = steps_per_epoch is not None and steps_per_epoch % config.frequency == 0
+    return whole and trainer.accumulate_grad_batches == 1

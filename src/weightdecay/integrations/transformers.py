@@ -6,6 +6,7 @@ from typing import Any
 from torch import optim
 
 from weightdecay.errors import InputError
+from weightdecay.hooks.refuse import bare_optimizer
 from weightdecay.integrations.base import with_base
 from weightdecay.integrations.duties import Duties, warn_of_no_state
 
@@ -81,7 +82,7 @@ class WeightDecay:
     ) -> None:
         """Audit, and begin to monitor."""
         del control
-        inner = _inner(optimizer)
+        inner = bare_optimizer(optimizer)
         if self._optimizer is not inner:
             if self._has_rule:
                 what = "the rule could not be attached before training began"
@@ -101,7 +102,7 @@ class WeightDecay:
         self._duties.close()
 
     def _take(self, model: Any, optimizer: Any) -> None:
-        inner = _inner(optimizer)
+        inner = bare_optimizer(optimizer)
         self._duties.attach(model, [inner])
         self._optimizer = inner
         inner.register_state_dict_post_hook(self._write)
@@ -118,11 +119,6 @@ class WeightDecay:
             self._duties.load_state_dict(state_dict[_KEY])
 
 
-def _inner(optimizer: Any) -> Any:
-    """Torch's optimizer in that of Accelerate."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
 def _known(args: Any, state: Any, others: Mapping[str, Any]) -> dict[str, Any]:
     """What the Trainer knows of the run."""
     known: dict[str, Any] = {}
@@ -133,5 +129,5 @@ def _known(args: Any, state: Any, others: Mapping[str, Any]) -> dict[str, Any]:
         known["steps_per_epoch"] = max(len(batches) / args.gradient_accumulation_steps, 1)
     # A schedule can be followed from its beginning.
     if "steps" in known and state.global_step == 0 and others.get("lr_scheduler") is not None:
-        known["schedule"] = others["lr_scheduler"]
+        known["schedule"], known["interval"] = others["lr_scheduler"], "step"  # the Trainer steps it so
     return known

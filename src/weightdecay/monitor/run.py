@@ -64,14 +64,14 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: optim.Optimizer,
+        optimizer: Any,
         every: int = 50,
         *,
         burst: int = 32,
         sinks: Sequence[Sink] = (),
         parameters: str | Sequence[str] | None = None,
     ) -> None:
-        check_optimizer(optimizer)
+        optimizer = check_optimizer(optimizer)
         self.optimizer, self.steps = optimizer, 0
         self.every = count(every, "every", least=2)
         self._burst = min(count(burst, "burst", least=2), self.every)

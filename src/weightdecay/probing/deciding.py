@@ -149,6 +149,9 @@ def _beside(seen: Observations, lr: float, weight_decay: float, lines: list[str]
     factor = each / weight_decay
     if abs(grown - 1) < 0.02 and abs(factor - 1) < 0.02:
         return Decision("independent", lines, 1.0)
+    if abs(grown - 1) < 0.02 and abs(factor / lr - 1) < 0.02:
+        lines.append("lr·λ of the step size that it was built with, whatever lr is now")
+        return Decision("independent", lines, 1.0)
     if abs(grown - 2) < 0.05 and abs(factor / lr - 1) < 0.02:
         return Decision("decoupled", lines, 1.0)
     if seen.blended and seen.echo > 1e-3:

@@ -17,7 +17,8 @@ class Probe:
     Args:
         optimizer: the name of its class.
         form: "none"; "coupled" (through the gradient or the momentum, and its rate does not depend on the
-            gradient: SGD); "decoupled" (removes lr·λ of a weight); "independent" (removes λ, whatever lr is);
+            gradient: SGD); "decoupled" (removes lr·λ of a weight); "independent" (removes λ, or λ times
+            the lr that it was built with, whatever lr is now);
             "cautious" (decoupled, and only where the update points the same way); "sign-normalised" (through
             the gradient of an optimizer that divides by the gradient's size: Adam with L2); "scaled" (beside
             the gradient, by another factor than lr·λ: a trust ratio, an estimated or adjusted step size,

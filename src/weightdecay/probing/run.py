@@ -10,6 +10,7 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.findings import Finding
+from weightdecay.hooks.refuse import bare_optimizer
 from weightdecay.hooks.twin import untouched
 from weightdecay.probing.building import Build, Layout, Unbuilt, builder, draws, in_groups, layouts, missing
 from weightdecay.probing.course import Driver, Setting, workable
@@ -203,6 +204,7 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     >>> probe_optimizer(torch.optim.SGD([torch.zeros(2, 2)], lr=0.1, momentum=0.9, weight_decay=1e-4)).form
     'coupled'
     """
+    optimizer = bare_optimizer(optimizer)
     if not isinstance(optimizer, optim.Optimizer):
         raise InputError(
             "not an optimizer of torch's kind",
@@ -216,7 +218,8 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
         )
     name = type(optimizer).__name__
     own = optimizer.param_groups[group]
-    lr, strength = plain(own.get("lr", 1.0)), plain(own.get("weight_decay", 0.0))
+    # At the step size it was built with, which it may have kept; a scheduler moves lr from there.
+    lr, strength = plain(own.get("initial_lr", own.get("lr", 1.0))), plain(own.get("weight_decay", 0.0))
     if not (lr >= 0 and strength >= 0 and lr + strength < float("inf")):
         return unknown(name, f"lr = {lr:g}, weight_decay = {strength:g}", None)
     patterns = _proportions(optimizer)

@@ -29,7 +29,7 @@ _WRAPPED = (
 _IMPLEMENTATION = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype)
 # Group entries that schedulers and wrappers leave, or that speak of the live parameters.
-_NOT_OPTIONS = ("params", "param_names", "initial_lr")
+_NOT_OPTIONS = ("params", "param_names")
 
 
 def plain(value: Any) -> float:

@@ -12,8 +12,10 @@ from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step
 from weightdecay.rules.layout import laid_like
 
-# What DataParallel and torch.compile put before the names in a state dict.
-_WRAPPED = re.compile(r"(^|\.)(?:module|_orig_mod)\.")
+# What DataParallel, torch.compile and other wrappers put into the names in a state dict.
+_WRAPPED = re.compile(
+    r"(^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,11 @@ class Toward(Rule):
         """Return a copy of the point w_0."""
         if isinstance(self.to, str):
             return {"point": w.detach().clone()}
-        points = {_WRAPPED.sub(r"\1", key): point for key, point in self.to.items()} | dict(self.to)
-        point = points.get(name)
+        point = self.to.get(name)
+        if point is None:
+            plain = _WRAPPED.sub("", name)
+            alike = [one for key, one in self.to.items() if _WRAPPED.sub("", key) == plain]
+            point = alike[0] if len(alike) == 1 else None
         if not isinstance(point, Tensor):
             found = name if point is None else f"{name}: {type(point).__name__}"
             raise InputError("no point for a parameter", "to", found, "give a tensor for every parameter")

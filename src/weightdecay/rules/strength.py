@@ -21,6 +21,7 @@ class Setting:
         steps_per_epoch, samples_per_step, tokens_per_step: to count half-lives in steps.
         steps: how many steps the run has.
         lrs: the learning rates of the run, groups × steps; one row counts for every group.
+        schedule: how often the schedule goes on, in words; empty where that needs no word.
     """
 
     steps_per_epoch: float | None = None
@@ -28,6 +29,7 @@ class Setting:
     tokens_per_step: float | None = None
     steps: int | None = None
     lrs: np.ndarray | None = None
+    schedule: str = ""
 
     def rates(self, group: int) -> np.ndarray | None:
         """The learning rates of a group over the run.
@@ -60,11 +62,15 @@ class GroupStrength:
         law: how the removed fraction follows lr; "constant" for a half-life without a learning rate.
         lr_max: the peak learning rate, where the law needs it.
         at: the strength at a step, before the group's scale.
+        peak: the largest lr of the schedule that a half-life was told, where it holds at that lr.
+        steps: the steps of the run that half-lives per run were told.
     """
 
     law: Law
     lr_max: float | None
     at: Callable[[int], float | Tensor]
+    peak: float | None = None
+    steps: int | None = None
 
     def rate(self, strength: float | Tensor, lr: float | Tensor) -> float | Tensor:
         """The fraction removed: strength times what the law makes of lr. Tensors stay tensors."""
@@ -179,6 +185,7 @@ def _half_life(
         tokens_per_step=setting.tokens_per_step,
     )
     lr = next((lr for lr in (value.lr, lr_max, setting.peak(group)) if lr is not None), None)
+    peak = lr if value.lr is None else None
     if lr == 0:
         raise InputError(
             "no half-life at a learning rate of 0", "schedule", f"group {group}", "give the group no decay"
@@ -199,12 +206,12 @@ def _half_life(
                 "give lr=, or schedule= to attach",
             )
         strength = coupled_weight_decay(steps, lr, **momentum)
-        return GroupStrength(rule.law, lr_max, lambda _: strength)
+        return GroupStrength(rule.law, lr_max, lambda _: strength, peak)
     rate = rate_of(steps)
     if lr is None:
         return GroupStrength("constant", None, lambda _: rate)
     strength = rate / float(shape(rule.law, lr, lr_max))
-    return GroupStrength(rule.law, lr_max, lambda _: strength)
+    return GroupStrength(rule.law, lr_max, lambda _: strength, peak)
 
 
 def _half_lives(
@@ -219,10 +226,10 @@ def _half_lives(
         )
     if (rates := setting.rates(group)) is not None:
         strength = strength_for(value.per_run, np.asarray(shape(rule.law, rates, lr_max)))
-        return GroupStrength(rule.law, lr_max, lambda _: strength)
+        return GroupStrength(rule.law, lr_max, lambda _: strength, float(rates.max()), len(rates))
     if setting.steps is None:
         raise InputError(
             "half-lives of a run need the run", "steps", "None", "give steps= and schedule= to attach"
         )
     rate = strength_for(value.per_run, np.ones(setting.steps))
-    return GroupStrength("constant", None, lambda _: rate)
+    return GroupStrength("constant", None, lambda _: rate, steps=setting.steps)

@@ -1,14 +1,17 @@
 """The step size of every step of a run, from a name, numbers, a function or a torch scheduler."""
 
 import copy
+import functools
 import sys
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from weightdecay.errors import InputError
+from weightdecay.schedule.interval import Interval, found, places, steps_between, stretched
 from weightdecay.units.numbers import count, number, vector
 
 NAMES = ("constant", "linear", "cosine", "wsd")
@@ -24,6 +27,8 @@ def lrs(
     warmup: float = 0.0,
     floor: float = 0.0,
     decay: float = 0.2,
+    interval: Interval | None = None,
+    steps_per_epoch: float | None = None,
 ) -> np.ndarray:
     """The step size of each group at each step, of shape (groups, steps), in float64.
 
@@ -33,41 +38,123 @@ def lrs(
             linear to floor·lr over the last share `decay` of the steps;
             numbers: one a step, or one row a group;
             a function of the step, counted from 0, that returns the step size;
-            a torch LR scheduler that has not been stepped: it is simulated on a copy, and neither it nor
-            its optimizer is touched.
+            a torch LR scheduler that has not been stepped (also inside an Accelerate scheduler or a
+            Lightning mapping): it is simulated on a copy, and neither it nor its optimizer is touched.
         steps: of the run; not needed for numbers.
         lr: the peak step size of a name, or one for each group.
         warmup: with a name: the share of the steps over which the step size rises in equal steps to lr.
         floor: with a name: the last step size as a share of lr.
         decay: with "wsd": the share of the steps over which it falls.
+        interval: how often the schedule goes on: "step", once an optimizer step; "epoch", once an epoch, so
+            that numbers, functions and names count epochs; or a number of optimizer steps. None is "step",
+            and for a torch scheduler it is found from its own length and shape.
+        steps_per_epoch: optimizer steps of an epoch.
 
     Convention: with W warmup steps, lr_t = lr (t + 1)/W for t < W; after that u = (t - W)/(T - W) runs from
     0, and never quite reaches 1: linear 1 - u, cosine (1 + cos(pi u))/2, as torch's schedulers do.
 
     Raises:
         InputError: not a schedule, a number out of range, a scheduler that looks at a metric
-            (ReduceLROnPlateau) or has been stepped, one that ends before the run does.
+            (ReduceLROnPlateau) or has been stepped, one that ends before the run does, or one of which it
+            is not clear whether it goes by steps or by epochs.
 
     >>> lrs("linear", 4, lr=1.0)
     array([[1.  , 0.75, 0.5 , 0.25]])
     >>> lrs([0.1, 0.2])
     array([[0.1, 0.2]])
+    >>> lrs([0.1, 0.2], interval="epoch", steps_per_epoch=2)
+    array([[0.1, 0.1, 0.2, 0.2]])
     """
+    shape = {"warmup": warmup, "floor": floor, "decay": decay}
+    return told_lrs(schedule, steps, lr, interval=interval, steps_per_epoch=steps_per_epoch, **shape)[0]
+
+
+def told_lrs(
+    schedule: Any,
+    steps: int | None = None,
+    lr: float | Sequence[float] | None = None,
+    *,
+    warmup: float = 0.0,
+    floor: float = 0.0,
+    decay: float = 0.2,
+    interval: Interval | None = None,
+    steps_per_epoch: float | None = None,
+) -> tuple[np.ndarray, str]:
+    """Return what `lrs` does, and in words how often the schedule goes on."""
+    if isinstance(schedule, Mapping) and "scheduler" in schedule and interval is None:
+        interval = _of_mapping(schedule, steps_per_epoch)
+    schedule = bare_scheduler(schedule)
+    if not isinstance(schedule, str):
+        if lr is not None:
+            remedy = "leave it out: the schedule has its own"
+            raise InputError("lr is the peak of a schedule given by name", "lr", lr, remedy)
+        if (warmup, floor, decay) != (0.0, 0.0, 0.2):
+            what = "warmup, floor and decay shape a schedule given by name"
+            raise InputError(what, "schedule", _kind(schedule), "leave out")
+    between = None if interval is None else steps_between(interval, steps_per_epoch)
+    if is_scheduler(schedule):
+        rows, between = _of_scheduler(schedule, _steps(steps), between, steps_per_epoch)
+        return rows, _told(schedule, between, interval)
+    read: Any = _called if callable(schedule) else _given
     if isinstance(schedule, str):
-        return _named(schedule, steps, lr, warmup=warmup, floor=floor, decay=decay)
-    if lr is not None:
-        raise InputError(
-            "lr is the peak of a schedule given by name", "lr", lr, "leave it out: the schedule has its own"
-        )
-    if (warmup, floor, decay) != (0.0, 0.0, 0.2):
-        raise InputError(
-            "warmup, floor and decay shape a schedule given by name", "schedule", _kind(schedule), "leave out"
-        )
-    if _is_scheduler(schedule):
-        return _simulated(schedule, _steps(steps))
-    if callable(schedule):
-        return _called(schedule, _steps(steps))
-    return _given(schedule, steps)
+        read = functools.partial(_named, lr=lr, warmup=warmup, floor=floor, decay=decay)
+    if between is None or between == 1:
+        return read(schedule, steps), ""
+    if steps is None and read is _given:
+        rows = _given(schedule, None)
+        return stretched(rows, round(rows.shape[1] * between), between), _told(schedule, between, interval)
+    total = _steps(steps)
+    return stretched(read(schedule, places(total, between)), total, between), _told(
+        schedule, between, interval
+    )
+
+
+def bare_scheduler(schedule: Any) -> Any:
+    """Torch's scheduler in what Accelerate and Lightning put around it; anything else as it is."""
+    for _ in range(8):  # wrappers in wrappers
+        inner = schedule.get("scheduler") if isinstance(schedule, Mapping) else None
+        if inner is None and not is_scheduler(schedule):
+            inner = getattr(schedule, "scheduler", None)
+        if inner is None:
+            break
+        schedule = inner
+    return schedule
+
+
+def _of_mapping(schedule: Mapping[Any, Any], steps_per_epoch: float | None) -> Interval | None:
+    """How often Lightning steps a scheduler of its configuration; None where that is not said."""
+    if (interval := schedule.get("interval")) is None:
+        return None
+    every = number(schedule.get("frequency", 1), "frequency", least=1)
+    return interval if every == 1 else every * steps_between(interval, steps_per_epoch)
+
+
+def _of_scheduler(
+    scheduler: Any, steps: int, between: float | None, steps_per_epoch: float | None
+) -> tuple[np.ndarray, float]:
+    """The step sizes by a torch scheduler, and the optimizer steps between two of its own."""
+    _refuse_what_cannot_be_simulated(scheduler)
+    per_epoch = None if steps_per_epoch is None else number(steps_per_epoch, "steps_per_epoch", above=0)
+    wanted = steps if between is None else places(steps, between)
+    course, error = _simulated(scheduler, wanted)
+    if between is None:
+        known = per_epoch if per_epoch is None or per_epoch > 1 else None
+        between = steps_between(found(scheduler, course, steps, known), per_epoch) if per_epoch != 1 else 1.0
+    needed = places(steps, between)
+    if course.shape[1] < needed and error is not None:
+        raise error
+    return stretched(course, steps, between), between
+
+
+def _told(schedule: Any, between: float, interval: Any) -> str:
+    """How often a schedule goes on, in words."""
+    what = f"{_kind(schedule)}, stepped" if is_scheduler(schedule) else "goes on"
+    often = "once a step" if between == 1 else f"once in {between:g} steps"
+    if interval == "epoch" or (interval is None and between > 1):
+        often = f"once an epoch of {between:g} steps"
+    other = "epoch" if between == 1 else "step"
+    doubt = f' (found from its own length; interval="{other}" says otherwise)' if interval is None else ""
+    return f"{what} {often}{doubt}"
 
 
 def _steps(steps: Any) -> int:
@@ -80,7 +167,7 @@ def _kind(schedule: Any) -> str:
     return type(schedule).__name__
 
 
-def _named(name: str, steps: Any, lr: Any, *, warmup: float, floor: float, decay: float) -> np.ndarray:
+def _named(name: str, steps: Any, *, lr: Any, warmup: float, floor: float, decay: float) -> np.ndarray:
     if name not in NAMES:
         raise InputError("no such schedule", "schedule", repr(name), f"use one of {', '.join(NAMES)}")
     total = _steps(steps)
@@ -139,7 +226,8 @@ def _given(values: Any, steps: Any) -> np.ndarray:
     return array
 
 
-def _called(schedule: Any, steps: int) -> np.ndarray:
+def _called(schedule: Any, steps: Any) -> np.ndarray:
+    steps = _steps(steps)
     try:
         values = [schedule(step) for step in range(steps)]
     except Exception as error:  # whatever a user's function may raise
@@ -149,7 +237,8 @@ def _called(schedule: Any, steps: int) -> np.ndarray:
     return np.array([[number(v, f"schedule({t})", least=0) for t, v in enumerate(values)]])
 
 
-def _is_scheduler(schedule: Any) -> bool:
+def is_scheduler(schedule: Any) -> bool:
+    """Whether it is one of torch's schedulers."""
     # Whoever holds a scheduler has imported torch; nobody else waits for it.
     if "torch" not in sys.modules:
         return False
@@ -158,16 +247,15 @@ def _is_scheduler(schedule: Any) -> bool:
     return isinstance(schedule, LRScheduler)
 
 
-def _simulated(scheduler: Any, steps: int) -> np.ndarray:
-    """Step a copy of the scheduler on a stand-in for its optimizer."""
-    _refuse_what_cannot_be_simulated(scheduler)
+def _simulated(scheduler: Any, steps: int) -> tuple[np.ndarray, InputError | None]:
+    """Step a copy of the scheduler on a stand-in for its optimizer.
+
+    Returns:
+        The step sizes, as far as the scheduler goes, and why it goes no further.
+    """
     stand_in = SimpleNamespace(
         param_groups=[
-            {
-                key: copy.deepcopy(value)
-                for key, value in group.items()
-                if key not in ("params", "param_names")
-            }
+            {key: copy.deepcopy(value) for key, value in group.items() if key not in _PARAMETERS}
             for group in scheduler.optimizer.param_groups
         ],
         step=_taken,
@@ -175,6 +263,7 @@ def _simulated(scheduler: Any, steps: int) -> np.ndarray:
     )
     try:
         twin = copy.deepcopy(scheduler, {id(scheduler.optimizer): stand_in})
+        _own_functions(twin)
     except Exception as error:  # it may hold anything
         raise InputError(
             "the scheduler cannot be copied", "schedule", f"{_kind(scheduler)}: {error}", "give its numbers"
@@ -182,14 +271,54 @@ def _simulated(scheduler: Any, steps: int) -> np.ndarray:
     result = np.empty((len(stand_in.param_groups), steps))
     for step in range(steps):
         result[:, step] = [float(group["lr"]) for group in stand_in.param_groups]
+        if not (result[:, step] >= 0).all() or np.isinf(result[:, step]).any():
+            if step == 0:
+                vector(result[:, :1], "schedule")  # raises
+            what, worst = f"the scheduler gives no step size at its step {step}", result[:, step].min()
+            return result[:, :step], InputError(what, "schedule", f"{_kind(scheduler)}: {worst:g}", "mend it")
         if step + 1 < steps:
             try:
                 twin.step()
             except Exception as error:  # OneCycleLR after its last step, or anything in one of a user's own
-                raise InputError(
-                    f"the scheduler cannot go past {step + 1} steps", "steps", steps, f"it says: {error}"
-                ) from error
-    return vector(result, "schedule")
+                what = f"the scheduler cannot go past {step + 1} steps"
+                return result[:, : step + 1], InputError(what, "steps", steps, f"it says: {error}")
+    return result, None
+
+
+def _own_functions(scheduler: Any) -> None:
+    """Replace a copied scheduler's functions by copies: a deep copy shares them, and they may count calls."""
+    for key, value in vars(scheduler).items():
+        if key != "optimizer" and isinstance(value, FunctionType | list):
+            setattr(scheduler, key, _owned(value))
+    for part in getattr(scheduler, "_schedulers", ()):
+        _own_functions(part)
+
+
+def _owned(value: Any) -> Any:
+    """A copy of a function, with the variables and defaults it keeps state in, or of a container.
+
+    Other objects are shared: a function may well know the whole training.
+    """
+    if isinstance(value, FunctionType):
+        cells = tuple(map(_cell, value.__closure__ or ())) if value.__closure__ else None
+        twin = FunctionType(value.__code__, value.__globals__, value.__name__, closure=cells)
+        twin.__defaults__, twin.__kwdefaults__ = _owned(value.__defaults__), _owned(value.__kwdefaults__)
+        twin.__dict__.update(_owned(value.__dict__))
+        return twin
+    if type(value) in (list, tuple):
+        return type(value)(map(_owned, value))
+    if type(value) is dict:
+        return {key: _owned(one) for key, one in value.items()}
+    if isinstance(value, Iterator | set | deque):
+        return copy.deepcopy(value)  # of a generator it raises: it cannot be looked into
+    return value
+
+
+def _cell(cell: CellType) -> CellType:
+    try:
+        return CellType(_owned(cell.cell_contents))
+    except ValueError:  # a name that is not bound yet, or the function's own
+        return CellType()
 
 
 def _taken() -> None:

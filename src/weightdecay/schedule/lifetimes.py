@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from weightdecay.errors import InputError
+from weightdecay.schedule.interval import Interval
 from weightdecay.schedule.learning_rates import lrs
 from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
 from weightdecay.units.limits import advice, check
@@ -88,6 +89,7 @@ def lifetime(
     nesterov: bool = False,
     dtype: Any = None,
     steps_per_epoch: float | None = None,
+    interval: Interval | None = None,
 ) -> Lifetime:
     """What one strength does in one run. Give it as weight_decay, half_life_steps or half_lives.
 
@@ -107,7 +109,8 @@ def lifetime(
         dampening: of SGD, for coupled decay.
         nesterov: of SGD, for coupled decay.
         dtype: what the weights are stored in, for the warnings.
-        steps_per_epoch: for the warnings.
+        steps_per_epoch: for the warnings, and for a schedule that goes by epochs.
+        interval: how often the schedule goes on: "step", "epoch" or a number of steps; see `lrs`.
 
     Convention: decoupled decay removes strength·shape_t at step t. Coupled decay with momentum under a
     schedule is taken as if the step size of each step had always been: exact where it is constant.
@@ -131,7 +134,8 @@ def lifetime(
     _only_for_coupled(coupled, law, sgd)
     run = None
     if steps is not None or schedule != "constant" or half_lives is not None:
-        run = lrs(schedule, steps, peak, warmup=warmup, floor=floor, decay=decay)[0]
+        every: dict[str, Any] = {"interval": interval, "steps_per_epoch": steps_per_epoch}
+        run = lrs(schedule, steps, peak, warmup=warmup, floor=floor, decay=decay, **every)[0]
     strength = _strength(weight_decay, half_life_steps, half_lives, run, peak, law, coupled, sgd)
     check(strength, peak, law=law, coupled=coupled, **sgd)
     rate = coupled_rate(strength, peak, **sgd) if coupled else strength * shape(law, peak, peak)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weightdecay.errors import InputError
+from weightdecay.schedule.interval import Interval
 from weightdecay.schedule.learning_rates import lrs
 from weightdecay.units.limits import advice, check
 from weightdecay.units.numbers import count, number
@@ -36,6 +37,9 @@ class Setup:
         warmup: with a named schedule: share of the steps over which lr rises.
         floor: with a named schedule: the last step size as a share of lr.
         decay: with "wsd": share of the steps over which lr falls.
+        interval: how often the schedule goes on: "step", "epoch" (of examples/batch_size steps, rounded up)
+            or a number of steps. None: for a torch scheduler it is found from its own length, or asked for;
+            else "step".
 
     Raises:
         InputError: a number out of range.
@@ -53,6 +57,7 @@ class Setup:
     warmup: float = 0.0
     floor: float = 0.0
     decay: float = 0.2
+    interval: Interval | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "examples", "width"):
@@ -73,7 +78,19 @@ class Setup:
         Raises:
             InputError: the schedule cannot be used, or gives different step sizes to several groups.
         """
-        rows = lrs(self.schedule, self.steps, self.lr, warmup=self.warmup, floor=self.floor, decay=self.decay)
+        if self.interval == "epoch" and self.examples is None:
+            what = "an epoch of unknown length"
+            raise InputError(what, "Setup.examples", "None", "give examples, the size of the training data")
+        rows = lrs(
+            self.schedule,
+            self.steps,
+            self.lr,
+            warmup=self.warmup,
+            floor=self.floor,
+            decay=self.decay,
+            interval=self.interval,
+            steps_per_epoch=math.ceil(self.examples / self.batch_size) if self.examples else None,
+        )
         if not (rows == rows[0]).all():
             raise InputError(
                 "the groups have different step sizes",

@@ -139,7 +139,7 @@ def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -
         what = f"the optimizer cannot be made ({type(error).__name__}: {error})"
         remedy = "give a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
         raise InputError(what, "optimizer", _name(task.optimizer), remedy) from error
-    check_optimizer(optimizer)
+    optimizer = check_optimizer(optimizer)
     _without_default_decay(optimizer)
     if getattr(optimizer, "defaults", {}).get("weight_decay"):
         what = "the optimizer decays by itself, beside the strengths that are tried"
@@ -175,7 +175,8 @@ def rates_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> np
         what = "the schedule has step sizes of its own, and so has the second axis"
         remedy = "give a schedule's name, or a function optimizer -> torch scheduler"
         raise InputError(what, "schedule", type(schedule).__name__, remedy)
-    rows = lrs(schedule if made_one is None else made_one, steps)
+    # A sweep steps a scheduler once an optimizer step.
+    rows = lrs(schedule if made_one is None else made_one, steps, interval="step")
     if len(rows) not in (1, len(own)):
         what = "a schedule has one row for each parameter group"
         raise InputError(what, "schedule", len(rows), f"give {len(own)} rows")

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from weightdecay.errors import InputError
 from weightdecay.units.coupled import coupled_rate, diverges_from, oscillates_from
 from weightdecay.units.numbers import number
@@ -10,6 +12,8 @@ from weightdecay.units.rates import Law, half_life, shape
 
 # p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
 FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
+# A decay that rounding makes stronger or weaker by more than this is said to be quantised.
+OFF = 0.05
 
 
 def check(
@@ -106,6 +110,8 @@ def advice(
     if law in ("lr_relative", "constant") and lr is None:
         lr = 1.0
     strength = check(weight_decay, lr, law=law, coupled=coupled, **momenta)
+    if dtype is not None:
+        _type_name(dtype)
     if strength == 0:
         return ()
     if coupled and adaptive:
@@ -124,7 +130,8 @@ def advice(
             removed = strength * lr * (1 - dampening if momentum else 1.0)  # what one step really adds
         else:
             removed = rate
-        found += _precision(removed, dtype)
+        # What goes through the gradient is not rounded beside the weight: gradients differ from step to step.
+        found += _precision(removed, None if coupled else dtype)
         found += _timescale(rate, steps, steps_per_epoch, retention)
     elif retention is not None:
         found += _retained(number(retention, "retention", least=0))
@@ -141,18 +148,61 @@ def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float,
     ]
 
 
-def _precision(rate: float, dtype: Any) -> list[str]:
-    if dtype is None:
-        return []
+def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
+    """The fractions that steps remove where p·(1 - rate) is rounded to the nearest number of a type.
+
+    With u the spacing of numbers under 1, a weight of mantissa m goes down by round(rate·m/(2u)) numbers,
+    each of size 2u; the fraction is <p, p - p'>/<p, p>, over mantissas that are even on a log scale.
+
+    Args:
+        rates: the fractions asked for, a list or an array.
+        dtype: what the weights are stored in, a name or a torch dtype.
+
+    Convention: as torch multiplies: in float32 1 - rate itself is rounded first, in 16 bits it is float32.
+    Optimizers that subtract rate·p instead lose more of it.
+
+    Raises:
+        InputError: no such type.
+
+    >>> rounded_rate([1e-8, 3.1e-8, 1e-6], "float32")
+    array([0.00000000e+00, 7.94727603e-08, 9.99...e-07])
+    """
+    name = _type_name(dtype)
+    asked, spacing = np.asarray(rates, dtype=np.float64), 2 * FLOORS[name]
+    mantissas = 2 ** ((np.arange(1024) + 0.5) / 1024)
+    unique, where = np.unique(asked, return_inverse=True)
+    units = unique / spacing
+    if name in ("float32", "float64"):
+        units = np.rint(units)
+    # One mantissa after another: a long schedule has as many rates as steps.
+    moved = sum(np.rint(units * m / 2) * m for m in mantissas)
+    happens = moved * 2 * spacing / (mantissas**2).sum()
+    return np.where(units > 1e5, unique, happens)[where.reshape(asked.shape)]
+
+
+def _type_name(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in FLOORS:
         raise InputError("no such floating point type", "dtype", name, f"use one of {', '.join(FLOORS)}")
+    return name
+
+
+def _precision(rate: float, dtype: Any) -> list[str]:
+    if dtype is None:
+        return []
+    name, remedy = _type_name(dtype), 'keep the weights in a wider type, or attach with rounding="stochastic"'
     floor = FLOORS[name]
-    if rate > floor:
+    if rate <= floor:
+        return [
+            f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) "
+            f"is p again; {remedy}"
+        ]
+    happens = float(rounded_rate([rate], name)[0])
+    if abs(happens / rate - 1) <= OFF:
         return []
     return [
-        f"the decay is lost in {name}: the rate {rate:.3g} a step is below {floor:.3g}, so p·(1 - rate) is "
-        'p again; keep the weights in a wider type, or attach with rounding="stochastic"'
+        f"the decay is quantised in {name}: of the rate {rate:.3g} a step about {happens:.2g} happens "
+        f"(× {happens / rate:.2f}), since p·(1 - rate) is rounded to the nearest number; {remedy}"
     ]
 
 

@@ -99,6 +99,16 @@ ROWS = (
         source=_TORCH,
     ),
     Convention(
+        name="torch.SGD+sum_loss",
+        what='weight_decay of torch SGD beside a sum of losses such as CrossEntropyLoss(reduction="sum")',
+        equation="λ = wd / n",
+        needs=("n",),
+        takes=("batch_size",),
+        remark=f"lr acts as n·lr; {_BATCH} (recipes write weight_decay × batch size)",
+        source=_TORCH,
+        divisor=_batch,
+    ),
+    Convention(
         name="torch.SGD+half_mse",
         what="weight_decay of torch SGD beside MSELoss()/2",
         equation="λ = wd",

@@ -32,6 +32,9 @@ def page(audit: Audit) -> Page:
     tables = [Table(("Findings", "结论"), head, rows, shades)] if rows else []
     largest = max((one.weight_decay for one in audit.parameters if one.decays), default=0.0) or 1.0
     lines = [str(audit).splitlines()[0]], [chinese.audit_line(audit)]
+    if interval := audit.settings.get("interval"):
+        lines[0].append(f"schedule: {interval}")
+        lines[1].append(f"学习率调度：{interval}")
     if not rows:
         lines[0].append("no findings")
         lines[1].append("没有发现问题")
