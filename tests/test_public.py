@@ -122,6 +122,7 @@ def test_options_are_these():
                     "curve-seeds",
                     "settings",
                     "out",
+                    "force",
                     "quiet",
                     "json",
                     "open",
@@ -136,7 +137,7 @@ def test_options_are_these():
                     for name in (
                         *("target", "drop", "cv", "lambda", "unit", "choose", "shared", "seed", "groups"),
                         *("time", "weights", "unpenalized", "intercept", "out-of-core", "engine", "out"),
-                        *("quiet", "json"),
+                        *("id", "force", "quiet", "json"),
                     )
                 ),
             ]
@@ -167,7 +168,7 @@ def test_options_are_these():
             ]
         ),
         "report": ["--force", "--open", "--out", "--quiet", "folder"],
-        "predict": ["--interval", "--json", "--out", "--quiet", "data", "model"],
+        "predict": ["--force", "--id", "--interval", "--json", "--out", "--quiet", "data", "model"],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
             *("--batch-size", "--dampening", "--from", "--json", "--list", "--lr-max", "--micro-batches"),

@@ -122,8 +122,8 @@ def make_plan(
     if any(entries and i not in native for i, entries in enumerate(targets)):
         check_hooks(optimizer, rules)
     partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
-    owned = () if model is None else peeled(model).named_parameters()
-    elsewhere = tuple(name for name, p in owned if p.requires_grad and id(p) not in names)
+    owned = {} if model is None else plain_parameters(model)
+    elsewhere = tuple(name for name, p in owned.items() if p.requires_grad and id(p) not in names)
     return Plan(assignments, targets, strengths, native, named, partners, elsewhere, setting.schedule)
 
 
