@@ -44,22 +44,27 @@ def mixed_up(
             driver.step([given] * n)
         return driver.values()
 
-    def removed(values: list[Tensor]) -> list[float]:
-        return [float(((without - one).double() / start.double()).median()) for one in values]
+    def removed(build: Build, n: int, weight_decay: float) -> list[float]:
+        # Against as many parameters without decay: random numbers and norms over all of them are the same.
+        pairs = zip(after(setting.build, n, 0.0), after(build, n, weight_decay), strict=True)
+        return [float(((without - one).double() / start.double()).median()) for without, one in pairs]
 
-    without = after(setting.build, 1, 0.0)[0]
-    once, twice = (removed(after(setting.build, 1, times * strength))[0] for times in (1, 2))
+    once, twice = (removed(setting.build, 1, times * strength)[0] for times in (1, 2))
     if not abs(once) > 0 or not 1 < twice / once < 8:
         return None  # it is not the strength that decides
     power = math.log2(twice / once)
-    beside = removed(after(setting.build, 2, strength))[1] / once
-    if abs(beside - 1) > 0.3:
+    first, second = removed(setting.build, 2, strength)
+    if abs(first / once - 1) < 0.3 and abs(beside := second / once) < 0.3:
         return f"of two alike parameters in one group, the second decays {abs(beside):.2g} times as much"
     for pattern in patterns:
         given = tuple(times * strength for times in pattern)
-        seen = [one / once for one in removed(after(build_with(given), len(given), max(given)))]
+        seen = [one / once for one in removed(build_with(given), len(given), max(given))]
         wanted = [times**power for times in pattern]
-        if any(abs(one - asked) > 0.3 * max(asked, 1.0) for one, asked in zip(seen, wanted, strict=True)):
+        common = sum(seen) / sum(wanted)  # a norm over all of them may scale all alike
+        off = [
+            abs(one - common * to) > 0.3 * common * max(to, 1.0) for one, to in zip(seen, wanted, strict=True)
+        ]
+        if any(off) or not 0.3 < common < 3:
             asked, got = (", ".join(f"{abs(one):.2g}" for one in values) for values in (pattern, seen))
             return f"strengths in the proportion {asked} decay as {got}"
     return None
