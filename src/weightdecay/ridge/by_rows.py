@@ -369,7 +369,8 @@ def _relative(
     moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis
 ) -> Float64[Tensor, " L"]:
     """The largest relative error of any target's sum of squares, from what may have moved the pivots'."""
-    relative = (_between(moved, grid) / total).nan_to_num(nan=torch.inf)
+    moved = _between(moved, grid)
+    relative = torch.where(moved == 0, 0, moved / total).nan_to_num(nan=torch.inf)  # of a constant target
     if len(grid.pivots) < len(grid.alphas):
         relative = relative + LEAST_PRECISION * (total.amax(0) / total).sqrt()
     return relative.amax(1) + 4 * torch.finfo(total.dtype).eps

@@ -1,5 +1,6 @@
 """The rows of a table as their products: one Gram matrix, its decomposition, and folds as blocks of it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -113,14 +114,19 @@ class Fold:
         """At each α."""
         k, t = self.c.shape
         spread = (self._inverse(alphas).mT[:, None, :] * self.c.mT).reshape(len(alphas) * t, k)
-        return self.base.mT - matmul(spread, self.B.mT).reshape(len(alphas), t, len(self.B))
+        return self.base.mT - matmul(spread, self.B.mT / self._unit).reshape(len(alphas), t, len(self.B))
 
     def errors_each(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "d t"]:
         """Each target at an α of its own."""
-        return self.base - matmul(self.B, self._inverse(alphas) * self.c)
+        return self.base - matmul(self.B / self._unit, self._inverse(alphas) * self.c)
+
+    @property
+    def _unit(self) -> float:
+        """A power of two near the largest s, so that c/(s + α) stays in range whatever the scale of X."""
+        return 2.0 ** (math.frexp(float(self.s.max()))[1] - 1) if len(self.s) else 1.0
 
     def _inverse(self, alphas: Tensor) -> Tensor:
-        return torch.where(self.s[:, None] > 0, 1 / (self.s[:, None] + alphas), 0)
+        return torch.where(self.s[:, None] > 0, self._unit / (self.s[:, None] + alphas), 0)
 
 
 def fold_of(fitted: Kernel, beside: Cross) -> Fold:
