@@ -103,7 +103,9 @@ def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tup
     """Weighted; about the first row, so that a constant column has an sd of 0."""
     away = block - block[0]
     offset = w @ away / w.sum()
-    return block[0] + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
+    away -= offset
+    rest = w @ away / w.sum()  # what rounding left out of it, where the first row is unlike all others
+    return (block[0] + offset) + rest, (w @ (away - rest) ** 2 / w.sum()).sqrt()
 
 
 def means(problem: Problem) -> Float64[Tensor, " p"]:
