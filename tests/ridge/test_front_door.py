@@ -100,7 +100,7 @@ def test_predictions_keep_their_digits_at_a_small_lam():
 
 
 def test_a_float32_table_stays_with_its_moments_and_a_small_lam_is_refused():
-    X, y = table(400, 12)
+    X, y = table(4000, 40)  # a small one is decomposed
     path = wd.ridge_path(X.float(), y.float(), cv=5)
     assert "moments" in path.route
     assert torch.allclose(path.scores, quiet(X.float().double(), y.float(), path.lambdas).scores, rtol=1e-4)
@@ -266,8 +266,8 @@ def test_memory_is_asked_for_before_it_is_taken(monkeypatch):
     assert available() > 1e8
     require(1000, "a little")
     monkeypatch.setattr("weightdecay.memory.available", lambda device="cpu": 1000)
-    with pytest.raises(wd.InputError, match="not enough memory: the products of 30 rows"):
-        wd.ridge_path(*table(30, 50))
+    with pytest.raises(wd.InputError, match="not enough memory: the products of 300 rows"):
+        wd.ridge_path(*table(300, 500))
 
 
 def test_a_problem_of_some_rows():

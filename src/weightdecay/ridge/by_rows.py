@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
@@ -188,7 +188,7 @@ class ByRows:
             return replace(found, precision=self._precision(alphas, found.mean))
         moved = (2 * errors.abs() * bound + bound**2).sum(2)
         found = loo_curve(errors, grid, alphas, self.variance, among)
-        return replace(found, precision=_relative(moved, found.mean * n, grid))
+        return replace(found, precision=_relative(moved, found.mean * n, grid, self.variance > 0))
 
     def _one_by_one(
         self, alphas: Float64[Tensor, " r"]
@@ -251,7 +251,7 @@ class ByRows:
         if self.noise is None:
             return replace(found, precision=self._precision(alphas, found.mean))
         total = torch.stack(sums).sum(0)
-        return replace(found, precision=_relative(moved, total, whole(alphas)))
+        return replace(found, precision=_relative(moved, total, whole(alphas), self.variance > 0))
 
     def _fold(self, k: int, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
         """One fold by a decomposition of its own."""
@@ -366,13 +366,12 @@ def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
 
 
 def _relative(
-    moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis
+    moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis, varies: Bool[Tensor, " t"]
 ) -> Float64[Tensor, " L"]:
-    """The largest relative error of any target's sum of squares, from what may have moved the pivots'."""
-    moved = _between(moved, grid)
-    relative = torch.where(moved == 0, 0, moved / total).nan_to_num(nan=torch.inf)  # of a constant target
+    """The largest relative error of a sum of squares, of targets that vary, from what may have moved it."""
+    relative = torch.where(varies, _between(moved, grid) / total, 0).nan_to_num(nan=torch.inf)
     if len(grid.pivots) < len(grid.alphas):
-        relative = relative + LEAST_PRECISION * (total.amax(0) / total).sqrt()
+        relative = relative + torch.where(varies, LEAST_PRECISION * (total.amax(0) / total).sqrt(), 0)
     return relative.amax(1) + 4 * torch.finfo(total.dtype).eps
 
 

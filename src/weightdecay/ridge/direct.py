@@ -28,7 +28,7 @@ from weightdecay.ridge.linalg import matmul
 from weightdecay.ridge.rows import Rows, left_inverse, orthonormal, project
 
 EPS = torch.finfo(torch.float64).eps
-ROUNDING = 16 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
+ROUNDING = 32 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
 SMALLEST = 1e-153  # a singular value whose square keeps its digits
 SAFE = 0.3  # η beside the least of √(s + α): beyond, first derivatives say nothing
 
