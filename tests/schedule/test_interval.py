@@ -192,7 +192,7 @@ def test_names_numbers_and_functions_by_epoch():
 def test_bad_intervals(options, part):
     with pytest.raises(InputError, match=part):
         lrs(lambda t: 1.0, 10, **options)
-    with pytest.raises(InputError, match="an interval of no schedule"):
+    with pytest.raises(InputError, match="an interval without a schedule"):
         wd.attach(optimizer(), wd.Decoupled(0.1), interval="epoch")
 
 
