@@ -69,6 +69,16 @@ CASES = {
     "deviation": (deviation, {"a": (4, 8), "b_2": (4, 8)}, (G, B)),
     "squeezed": (squeezed, {"k": (4, 8)}, (REST,)),
     "column": (lambda m, x: x @ m.theta + m.c, {"theta": (8, 1), "c": (1,)}, (M, REST)),
+    "gain of a weight": (
+        lambda m, x: functional.linear(x, m.g * m.k / m.k.norm(dim=1, keepdim=True), m.c),
+        {"g": (4, 1), "k": (4, 8), "c": (4,)},
+        (REST, M, B),
+    ),
+    "gain of a kernel": (
+        lambda m, x: functional.conv2d(x, (m.k - m.k.mean((1, 2, 3), keepdim=True)) * m.g),
+        {"g": (4, 1, 1, 1), "k": (4, 3, 3, 3)},
+        (REST, "convolution"),
+    ),
     "adapter": (lambda m, x: x * m.theta.flatten(), {"theta": (8, 1)}, (REST,)),
     "linear": (lambda m, x: functional.linear(x, m.k, m.c), {"k": (4, 8), "c": (4,)}, (M, B)),
     "masked": (lambda m, x: functional.linear(x, m.k * (m.k > 0)), {"k": (4, 8)}, (M,)),

@@ -22,7 +22,7 @@ def trained(kind, rule, told, rates, **options):
             o.step()
     assert decay.steps == len(rates)
     said = [str(one.message) for one in found]
-    return [one for one in said if "told" in one], w.detach().mean().item()
+    return [one for one in said if "attach was given" in one], w.detach().mean().item()
 
 
 KINDS = [(optim.SGD, {}), (optim.AdamW, {}), (optim.SGD, {"momentum": 0.9})]
@@ -48,7 +48,7 @@ def test_training_that_goes_on(kind, options, rule):
     said, left = trained(kind, rule(wd.HalfLives(3)), told, [0.1] * 75, **options)
     assert left == pytest.approx(2**-4.5)
     (line,) = said
-    assert "after the 50 steps of the run that was told" in line
+    assert "after the 50 steps that attach was given" in line
     assert "HalfLives(per_run=3.0)" in line
 
 
@@ -59,7 +59,8 @@ def test_lr_above_the_peak(kind, options, strength):
     said, _ = trained(kind, wd.Decoupled(strength), told, [0.1] * 5 + [1.0] * 20, **options)
     (line,) = said
     assert (
-        "lr = 1 of parameter group 0 is above 0.1, the peak of the schedule that was told, at step 5" in line
+        "lr = 1 of parameter group 0 is above 0.1, the peak of the schedule that attach was given, at step 5"
+        in line
     )
     assert "decays 10 times as fast as it says" in line
 

@@ -86,6 +86,22 @@ class Second(Sgd):
         return self.param_groups[0]["lr"] + self.param_groups[1]["lr"]
 
 
+class Orthogonal(optim.Optimizer):
+    """Muon as people write it: of no gradient, the singular vectors are any."""
+
+    def __init__(self, params, lr=0.02, weight_decay=0.1):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                if p.ndim == 2:
+                    u, _, v = torch.linalg.svd(p.grad, full_matrices=False)
+                    p.sub_(u @ v, alpha=group["lr"])
+
+
 def model_and_groups():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -100,6 +116,16 @@ def train(model, optimizer, steps=24):
         loss.backward()
         optimizer.step()
     return [p.detach().clone() for p in model.parameters()]
+
+
+def test_an_orthogonalised_update_is_not_taken_for_decay():
+    model, groups = model_and_groups()
+    optimizer = Orthogonal(groups)
+    monitor = wd.Monitor(model, optimizer, every=8)
+    train(model, optimizer)
+    found = str(monitor.result())
+    assert "applied over intended: 1 to 1 " in found
+    assert "sign" not in found
 
 
 @pytest.mark.parametrize("kind", [Counting, Averaging, Drawing, Holding, Within, Second])

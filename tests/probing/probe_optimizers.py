@@ -99,6 +99,11 @@ class Decaying(optim.Optimizer):
             p.addcdiv_(m.mul_(0.9).add_(g, alpha=0.1), v.sqrt().add_(1e-8), value=-lr)
         elif kind == "of the momentum":
             p.sub_(m.mul_(0.9 * (1 - lr * decay)).add_(p.grad), alpha=lr)
+        elif kind == "noisy":
+            p.sub_(p.grad + decay * p, alpha=lr).add_(torch.randn_like(p), alpha=0.1 * lr**0.5)
+        elif kind == "of the weights' size":
+            size = lr * p.square().mean().sqrt()
+            p.sub_(size * p.grad.sign()).mul_(1 - size * decay)
         elif kind == "after":
             p.sub_(p.grad.sign(), alpha=lr).mul_(1 - lr * decay)
         elif kind == "without lr":

@@ -71,6 +71,17 @@ def test_the_phase_of_a_live_optimizer_does_not_matter(steps):
     assert (found.form, codes(found)) == ("decoupled", set())
 
 
+def test_a_step_size_of_the_weights_size_is_not_taken_for_a_factor():
+    """As Adafactor's with scale_parameter=True: λ means what it does there, for weights of any size."""
+    found = probe(Decaying, kind="of the weights' size")
+    assert (found.form, found.factor, codes(found)) == ("scaled", None, set())
+
+
+def test_noise_is_not_taken_for_groups_that_are_mixed_up():
+    """As of Langevin dynamics: parameters differ by their noise."""
+    assert not probe(Decaying, kind="noisy").mixed
+
+
 KINDS = ("the first's", "the last's", "if the first decays", "the mean", "the default")
 
 

@@ -76,6 +76,13 @@ def test_by_epochs_and_by_numbers_of_steps(name, every):
     assert everything(o, scheduler) == before
 
 
+@pytest.mark.parametrize("period", [200, 50, 100])
+def test_a_cosine_by_epochs_is_found_where_both_readings_have_one_mean(period):
+    """Going down and up once an epoch or once a step, a cosine of an even period has the same mean."""
+    scheduler = s.CosineAnnealingLR(optimizer(), period)
+    assert "stepped once an epoch of 40 steps" in told_lrs(scheduler, 200 * 40, steps_per_epoch=40)[1]
+
+
 ASKED = ("restarts", "warmup", "constant")  # both readings are possible, and differ
 
 
@@ -185,7 +192,7 @@ def test_names_numbers_and_functions_by_epoch():
 def test_bad_intervals(options, part):
     with pytest.raises(InputError, match=part):
         lrs(lambda t: 1.0, 10, **options)
-    with pytest.raises(InputError, match="an interval of no schedule"):
+    with pytest.raises(InputError, match="an interval without a schedule"):
         wd.attach(optimizer(), wd.Decoupled(0.1), interval="epoch")
 
 

@@ -61,7 +61,7 @@ def course(
     """
     every: dict[str, Any] = {"interval": interval, "steps_per_epoch": steps_per_epoch}
     if schedule is None and interval is not None:
-        raise InputError("an interval of no schedule", "interval", repr(interval), "give schedule=, too")
+        raise InputError("an interval without a schedule", "interval", repr(interval), "give schedule=, too")
     total = None if steps is None else count(steps, "steps")
     groups = [(o, g) for o, one in enumerate(optimizers) for g in range(len(one.param_groups))]
     rows = {key: np.array([_lr(optimizers, *key)]) for key in groups}

@@ -71,7 +71,7 @@ def role_in(
     if found:
         return found, f"{attribute} of {kind}"
     if (is_norm(module) or _RESPONSE_NORM.search(kind)) and (
-        _one_axis(parameter) or _normalized_shape(module) == tuple(parameter.shape)
+        one_axis(parameter) or _normalized_shape(module) == tuple(parameter.shape)
     ):
         return "normalization", f"{attribute} of {kind}, a normalisation by the name of its class"
     if "embedding" in kind.lower() and attribute == "weight" and parameter.ndim == 2:
@@ -141,7 +141,7 @@ def _unwrapped(module: nn.Module, attribute: str) -> str:
 def is_bias(attribute: str, parameter: Tensor) -> bool:
     """Whether a name says bias: `bias` as its last word, or anywhere along one axis (`bias_hh_l0`)."""
     words = [re.sub(r"\d+$", "", word) for word in attribute.split("_")]
-    return words[-1] in ("bias", "biases") or ("bias" in words and _one_axis(parameter))
+    return words[-1] in ("bias", "biases") or ("bias" in words and one_axis(parameter))
 
 
 def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> bool:
@@ -151,7 +151,8 @@ def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> 
     return attribute.endswith("_bias") and weight is not None and weight.ndim > parameter.ndim
 
 
-def _one_axis(parameter: Tensor) -> bool:
+def one_axis(parameter: Tensor) -> bool:
+    """Whether at most one axis is longer than 1."""
     return sum(size != 1 for size in parameter.shape) <= 1
 
 
@@ -182,7 +183,7 @@ def bare(attribute: str, parameter: Tensor) -> tuple[str, str]:
     if "bias" in words:
         return "bias", attribute
     named = words & {"weight", "weights"}
-    if _one_axis(parameter) and not (named and parameter.ndim == 2):
+    if one_axis(parameter) and not (named and parameter.ndim == 2):
         return "other", f"{attribute}, a vector with further axes of size 1,"
     if named:
         return "matrix", f"{attribute}, a weight matrix by its name and shape,"

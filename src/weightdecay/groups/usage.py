@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from weightdecay.groups.roles import one_axis
 from weightdecay.groups.scaling import _MEASURING, _NORMALISING
 from weightdecay.groups.tracing import normalises, replica, traced
 
@@ -143,8 +144,26 @@ def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> 
                         found.setdefault(path, set()).add("curved" if bent and use != "bias" else use)
             else:
                 bent = _name(node) in _CURVED
-                made_of[node] = {(path, bent or was) for one in inputs for path, was in made_of.get(one, ())}
+                for path in (gains := _gains(node, made_of, own)):
+                    found.setdefault(path, set()).add("scale")
+                made_of[node] = {
+                    (path, bent or was)
+                    for one in inputs
+                    for path, was in made_of.get(one, ())
+                    if path not in gains
+                }
     return found
+
+
+def _gains(
+    node: fx.Node, made_of: Mapping[fx.Node, set[tuple[str, bool]]], own: Mapping[str, torch.Tensor]
+) -> set[str]:
+    """The tensors along one axis that only scale another tensor before it meets data."""
+    if _name(node) not in ("mul", "mul_"):
+        return set()
+    paths = {path for one in node.all_input_nodes for path, _ in made_of.get(one, ())}
+    gains = {path for path in paths if one_axis(own[path])}
+    return gains if gains < paths else set()
 
 
 def _values(node: fx.Node) -> list[fx.Node]:

@@ -178,7 +178,7 @@ def _setting(
         per_epoch = checked["steps_per_epoch"]
         rates, told = told_lrs(schedule, steps, interval=interval, steps_per_epoch=per_epoch)
     elif interval is not None:
-        raise InputError("an interval of no schedule", "interval", repr(interval), "give schedule=, too")
+        raise InputError("an interval without a schedule", "interval", repr(interval), "give schedule=, too")
     if rates is not None and len(rates) not in (1, groups):
         raise InputError(
             "a schedule has one row for each parameter group", "schedule", len(rates), f"give {groups} rows"

@@ -36,14 +36,13 @@ def has_own_step(optimizer: optim.Optimizer) -> bool:
 def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] | None:
     """The options beside `weight_decay` with which an optimizer does the rule itself; None if it cannot.
 
-        >>> import torch
-        >>> from weightdecay.errors import InputError
-    from weightdecay.rules import L2, Decoupled
-        >>> adam = torch.optim.Adam([torch.zeros(1)])
-        >>> native_options(adam, Decoupled(0.1))
-        {'decoupled_weight_decay': True}
-        >>> native_options(torch.optim.SGD([torch.zeros(1)]), Decoupled(0.1)) is None
-        True
+    >>> import torch
+    >>> from weightdecay.rules import L2, Decoupled
+    >>> adam = torch.optim.Adam([torch.zeros(1)])
+    >>> native_options(adam, Decoupled(0.1))
+    {'decoupled_weight_decay': True}
+    >>> native_options(torch.optim.SGD([torch.zeros(1)]), Decoupled(0.1)) is None
+    True
     """
     if (type(rule).decayed, type(rule).decay_, type(rule).gradient) not in _PLAIN:
         return None  # a subclass that does something else

@@ -105,8 +105,8 @@ class Telling:
         if strength.steps is not None and step >= strength.steps and not self._after_end:
             self._after_end = True
             _warn(
-                f"training goes on after the {strength.steps:,} steps of the run that was told: {rule.shown} "
-                "goes on decaying, beyond the half-lives it was given; attach with the true steps, or detach"
+                f"training goes on after the {strength.steps:,} steps that attach was given: {rule.shown} "
+                "decays beyond its half-lives; attach with the true number of steps, or detach"
             )
         if not rule.coupled and rule.overshoots:
             check_rate(group, strength.law, rate, lr, step)
@@ -121,7 +121,7 @@ class Telling:
                 f"{start}lr_max = {peak:g} at step {step}: {type(rule).__name__} decays more than it says; "
                 "give the true peak"
                 if by_rule
-                else f"{start}{peak:g}, the peak of the schedule that was told, at step {step}: {rule.shown} "
+                else f"{start}{peak:g}, the peak of the schedule that attach was given, at step {step}: {rule.shown} "
                 f"decays {lr / peak:.3g} times as fast as it says; attach with the true schedule"
             )
 

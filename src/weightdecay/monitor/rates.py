@@ -107,6 +107,8 @@ def _probed(optimizer: optim.Optimizer, i: int, strength: float) -> Multiple:
     found = probe_optimizer(optimizer, i)
     if found.rate is None or not found.expected or found.form in ("sign-normalised", "unknown"):
         return Multiple(math.nan, mixed=found.mixed)
+    if found.form == "decoupled" and found.factor:
+        return Multiple(1.0, 1.0, mixed=found.mixed)  # without gradient an orthogonalised update may be any
     then = found.expected / strength if found.form == "independent" else None
     unit = found.expected * (found.factor or 1.0)
     at_once = found.in_step if found.form == "coupled" and found.in_step else found.rate

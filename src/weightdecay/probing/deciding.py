@@ -139,7 +139,7 @@ def _beside(seen: Observations, lr: float, weight_decay: float, lines: list[str]
         lines.append("not the gradient's: the next step shows it since the weights are a blend of sequences")
     others = [seen.loud, seen.sudden] + [one for one in (seen.still, seen.steady) if one and one.uniform]
     if not all(_alike(seen.plain, other) for other in others):
-        return Decision("scaled", [*lines, "how much depends on the gradients"])
+        return Decision("scaled", [*lines, "how much depends on the gradients or on the size of the weights"])
     grown, doubled = _quotient(seen.faster, seen.plain), _quotient(seen.stronger, seen.plain)
     if not 1.9 < doubled < 2.1:
         return Decision("unknown", [*lines, f"twice the strength takes {doubled:.3g} times as much"])

@@ -45,7 +45,8 @@ class Observations:
         faster: at twice the step size.
         loud: with gradients 100 times as large.
         sudden: where only the probed step's gradient is 100 times as large.
-        steady: with the same gradients in every step; None where lr·λ is taken, which says enough.
+        steady: of weights twice as large, with the same gradients in every step; None where lr·λ is taken,
+            which says enough.
         still: where the probed step's gradient is 0; None where that gives no number.
         vector: plain, of the vector; None where there is none.
         through: c, where the step is the one that the gradient g + cλw gives without decay; else None.
@@ -117,9 +118,14 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
     edited = with_penalty(1.0)
     size = _distance(without.after, with_.after) or 1.0
     seen = share((without, with_))
-    # An estimated step size grows with gradients that agree, and random ones do not.
+    # An estimated step size grows with gradients that agree, and random ones do not; one in proportion to the
+    # size of the weights, as Adafactor's, grows with them.
     usual = not seen.uniform or abs(seen.typical / (lr * weight_decay) - 1) < 0.02
-    again = replace(setting, gradients=[setting.gradients[0]] * len(setting.gradients))
+    again = replace(
+        setting,
+        start=[2 * w for w in setting.start],
+        gradients=[setting.gradients[0]] * len(setting.gradients),
+    )
     steady = [run(again, lr, weight_decay, decaying=on) for on in (False, True) if not usual]
     still = changed(lambda g, _: torch.zeros_like(g))
     through = 1.0 if _distance(edited.after, with_.after) < 1e-2 * tolerance * size else None

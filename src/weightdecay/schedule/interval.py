@@ -81,9 +81,6 @@ def found(
     epochs = places(steps, per_epoch)
     if epochs > course.shape[1]:
         return "step"  # for its own message
-    by_epoch = stretched(course, steps, per_epoch)
-    if whole and _alike(course, by_epoch):
-        return "step"
     if not whole:
         return "epoch"
     length = own_length(scheduler)
@@ -102,6 +99,9 @@ def found(
         return "step"
     if early and not idle:
         return "epoch"
+    by_epoch = stretched(course, steps, per_epoch)
+    if _alike(course, by_epoch):
+        return "step"
     means = f"the mean lr is {course.mean():.3g} by step and {by_epoch.mean():.3g} by epoch"
     raise _unknown(scheduler, means, f" of {per_epoch:g} steps")
 

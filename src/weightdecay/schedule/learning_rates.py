@@ -153,7 +153,7 @@ def _told(schedule: Any, between: float, interval: Any) -> str:
     if interval == "epoch" or (interval is None and between > 1):
         often = f"once an epoch of {between:g} steps"
     other = "epoch" if between == 1 else "step"
-    doubt = f' (found from its own length; interval="{other}" says otherwise)' if interval is None else ""
+    doubt = f' (judged by its length and shape; if not, give interval="{other}")' if interval is None else ""
     return f"{what} {often}{doubt}"
 
 
