@@ -9,6 +9,7 @@ import torch
 from tests.fuzz.ridge import lowered
 
 import weightdecay as wd
+from weightdecay.reports.page import chinese
 from weightdecay.ridge import by_rows
 from weightdecay.ridge.fitting import Request, fit_table
 from weightdecay.select import choose_paired, least
@@ -180,7 +181,9 @@ def test_a_constant_target_takes_nothing_from_the_others(value, p, cv):
     assert torch.allclose(path.scores[:, [0, 2]], without.scores, rtol=1e-12, atol=0)
     assert float(path.coef()[:, 1].abs().max()) == 0
     assert float(path.intercept()[1]) == value
-    assert any("target 2 first: there is nothing to predict" in doubt for doubt in path.doubts)
+    assert any("nothing to predict for 1 of 3 targets, target 2 first" in doubt for doubt in path.doubts)
+    assert any("1 个目标不变化" in doubt for doubt in chinese.ridge_doubts(path))
+    assert not any("digits are lost" in doubt for doubt in path.doubts)
     one, other = (wd.ridge_path(X, given, cv=cv, shared=True) for given in (both, y))
     assert (one.best, one.one_se) == (other.best, other.one_se)
 

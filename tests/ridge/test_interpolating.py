@@ -1,12 +1,14 @@
 """Models with as many degrees of freedom as rows: what is said of them, and saved paths to the bit."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import weightdecay as wd
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.reports.page import chinese
+from weightdecay.ridge.fitting import Request, fit_table
 
 
 def table(n, p, t=1, noise=0.0, seed=0):
@@ -42,7 +44,8 @@ def test_a_least_score_that_interpolates_is_told_of(options):
         assert said.endswith("take a larger λ")
     assert said in repr(path)
     assert said in path.notes
-    assert any("插值" in one for one in chinese.ridge_doubts(path))
+    (in_chinese,) = [one for one in chinese.ridge_doubts(path) if "插值" in one]
+    assert ("一倍标准误的 λ" in in_chinese) == ("one_se" in said)
     assert path.model().noise_sd.isnan()
     with pytest.raises(InputError, match="interpolates its training rows"):
         path.model().interval(X)
@@ -55,6 +58,32 @@ def test_few_degrees_of_freedom_are_told_of_with_how_many():
     assert torch.isfinite(path.model().noise_sd)
     lower, upper = path.model().interval(X)
     assert bool((lower < upper).all())
+
+
+@pytest.mark.parametrize("choose", ["best", "one-se"])
+def test_both_languages_speak_of_the_model_that_fit_chose(choose, tmp_path):
+    X, y = table(24, 90)
+    pl.DataFrame(X.numpy()).with_columns(y=y.numpy()).write_csv(tmp_path / "t.csv")
+    found = fit_table(Request(str(tmp_path / "t.csv"), ("y",), choose=choose), tmp_path)
+    english = [one for one in found.path.doubts if "degrees of freedom" in one]
+    shown = [one for one in chinese.ridge_doubts(found.path) if "自由度" in one]
+    assert len(english) == len(shown)
+    assert all(f"λ = {float(found.model.lam):.4g} " in one for one in (*english, *shown))
+
+
+def test_a_choice_that_is_the_other_one_too_is_said_once(tmp_path):
+    X, y = table(30, 3, noise=1.0)
+    pl.DataFrame(X.numpy()).with_columns(y=y.numpy()).write_csv(tmp_path / "t.csv")
+    found = fit_table(Request(str(tmp_path / "t.csv"), ("y",), lambdas=(1.0,)), tmp_path)
+    assert not any("besides" in line for line in found.lines)
+
+
+def test_a_constant_column_that_serves_as_an_intercept_is_not_said_to_have_no_coefficient():
+    X, y = table(30, 3, noise=1.0)
+    X[:, 1] = 2
+    path = wd.ridge_path(X, y + 5, intercept="none")
+    assert abs(float(path.coef()[1])) > 1
+    assert not any("不变化" in line for line in chinese.ridge_lines(path))
 
 
 def test_of_several_targets_those_are_named():

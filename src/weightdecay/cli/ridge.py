@@ -84,9 +84,7 @@ def fit(
         bool, typer.Option("--force", help="Replace a fit with other settings that is in the folder.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of five lines.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Fit a ridge regression to a table, with the λ that leave-one-out or cross-validation chooses.
 

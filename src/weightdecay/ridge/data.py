@@ -290,11 +290,11 @@ def all_finite(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | 
 def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
     """Raise if a column varies by so little that its squares underflow; a few rows rule out almost all."""
     least = TOO_SMALL if values.dtype == torch.float64 else TOO_SMALL_SINGLE
-    suspects = ((values[:4] - values[0]).abs().amax(0) < least).nonzero()[:, 0]
-    if len(suspects) == 0:
-        return
-    most = (values[:, suspects] - values[0, suspects]).abs().amax(0)
-    wrong = ((most > 0) & (most < least)).nonzero()[:, 0]
+    suspects = torch.arange(values.shape[1], device=values.device)
+    for rows in (4, 128, len(values)):
+        most = (values[:rows, suspects] - values[0, suspects]).abs().amax(0)
+        suspects, most = suspects[most < least], most[most < least]
+    wrong = (most > 0).nonzero()[:, 0]
     if len(wrong):
         place = int(suspects[wrong[0]])
         what = f"a column varies by less than {least:.0e}, too little for its squares"

@@ -296,6 +296,7 @@ def evidence_bound(
     """Absolute error of −2 log evidence."""
     n = norms(rows.s, rows.c, noise, alphas)
     left = len(rows.U) - rows.Q.shape[1]
-    off = 2 * n.residual * (noise.z * n.coef + noise.y) / misfit
+    # A constant target has a misfit of zero, and nothing moves it.
+    off = 2 * n.residual * (noise.z * n.coef + noise.y) / misfit.clamp_min(torch.finfo(misfit.dtype).tiny)
     spread = (2 * noise.z * n.gain + noise.own * (1 - n.keep.log())).sum(0)
     return (left * (off + noise.own) + spread[:, None]) * n.enlarge[:, None]

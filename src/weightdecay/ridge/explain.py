@@ -53,12 +53,18 @@ def facts(path: "RidgePath") -> list[str]:
     return found
 
 
+def constant_columns(path: "RidgePath") -> Sequence[int]:
+    """Return the places of the columns whose coefficient is 0 because they do not vary."""
+    factors = path.settings.get("penalty_factors")
+    if path.settings.get("intercept", "free") == "free":
+        return path.still
+    scaled = bool(path.settings.get("standardize"))  # otherwise one may serve as an intercept
+    return [j for j in path.still if scaled and not (factors and factors[j] == 0)]
+
+
 def constant_columns_said(path: "RidgePath") -> list[str]:
     """Which columns do not vary, in one sentence or none."""
-    still, factors = path.still, path.settings.get("penalty_factors")
-    if path.settings.get("intercept", "free") != "free":  # a constant column may serve as an intercept
-        scaled = bool(path.settings.get("standardize"))
-        still = [j for j in still if scaled and not (factors and factors[j] == 0)]
+    still = constant_columns(path)
     if not still:
         return []
     names = [path.features[j] if path.features else f"column {j}" for j in still[:5]]
@@ -112,7 +118,7 @@ def doubts(
     constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
     if constant:
         found.append(
-            f"a target is constant{_of(constant, path, all_of_them=True)}: there is nothing to predict"
+            f"there is nothing to predict{_of(constant, path, all_of_them=True)}: the target is constant"
         )
     varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
     flat = [k for k, choice in varying if choice.flat]

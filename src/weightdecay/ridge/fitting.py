@@ -368,7 +368,7 @@ def _long(rows: pl.Series, ids: dict[str, pl.Series], seen: HeldOut, fold: pl.Se
 
 
 def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) -> tuple[str, ...]:
-    """Four sentences: the data, how λ was judged, what was chosen, and what else could have been."""
+    """The data, how λ was judged, what was chosen, what else could have been if it is another, the errors."""
     targets = ", ".join(request.target[:3]) + (", …" if len(request.target) > 3 else "")
     scaled = "standardised" if request.standardize else "as they are"
     unpenalized = f", {len(request.unpenalized)} of them not penalised" if request.unpenalized else ""
@@ -382,13 +382,18 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
     one_by_one = " one by one" if path.cv in ("gcv", "evidence") else ""
     name = Path(request.data).name
     judged = HOW.get(path.cv, path.cv)
+    besides = (
+        f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
+        + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
+    )
+    if torch.equal(torch.as_tensor(path.best), torch.as_tensor(path.one_se)):
+        besides = ()
     return (
         f"{targets} from {path.p:,} columns, {scaled}{unpenalized}; {path.n:,} rows of {name}",
         f"judged by {judged} at {grid} ({request.unit}); decomposed once: {path.route}",
         f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
         + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
-        f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
-        + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
+        *besides,
         f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; " + _noise(model),
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from weightdecay.auditing.record import Audit
 from weightdecay.monitor.explain import RATIO, RESIDUAL, UNASKED
 from weightdecay.monitor.record import Monitored
-from weightdecay.ridge.explain import LOST, interpolates
+from weightdecay.ridge.explain import LOST, constant_columns, interpolates
 from weightdecay.ridge.model import LEAST_LEFT
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.views import HeldOut
@@ -71,8 +71,8 @@ def ridge_lines(path: RidgePath) -> list[str]:
             f"得分最小值{least}在 λ = {path.best:.4g}，自由度 {float(path.dof[best]):.4g}；"
             f"一倍标准误之内直到 λ = {path.one_se:.4g}，自由度 {float(path.dof[one_se]):.4g}"
         )
-    if path.still:
-        said.append(f"不变化的列系数为 0（共 {len(path.still)} 列）")
+    if still := constant_columns(path):
+        said.append(f"不变化的列系数为 0（共 {len(still)} 列）")
     worst = float(path.precision.max())
     if worst <= _told(path):
         said.append(f"得分的相对误差估计不超过 {worst:.1g}")
@@ -82,12 +82,15 @@ def ridge_lines(path: RidgePath) -> list[str]:
 def ridge_doubts(path: RidgePath) -> list[str]:
     """What to be careful about."""
     said = []
+    if constant := int((path._solver.variance == 0).sum()):
+        said.append(f"有 {constant} 个目标不变化，没有什么可预测的")
     if path.flat and len(path.lambdas) > 1:
         said.append("曲线是平的：一倍标准误分不出哪个 λ 更好；这些数据选不出 λ")
     if path.edge is not None and not path.flat:
         side = "最弱" if path.edge == "low" else "最强"
         said.append(f"得分最小值在网格的边缘，是试过的{side}的 λ")
-    said += _interpolates(path, path.one_se if path.settings.get("choose") == "one-se" else path.best)
+    choose = path.settings.get("request", {}).get("choose")
+    said += _interpolates(path, path.one_se if choose == "one-se" else path.best)
     worst = float(path.precision.max())
     if worst > _told(path):
         where = float(path.lambdas[int(path.precision.argmax())])
@@ -112,10 +115,12 @@ def _interpolates(path: RidgePath, lam: float | Tensor) -> list[str]:
         if left[k] < LEAST_LEFT
         else f"噪声标准差、标准误和预测区间只依据剩下的 {float(left[k]):.4g} 个自由度"
     )
+    one_se = (
+        "，例如一倍标准误的 λ（one_se，--choose one-se）" if interpolates(path, path.one_se) is None else ""
+    )
     return [
         f"λ = {float(lams[k if len(lams) > 1 else 0]):.4g} 处的模型对 {path.n:,} 行用了 "
-        f"{path.n - float(left[k]):.4g} 个自由度：{so}；请取更大的 λ，例如一倍标准误的 λ"
-        f"（one_se，--choose one-se）"
+        f"{path.n - float(left[k]):.4g} 个自由度：{so}；请取更大的 λ{one_se}"
     ]
 
 
