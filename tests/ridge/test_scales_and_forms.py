@@ -208,7 +208,7 @@ def test_lazy_frames():
     assert torch.equal(path.scores[:, 0], right.scores)
     assert path.features == ("a", "b", "c")
     assert torch.equal(path.predict(frame.lazy().select("c", "a", "b"))[:, 0], right.predict(frame.drop("y")))
-    with pytest.raises(wd.InputError, match="the table cannot be read: X = .*mend the query"):
+    with pytest.raises(wd.InputError, match=r"the table cannot be read: X = .*mend the query"):
         wd.ridge_path(frame.lazy().select("z"), y)
 
 
