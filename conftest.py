@@ -1,6 +1,7 @@
 """Checks every annotated shape and type while the tests run."""
 
 import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -12,6 +13,10 @@ hook = install_import_hook("weightdecay", "tests.typechecker.typechecked")
 torch.set_num_threads(1)  # small matrices: on a busy machine threads would wait for one another
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("same every time")
+
+# Read by the tests beside them, under their full names.
+_BESIDE = [*Path("tests/faults").glob("*.py"), *Path("tests/fuzz").glob("*.py")]
+collect_ignore = [str(path) for path in _BESIDE if not path.name.startswith("test_")]
 
 
 def pytest_collection_modifyitems(items):

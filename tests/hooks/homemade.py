@@ -241,7 +241,8 @@ class Wrapping(optim.Optimizer):
     """Drives the optimizer it is given."""
 
     def __init__(self, inner):
-        super().__init__([p for group in inner.param_groups for p in group["params"]], {"lr": 0.1})
+        named = [pair for group in inner.param_groups for pair in zip(group["param_names"], group["params"])]
+        super().__init__(named, {"lr": 0.1})
         self.inner = inner
 
     def step(self, closure=None):

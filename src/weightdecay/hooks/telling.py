@@ -121,8 +121,8 @@ class Telling:
                 f"{start}lr_max = {peak:g} at step {step}: {type(rule).__name__} decays more than it says; "
                 "give the true peak"
                 if by_rule
-                else f"{start}{peak:g}, the peak of the schedule that attach was given, at step {step}: {rule.shown} "
-                f"decays {lr / peak:.3g} times as fast as it says; attach with the true schedule"
+                else f"{start}{peak:g}, the peak of the schedule that attach was given, at step {step}: "
+                f"{rule.shown} decays {lr / peak:.3g} times as fast as it says; attach with the true schedule"
             )
 
 
