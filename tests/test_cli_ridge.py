@@ -265,7 +265,8 @@ def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
     assert [one.returncode for one in done] == [0, 0], done
     held = [pl.read_parquet(tmp_path / folder / "out_of_fold.parquet") for folder in "ab"]
     assert held[0]["row"].to_list() == [*range(2, 10), *range(12, 44)]
-    assert held[0].equals(held[1])
+    assert held[0].drop("prediction").equals(held[1].drop("prediction"))
+    np.testing.assert_allclose(held[0]["prediction"], held[1]["prediction"], rtol=1e-12)  # two routes
 
 
 def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
