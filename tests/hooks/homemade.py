@@ -241,7 +241,11 @@ class Wrapping(optim.Optimizer):
     """Drives the optimizer it is given."""
 
     def __init__(self, inner):
-        named = [pair for group in inner.param_groups for pair in zip(group["param_names"], group["params"])]
+        named = [
+            pair
+            for group in inner.param_groups
+            for pair in zip(group["param_names"], group["params"], strict=True)
+        ]
         super().__init__(named, {"lr": 0.1})
         self.inner = inner
 

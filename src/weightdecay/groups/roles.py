@@ -38,8 +38,9 @@ _NO_MATRIX_WORDS = {
     *("decay", "time", "imag", "magnitude"),
 }
 _TOKEN_EMBEDDING = re.compile(r"[wW]_?[eE]")
-# `b_Q`, `b1`, `experts_b1`; not `lora_b`, `w_b` and `hada_w1_b`, which are factors.
-_BIAS_LETTER = re.compile(r"(^|_)b(\d*$|_|[qkvoQKVO]$)")
+# `b_Q`, `b1`, `experts_b1`; not `lora_b`, `w_b` and `hada_w1_b`, which are factors, nor a lone `b` of several
+# axes.
+_BIAS_LETTER = re.compile(r"(?!^b$)(^|_)b(\d*$|_|[qkvoQKVO]$)")
 _FACTOR = re.compile(r"(lora|hada|lokr|vera|lambda|(^|_)[wW]\d*_b)")
 _NORM_WORDS = re.compile(r"norm|^(bn|gn|ln|ln_f|rms)\d*($|_)|_(bn|ln)\d*$", re.IGNORECASE)
 _EMBEDDING_WORDS = {"embed", "embedding", "embeddings", "emb", "wte", "wpe", "vocab"}
