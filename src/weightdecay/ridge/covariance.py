@@ -75,8 +75,10 @@ class Covariance:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> "Covariance":
-        """From the parts of `tensors`."""
+    def of(cls, tensors: dict[str, Tensor], mean: Float64[Tensor, " p"]) -> "Covariance":
+        """From the parts of `tensors`, or from those of the first version, which kept the means apart."""
+        if "rest" in tensors:
+            return _of_first_version(tensors["diagonal"], tensors["root"], *tensors["rest"], mean)
         return cls(**{field.name: tensors[field.name] for field in fields(cls)})
 
 
@@ -167,3 +169,25 @@ def _of_free(problem: Problem, cols: Columns, m: int) -> tuple[Tensor, Tensor]:
     weighted = inverse if root is None else inverse * root
     adjust = torch.cat([matmul(weighted, block) for block in penalized_blocks(problem, cols)], dim=1)
     return adjust, torch.linalg.qr(inverse.mT)[1]
+
+
+def _of_first_version(
+    diagonal: Float64[Tensor, " p"],
+    root: Float64[Tensor, "k p"],
+    sign: Float64[Tensor, ""],
+    leverage: Float64[Tensor, ""],
+    mean: Float64[Tensor, " p"],
+) -> Covariance:
+    """From diag(d) + sign · Σ r_k r_k': the r_k/√d are orthogonal where the sign is −1."""
+    q = diagonal.new_zeros(0, dtype=torch.int64)
+    free = q, diagonal.new_zeros(0, len(diagonal)), diagonal.new_zeros(0, 0)
+    center = mean if float(leverage) > 0 else torch.zeros_like(mean)
+    if float(sign) > 0:
+        weight, factor, beyond = root.new_ones(len(root)), torch.ones_like(diagonal), 0.0
+    else:
+        factor = diagonal.sqrt()
+        root = torch.where(factor > 0, root / factor, 0)
+        taken = root.square().sum(1)
+        root, weight, beyond = root / taken.sqrt()[:, None], (1 - taken).clamp_min(0), 1.0
+    rounding = diagonal.new_zeros(len(root) + 1)
+    return Covariance(center, factor, root, weight, diagonal.new_tensor(beyond), rounding, leverage, *free)

@@ -199,7 +199,7 @@ def load_model(folder: str | Path) -> RidgeModel:
             targets=names_of_list(values["targets"]),
             unit=values["unit"],
             n=values["n"],
-            covariance=Covariance.of(parts) if parts else None,
+            covariance=Covariance.of(parts, tensors["mean"]) if parts else None,
             settings=values["settings"],
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -225,7 +225,7 @@ def stored_of(
         prefix = f"covariance.{k}."
         parts = {key.removeprefix(prefix): part for key, part in tensors.items() if key.startswith(prefix)}
         spreads[alpha] = tensors[f"spread.{k}"]
-        covariances[alpha] = Covariance.of(parts) if why is None else why
+        covariances[alpha] = Covariance.of(parts, tensors["mean"]) if why is None else why
     return Stored(
         name=name,
         n=n,
