@@ -276,7 +276,14 @@ class ByRows:
         if self.Vh is not None:
             beta = matmul(self.Vh.mT, s.sqrt() * inverse * self.rows.c)
             return from_right(self.problem, self.cols, beta)
-        return coefficients(self.problem, self.cols, matmul(self.rows.U, inverse * self.rows.c))
+        u = matmul(self.rows.U, inverse * self.rows.c)
+        if not bool(u.isfinite().all()):
+            what, remedy = (
+                "sums are beyond what float64 can hold",
+                "divide the columns and the target by their size",
+            )
+            raise InputError(what, "the coefficients", "inf", remedy)
+        return coefficients(self.problem, self.cols, u)
 
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
         """The weighted training residual sum of squares."""

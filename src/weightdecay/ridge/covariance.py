@@ -78,7 +78,8 @@ class Covariance:
     def of(cls, tensors: dict[str, Tensor], mean: Float64[Tensor, " p"]) -> "Covariance":
         """From the parts of `tensors`, or from those of the first version, which kept the means apart."""
         if "rest" in tensors:
-            return _of_first_version(tensors["diagonal"], tensors["root"], *tensors["rest"], mean)
+            sign, leverage = tensors["rest"].unbind()
+            return _of_first_version(tensors["diagonal"], tensors["root"], sign, leverage, mean)
         return cls(**{field.name: tensors[field.name] for field in fields(cls)})
 
 
