@@ -13,7 +13,8 @@ CANNOT = {"po.DistributedMuon", "po.DeMo", "torch.SparseAdam", "po.LOMO", "po.Ad
 # Refused, and a word of the reason.
 REFUSED = {
     **dict.fromkeys(("po.A2Grad", "po.AliG"), "no learning rate"),
-    **dict.fromkeys(("po.SafeFP16Optimizer", "sf.ScheduleFreeWrapper"), "not an optimizer of torch's kind"),
+    "sf.ScheduleFreeWrapper": "not an optimizer of torch's kind",
+    "po.SafeFP16Optimizer": "not in the model",  # the optimizer inside holds wide copies of the weights
     **dict.fromkeys(("sf.SGDScheduleFree", "sf.AdamWScheduleFree", "sf.RAdamScheduleFree"), "two sequences"),
     **dict.fromkeys(("po.ScheduleFreeSGD", "po.ScheduleFreeAdamW", "po.ScheduleFreeRAdam"), "two sequences"),
     **dict.fromkeys(("po.ScheduleFreeWrapper", "po.SPlus"), "two sequences"),
