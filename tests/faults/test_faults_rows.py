@@ -12,7 +12,7 @@ for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"tests.faults.{module.name}")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.number}-{row.what}")
 def test_row(row):
     given, right = row.run()

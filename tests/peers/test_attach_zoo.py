@@ -23,6 +23,8 @@ REFUSED = {
     **dict.fromkeys(("po.Ranger", "po.Ranger21", "po.Lookahead"), "blends"),
     "torch.LBFGS": "curvature",
 }
+# They move the weights at random without a gradient, and Cautious decays only what does not move against it.
+RANDOM = {"po.BSAM", "po.Gravity"}
 
 
 def test_the_tables_are_of_the_zoo():
@@ -48,6 +50,8 @@ def test_kept(name):
     driven = ways(ZOO[name])
     assert driven
     for rule, one in rules().items():
+        if rule == "Cautious" and name in RANDOM:
+            continue
         for way in driven:
             for steps in (20, 200) if rule == "Decoupled" else (20,):
                 ratio, _ = kept(ZOO[name], one, steps, way)

@@ -165,7 +165,7 @@ def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
         InputError: no such type.
 
     >>> rounded_rate([1e-8, 3.1e-8, 1e-6], "float32")
-    array([0.00000000e+00, 7.94727603e-08, 9.99...e-07])
+    array([0.00000000e+00, 7.94728643e-08, 1.01440893e-06])
     """
     name = _type_name(dtype)
     asked, spacing = np.asarray(rates, dtype=np.float64), 2 * FLOORS[name]
