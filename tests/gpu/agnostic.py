@@ -114,7 +114,8 @@ def test_ridge_in_every_shape(device, n, p, targets, cv):
         asked(wd.ridge_path(X.to(where), y.to(where), cv=cv), X.to(where)) for where in (device, "cpu")
     )
     for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)  # no noise sd where it interpolates
+        # An interpolating target has no noise sd.
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)
 
 
 class Branching(nn.Module):
