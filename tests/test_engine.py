@@ -71,6 +71,8 @@ def test_workers_give_what_this_process_gives(client):
     assert map_merge(float, [0.1] * 23, lambda a, b: a + b, engine=client) == here
     address = client.scheduler.address
     assert map_merge(float, [0.1] * 23, lambda a, b: a + b, engine=address) == here
+    # A cancellation goes to all clients, and one that connects at that moment fails.
+    assert not [event for _, event in client.get_events(client.id) if event["action"] == "cancel"]
 
 
 def test_what_a_worker_refuses_is_an_input_error_here(client):

@@ -211,7 +211,9 @@ def _arriving(
             future.release()
             yield place, result
     finally:
-        client.cancel([future for future in futures if not future.done()])
+        left = [future for future in futures if not future.done()]
+        if left:  # even an empty cancellation goes to all clients, and one that is connecting fails of it
+            client.cancel(left)
 
 
 def _alone(task: Callable[[S], T], shard: S) -> T:
