@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from weightdecay import findings
+from weightdecay.findings import Finding
+from weightdecay.findings import check as check_findings
 
 Form = Literal[
     "none", "coupled", "decoupled", "independent", "cautious", "sign-normalised", "scaled", "unknown"
@@ -46,7 +47,7 @@ class Probe:
     moved: bool
     gradient_moved: bool
     why: str
-    findings: tuple[findings.Finding, ...]
+    findings: tuple[Finding, ...]
     factor: float | None = None
     idle: bool = False
     in_step: float | None = None
@@ -58,7 +59,7 @@ class Probe:
         Raises:
             FindingsError: a finding is an error.
         """
-        findings.check(self.findings)
+        check_findings(self.findings)
 
     def __str__(self) -> str:
         measured = "not measured" if self.rate is None else f"{self.rate:.4g}"
