@@ -20,11 +20,10 @@ from torch import nn
 
 import weightdecay as wd
 from devices import device_of, name_of
-from weightdecay.sweeps.records import Chunk
-from weightdecay.sweeps.seeds import order, set_up
-from weightdecay.sweeps.settings import settings_of
-from weightdecay.sweeps.task import Data, Task
-from weightdecay.sweeps.training import method_of, train_chunk
+from weightdecay.sweeps.chunk import settings_of
+from weightdecay.sweeps.looks import order, set_up
+from weightdecay.sweeps.method import method_of, train_chunk
+from weightdecay.sweeps.task import Chunk, Data, Task
 from weightdecay.sweeps.vectorised import train_vectorised
 
 EPOCHS = 3

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import weightdecay as wd
-from weightdecay.files import replacing, writable_folder, write_json
+from weightdecay.saving import replacing, writable_folder, write_json
 
 WIDTH, LR, WRONG = 256, 1e-3, 0.3  # of the hidden layers; AdamW's; the share of wrong training labels
 TRAIN, CHOOSE = 1197, 300  # images to train on, to choose by; the other 300 are reported on

@@ -33,7 +33,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 import weightdecay as wd
-from weightdecay.files import replacing, writable_folder, write_json
+from weightdecay.saving import replacing, writable_folder, write_json
 
 NOVEL = Path(__file__).parent / "data" / "pride-and-prejudice.txt"
 CONTEXT, BATCH, HEAD, LAYERS = 64, 16, 24, 2  # letters seen at once, windows a step, width of a head, blocks

@@ -37,7 +37,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import weightdecay as wd
-from weightdecay.files import read_json, writable_folder, write_json
+from weightdecay.saving import read_json, writable_folder, write_json
 
 # One that looks at the update, one that the optimizer brings along, one that keeps tensors of its own.
 RULES = {"cautious": wd.Cautious, "decoupled": wd.Decoupled, "toward": partial(wd.Toward, ema=0.95)}

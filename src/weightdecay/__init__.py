@@ -10,9 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from weightdecay.auditing.diff import audit_diff
-    from weightdecay.auditing.record import Audit
+    from weightdecay.auditing.record import Audit, load_audit
     from weightdecay.auditing.run import audit
-    from weightdecay.auditing.saving import load_audit
     from weightdecay.errors import (
         DivergenceError,
         InputError,
@@ -22,18 +21,16 @@ if TYPE_CHECKING:
     )
     from weightdecay.groups import Group, param_groups, preset, split
     from weightdecay.hooks import Decay, WeightDecayScheduler, attach
-    from weightdecay.monitor.loading import load_monitored
-    from weightdecay.monitor.record import Monitored
+    from weightdecay.monitor.record import Monitored, load_monitored
     from weightdecay.monitor.run import Monitor
     from weightdecay.probing.record import Probe
     from weightdecay.probing.run import probe
-    from weightdecay.reports.live import LiveCurves
     from weightdecay.reports.plot import plot
     from weightdecay.reports.report import report
-    from weightdecay.ridge.loading import load_path
+    from weightdecay.reports.textbook import LiveCurves
     from weightdecay.ridge.model import RidgeModel, load_model
     from weightdecay.ridge.path import ridge_path
-    from weightdecay.ridge.record import RidgePath
+    from weightdecay.ridge.record import RidgePath, load_path
     from weightdecay.rules import (
         L2,
         Cautious,
@@ -51,14 +48,13 @@ if TYPE_CHECKING:
         chain,
     )
     from weightdecay.schedule.setups import Setup, Transfer, transfer
-    from weightdecay.sweeps.loading import load_sweep
-    from weightdecay.sweeps.record import Sweep
+    from weightdecay.sweeps.record import Sweep, load_sweep
     from weightdecay.sweeps.run import sweep
     from weightdecay.textbook.data import Synthetic, TableFile
     from weightdecay.textbook.experiment import run_experiment
     from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
     from weightdecay.textbook.settings import Experiment
-    from weightdecay.units.conventions import conventions, convert
+    from weightdecay.units.conversion import conventions, convert
     from weightdecay.units.halflife import HalfLife, HalfLives
 
 _HOMES = {
@@ -81,7 +77,7 @@ _HOMES = {
     "Interrupted": "errors",
     "L2": "rules",
     "LambdaCurve": "textbook.record",
-    "LiveCurves": "reports.live",
+    "LiveCurves": "reports.textbook",
     "LoRAProduct": "rules",
     "Monitor": "monitor.run",
     "Monitored": "monitor.record",
@@ -106,14 +102,14 @@ _HOMES = {
     "audit": "auditing.run",
     "audit_diff": "auditing.diff",
     "chain": "rules",
-    "conventions": "units.conventions",
-    "convert": "units.conventions",
-    "load_audit": "auditing.saving",
+    "conventions": "units.conversion",
+    "convert": "units.conversion",
+    "load_audit": "auditing.record",
     "load_model": "ridge.model",
-    "load_monitored": "monitor.loading",
-    "load_path": "ridge.loading",
+    "load_monitored": "monitor.record",
+    "load_path": "ridge.record",
     "load_run": "textbook.record",
-    "load_sweep": "sweeps.loading",
+    "load_sweep": "sweeps.record",
     "param_groups": "groups",
     "plot": "reports.plot",
     "preset": "groups",

@@ -1,7 +1,9 @@
 """Exceptions. One form of message: what is wrong, where, which value, what to do."""
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 
 class WeightDecayError(Exception):
@@ -55,3 +57,53 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, partial: Any = None, kept: str = "") -> None:
         super().__init__("interrupted")
         self.partial, self.kept = partial, kept
+
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that looks wrong.
+
+    Args:
+        code: stable, such as "WD101"; each has a page in the documentation.
+        severity: "error" (the training is not what was asked for), "warning" (probably not), "info".
+        parameters: names of what is concerned; empty where it is the whole.
+        message: what, with the numbers.
+        fix: what to do.
+    """
+
+    code: str
+    severity: Severity
+    parameters: tuple[str, ...]
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.severity}: {self.message}; {self.fix}"
+
+
+class FindingsError(WeightDecayError):
+    """Raised by `check()`: there are findings of severity "error".
+
+    Args:
+        findings: all of them that are errors.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(map(str, self.findings)))
+
+
+def check(findings: Iterable[Finding]) -> None:
+    """Raise if a finding is an error.
+
+    Raises:
+        FindingsError: with all that are errors.
+
+    >>> check([Finding("WD303", "warning", (), "weight_decay is AdamW's default", "say it")])
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise FindingsError(errors)

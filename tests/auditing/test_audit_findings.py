@@ -149,7 +149,7 @@ def test_a_default_that_groups_differ_from_was_chosen():
 
 
 def test_the_table_of_torch_s_classes_is_what_the_probe_sees():
-    from weightdecay.auditing.forms import _of_torch, _probed
+    from weightdecay.auditing.state import _of_torch, _probed
 
     for kind in (
         *(optim.SGD, optim.ASGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax),

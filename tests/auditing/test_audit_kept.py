@@ -7,12 +7,11 @@ import torch
 from torch import nn, optim
 
 import weightdecay as wd
-from weightdecay.auditing.codes import CODES, COST
 from weightdecay.auditing.diff import Change, audit_diff
+from weightdecay.auditing.findings import CODES, COST
+from weightdecay.auditing.record import load_audit
 from weightdecay.auditing.run import audit
-from weightdecay.auditing.saving import load_audit
-from weightdecay.errors import InputError
-from weightdecay.findings import FindingsError
+from weightdecay.errors import FindingsError, InputError
 
 
 def small():

@@ -88,13 +88,13 @@ def twice():
 
 @row("20", "Lanczos, a row in two held-out sets", "the mean of its predictions")
 def lanczos():
-    from weightdecay.ridge import by_folds
+    from weightdecay.ridge import wide
 
     X, y = table(40, 60)
     pairs = [(np.arange(20), np.arange(20, 40)), (np.arange(10, 30), np.arange(30, 40))]
     with (
-        mock.patch.object(by_folds, "LEAST_ROWS", 1),
-        mock.patch.object(by_folds.ByFolds, "most", property(lambda _: 40)),
+        mock.patch.object(wide, "LEAST_ROWS", 1),
+        mock.patch.object(wide.ByFolds, "most", property(lambda _: 40)),
     ):
         path = wd.ridge_path(X, y, [100.0], cv=pairs, unit="sklearn.Ridge")
         found = path.out_of_fold().numpy()[35]

@@ -13,11 +13,10 @@ from tests.faults.rows import row
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.ridge.fitting import Request, fit_table
-from weightdecay.ridge.predicting import predict_file
-from weightdecay.ridge.tabular import read_for_ridge
+from weightdecay.ridge.model import predict_file
+from weightdecay.ridge.table_fit import Request, fit_table
 from weightdecay.tables import csv_blocks, read_table
-from weightdecay.tables.source import open_source
+from weightdecay.tables.source import open_source, read_for_ridge
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = np.column_stack(

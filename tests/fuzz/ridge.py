@@ -19,42 +19,32 @@ import torch
 from sklearn import model_selection
 
 import weightdecay as wd
-from weightdecay.ridge import (
-    by_folds,
-    by_rows,
-    columns,
-    curves,
-    held_out,
-    judge,
-    lambda_axis,
-    moments,
-    stored,
-    streaming,
-    tall,
-    trust,
-)
+from weightdecay.ridge import lambdas as lambdas_module
+from weightdecay.ridge import moments, problem, record, streaming, tall, wide
+from weightdecay.ridge import path as path_module
 from weightdecay.ridge import path as paths
+from weightdecay.ridge import scores as scores_module
 from weightdecay.tables import source
 
 # Sizes at which an algorithm changes, by what changes there, and a value that a small table is beyond.
 BOUNDS: dict[str, list[tuple[Any, str, Any]]] = {
     "as they are": [],
-    "blocks of columns": [(columns, "BLOCK", 1), (columns, "NARROWEST", 1)],
+    "blocks of columns": [(problem, "BLOCK", 1), (problem, "NARROWEST", 1)],
     "blocks of rows": [(moments, "BLOCK", 1), (moments, "LEAST_ROWS", 3), (source, "ROWS", 5)],
     "many folds": [(moments, "BLOCK", 1), (moments, "LEAST_ROWS", 2), (moments, "SHARED_FOLDS", 1)],
-    "some targets at a time": [(moments, "JOINT", 0), (held_out, "MOST", 1), (by_rows, "ERRORS", 1)],
-    "Lanczos": [(by_folds, "LEAST_ROWS", 1), (by_folds, "SHARE", 1), (by_folds, "MOST_FOLDS", 1000)],
-    "Lanczos that gives up": [(by_folds, "LEAST_ROWS", 1), (by_folds, "SHARE", 8)],
-    "singular values": [(judge, name, -1.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
-    "products": [(judge, name, 2.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
+    "some targets at a time": [(moments, "JOINT", 0), (scores_module, "MOST", 1), (wide, "ERRORS", 1)],
+    "Lanczos": [(wide, "LEAST_ROWS", 1), (wide, "SHARE", 1), (wide, "MOST_FOLDS", 1000)],
+    "Lanczos that gives up": [(wide, "LEAST_ROWS", 1), (wide, "SHARE", 8)],
+    "singular values": [(path_module, name, -1.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
+    "products": [(path_module, name, 2.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
     "pivots": [
-        (by_rows, "LONG", 1), (by_rows, "SMALL", 0), (tall, "LONG", 1), (tall, "SMALL", 0),
-        (lambda_axis, "CHUNK", 1), (lambda_axis, "FEW", 2),
+        (wide, "LONG", 1), (wide, "SMALL", 0), (tall, "LONG", 1), (tall, "SMALL", 0),
+        (lambdas_module, "CHUNK", 1), (lambdas_module, "FEW", 2),
     ],
-    "rows again": [(trust, "AGAIN", 0.0), (trust, "FEW", 2.0)],
-    "errors at some λ": [(curves, "EVERY", 0.0), (curves, "SOME", 8)],
+    "rows again": [(scores_module, "AGAIN", 0.0), (scores_module, "FEW", 2.0)],
+    "errors at some λ": [(scores_module, "EVERY", 0.0), (scores_module, "SOME", 8)],
     "shards": [(streaming, "SHARD_ROWS", 4), (source, "ROWS", 3)],
-    "little is stored": [(stored, "LARGEST", 1), (stored, "LARGEST_COVARIANCE", 1)],
+    "little is stored": [(record, "LARGEST", 1), (record, "LARGEST_COVARIANCE", 1)],
 }  # fmt: skip
 
 

@@ -14,10 +14,9 @@ import polars as pl
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.matching import matched
-from weightdecay.ridge.tabular import new_rows, read_for_ridge
+from weightdecay.ridge.problem import matched
 from weightdecay.tables import csv_blocks, parquet_blocks, read_table
-from weightdecay.tables.source import open_source
+from weightdecay.tables.source import new_rows, open_source, read_for_ridge
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 GOOD = [

@@ -7,7 +7,7 @@ import torch
 from torch import nn, optim
 from walks import Lion, Signs, walk
 
-from weightdecay.monitor.equilibrium import equilibrium_norm, kappa_of
+from weightdecay.monitor.expected import equilibrium_norm, kappa_of
 from weightdecay.monitor.run import Monitor
 
 ELEMENTS = 2000

@@ -9,8 +9,8 @@ from torch import nn, optim
 from walks import walk
 
 import weightdecay as wd
-from weightdecay.monitor import sinks
-from weightdecay.monitor.loading import load_monitored
+from weightdecay.monitor import record
+from weightdecay.monitor.record import load_monitored
 from weightdecay.monitor.run import Monitor
 
 
@@ -195,7 +195,7 @@ def test_rows_go_to_files_and_functions(tmp_path):
     seen = []
     model = build()
     optimizer = optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    files = [sinks.file(tmp_path / "deep" / name) for name in ("m.csv", "m.parquet")]
+    files = [record.file(tmp_path / "deep" / name) for name in ("m.csv", "m.parquet")]
     with Monitor(model, optimizer, every=4, burst=3, sinks=[*files, seen.extend]) as monitor:
         train(model, optimizer)
     rows = monitor.result().rows

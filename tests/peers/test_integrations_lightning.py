@@ -8,7 +8,7 @@ from torch import nn
 
 import weightdecay as wd
 from weightdecay.auditing import run as audit_run
-from weightdecay.findings import FindingsError
+from weightdecay.errors import FindingsError
 from weightdecay.integrations.lightning import WeightDecay
 
 pytestmark = [

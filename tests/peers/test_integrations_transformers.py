@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import weightdecay as wd
-from weightdecay.findings import FindingsError
+from weightdecay.errors import FindingsError
 from weightdecay.integrations.transformers import WeightDecay
 
 pytestmark = [pytest.mark.peer]

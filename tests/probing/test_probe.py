@@ -9,8 +9,7 @@ from tests.probing.probe_optimizers import Form, Hidden, Raising, Stuck
 from torch import optim
 
 import weightdecay.rules as rules
-from weightdecay.errors import InputError
-from weightdecay.findings import FindingsError
+from weightdecay.errors import FindingsError, InputError
 from weightdecay.hooks import attach
 from weightdecay.probing.run import probe
 from weightdecay.units import coupled_rate

@@ -5,8 +5,7 @@ import torch
 from torch import nn, optim
 
 import weightdecay as wd
-from weightdecay.auditing.decaying import Pulls
-from weightdecay.auditing.reading import read
+from weightdecay.auditing.state import Pulls, read
 
 
 class Kept(optim.Optimizer):

@@ -7,8 +7,8 @@ import torch
 
 import weightdecay as wd
 from weightdecay.errors import InputError, WeightDecayWarning
-from weightdecay.reports.page import chinese
-from weightdecay.ridge.fitting import Request, fit_table
+from weightdecay.reports import chinese
+from weightdecay.ridge.table_fit import Request, fit_table
 
 
 def table(n, p, t=1, noise=0.0, seed=0):

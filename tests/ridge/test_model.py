@@ -15,7 +15,7 @@ import torch
 from weightdecay.errors import InputError
 from weightdecay.ridge.model import load_model
 from weightdecay.ridge.path import ridge_path
-from weightdecay.ridge.quantile import student_t
+from weightdecay.select import student_t
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")

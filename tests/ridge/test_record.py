@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import weightdecay as wd
-from weightdecay.ridge import covariance, stored
-from weightdecay.ridge.views import coefficient_path, held_out
+from weightdecay.ridge import gram
+from weightdecay.ridge import record as record_module
+from weightdecay.ridge.table_fit import coefficient_path, held_out
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
@@ -102,11 +103,11 @@ def test_a_loaded_path_is_sure_of_its_choices(tmp_path, name):
 def test_the_reason_for_no_intervals_is_kept(tmp_path, monkeypatch):
     X = numbers(5, 6)[0]
     with monkeypatch.context() as small:
-        small.setattr(covariance, "LARGEST", 35)
+        small.setattr(gram, "LARGEST", 35)
         PATHS["wide, folds"]().save(tmp_path)
     with pytest.raises(wd.InputError, match=r"the covariance is too large.*use fewer columns"):
         wd.load_path(tmp_path).model().interval(numbers(5, wd.load_path(tmp_path).p)[0])
-    monkeypatch.setattr(stored, "LARGEST_COVARIANCE", 35)
+    monkeypatch.setattr(record_module, "LARGEST_COVARIANCE", 35)
     PATHS["tall, folds"]().save(tmp_path)
     with pytest.raises(wd.InputError, match=r"6 × 6 numbers are too many .*path\.model"):
         wd.load_path(tmp_path).model().interval(X)
@@ -131,7 +132,7 @@ def test_what_needs_the_data_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("t", [0, 3])
 def test_of_a_large_path_the_choices_are_kept(tmp_path, monkeypatch, t):
-    monkeypatch.setattr(stored, "LARGEST", 500)
+    monkeypatch.setattr(record_module, "LARGEST", 500)
     path = wd.ridge_path(*numbers(60, 6, t, seed=2))
     path.save(tmp_path)
     again = wd.load_path(tmp_path)

@@ -7,13 +7,13 @@ import torch
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.ridge.basis import Penalty
-from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.folds import splits
+from weightdecay.ridge.moments import Penalty
+from weightdecay.ridge.problem import Problem
 from weightdecay.ridge.streaming import statistics, tall_from
 from weightdecay.ridge.tall import tall
 from weightdecay.tables import parquet_blocks
-from weightdecay.tables.footer import row_group_rows
+from weightdecay.tables.parquet_blocks import row_group_rows
 from weightdecay.tables.source import open_source
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.columns import Problem
 from weightdecay.ridge.folds import fold_ids
+from weightdecay.ridge.problem import Problem
 from weightdecay.ridge.tall import tall
 
 LONG = np.longdouble

@@ -11,8 +11,7 @@ from hypothesis import given
 from weightdecay.errors import InputError
 from weightdecay.schedule import Setup, lrs, transfer
 from weightdecay.schedule.lifetimes import lifetime
-from weightdecay.units.halflife import HalfLife
-from weightdecay.units.rates import mean_age, retention, shape
+from weightdecay.units.halflife import HalfLife, mean_age, retention, shape
 
 OLD = Setup(256, 3e-4, 10_000)
 NEW = Setup(1024, 6e-4, 5_000, "cosine")

@@ -2,7 +2,7 @@
 
 import math
 
-from weightdecay.sweeps.records import Copy, Look, Trained
+from weightdecay.sweeps.task import Copy, Look, Trained
 
 LAMBDAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 

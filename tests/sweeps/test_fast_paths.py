@@ -10,7 +10,7 @@ from torch import nn, optim
 from torch.nn.utils import parametrize
 
 import weightdecay as wd
-from weightdecay.sweeps import course, linear, plan, squared
+from weightdecay.sweeps import linear, method, rounds
 
 DOUBLE = torch.float64
 DRAWN = torch.Generator().manual_seed(3)
@@ -328,7 +328,7 @@ def test_sizes_at_which_the_linear_route_changes(monkeypatch):
         (64, 5, 20),
     ]:
         monkeypatch.setattr(linear, "_BLOCK_BYTES", bytes_)
-        monkeypatch.setattr(squared, "_MOST", most)
+        monkeypatch.setattr(linear, "_MOST", most)
         for train, test, p in [(*data, 40), (TRAIN, TEST, 5)]:
             more = {"chunk": chunk, "strengths": [0.01, 0.1, 0.3, 1.0]}
             found = agrees(lambda p=p: nn.Linear(p, 1).to(DOUBLE), train, test, **more)
@@ -346,9 +346,9 @@ def normed():
 def test_sizes_at_which_chunks_change(monkeypatch, chunk, memory, count):
     """Chunks as the user says, and as memory allows, give the same numbers."""
     if memory is not None:
-        monkeypatch.setattr(plan, "available", lambda device: memory)
+        monkeypatch.setattr(method, "available", lambda device: memory)
     chunks = []
-    monkeypatch.setattr(course, "results", noting(course.results, chunks))
+    monkeypatch.setattr(rounds, "results", noting(rounds.results, chunks))
     agrees(normed, TRAIN, TEST, strengths=[0.01, 0.1, 1.0], chunk=chunk, batch_size=4)
     assert len(chunks) == count
 

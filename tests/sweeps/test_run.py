@@ -15,13 +15,10 @@ from torch import nn
 import weightdecay as wd
 from weightdecay.engine import connected
 from weightdecay.errors import InputError, Interrupted
-from weightdecay.sweeps.arguments import task_of
-from weightdecay.sweeps.checkpoints import Keeper
-from weightdecay.sweeps.plan import Plan
-from weightdecay.sweeps.records import Chunk
-from weightdecay.sweeps.running import Job, results
-from weightdecay.sweeps.store import FILE
-from weightdecay.sweeps.training import Method
+from weightdecay.sweeps.method import Method, Plan
+from weightdecay.sweeps.rounds import Job, results
+from weightdecay.sweeps.store import FILE, Keeper
+from weightdecay.sweeps.task import Chunk, task_of
 
 job = jobs.job
 

@@ -9,9 +9,8 @@ import torch
 from tests.sweeps.records import LAMBDAS, ridge_loss, training, trainings
 
 import weightdecay as wd
-from weightdecay.quantile import student_t
-from weightdecay.select import choose, choose_paired
-from weightdecay.sweeps.leader import Leader
+from weightdecay.select import choose, choose_paired, student_t
+from weightdecay.sweeps.rounds import Leader
 from weightdecay.sweeps.selection import Comparison, Goal, best_of, goal_of, selections_of
 
 LOSS = Goal()

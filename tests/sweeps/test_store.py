@@ -13,16 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from weightdecay.engine import Capacity, as_finished, connected
+from weightdecay.engine import Capacity, as_finished, connected, in_processes, packed
 from weightdecay.errors import InputError
-from weightdecay.sweeps.checkpoints import Keeper, Weights
-from weightdecay.sweeps.leader import Leader
-from weightdecay.sweeps.plan import Plan, chunks_of, plan_of, split
-from weightdecay.sweeps.records import Checkpoint, Chunk, Copy, Look, Trained
+from weightdecay.sweeps.method import Method, Plan, chunks_of, plan_of, split
+from weightdecay.sweeps.rounds import Leader
 from weightdecay.sweeps.selection import Goal, best_of, selections_of
-from weightdecay.sweeps.store import FILE, Round, opened
-from weightdecay.sweeps.training import Method
-from weightdecay.sweeps.workers import in_processes, packed
+from weightdecay.sweeps.store import FILE, Keeper, Round, Weights, opened
+from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Look, Trained
 
 CPU = torch.device("cpu")
 METHOD = Method("vectorised", "", True, 100)
@@ -322,7 +319,7 @@ def _sleep(shared, item):
 def test_processes_end_when_the_one_that_waits_is_killed(tmp_path):
     """And when it stops early."""
     script = (
-        "import sys, pathlib; from weightdecay.sweeps.workers import *; sys.path.insert(0, sys.argv[2]);"
+        "import sys, pathlib; from weightdecay.engine import *; sys.path.insert(0, sys.argv[2]);"
         "import test_store as t; list(in_processes(t._sleep, packed(pathlib.Path(sys.argv[1])), [1, 2], 2))"
     )
     main = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)])

@@ -18,8 +18,7 @@ from torch.utils.data import (
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.sweeps.arguments import seeds_of
-from weightdecay.sweeps.data import data_of
+from weightdecay.sweeps.task import data_of, seeds_of
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 TRAIN, TEST = (X[:20], (X[:20, 0] > 0).long()), (X[20:], (X[20:, 0] > 0).long())

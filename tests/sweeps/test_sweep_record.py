@@ -11,8 +11,7 @@ from polars.testing import assert_frame_equal
 from tests.sweeps.records import LAMBDAS, training, trainings
 
 import weightdecay as wd
-from weightdecay.sweeps.loading import load_sweep
-from weightdecay.sweeps.record import sweep_record
+from weightdecay.sweeps.record import load_sweep, sweep_record
 
 WEIGHTS = {"0.weight": torch.randn(5, 3, 2), "0.steps": torch.arange(5)}
 

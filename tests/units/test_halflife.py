@@ -10,9 +10,20 @@ import torch
 from hypothesis import assume, example, given
 
 from weightdecay.errors import InputError
-from weightdecay.units.coupled import coupled_rate, coupled_weight_decay, diverges_from, oscillates_from
-from weightdecay.units.halflife import HalfLife, HalfLives
-from weightdecay.units.rates import half_life, mean_age, rate_of, retention, shape, strength_for
+from weightdecay.units.halflife import (
+    HalfLife,
+    HalfLives,
+    coupled_rate,
+    coupled_weight_decay,
+    diverges_from,
+    half_life,
+    mean_age,
+    oscillates_from,
+    rate_of,
+    retention,
+    shape,
+    strength_for,
+)
 
 mpmath.mp.dps = 50
 TINY = 4e-16  # two units in the last place of float64

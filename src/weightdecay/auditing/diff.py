@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weightdecay.auditing.drafts import Draft
-from weightdecay.auditing.record import Audit, Parameter
-from weightdecay.auditing.saving import load_audit
-from weightdecay.auditing.show import aligned, some
-from weightdecay.errors import InputError
-from weightdecay.findings import Finding, check
+from weightdecay.auditing.findings import Draft
+from weightdecay.auditing.record import Audit, Parameter, aligned, load_audit, some
+from weightdecay.errors import Finding, InputError, check
 
 # What decides about the decay of a parameter; sizes and positions of groups may change.
 _FIELDS = ("weight_decay", "form", "frozen", "role", "aliases")

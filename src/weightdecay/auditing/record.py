@@ -1,17 +1,153 @@
 """What an audit returns: frozen records that can be saved and printed."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from weightdecay.auditing.html import page
-from weightdecay.auditing.show import shown
-from weightdecay.files import write_json
-from weightdecay.findings import Finding, check
+from weightdecay.errors import Finding, InputError, check
+from weightdecay.saving import read_json, write_json
 
 if TYPE_CHECKING:
     import polars as pl
+
+    pass
+
+
+MOST = 40  # parameters that are shown one by one
+MOST_GROUPS = 12
+_NAMES = 4
+_WITHOUT_STRENGTH = ("constrained", "fixednorm")
+
+
+def shown(audit: "Audit") -> str:
+    """The whole audit."""
+    lines = [headline(audit)]
+    if audit.settings.get("interval"):
+        lines.append(f"  schedule: {audit.settings['interval']}")
+    lines += [f"  {line}" for line in finding_lines(audit.findings)]
+    lines += [f"  ignored {one.finding.code}{_reason(one.reason)}" for one in audit.ignored]
+    return "\n".join([*lines, "", *aligned(rows(audit)), "", *group_lines(audit.groups)])
+
+
+def headline(audit: "Audit") -> str:
+    """How much decays, and how many findings there are."""
+    counts = [
+        sum(one.severity == severity for one in audit.findings) for severity in ("error", "warning", "info")
+    ]
+    words = [
+        f"{n} {word}{'s' * (n != 1 and word != 'info')}"
+        for n, word in zip(counts, ("error", "warning", "info"), strict=True)
+        if n
+    ]
+    decaying = sum(one.decays for one in audit.parameters)
+    share = audit.decaying / audit.elements if audit.elements else 0.0
+    return (
+        f"weight decay: {decaying} of {len(audit.parameters)} parameters decay, {share:.1%} of "
+        f"{audit.elements:,} elements; {', '.join(words) or 'no findings'}"
+    )
+
+
+def group_lines(groups: Sequence["GroupTotal"]) -> list[str]:
+    """Each parameter group in a line, the first ones of many."""
+    lines = []
+    for one in groups[:MOST_GROUPS]:
+        title = f"{one.optimizer} {one.group}" if one.optimizer else "in no optimizer"
+        label = f" {one.label!r}" if one.label else ""
+        values = ", ".join(f"{value:g}" for value in one.weight_decay[:3])
+        decays = f"{one.decaying:,} decay at {values}" if one.decaying else "no decay"
+        lr = "" if one.lr is None else f", lr = {one.lr:g}"
+        plural = "" if one.parameters == 1 else "s"
+        lines.append(
+            f"{title}{label}: {one.parameters:,} parameter{plural}, {one.elements:,} elements, {decays}{lr}"
+        )
+    if len(groups) > MOST_GROUPS:
+        lines.append(f"and {len(groups) - MOST_GROUPS} more groups")
+    return lines
+
+
+def finding_lines(findings: Iterable[Finding]) -> list[str]:
+    """Each finding in two or three lines."""
+    lines: list[str] = []
+    for one in findings:
+        lines.append(f"{one.code} {one.severity}: {one.message}")
+        if one.parameters:
+            lines.append(f"      {some(one.parameters)}")
+        lines.append(f"      fix: {one.fix}")
+    return lines
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
+
+
+def rows(audit: "Audit") -> list[tuple[str, ...]]:
+    """The table's rows: each parameter, or what has optimizer, group, role and strength in common."""
+    if len(audit.parameters) <= MOST:
+        head = ("parameter", "shape", "role", "group", "decays", "half-life", "why")
+        return [head, *(_single(one) for one in audit.parameters)]
+    alike: dict[tuple, list[Parameter]] = {}
+    for one in audit.parameters:
+        key = one.optimizer, one.group, one.role, one.weight_decay, one.rule, one.half_life, one.frozen
+        alike.setdefault(key, []).append(one)
+    head = ("optimizer", "group", "role", "parameters", "elements", "decays", "half-life", "for example")
+    return [head, *(_several(several) for several in alike.values())]
+
+
+def _single(one: "Parameter") -> tuple[str, ...]:
+    shape = "×".join(map(str, one.shape)) or "scalar"
+    why = one.why.partition("; ")[0]  # the rest is in the other columns
+    return one.name, shape, one.role, place(one), strength(one), half_life(one), why
+
+
+def _several(several: Sequence["Parameter"]) -> tuple[str, ...]:
+    one = several[0]
+    elements = sum(other.numel for other in several)
+    group = "-" if one.group is None else str(one.group)
+    return (
+        *(one.optimizer or "-", group, one.role, f"{len(several):,}", f"{elements:,}"),
+        *(strength(one), half_life(one), one.name),
+    )
+
+
+def place(one: "Parameter") -> str:
+    """Optimizer and group."""
+    return "-" if one.optimizer is None else f"{one.optimizer} {one.group}"
+
+
+def strength(one: "Parameter") -> str:
+    """λ and form in few words."""
+    if one.optimizer is None:
+        return "frozen" if one.frozen else "in no optimizer"
+    if not one.weight_decay:
+        return "frozen" if one.frozen else "no"
+    return one.form if one.form in _WITHOUT_STRENGTH else f"{one.weight_decay:g} {one.form}"
+
+
+def half_life(one: "Parameter") -> str:
+    """The half-life in steps, and as a share of the run."""
+    if one.half_life is None:
+        return "-"
+    steps = f"{one.half_life:,.0f}" if one.half_life >= 100 else f"{one.half_life:.3g}"
+    share = "" if one.share_of_run is None else f" ({one.share_of_run:.2g} of the run)"
+    return f"{steps} steps{share}"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, columns under one another."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def _reason(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
 
 FORMAT = "weightdecay audit, version 1"
 
@@ -181,3 +317,88 @@ def _columns(pl: Any) -> dict[str, Any]:
     whole = {"numel": pl.Int64, "group": pl.Int64}
     every = {**texts, **numbers, **kinds, **whole}
     return {name: every[name] for name in Parameter.__dataclass_fields__}
+
+
+_REMEDY = "give a file that Audit.save wrote"
+
+
+def load_audit(path: str | Path) -> Audit:
+    """Read an audit that was saved.
+
+    Raises:
+        InputError: the file is missing, or not one that `Audit.save` wrote.
+    """
+    content = read_json(Path(path))
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError("not a saved audit", str(path), None, _REMEDY)
+    try:
+        parameters = tuple(_made(Parameter, row) for row in content["parameters"])
+        if len({one.name for one in parameters}) < len(parameters):
+            raise ValueError("a parameter is there twice")
+        return Audit(
+            parameters=parameters,
+            findings=tuple(_made(Finding, row) for row in content["findings"]),
+            ignored=tuple(
+                Ignored(_made(Finding, row["finding"]), str(row["reason"])) for row in content["ignored"]
+            ),
+            groups=tuple(_made(GroupTotal, row) for row in content["groups"]),
+            settings=dict(content["settings"]),
+            versions=dict(content["versions"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise InputError("a saved audit that cannot be read", str(path), said, _REMEDY) from error
+
+
+def _made(kind: Any, row: Mapping[str, Any]) -> Any:
+    """A record from plain values: lists become tuples."""
+    names = [one.name for one in fields(kind)]
+    if set(row) != set(names):
+        raise ValueError(f"{kind.__name__} has other fields: {sorted(set(row) ^ set(names))}")
+    values = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names}
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{kind.__name__}.{name} = {value!r}")
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is what a record's annotation says."""
+    parts = get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, parts[0]) for one in value)
+    if get_origin(hint) is Literal:
+        return value in parts
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def page(audit: "Audit") -> str:
+    """The findings and the table."""
+    head, *body = rows(audit)
+    findings = [
+        (one.code, one.severity, one.message, some(one.parameters), one.fix) for one in audit.findings
+    ]
+    parts = [f"<p>{escape(headline(audit))}</p>"]
+    if audit.settings.get("interval"):
+        parts.append(f"<p>schedule: {escape(audit.settings['interval'])}</p>")
+    if findings:
+        parts.append(_table(("code", "severity", "what", "parameters", "fix"), findings))
+    if audit.ignored:
+        quiet = [f"{one.finding.code} {one.reason}".strip() for one in audit.ignored]
+        parts.append(f"<p>ignored: {escape('; '.join(quiet))}</p>")
+    totals = "".join(f"<li>{escape(line)}</li>" for line in group_lines(audit.groups))
+    return "\n".join([*parts, _table(head, body), f"<ul>{totals}</ul>"])
+
+
+def _table(head: tuple[str, ...], body: "list[tuple[str, ...]]") -> str:
+    lines = ["<table>", f"<thead>{_row(head, 'th')}</thead>", "<tbody>"]
+    return "\n".join([*lines, *(_row(row, "td") for row in body), "</tbody>", "</table>"])
+
+
+def _row(cells: tuple[str, ...], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

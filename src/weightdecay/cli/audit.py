@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from weightdecay.auditing.diff import AuditDiff
     from weightdecay.auditing.record import Audit
-    from weightdecay.findings import Finding
+    from weightdecay.errors import Finding
 
 _FORMATS = ("table", "json", "github")
 _LEVELS = {"error": "error", "warning": "warning", "info": "notice"}
@@ -85,7 +85,7 @@ def audit(
 
 def _check_free(file: Path) -> None:
     """Refuse to replace a file that is not a saved audit."""
-    from weightdecay.auditing.saving import load_audit
+    from weightdecay.auditing.record import load_audit
 
     try:
         if file.is_file():
@@ -100,8 +100,7 @@ def _check_free(file: Path) -> None:
 def _audited(target: str, options: dict[str, Any]) -> "Audit":
     """The audit of what the builder makes; what its code prints goes to stderr."""
     from weightdecay.auditing.run import audit as audited
-    from weightdecay.auditing.target import build
-    from weightdecay.sweeps.script import ScriptError
+    from weightdecay.scripts import ScriptError, build
 
     try:
         with contextlib.redirect_stdout(sys.stderr):

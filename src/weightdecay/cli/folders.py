@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weightdecay.errors import InputError
-from weightdecay.files import read_json, writable_folder
+from weightdecay.saving import read_json, writable_folder
 
 try:
     import fcntl

@@ -13,9 +13,9 @@ from weightdecay.errors import InputError
 # The file that tells what a folder is the record of, and who loads it.
 _RECORDS = {
     "run.json": ("weightdecay.textbook.record", "load_run"),
-    "path.json": ("weightdecay.ridge.loading", "load_path"),
-    "sweep.json": ("weightdecay.sweeps.loading", "load_sweep"),
-    "monitor.json": ("weightdecay.monitor.loading", "load_monitored"),
+    "path.json": ("weightdecay.ridge.record", "load_path"),
+    "sweep.json": ("weightdecay.sweeps.record", "load_sweep"),
+    "monitor.json": ("weightdecay.monitor.record", "load_monitored"),
 }
 
 
@@ -54,7 +54,7 @@ def report(
 def _loaded(folder: Path) -> Any:
     """The record, by the file that tells its kind."""
     if folder.is_file():
-        from weightdecay.auditing.saving import load_audit
+        from weightdecay.auditing.record import load_audit
 
         return load_audit(folder)
     for name, (home, loader) in _RECORDS.items():
@@ -66,8 +66,8 @@ def _loaded(folder: Path) -> Any:
 
 def _held_out(result: Any, folder: Path) -> Any:
     """The rows that fit has kept beside a path, if it has."""
-    from weightdecay.ridge.held_out_file import NAME, load_held_out
     from weightdecay.ridge.record import RidgePath
+    from weightdecay.ridge.table_fit import NAME, load_held_out
 
     if not isinstance(result, RidgePath) or not (folder / NAME).exists():
         return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weightdecay.cli.folders import check_folder, fresh, new_files
-from weightdecay.cli.names import names
 from weightdecay.errors import InputError
 from weightdecay.units import grid
 
 if TYPE_CHECKING:
-    from weightdecay.ridge.fitting import Progress, Request, TableFit
+    from weightdecay.ridge.table_fit import Progress, Request, TableFit
+
 
 _CV = ("loo", "gcv", "evidence")
 # What fit writes.
@@ -141,8 +142,7 @@ def predict(
     Missing and unknown columns are refused. Columns that were a target, dropped, a group or a weight at the
     fit are not looked at. Tables of any length are read in blocks.
     """
-    from weightdecay.ridge.model import load_model
-    from weightdecay.ridge.predicting import predict_file
+    from weightdecay.ridge.model import load_model, predict_file
 
     loaded = load_model(model)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
@@ -159,7 +159,7 @@ def predict(
 
 def _request(given: dict[str, Any]) -> "Request":
     """The options as `fit_table` takes them."""
-    from weightdecay.ridge.fitting import Request
+    from weightdecay.ridge.table_fit import Request
 
     given["id"] = given.pop("ids")
     lists = {name: names(given.pop(name)) for name in ("target", "drop", "id", "unpenalized")}
@@ -183,7 +183,7 @@ def _request(given: dict[str, Any]) -> "Request":
 
 def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "TableFit":
     """Fit; errors about arguments are told with the options' names."""
-    from weightdecay.ridge.fitting import fit_table
+    from weightdecay.ridge.table_fit import fit_table
 
     try:
         with _in_arguments():
@@ -223,7 +223,7 @@ def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
     from rich.progress import Progress, TaskID, TextColumn
 
     from weightdecay.reports.terminal import fitting
-    from weightdecay.ridge.tabular import count_rows
+    from weightdecay.tables.source import count_rows
 
     console = Console(stderr=True)
     rows = "{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"
@@ -238,3 +238,25 @@ def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
             progress.update(stages[stage], completed=rows, rate="–" if speed is None else f"{speed:,.0f}")
 
         yield advance
+
+
+NAME = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|\Z)|([^,]*)(?:,|\Z)')
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Names between commas, without white space around them; a name in double quotes is taken as it is.
+
+    >>> names('water, "a, b"," c"')
+    ('water', 'a, b', ' c')
+    >>> names(""), names(None)
+    (('',), ())
+    """
+    found: list[str] = []
+    at = 0
+    while text is not None and at <= len(text):
+        match = NAME.match(text, at)
+        assert match is not None
+        quoted, plain = match.groups()
+        found.append(plain.strip() if quoted is None else quoted.replace('""', '"'))
+        at = match.end() + (not match[0].endswith(","))
+    return tuple(found)

@@ -15,10 +15,10 @@ from weightdecay.errors import InputError
 from weightdecay.units import grid
 
 if TYPE_CHECKING:
+    from weightdecay.scripts import Script
+    from weightdecay.sweeps.grid import Strengths, Unit
     from weightdecay.sweeps.record import Sweep
-    from weightdecay.sweeps.run import Progress
-    from weightdecay.sweeps.script import Script
-    from weightdecay.sweeps.strengths import Strengths, Unit
+    from weightdecay.sweeps.rounds import Progress
 
 EPOCHS = 20  # where neither the file nor the command says
 # What it writes, beside the store and the checkpoints.
@@ -121,7 +121,7 @@ def sweep(
     if as_json:
         print(json.dumps({"event": "result", **found.to_dict(), "files": [str(path) for path in paths]}))
     elif not quiet:
-        from weightdecay.reports.sweep_terminal import print_sweep
+        from weightdecay.reports.sweep import print_sweep
 
         print_sweep(found, _console())
         print(*found.lines, f"written into {out}: {names}", sep="\n")
@@ -133,7 +133,7 @@ def sweep(
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """The options as `sweep` takes them; None where nothing was given."""
-    from weightdecay.sweeps.strengths import read_strengths
+    from weightdecay.sweeps.grid import read_strengths
 
     if (unit := given["unit"]) not in _UNITS:
         raise InputError("no such unit", "unit", repr(unit), f"use {', '.join(_UNITS)}")
@@ -174,7 +174,7 @@ def _rules(text: str) -> list[Any]:
 
 def _loaded(file: str) -> "Script":
     """The file; what its code prints goes to stderr, and of its traceback its own frames are shown."""
-    from weightdecay.sweeps.script import ScriptError, load_script
+    from weightdecay.scripts import ScriptError, load_script
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -272,7 +272,7 @@ def _report(strengths: "Strengths", given: dict[str, Any]) -> Iterator[Any]:
         return
     from rich.console import Console
 
-    from weightdecay.reports.sweep_terminal import SweepBar
+    from weightdecay.reports.sweep import SweepBar
 
     with SweepBar(Console(stderr=True), strengths.unit, given["curves"]) as bar:
         yield bar

@@ -90,8 +90,8 @@ def convert(
 
     weightdecay convert 3 --from textbook --to sklearn.Ridge --n 20
     """
-    from weightdecay.units.conventions import conventions, remarks
-    from weightdecay.units.conventions import convert as converted
+    from weightdecay.units.conversion import conventions, remarks
+    from weightdecay.units.conversion import convert as converted
 
     context = {name: number for name, number in locals().items() if number is not None and name in _CONTEXT}
     if show_list:
@@ -192,7 +192,7 @@ def _spelled(**names: str) -> Iterator[None]:
 def _setup(text: str, option: str) -> "Setup":
     """A set-up from batch=256,lr=3e-4,steps=10000."""
     from weightdecay.schedule import Setup
-    from weightdecay.units.numbers import count
+    from weightdecay.units.arguments import count
 
     values: dict[str, Any] = {}
     for part in text.split(","):

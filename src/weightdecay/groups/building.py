@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
-from weightdecay.groups.assigning import Assignment, assign, resolve
+from weightdecay.groups.assignment import Assignment, assign, resolve
 from weightdecay.groups.selectors import Group, checked_strength
 
 

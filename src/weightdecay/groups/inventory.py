@@ -11,18 +11,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from weightdecay.errors import InputError
-from weightdecay.groups.roles import class_name, guessed, role_in
+from weightdecay.groups.roles import _wrapped, class_name, guessed, role_in
 
 # What wrappers put into names: torch.compile, FSDP1, activation checkpointing.
 INSERTED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_WRAPPERS = {
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "OptimizedModule": "_orig_mod",
-    "FullyShardedDataParallel": "_fsdp_wrapped_module",
-    "CheckpointWrapper": "_checkpoint_wrapped_module",
-    "_FabricModule": "_forward_module",
-}
 _MARKED = "the model exempts it: _no_weight_decay is set on the parameter"
 _NAMELESS = re.compile(r"(group \d+, )?position \d+")
 
@@ -71,27 +63,6 @@ def frozen(source: nn.Module | list[Any]) -> list[Candidate]:
     """The parameters that stay out."""
     found = _of_model(source) if isinstance(source, nn.Module) else _of_pairs(source)
     return [one for one in found if not one.parameter.requires_grad]
-
-
-def peeled(module: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel, torch.compile and the like."""
-    return _peel(module)[0]
-
-
-def _peel(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module inside its wrappers, and what they put before its names."""
-    attribute = _wrapped(module)
-    inner = getattr(module, attribute, None) if attribute else None
-    if not isinstance(inner, nn.Module):
-        return module, ""
-    core, prefix = _peel(inner)
-    return core, f"{attribute}.{prefix}"
-
-
-def _wrapped(module: nn.Module) -> str:
-    """The attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
-    classes = {kind.__name__ for kind in type(module).__mro__}
-    return next((_WRAPPERS[name] for name in _WRAPPERS if name in classes), "")
 
 
 def plain_name(modules: Mapping[str, nn.Module], name: str) -> str:

@@ -223,3 +223,34 @@ def _by_name(parent: str, attribute: str, parameter: Tensor) -> str:
     if parameter.ndim == 2 and set(parent.lower().split("_")) & _EMBEDDING_WORDS:
         return "embedding"
     return _by_shape(parameter)
+
+
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "_FabricModule": "_forward_module",
+}
+
+
+def peeled(module: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel, torch.compile and the like."""
+    return _peel(module)[0]
+
+
+def _peel(module: nn.Module) -> tuple[nn.Module, str]:
+    """The module inside its wrappers, and what they put before its names."""
+    attribute = _wrapped(module)
+    inner = getattr(module, attribute, None) if attribute else None
+    if not isinstance(inner, nn.Module):
+        return module, ""
+    core, prefix = _peel(inner)
+    return core, f"{attribute}.{prefix}"
+
+
+def _wrapped(module: nn.Module) -> str:
+    """The attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
+    classes = {kind.__name__ for kind in type(module).__mro__}
+    return next((_WRAPPERS[name] for name in _WRAPPERS if name in classes), "")

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from weightdecay.groups.before_norm import _MEASURING, _NORMALISING, normalises, replica, traced
 from weightdecay.groups.roles import one_axis
-from weightdecay.groups.scaling import _MEASURING, _NORMALISING
-from weightdecay.groups.tracing import normalises, replica, traced
 
 # Which argument of a function is for what, by position and by name.
 _LAYER = {1: "matrix", "weight": "matrix", 2: "bias", "bias": "bias"}

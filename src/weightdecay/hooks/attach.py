@@ -8,18 +8,16 @@ from torch import nn, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
-from weightdecay.hooks.plan import On, Plan, make_plan
+from weightdecay.hooks.plan import On, Plan, check_strengths, make_plan
 from weightdecay.hooks.ranks import Meeting, check_shards, summary
-from weightdecay.hooks.refuse import bare_optimizer, check_native, check_optimizer
+from weightdecay.hooks.refusals import bare_optimizer, check_native, check_optimizer
 from weightdecay.hooks.rounding import Rounding, check_rounding
 from weightdecay.hooks.sparse import Sparse, check_sparse
-from weightdecay.hooks.strengths import check_strengths
 from weightdecay.hooks.trial import try_optimizer, try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
-from weightdecay.schedule.interval import Interval
-from weightdecay.schedule.learning_rates import bare_scheduler, told_lrs
-from weightdecay.units.numbers import count, number
+from weightdecay.schedule.learning_rates import Interval, bare_scheduler, told_lrs
+from weightdecay.units.arguments import count, number
 
 
 def attach(

@@ -1,19 +1,23 @@
 """Which parameter of an optimizer decays, how strongly, and by whose hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError
 from weightdecay.groups import Assignment, Group, assign, preset
 from weightdecay.groups.inventory import INSERTED, plain_parameters
-from weightdecay.hooks.native import momentum_of, native_options
-from weightdecay.hooks.refuse import check_hooks, check_parameter, check_scale
+from weightdecay.hooks.optimizers import is_adaptive, momentum_of, native_options
+from weightdecay.hooks.refusals import check_hooks, check_parameter, check_scale
 from weightdecay.rules import Rule
+from weightdecay.rules.sharded import laid_like
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
+from weightdecay.units import Law, limits, retention, shape
 
 On = str | Group | Sequence[str | Group]
 
@@ -252,3 +256,198 @@ def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[in
             names[id(parameter)] = name
             taken.add(name)
     return names, named
+
+
+class States:
+    """One dictionary of tensors for each parameter and rule."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._rules = rules
+        self._by_name: dict[str, list[dict[str, Tensor]]] = {}
+        self._shapes: dict[str, torch.Size] = {}
+
+    def add(self, targets: Iterable[Target]) -> None:
+        """Start the state of the parameters that have none yet, or had another shape.
+
+        Raises:
+            InputError: a rule cannot start, say because its point has another shape.
+        """
+        new = [one for one in targets if self._shapes.get(one.name) != one.parameter.shape]
+        started = {one.name: [rule.start(one.parameter, one.name) for rule in self._rules] for one in new}
+        self._by_name.update(started)
+        self._shapes.update({one.name: one.parameter.shape for one in new})
+
+    def of(self, target: Target, rule: int) -> dict[str, Tensor]:
+        """The state of a parameter for one of the rules, where and of the type that the parameter is now."""
+        state, w = self._by_name[target.name][rule], target.parameter
+        if not w.ndim and not self._rules[rule].elementwise:
+            return state  # a norm is no weight, though it may look like one
+        for key, tensor in state.items():
+            if tensor.shape == w.shape and (tensor.dtype, tensor.device) != (w.dtype, w.device):
+                state[key] = tensor.to(
+                    device=w.device, dtype=w.dtype
+                )  # the model was moved or cast after the rule was attached
+        return state
+
+    def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Any]]]:
+        """The tensors themselves, not copies, as in torch's own state dicts."""
+        return {target.name: _filled(self._by_name[target.name]) for target in targets}
+
+    def load(self, saved: Any, targets: Iterable[Target]) -> None:
+        """Take over saved tensors; all are checked before the first is copied.
+
+        Raises:
+            InputError: as `check`.
+        """
+        pairs = self.check(saved, targets)
+        fitting = [(mine, laid_like(found.detach().to(mine.device), mine)) for mine, found in pairs]
+        for mine, found in fitting:
+            mine.copy_(found)
+
+    def check(self, saved: Any, targets: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
+        """Each tensor with the saved one.
+
+        Raises:
+            InputError: another set of parameters, a tensor that is missing or has another shape.
+        """
+        if not isinstance(saved, Mapping):
+            raise InputError(
+                "not states by parameter name", "parameters", type(saved).__name__, "give a mapping"
+            )
+        wanted = {target.name: self._by_name[target.name] for target in targets}
+        for name in sorted(set(saved) ^ set(wanted)):
+            side = "the saved state" if name in saved else "the optimizer"
+            raise InputError(
+                "not the same parameters decay",
+                "state_dict",
+                name,
+                f"only {side} has it; rename it, or go on without the state",
+            )
+        return [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
+
+
+def _filled(states: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
+    """The states; an empty one beside others has a value, or a distributed checkpoint would miss it."""
+    return [dict(state) if state or not any(states) else {"nothing": True} for state in states]
+
+
+def _pairs(name: str, states: list[dict[str, Tensor]], saved: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each tensor with the saved one."""
+    if not isinstance(saved, list) or len(saved) != len(states):
+        found = len(saved) if isinstance(saved, list) else type(saved).__name__
+        raise InputError("a state for another number of rules", name, found, f"give {len(states)}")
+    for mine, theirs in zip(states, saved, strict=True):
+        for key, tensor in mine.items():
+            found = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if not isinstance(found, Tensor) or found.shape != tensor.shape:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise InputError(
+                    "a saved tensor does not fit",
+                    f"{key} of {name}",
+                    shape,
+                    f"{tuple(tensor.shape)} is needed",
+                )
+            yield tensor, found
+
+
+# The fraction that a step removes, by law.
+_RATES: dict[Law, str] = {
+    "lr": "lr·weight_decay",
+    "lr_relative": "lr/lr_max·weight_decay",
+    "lr_squared": "lr²/lr_max·weight_decay",
+    "constant": "the rate",
+}
+
+
+def check_strengths(
+    optimizer: optim.Optimizer, rules: tuple[Rule, ...], plan: Plan, setting: Setting, rounded: bool = False
+) -> list[str]:
+    """Refuse strengths that cannot be; return what is to be said about those that can, each line once.
+
+    Where weights are rounded at random no strength is too small for them.
+
+    Raises:
+        InputError: a strength is out of range, or removes a whole weight in a step.
+    """
+    lines: list[str] = []
+    for rule, strengths in zip(rules, plan.strengths, strict=True):
+        for i, strength in enumerate(strengths):
+            if strength is not None:
+                advice = _checked(optimizer, rule, strength, plan, i, setting, rounded)
+                lines += [f"{type(rule).__name__} on {type(optimizer).__name__}: {line}" for line in advice]
+    return list(dict.fromkeys(lines))
+
+
+def _checked(
+    optimizer: optim.Optimizer,
+    rule: Rule,
+    strength: GroupStrength,
+    plan: Plan,
+    i: int,
+    setting: Setting,
+    rounded: bool,
+) -> tuple[str, ...]:
+    group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
+    scale, rates = max(target.scale for target in targets), setting.rates(i)
+    at = plain(strength.at(0)) * scale
+    if not rule.paced:  # how much it removes depends on more than the rate
+        limits.check(at, *((plain(group["lr"]),) if rule.overshoots else ()), law=strength.law, where=where)
+        return ()
+    momentum = momentum_of(optimizer, group) or {} if rule.coupled else {}
+    if rule.coupled and not momentum:  # no step of a known size to compare with
+        limits.check(at, where=where)
+        return limits.advice(at, adaptive=is_adaptive(optimizer, group), coupled=True)
+    # The schedule's peak; without one the rate now, which a warm-up may still raise: each step checks again.
+    known = (lr for lr in (strength.lr_max, setting.peak(i), plain(group["lr"])) if lr is not None)
+    lr = next(known)
+    left = None
+    if rates is not None and not rule.coupled:
+        varies = callable(rule.weight_decay)
+        strengths = scale * np.array([strength.at(t) for t in range(len(rates))]) if varies else at
+        removed = strengths * np.asarray(shape(strength.law, rates, strength.lr_max))
+        if len(over := np.flatnonzero(removed >= 1)):
+            t = int(over[0])
+            found = f"{plain(strength.at(t)) * scale:g} at lr = {rates[t]:g}, step {t}"
+            raise InputError(
+                "a step removes the whole weight or more", where, found, "lower lr or the strength"
+            )
+        left = retention(removed)
+    limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
+    if rates is None and not rule.coupled:
+        check_rate(i, strength.law, strength.rate(at, plain(group["lr"])), group["lr"], 0)
+    if lr == 0 or callable(rule.weight_decay):  # a function of the step has no one timescale
+        return ()
+    return limits.advice(
+        at,
+        lr,
+        law=strength.law,
+        coupled=rule.coupled,
+        dtype=None if rounded else targets[0].parameter.dtype.to_real(),
+        steps=setting.steps if rule.toward_zero else None,
+        steps_per_epoch=setting.steps_per_epoch,
+        retention=left if rule.toward_zero else None,
+        **momentum,
+    )
+
+
+def plain(value: float | Tensor) -> float:
+    """A number as a Python float."""
+    return float(value.item()) if isinstance(value, Tensor) else float(value)
+
+
+def check_rate(group: int, law: Law, rate: float | Tensor, lr: float | Tensor, step: int) -> None:
+    """Refuse a step that would remove a whole weight; a tensor on a device is not waited for.
+
+    Raises:
+        InputError: the fraction is not less than 1, or not a number.
+    """
+    if isinstance(rate, Tensor) and rate.device.type != "cpu":
+        return
+    found = plain(rate)
+    if found >= 1 or math.isnan(found):
+        raise InputError(
+            "a step would remove the whole weight or more",
+            f"{_RATES[law]} of parameter group {group}",
+            f"{found:g} at lr = {plain(lr):g}, step {step}",
+            f"lower lr or the strength{', or give the true lr_max' if 'lr_max' in _RATES[law] else ''}",
+        )

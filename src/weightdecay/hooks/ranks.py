@@ -14,11 +14,9 @@ from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.plan import Plan, Target
-from weightdecay.hooks.strengths import plain
-from weightdecay.hooks.views import seen
+from weightdecay.hooks.plan import Plan, Target, plain
 from weightdecay.rules import Rule
-from weightdecay.rules.layout import is_sharded
+from weightdecay.rules.sharded import is_sharded, seen
 
 # How long ranks wait for one another when a rule is attached, in seconds.
 PATIENCE = 60.0

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.plan import Plan
-from weightdecay.hooks.strengths import plain
-from weightdecay.hooks.views import seen, shard_of
+from weightdecay.hooks.plan import Plan, plain
 from weightdecay.rules import Rule, Step
+from weightdecay.rules.sharded import seen, shard_of
 
 # What a weight is widened to, piece by piece, and the integers of its size.
 _WIDE = {

@@ -7,8 +7,8 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.decay import Decay, attached
-from weightdecay.hooks.refuse import bare_optimizer
-from weightdecay.units.numbers import count, number
+from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.units.arguments import count, number
 
 
 class WeightDecayScheduler:

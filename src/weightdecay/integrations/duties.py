@@ -1,5 +1,6 @@
 """What the callbacks have in common: attach a rule, audit, monitor, and the state of it all."""
 
+import importlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks import Decay, attach
 from weightdecay.hooks.decay import attached
 from weightdecay.rules import Chain, Rule
-from weightdecay.units.numbers import count
+from weightdecay.units.arguments import count
 
 if TYPE_CHECKING:
     from weightdecay.auditing.record import Audit
@@ -150,3 +151,26 @@ def warn_of_no_state(decays: Sequence[Decay]) -> None:
         warnings.warn(
             f"the checkpoint has no state of the decay: {shown} begins at its step 0", WeightDecayWarning, 2
         )
+
+
+def with_base(cls: type, module: str, name: str) -> type[Any]:
+    """The class with a base from another library, which is imported now and not before.
+
+    Raises:
+        InputError: the library is not installed.
+
+    >>> class Mine: pass
+    >>> with_base(Mine, "collections", "OrderedDict").__mro__[1:3]
+    (<class 'weightdecay.integrations.duties.Mine'>, <class 'collections.OrderedDict'>)
+    """
+    library = module.partition(".")[0]
+    try:
+        base = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise
+        remedy = f"pip install 'weightdecay[{library}]'"
+        raise InputError(f"{library} is not installed", cls.__module__, remedy=remedy) from None
+    if issubclass(cls, base):
+        return cls
+    return type(cls.__name__, (cls, base), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})

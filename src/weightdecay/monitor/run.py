@@ -1,10 +1,12 @@
 """`Monitor`: looks at weights, updates and decay around an optimizer's own steps."""
 
+import copy
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from numbers import Real
+from types import FunctionType
 from typing import Any, cast
 
 import polars as pl
@@ -13,15 +15,12 @@ from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
-from weightdecay.groups.suggest import closest
-from weightdecay.hooks.refuse import check_optimizer, check_whole
-from weightdecay.hooks.stack import nested
-from weightdecay.monitor.burst import Burst
-from weightdecay.monitor.equilibrium import equilibrium_norm, kappa_of
-from weightdecay.monitor.rates import Intent, Multiple, intents
+from weightdecay.hooks.decay import nested
+from weightdecay.hooks.refusals import check_optimizer, check_whole
+from weightdecay.hooks.trial import untouched
+from weightdecay.monitor.expected import Intent, Multiple, equilibrium_norm, intents, kappa_of
 from weightdecay.monitor.record import SCHEMA, Monitored
-from weightdecay.monitor.replay import without_decay
-from weightdecay.units.numbers import count
+from weightdecay.units.arguments import closest, count
 
 Row = dict[str, Any]
 Sink = Callable[[list[Row]], None]
@@ -37,7 +36,7 @@ class Monitor:
         burst: how many consecutive steps a look follows, on a sample of 4096 elements of each parameter, for
             the autocorrelation of the updates; at most `every`.
         sinks: functions that are given the rows of each look, a list of dicts with the columns of
-            `Monitored.table` (`weightdecay.monitor.sinks` has files and TensorBoard).
+            `Monitored.table` (`weightdecay.monitor.record` has files and TensorBoard).
         parameters: glob patterns of names to watch; by default those that decay, or all if none does.
 
     At a look the coming step is done once more on copies, without decay: the difference from the real step is
@@ -340,3 +339,137 @@ def _names(model: nn.Module, optimizer: optim.Optimizer) -> dict[int, str]:
                     raise InputError(what, where, tuple(parameter.shape), remedy)
                 names[id(parameter)] = f"group {i}, position {j}"
     return names
+
+
+# Elements of a parameter that are followed: enough that a correlation is known to about 1 %.
+SAMPLE = 4096
+
+
+class Burst:
+    """Consecutive updates of one parameter, on a fixed sample of its elements; made before the first step.
+
+    The gradient part of a step is u = w' - (1 - rate) w, w the weights before it. What changes the weights
+    between two steps counts as part of the second.
+
+    Args:
+        parameter: the parameter.
+        generator: draws the sample.
+    """
+
+    def __init__(self, parameter: nn.Parameter, generator: torch.Generator) -> None:
+        count = parameter.numel()
+        drawn = torch.randperm(count, generator=generator, device="cpu")[:SAMPLE] if count > SAMPLE else None
+        self._index = None if drawn is None else drawn.sort().values.to(parameter.device)
+        self._weights = [self._sampled(parameter)]
+        self._rates: list[float] = []
+
+    def after(self, parameter: nn.Parameter, rate: float) -> None:
+        """Keep what the step has made of the weights; `rate` is the fraction that it was to remove."""
+        self._weights.append(self._sampled(parameter))
+        self._rates.append(rate)
+
+    def products(self) -> list[float]:
+        """Mean products u_t·u_{t+k} of the steps until now, k = 0, 1, ..., half of their number."""
+        if len(self._rates) < 2:
+            return []
+        w = torch.stack(self._weights).double()
+        kept = 1 - torch.tensor(self._rates, dtype=torch.float64, device=w.device)
+        u = w[1:] - kept[:, None] * w[:-1]
+        gram = u @ u.T
+        return [float(gram.diagonal(k).mean()) for k in range(1 + len(u) // 2)]
+
+    def _sampled(self, parameter: nn.Parameter) -> Tensor:
+        flat = parameter.detach().reshape(-1)
+        return flat.clone() if self._index is None else flat[self._index]
+
+
+# Copies of weights, gradients and state are made for so many elements at a time.
+PIECE = 1 << 23
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+
+@torch.no_grad()
+def without_decay(optimizer: optim.Optimizer, parameters: Sequence[nn.Parameter]) -> dict[int, Tensor]:
+    """What parameters would be after the coming step if nothing decayed, by identity.
+
+    Optimizer, parameters, gradients and random numbers stay as they are. A parameter without gradient is
+    left out.
+
+    Args:
+        optimizer: about to step; its gradients are made.
+        parameters: of this optimizer.
+
+    Raises:
+        Exception: whatever a copy of the optimizer raises; ValueError where none can be made.
+    """
+    wanted = {id(parameter) for parameter in parameters if parameter.grad is not None}
+    found: dict[int, Tensor] = {}
+    devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
+    with untouched(), torch.random.fork_rng(devices=devices), torch.no_grad():
+        for group in optimizer.param_groups:
+            held = [parameter for parameter in group["params"] if id(parameter) in wanted]
+            for some in _pieces(held):
+                copies = _stepped(optimizer, group, some)
+                found |= {id(parameter): made for parameter, made in zip(some, copies, strict=True)}
+    return found
+
+
+def _pieces(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    some: list[nn.Parameter] = []
+    for parameter in parameters:
+        if some and sum(one.numel() for one in some) + parameter.numel() > PIECE:
+            yield some
+            some = []
+        some.append(parameter)
+    if some:
+        yield some
+
+
+def _stepped(
+    optimizer: optim.Optimizer, group: dict[str, Any], parameters: list[nn.Parameter]
+) -> list[Tensor]:
+    """Copies of parameters after a step of a copy of the optimizer that holds nothing else."""
+    twin = object.__new__(type(optimizer))  # copy.copy drops what a subclass or a gradient scaler has set
+    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    for parameter, made in zip(parameters, copies, strict=True):
+        assert parameter.grad is not None
+        made.grad = parameter.grad.detach().clone()
+    # What the twin gets for what may be met again: itself, the copies, nothing of the other parameters.
+    others = [one for each in optimizer.param_groups for one in each["params"]]
+    memo: dict[int, Any] = {id(one): nn.Parameter(one.detach().new_empty(0)) for one in others}
+    memo |= {id(parameter): made for parameter, made in zip(parameters, copies, strict=True)}
+    memo[id(optimizer)] = twin
+    twin.state = defaultdict(dict)
+    for parameter, made in zip(parameters, copies, strict=True):
+        if parameter in optimizer.state:
+            twin.state[made] = _copied(optimizer.state[parameter], memo)
+    own = {key: _copied(value, memo) for key, value in group.items() if key not in ("params", "param_names")}
+    # "step" is a scheduler's wrapper, the others an attached rule's, bound to the original.
+    kept = ("step", "first_step", "second_step", "__reduce_ex__", "state", "param_groups", *_HOOKS)
+    mine = {key: _copied(value, memo) for key, value in vars(optimizer).items() if key not in kept}
+    twin.__dict__.update(mine, **{hooks: OrderedDict() for hooks in _HOOKS})
+    if "weight_decay" in own:
+        own["weight_decay"] = 0.0
+    twin.param_groups = [{**own, "params": copies}]
+    twin.step()
+    return [made.detach() for made in copies]
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy that shares nothing with the original; `memo` has, by identity, what was copied before."""
+    if id(value) in memo:
+        return memo[id(value)]
+    if isinstance(value, FunctionType) and value.__closure__:
+        raise ValueError("a function that may hold the live optimizer")
+    if isinstance(value, optim.Optimizer):
+        raise ValueError("an optimizer inside, whose decay is its own")
+    if type(value) is dict:
+        return {key: _copied(one, memo) for key, one in value.items()}
+    if type(value) is list:
+        return [_copied(one, memo) for one in value]
+    if type(value) is tuple:
+        return tuple(_copied(one, memo) for one in value)
+    if isinstance(value, Tensor):
+        memo[id(value)] = value.detach().clone()
+        return memo[id(value)]
+    return copy.deepcopy(value, memo)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from weightdecay.findings import Finding
-from weightdecay.findings import check as check_findings
+from weightdecay.errors import Finding
+from weightdecay.errors import check as check_findings
 
 Form = Literal[
     "none", "coupled", "decoupled", "independent", "cautious", "sign-normalised", "scaled", "unknown"

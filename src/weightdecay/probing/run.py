@@ -8,18 +8,31 @@ from typing import Any
 import torch
 from torch import optim
 
-from weightdecay.errors import InputError
-from weightdecay.findings import Finding
-from weightdecay.hooks.refuse import bare_optimizer
-from weightdecay.hooks.twin import untouched
-from weightdecay.probing.building import Build, Layout, Unbuilt, builder, draws, in_groups, layouts, missing
-from weightdecay.probing.course import Driver, Setting, workable
-from weightdecay.probing.deciding import ASIDE, Decision, decide, nothing
-from weightdecay.probing.observing import Observations, observe, unswitched
+from weightdecay.errors import Finding, InputError
+from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.trial import untouched
+from weightdecay.probing.deciding import ASIDE, Decision, Observations, decide, nothing, observe, unswitched
+from weightdecay.probing.driving import (
+    PATTERNS,
+    Build,
+    Driver,
+    Layout,
+    Pattern,
+    Setting,
+    Unbuilt,
+    builder,
+    draws,
+    fingerprint,
+    in_groups,
+    layouts,
+    missing,
+    mixed_up,
+    plain,
+    shadow,
+    workable,
+)
 from weightdecay.probing.record import Form, Probe
-from weightdecay.probing.several import PATTERNS, Pattern, mixed_up
-from weightdecay.probing.shadow import fingerprint, plain, shadow
-from weightdecay.units.numbers import number
+from weightdecay.units.arguments import number
 
 MATRIX, VECTOR = (32, 16), (16,)
 PAIR = [(8, 32), (16, 8)]  # low-rank factors, for optimizers that take only those

@@ -1,11 +1,19 @@
 """Figures of a monitor: norms, angles, decay applied over intended. Nothing is computed."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from weightdecay.errors import InputError
 from weightdecay.monitor.record import Monitored
+from weightdecay.reports import chinese
+from weightdecay.reports.page import LOSS, Chart, Line, Page
 from weightdecay.reports.style import BLACK, COLOURS
 
 _MOST = len(COLOURS)  # parameters with a line of their own: the largest
@@ -62,3 +70,118 @@ def _decorate(axes: np.ndarray, drawn: int, there: int) -> None:
     third.set_ylim(top=max(1.2, third.get_ylim()[1]))
     handles, labels = first.get_legend_handles_labels()  # below all three, not over a curve
     third.legend(handles, labels, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
+
+
+_MOST_ON_PAGE = 7  # parameters: the largest
+
+
+def page(result: Monitored) -> Page:
+    """The page."""
+    table = result.table()
+    sizes = table.group_by("parameter", maintain_order=True).agg(pl.col("numel").first())
+    names = (
+        sizes.sort("numel", descending=True, maintain_order=True)["parameter"].head(_MOST_ON_PAGE).to_list()
+    )
+    steps = table["step"].unique().sort()
+
+    def of(name: str, column: pl.Expr) -> np.ndarray:
+        """A column of one parameter at every look."""
+        rows = table.filter(parameter=name).select("step", column.cast(pl.Float64).alias("y"))
+        frame = pl.DataFrame({"step": steps}).join(rows, on="step", how="left").sort("step")
+        return frame["y"].fill_null(float("nan")).to_numpy()
+
+    norms = [Line(name, of(name, pl.col("norm")), i) for i, name in enumerate(names)]
+    norms += [
+        Line((f"{name}, equilibrium", f"{name}，平衡"), of(name, pl.col("equilibrium_norm")), i, dashed=True)
+        for i, name in enumerate(names)
+    ]
+    angles = [Line(name, of(name, pl.col("angle")), i) for i, name in enumerate(names)]
+    ratio = pl.col("applied") / pl.col("intended")
+    ratios = [Line(name, of(name, ratio), i) for i, name in enumerate(names)]
+    step = ("step", "步")
+    x = steps.to_numpy()
+    figures = [
+        Chart(("Norm, and its equilibrium", "范数与平衡范数"), x, norms, step, ("‖w‖", "‖w‖"), log_y=True),
+        Chart(("Angle of a step", "每步的角度"), x, angles, step, ("rad", "弧度"), log_y=True),
+        Chart(
+            ("Decay applied over intended", "实际衰减除以应有衰减"),
+            x,
+            ratios,
+            step,
+            ("ratio", "比值"),
+            at_least=(0, 1.2),
+        ),
+        *_losses(table, x),
+    ]
+    notes = []
+    if len(names) < sizes.height:
+        notes.append(
+            (
+                f"The {len(names)} largest of {sizes.height} parameters.",
+                f"{sizes.height} 个参数中最大的 {len(names)} 个。",
+            )
+        )
+    title = (
+        f"Monitor: {result.optimizer}, {result.steps} steps",
+        f"监视器：{result.optimizer}，{result.steps} 步",
+    )
+    lines = result.lines, chinese.monitor_lines(result)
+    doubts = result.doubts, chinese.monitor_doubts(result)
+    return Page(title, lines, doubts, figures=figures, notes=notes)
+
+
+def _losses(table: pl.DataFrame, x: np.ndarray) -> list[Chart]:
+    """What the training told, if it told something."""
+    looks = table.group_by("step").agg(pl.col("train_loss", "test_loss").first()).sort("step")
+    names = {"train_loss": ("train", "训练"), "test_loss": ("test", "测试")}
+    lines = [
+        Line(label, looks[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), colour)
+        for colour, (name, label) in zip(("train", "test"), names.items(), strict=True)
+        if looks[name].is_not_null().any()
+    ]
+    return [Chart(("Losses", "损失"), x, lines, ("step", "步"), LOSS, log_y=True)] if lines else []
+
+
+_MOST_ROWS = 20  # rows, those of the largest parameters
+
+
+class MonitorTable:
+    """A sink of a monitor: `with MonitorTable() as table: wd.Monitor(model, optimizer, sinks=[table])`.
+
+    In a terminal one table is kept up to date; into a pipe nothing is printed.
+
+    Args:
+        console: where to show it; standard error by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = Console(stderr=True) if console is None else console
+        self._live = Live(console=self._console, auto_refresh=False)
+
+    def __enter__(self) -> "MonitorTable":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> None:
+        """Show one look."""
+        if self._console.is_terminal:
+            self._live.update(table(rows), refresh=True)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """One look as a table: a row for each of the largest parameters."""
+    step = rows[0]["step"] if rows else 0
+    shown = Table(title=f"step {step}")
+    shown.add_column("parameter")
+    for name in ("norm", "equilibrium", "angle", "applied / intended"):
+        shown.add_column(name, justify="right")
+    for row in sorted(rows, key=lambda row: -row["numel"])[:_MOST_ROWS]:
+        ratio = row["applied"] / row["intended"] if row["intended"] else float("nan")
+        numbers = (row["norm"], row["equilibrium_norm"], row["angle"], ratio)
+        shown.add_row(Text(row["parameter"]), *(f"{number:.4g}" for number in numbers))
+    return shown

@@ -11,12 +11,12 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from weightdecay.files import replacing
 from weightdecay.monitor.record import Monitored
 from weightdecay.reports import monitor, ridge, sweep
 from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, style
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.views import CoefficientPath, HeldOut
+from weightdecay.ridge.table_fit import CoefficientPath, HeldOut
+from weightdecay.saving import replacing
 from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import LambdaCurve, Run
 
@@ -29,7 +29,7 @@ def plot(result: Any, ax: Any = None) -> Any:
     Args:
         result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
-            choices). A `RidgePath` has two more views, from `weightdecay.ridge.views`:
+            choices). A `RidgePath` has two more views, from `weightdecay.ridge.table_fit`:
             `coefficient_path(path)` and `held_out(path, y)`. Or a `Sweep`: its score against the strength,
             and where it has a second axis the heat map of both. Or a `Monitored`: norms with their
             equilibrium, angles, and the decay applied over that intended.

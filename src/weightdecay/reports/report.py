@@ -9,12 +9,12 @@ from torch import Tensor
 
 from weightdecay.auditing.record import Audit
 from weightdecay.errors import InputError
-from weightdecay.files import writable_folder, write_text
 from weightdecay.monitor.record import Monitored
-from weightdecay.reports.page import audit, monitor, ridge, sweep, textbook
-from weightdecay.reports.page.document import MARK, document
+from weightdecay.reports import audit, monitor, ridge, sweep, textbook
+from weightdecay.reports.page import MARK, document
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.views import HeldOut, held_out
+from weightdecay.ridge.table_fit import HeldOut, held_out
+from weightdecay.saving import writable_folder, write_text
 from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import Run
 

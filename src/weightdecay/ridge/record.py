@@ -1,11 +1,12 @@
 """The record of a regularisation path: every λ, its score, the choices, and the models behind them."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -13,16 +14,186 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.files import sha256, write_together
-from weightdecay.ridge.covariance import Covariance
-from weightdecay.ridge.explain import facts, stronger
+from weightdecay.ridge.gram import Covariance
+from weightdecay.ridge.lambdas import Strength
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
-from weightdecay.ridge.record_files import environment, json_bytes, plain, tensor_bytes
-from weightdecay.ridge.route import Route, at_least
-from weightdecay.ridge.stored import store, tensors_of, values_of
-from weightdecay.ridge.strength import Strength
-from weightdecay.select import Edge
+from weightdecay.ridge.route import Curve, Route, Scale, at_least
+from weightdecay.saving import (
+    environment,
+    json_bytes,
+    names_of_list,
+    plain,
+    read_part,
+    read_record,
+    read_tensors,
+    sha256,
+    tensor_bytes,
+    write_together,
+)
+from weightdecay.select import Choice, Edge
+
+if TYPE_CHECKING:
+    pass
+    from weightdecay.ridge.path import Judged
+
+
+MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond, and a model is said to interpolate
+LOST = {"float64": 1e-6, "float32": 1e-3}  # relative error of the scores from which on it is told
+
+
+def facts(path: "RidgePath") -> list[str]:
+    """What was done and what was chosen."""
+    lambdas = path.lambdas
+    grid = (
+        f"{len(lambdas)} λ from {_short(lambdas[0])} to {_short(lambdas[-1])}"
+        if len(lambdas) > 1
+        else "one λ"
+    )
+    found = [
+        f"{path.n:,} rows, {path.p:,} columns: the {path.route} decomposed once, judged by {path.cv} "
+        f"at {grid} ({path.unit})"
+    ]
+    if isinstance(path.best, float) and isinstance(path.one_se, float):
+        best, one_se = (int((lambdas - lam).abs().argmin()) for lam in (path.best, path.one_se))
+        least = f" {_short(path.scores[best])}" if path.scores.ndim == 1 else ""
+        found.append(
+            f"least score{least} at λ = {_short(path.best)}, {_short(path.dof[best])} degrees of freedom; "
+            f"within one standard error up to λ = {_short(path.one_se)}, {_short(path.dof[one_se])} degrees "
+            "of freedom"
+        )
+    if path.cv == "gcv":
+        beyond = path.dof > MOST_DOF * path.n
+        if bool(beyond.any()) and not bool(beyond.all()):
+            found.append(
+                f"generalised cross-validation is not believed where degrees of freedom exceed "
+                f"{MOST_DOF:.0%} of the rows: the {int(beyond.sum())} λ up to "
+                f"{_short(lambdas[beyond].max())} are not chosen from, whatever their scores"
+            )
+    found += constant_columns_said(path)
+    worst = float(path.precision.max())
+    if worst <= _told(path):
+        found.append(f"estimated relative error of the scores: at most {worst:.1g}")
+    return found
+
+
+def constant_columns(path: "RidgePath") -> Sequence[int]:
+    """Return the places of the columns whose coefficient is 0 because they do not vary."""
+    factors = path.settings.get("penalty_factors")
+    if path.settings.get("intercept", "free") == "free":
+        return path.still
+    scaled = bool(path.settings.get("standardize"))  # otherwise one may serve as an intercept
+    return [j for j in path.still if scaled and not (factors and factors[j] == 0)]
+
+
+def constant_columns_said(path: "RidgePath") -> list[str]:
+    """Which columns do not vary, in one sentence or none."""
+    still = constant_columns(path)
+    if not still:
+        return []
+    names = [path.features[j] if path.features else f"column {j}" for j in still[:5]]
+    some = ", ".join(names) + (", …" if len(still) > 5 else "")
+    return [f"columns that do not vary have the coefficient 0: {some} ({len(still)} in all)"]
+
+
+def interpolates(path: "RidgePath", lam: float | Tensor) -> str | None:
+    """What follows if the model at λ has nearly as many degrees of freedom as rows: a sentence, or None."""
+    left = path.n - path._dof(path._alphas(lam))
+    close = [k for k, one in enumerate(left.tolist()) if one < max(LEAST_LEFT, (1 - MOST_DOF) * path.n)]
+    if not close:
+        return None
+    k = close[0]
+    if left[k] < LEAST_LEFT:
+        so = "it interpolates them, and nothing is left for a noise sd or a prediction interval"
+    else:
+        so = f"noise sd, standard errors and prediction intervals rest on the {_short(left[k])} that are left"
+    given = _short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k])
+    return (
+        f"the model{_of(close, path)} at λ = {given} has {_short(path.n - left[k])} degrees of freedom "
+        f"for {path.n:,} rows: {so}; {stronger(path, k)}"
+    )
+
+
+def stronger(path: "RidgePath", target: int) -> str:
+    """What to do about a model that interpolates: take λ by one standard error, if that leaves more."""
+    left = path.n - float(path._dof(path._alphas(path.one_se))[target])
+    if left < max(LEAST_LEFT, (1 - MOST_DOF) * path.n):
+        return "take a larger λ"
+    one_se = torch.as_tensor(path.one_se).reshape(-1)
+    lam = _short(one_se[target if len(one_se) > 1 else 0])
+    return f"λ = {lam}, within one standard error (one_se, --choose one-se), leaves {_short(left)}"
+
+
+def doubts(
+    path: "RidgePath",
+    judged: Sequence["Judged"],
+    choices: Sequence[Choice],
+    given: bool,
+) -> tuple[str, ...]:
+    """What to be careful about: a flat curve, an edge, a model that interpolates, digits that are lost.
+
+    Args:
+        path: the record.
+        judged: what they were chosen by.
+        choices: what was chosen from each.
+        given: whether the grid was the user's.
+    """
+    found = []
+    constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
+    if constant:
+        found.append(
+            f"there is nothing to predict{_of(constant, path, all_of_them=True)}: the target is constant"
+        )
+    varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
+    flat = [k for k, choice in varying if choice.flat]
+    if flat and len(path.lambdas) > 1:
+        scores, errors = judged[flat[0]].scores, judged[flat[0]].errors
+        finite = scores[scores.isfinite()]
+        found.append(
+            f"the curve is flat{_of(flat, path)}: over all λ the score changes by "
+            f"{_short(finite.max() - finite.min())}, no more than its standard error of "
+            f"{_short(errors[choices[flat[0]].best])}; the data do not choose λ"
+        )
+    for side, meaning in (("low", "no shrinkage at all"), ("high", "the mean alone")):
+        at = [k for k, choice in varying if choice.edge == side and not choice.flat]
+        if at:
+            lam = path.lambdas[0 if side == "low" else -1]
+            hint = "widen it" if given else f"what it tends to there is {meaning}"
+            if side == "low" and not given and path.settings.get("dtype") == "float32":
+                hint = "float32 inputs may carry no smaller one; give float64"
+            found.append(
+                f"the least score is at the edge of the grid{_of(at, path)}, λ = {_short(lam)}; {hint}"
+            )
+    if (said := interpolates(path, path.best)) is not None:
+        found.append(said)
+    worst = float(path.precision.max())
+    if worst > _told(path):
+        lam = _short(path.lambdas[int(path.precision.argmax())])
+        lost = (
+            f"no digit of the scores is certain at λ = {lam}, where rounding decides"
+            if worst == math.inf
+            else f"the scores have an estimated relative error of {worst:.1g} at λ = {lam}"
+        )
+        found.append(f"digits are lost: {lost}; standardise, or take larger λ")
+    return tuple(found)
+
+
+def _told(path: "RidgePath") -> float:
+    return LOST.get(path.settings.get("dtype", ""), 1e-6)
+
+
+def _of(targets: Sequence[int], path: "RidgePath", all_of_them: bool = False) -> str:
+    """Which targets, where there are several that are told apart."""
+    together = path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float)
+    if together and not all_of_them:
+        return ""
+    name = path.targets[targets[0]] if path.targets else f"target {targets[0] + 1}"
+    return f" for {len(targets)} of {path.scores.shape[1]} targets, {name} first"
+
+
+def _short(value: Any) -> str:
+    return f"{float(value):.4g}"
+
 
 KIND, VERSION = "ridge path", 1
 # Fields that are plain values.
@@ -300,3 +471,309 @@ class RidgePath:
             covariance=covariance,
             settings=dict(self.settings) | more,
         )
+
+
+LARGEST = 20_000_000  # numbers in the table of coefficients: 160 MB,
+LARGEST_COVARIANCE = 5_000_000  # and in each of two covariances: 40 MB
+SAME = 1e-9  # relative difference of two α that are one: a λ may have been typed
+AGAIN = "fit it again with `ridge_path`"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The route of a loaded path: it looks up what was solved before, and refuses what needs the data.
+
+    Args:
+        name: what was decomposed, in words.
+        n: rows that were fitted.
+        strength: the convention of λ.
+        alphas: where coefficients are known: an α for each target (m, t).
+        coefs: coefficients there (m, p, t).
+        intercepts: (m, t).
+        squares: training residual sums of squares (m, t).
+        eigenvalues: of the penalised, scaled, projected X'X on all rows, descending (k,).
+        mean, sd: of the columns (p,).
+        variance: of the targets (t,).
+        scale: of the eigenvalues.
+        unpenalized: how many coefficients are free, the intercept among them.
+        still: places of the columns that do not vary.
+        spreads: standard errors in units of σ (p,) by α, at the α that were chosen.
+        covariances: (X'X + αF)^-1 by α likewise, or the reason why there is none.
+    """
+
+    name: str
+    n: int
+    strength: Strength
+    alphas: Float64[Tensor, "m t"]
+    coefs: Float64[Tensor, "m p t"]
+    intercepts: Float64[Tensor, "m t"]
+    squares: Float64[Tensor, "m t"]
+    eigenvalues: Float64[Tensor, " k"]
+    mean: Float64[Tensor, " p"]
+    sd: Float64[Tensor, " p"]
+    variance: Float64[Tensor, " t"]
+    scale: Scale
+    unpenalized: int
+    still: list[int]
+    spreads: Mapping[float, Float64[Tensor, " p"]]
+    covariances: Mapping[float, Covariance | str]
+
+    @property
+    def device(self) -> torch.device:
+        """Main memory."""
+        return self.coefs.device
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.coefs.shape[1]
+
+    def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+        """Weighted means and standard deviations (1/n) of the columns."""
+        return self.mean, self.sd
+
+    def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """Coefficients and intercepts, an α for each target.
+
+        Raises:
+            InputError: there are none at this α.
+        """
+        places, target = self._places(alphas), torch.arange(len(alphas))
+        return self.coefs[places, :, target].mT.contiguous(), self.intercepts[places, target]
+
+    def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+        """The weighted training residual sum of squares; NaN where it is not known."""
+        found = self.squares.new_full((len(alphas), self.squares.shape[1]), torch.nan)
+        for row, alpha in zip(found, alphas, strict=True):
+            places, targets = self._near(alpha).nonzero(as_tuple=True)
+            row[targets] = self.squares[places, targets]
+        return found
+
+    def spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """Standard errors of the coefficients in units of σ.
+
+        Raises:
+            InputError: there are none at this α.
+        """
+        return self._chosen(self.spreads, alpha, "no standard errors at this λ without the data")
+
+    def covariance(self, alpha: float) -> Covariance:
+        """(X'X + αF)^-1.
+
+        Raises:
+            InputError: there is none at this α.
+        """
+        found = self._chosen(self.covariances, alpha, "no intervals at this λ without the data")
+        if isinstance(found, str):
+            raise InputError("no intervals here", "covariance", "not kept", found)
+        return found
+
+    def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        """Refused: scores are known on the grid of the path only."""
+        raise _data_are_gone("scores at other λ", len(alphas))
+
+    def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+        """Refused: it takes the rows."""
+        raise _data_are_gone("predictions out of fold", len(alphas))
+
+    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+        """Refused likewise."""
+        raise _data_are_gone("predictions out of fold", len(alphas))
+
+    def _near(self, alphas: Tensor) -> Tensor:
+        return (self.alphas - alphas).abs() <= SAME * alphas
+
+    def _places(self, alphas: Float64[Tensor, " t"]) -> Tensor:
+        """Where each target's α is among those that are known (t,)."""
+        near = self._near(alphas)
+        missing = (~near.any(0)).nonzero()[:, 0]
+        if len(missing):
+            target = int(missing[0])
+            lam = _six_digits(self.strength.lam(alphas[target : target + 1])[0])
+            known = self.strength.lam(self.alphas[:, target].unique())
+            what = "the path was saved without its data, and without coefficients at this λ"
+            raise InputError(what, "lam", lam, f"there are those of {_listed(known)}; or {AGAIN}")
+        return near.byte().argmax(0)
+
+    def _chosen(self, known: Mapping[float, Any], alpha: float, what: str) -> Any:
+        for one, found in known.items():
+            if abs(one - alpha) <= SAME * alpha:
+                return found
+        lam = _six_digits(self.strength.lam(torch.tensor([alpha], dtype=torch.float64))[0])
+        there = self.strength.lam(torch.tensor([*known], dtype=torch.float64)) if known else None
+        remedy = f"there are those of {_listed(there)}; or {AGAIN}" if there is not None else AGAIN
+        raise InputError(what, "lam", lam, remedy)
+
+
+def store(path: "RidgePath") -> Stored:
+    """Solve at every λ of the grid; at the best and by one standard error only where that is too much.
+
+    Standard errors and covariances are kept where one λ was chosen for all targets.
+    """
+    solver = path._solver
+    if isinstance(solver, Stored):
+        return solver
+    choices = [path.best, path.one_se]
+    size = path.lambdas.numel() * path.p * path.scores[0].numel()
+    lambdas = path.lambdas.tolist() if size <= LARGEST else choices
+    alphas = torch.stack([path._alphas(lam) for lam in lambdas])
+    # One λ at a time, as the path itself solves: products of several at once differ in their last bits.
+    coefs, intercepts = zip(*(solver.solve(row) for row in alphas), strict=True)
+    chosen = {float(path._alphas(lam)[0]) for lam in choices if isinstance(lam, float)}
+    mean, sd = solver.inputs()
+    return Stored(
+        name=path.route,
+        n=path.n,
+        strength=path._strength,
+        alphas=alphas.cpu(),
+        coefs=torch.stack(coefs).cpu(),
+        intercepts=torch.stack(intercepts).cpu(),
+        squares=torch.stack([solver.rss(row).diagonal() for row in alphas]).cpu(),
+        eigenvalues=solver.eigenvalues.cpu(),
+        mean=mean.cpu(),
+        sd=sd.cpu(),
+        variance=solver.variance.cpu(),
+        scale=solver.scale,
+        unpenalized=solver.unpenalized,
+        still=solver.still,
+        spreads={alpha: solver.spread(alpha).cpu() for alpha in sorted(chosen)},
+        covariances={alpha: _covariance(path, alpha) for alpha in sorted(chosen)},
+    )
+
+
+def _covariance(path: "RidgePath", alpha: float) -> Covariance | str:
+    side = min(path.n, path.p)
+    if side * path.p > LARGEST_COVARIANCE:
+        return f"{side:,} × {path.p:,} numbers are too many for a path; save `path.model()`, which has them"
+    try:
+        return path._solver.covariance(alpha).cpu()
+    except InputError as error:
+        return str(error)
+
+
+def tensors_of(stored: Stored) -> dict[str, Tensor]:
+    """What is a tensor, by name."""
+    found = {name: getattr(stored, name) for name in _TENSORS}
+    for k, (alpha, spread) in enumerate(stored.spreads.items()):
+        found[f"spread.{k}"] = spread
+        covariance = stored.covariances[alpha]
+        if isinstance(covariance, Covariance):
+            found |= {f"covariance.{k}.{name}": part for name, part in covariance.tensors().items()}
+    return found
+
+
+def values_of(stored: Stored) -> dict[str, Any]:
+    """What is not, as plain values."""
+    return {
+        "scale": [stored.scale.mean, stored.scale.largest],
+        "unpenalized": stored.unpenalized,
+        "still": stored.still,
+        "chosen": [*stored.spreads],
+        "no_covariance": [one if isinstance(one, str) else None for one in stored.covariances.values()],
+    }
+
+
+def stored_of(
+    tensors: Mapping[str, Tensor], values: Mapping[str, Any], name: str, n: int, strength: Strength
+) -> Stored:
+    """From `tensors_of` and `values_of`."""
+    spreads, covariances = {}, {}
+    for k, (alpha, why) in enumerate(zip(values["chosen"], values["no_covariance"], strict=True)):
+        prefix = f"covariance.{k}."
+        parts = {key.removeprefix(prefix): part for key, part in tensors.items() if key.startswith(prefix)}
+        spreads[alpha] = tensors[f"spread.{k}"]
+        covariances[alpha] = Covariance.of(parts, tensors["mean"]) if why is None else why
+    return Stored(
+        name=name,
+        n=n,
+        strength=strength,
+        **{key: tensors[key] for key in _TENSORS},
+        scale=Scale(*values["scale"]),
+        unpenalized=values["unpenalized"],
+        still=values["still"],
+        spreads=spreads,
+        covariances=covariances,
+    )
+
+
+_TENSORS = ("alphas", "coefs", "intercepts", "squares", "eigenvalues", "mean", "sd", "variance")
+
+
+def _data_are_gone(what: str, count: int) -> InputError:
+    return InputError(f"{what} need the data, which a loaded path does not have", "λ", count, AGAIN)
+
+
+def _listed(lambdas: Tensor) -> str:
+    ordered = lambdas.sort().values
+    if len(ordered) <= 4:
+        return "λ = " + ", ".join(_six_digits(lam) for lam in ordered)
+    return f"{len(ordered)} λ from {_six_digits(ordered[0])} to {_six_digits(ordered[-1])}, `path.lambdas`"
+
+
+def _six_digits(value: Any) -> str:
+    return f"{float(value):.6g}"
+
+
+def load_path(folder: str | Path) -> RidgePath:
+    """Load what `RidgePath.save` or `weightdecay fit` wrote.
+
+    A loaded path has everything but the data: coefficients, models and predictions at the λ of its grid, no
+    predictions out of fold; standard errors and intervals at the best λ and by one standard error.
+
+    Raises:
+        InputError: a file is missing, cut short, of another path, or no path at all.
+    """
+    folder = Path(folder)
+    file = folder / "path.json"
+    values = read_record(file, KIND, VERSION)
+    try:
+        sums = values["sha256"]
+        numbers = folder / "path.safetensors"
+        tensors = read_tensors(numbers, sums["path.safetensors"], file.name)
+        table = read_part(folder / "path.parquet", sums["path.parquet"], file.name)
+        strength = Strength(values["unit"], values["context"])
+        return RidgePath(
+            **_columns(pl.read_parquet(BytesIO(table)), values["single"]),
+            **{name: values[name] for name in PLAIN},
+            best=_lam(values["best"]),
+            one_se=_lam(values["one_se"]),
+            flat_range=(values["flat_range"][0], values["flat_range"][1]),
+            features=names_of_list(values["features"]),
+            targets=names_of_list(values["targets"]),
+            doubts=tuple(values["doubts"]),
+            settings=values["settings"],
+            _solver=stored_of(tensors, values["solver"], values["route"], values["n"], strength),
+            _strength=strength,
+        )
+    except InputError:  # which is a ValueError and says more
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, pl.exceptions.PolarsError) as error:
+        raise InputError("a field is missing or wrong", str(file), error, "fit it again") from error
+
+
+def _columns(frame: pl.DataFrame, single: bool) -> dict[str, Any]:
+    """The tensors of a path from the columns of its frame."""
+    L = frame["target"].rle()[0]["len"]
+    t = frame.height // L
+
+    def column(name: str) -> Tensor:
+        """(L, t), or (L,) of a single target."""
+        values = torch.from_numpy(frame[name].to_numpy().copy()).reshape(t, L).T.contiguous()
+        return values[:, 0] if single else values
+
+    def first(name: str) -> Tensor:
+        return torch.from_numpy(frame[name].head(L).to_numpy().copy())
+
+    folds = [column(name) for name in frame.columns if name.startswith("fold_")]
+    return {
+        "lambdas": first("lam"),
+        "alphas": first("alpha"),
+        "scores": column("score"),
+        "errors": column("error"),
+        "fold_scores": torch.stack(folds) if folds else None,
+        "precision": first("precision"),
+    }
+
+
+def _lam(value: float | list[float]) -> float | Tensor:
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else float(value)

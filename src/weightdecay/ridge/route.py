@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from weightdecay.ridge.covariance import Covariance
+from weightdecay.ridge.gram import Covariance
 
 # How λ is judged: a criterion by name, a fold for each row, or (training rows, test rows) for each split.
 Criterion = Literal["loo", "gcv", "evidence"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from weightdecay.errors import InputError
+from weightdecay.ridge.lambdas import Strength
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.strength import Strength
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin

@@ -13,14 +13,22 @@ import torch
 
 from weightdecay.engine import map_merge
 from weightdecay.errors import InputError
-from weightdecay.ridge.basis import Penalty
 from weightdecay.ridge.folds import fold_ids
-from weightdecay.ridge.held_out import Block
 from weightdecay.ridge.linalg import one_blas_thread, one_pool
-from weightdecay.ridge.moments import Moments, Sums, by_columns, merge, merge_tree, some_rows, training
+from weightdecay.ridge.moments import (
+    Moments,
+    Penalty,
+    Sums,
+    by_columns,
+    merge,
+    merge_tree,
+    some_rows,
+    training,
+)
 from weightdecay.ridge.route import Criterion
+from weightdecay.ridge.scores import Block
 from weightdecay.ridge.tall import Tall
-from weightdecay.tables.footer import row_group_rows
+from weightdecay.tables.parquet_blocks import row_group_rows
 from weightdecay.tables.source import RowBlock, Shard, Source, open_source, row_count
 
 Progress = Callable[[int, int | None], None]

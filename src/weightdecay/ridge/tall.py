@@ -6,38 +6,43 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.ridge import trust
-from weightdecay.ridge.basis import Basis, Penalty, basis, deviations
-from weightdecay.ridge.columns import Problem
-from weightdecay.ridge.covariance import ROUNDING, Covariance
-from weightdecay.ridge.curves import evidence_curve, folds_curve, gcv_curve, products_norm
-from weightdecay.ridge.held_out import (
-    LEAST,
-    Chooser,
-    Rows,
-    leave_one_out,
-    left_out,
-    null_norm,
-    outside,
-    squares_by_moments,
-    squares_by_rows,
-)
-from weightdecay.ridge.lambda_axis import Axis, axis, whole
+from weightdecay.ridge import moments, scores
+from weightdecay.ridge.gram import ROUNDING, Covariance, undetermined
+from weightdecay.ridge.lambdas import Axis, axis, whole
 from weightdecay.ridge.moments import (
+    Basis,
     Moments,
+    Penalty,
+    basis,
     check_float32,
+    deviations,
     fold_moments,
     merge_tree,
     moments_of_rows,
     training,
 )
-from weightdecay.ridge.passes import by_fold, by_pairs, in_memory
+from weightdecay.ridge.problem import Problem
 from weightdecay.ridge.route import Criterion, Curve, Scale, Scheme, scale_of
-from weightdecay.ridge.rows import undetermined
+from weightdecay.ridge.scores import (
+    LEAST,
+    Block,
+    Chooser,
+    Rows,
+    evidence_curve,
+    folds_curve,
+    gcv_curve,
+    leave_one_out,
+    left_out,
+    null_norm,
+    outside,
+    products_norm,
+    squares_by_moments,
+    squares_by_rows,
+)
 
 EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
 LONG = 128  # λ from which on pivots pay for themselves
@@ -171,8 +176,8 @@ class Tall:
         for k, (fit, part) in enumerate(zip(self.bases, self.parts, strict=True)):
             found, terms = squares_by_moments(fit, part, grid)
             sums.append(found)
-            ratio = trust.cancelled(found, terms, carried=len(grid.pivots) < len(alphas))
-            if self.rows is not None and bool((ratio > trust.AGAIN).any()):
+            ratio = scores.cancelled(found, terms, carried=len(grid.pivots) < len(alphas))
+            if self.rows is not None and bool((ratio > scores.AGAIN).any()):
                 again.append(k)
             else:
                 lost = torch.maximum(lost, self._eps * ratio.amax(1))
@@ -188,8 +193,8 @@ class Tall:
         scale = torch.stack(
             [part.ss + part.weight * (part.y_mean - self.all.y_mean) ** 2 for part in self.parts]
         ).sum(0)
-        precision = trust.of_fits(self.bases, alphas, scale, errors, self._eps, self._null) + 4 * lost
-        return folds_curve([s.clamp_min(0) for s in sums], weights, trust.with_squares(precision))
+        precision = scores.of_fits(self.bases, alphas, scale, errors, self._eps, self._null) + 4 * lost
+        return folds_curve([s.clamp_min(0) for s in sums], weights, scores.with_squares(precision))
 
     def _loo(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, n = self.whole, self.n
@@ -205,20 +210,20 @@ class Tall:
                 "without it an unpenalised column has nothing to say; penalise the column, or use folds",
             )
         mean = found.sums / self.all.weight
-        precision = trust.of_fits([fit], alphas, self.all.ss, found.sums, self._eps, self._null)
-        precision = precision / found.slack + self._eps * trust.carried(
+        precision = scores.of_fits([fit], alphas, self.all.ss, found.sums, self._eps, self._null)
+        precision = precision / found.slack + self._eps * scores.carried_rounding(
             found.sums, len(grid.pivots) < len(alphas)
         )
         unit = n**0.5 / self.all.weight
-        precision = trust.with_squares(precision)
+        precision = scores.with_squares(precision)
         return Curve(mean, found.spread * unit, None, precision, lambda: found.joint * unit)
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
         share = self._left(alphas) / n
         mean = rss / n / share[:, None] ** 2
-        precision = trust.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
-        found = gcv_curve(mean, n, trust.with_squares(precision + 4 * self._eps / share))
+        precision = scores.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
+        found = gcv_curve(mean, n, scores.with_squares(precision + 4 * self._eps / share))
         return found if self.rows is None else replace(found, joint=partial(self._joint, alphas, share))
 
     def _joint(self, alphas: Tensor, share: Tensor) -> Tensor:
@@ -235,8 +240,8 @@ class Tall:
         tiny = torch.finfo(torch.float64).tiny
         spread = torch.log1p(fit.s[:, None] / alphas).sum(0)
         mean = left * (misfit / left).clamp_min(tiny).log() + spread[:, None]
-        relative = trust.of_criterion(fit, alphas, misfit, self._eps, self._outside_lost, self._null)
-        absolute = left * relative + trust.of_spread(fit, alphas, self._eps, self._null)
+        relative = scores.of_criterion(fit, alphas, misfit, self._eps, self._outside_lost, self._null)
+        absolute = left * relative + scores.of_spread(fit, alphas, self._eps, self._null)
         return evidence_curve(mean, absolute / mean.abs().amin(1).clamp_min(tiny))
 
     def _left(self, alphas: Tensor) -> Tensor:
@@ -253,7 +258,7 @@ class Tall:
         """Σ w e² without a penalty; from the rows where the difference of moments has few digits left."""
         fit = self.whole
         difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
-        if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
+        if self.rows is not None and bool((difference < scores.FEW * fit.ss).any()):
             return outside(fit, self.rows).diagonal()
         return difference
 
@@ -263,8 +268,8 @@ class Tall:
         fit, size = self.whole, self.whole.ss.sqrt()
         c, far = fit.c[: fit.rank], (fit.largest / fit.s[: fit.rank])[:, None]
         difference = (fit.ss - (fit.c**2).sum(0)).clamp_min(0)
-        if self.rows is not None and bool((difference < trust.FEW * fit.ss).any()):
-            off = trust.of_directions(fit, self._eps) * size
+        if self.rows is not None and bool((difference < scores.FEW * fit.ss).any()):
+            off = scores.of_directions(fit, self._eps) * size
             here = (2 * off * self._outside.sqrt() + off**2) / self._eps
             return size * self._outside.sqrt() + here + 10 * size * (far * c).norm(dim=0)
         return fit.ss + 10 * (far * c**2).sum(0)
@@ -407,3 +412,37 @@ def _finite(moments: Moments) -> Moments:
     if not bool(moments.G.diagonal().sum().isfinite()):
         raise FloatingPointError("X")
     return moments
+
+
+def in_memory(problem: Problem) -> Rows:
+    """The rows of a problem in blocks."""
+    return partial(_blocks, problem)
+
+
+def by_fold(fold: Int64[Tensor, " n"]) -> Chooser:
+    """Held-out places in a block, where every row is in one fold."""
+    return partial(_of_folds, fold.cpu(), int(fold.max()) + 1)
+
+
+def by_pairs(tests: Sequence[Tensor]) -> Chooser:
+    """Held-out places in a block, where splits may overlap or leave rows out."""
+    return partial(_of_tests, [test.cpu().sort().values for test in tests])
+
+
+def _blocks(problem: Problem) -> Iterator[Block]:
+    n, p = problem.X.shape
+    step = max(moments.LEAST_ROWS, moments.BLOCK // (4 * p))
+    for first in range(0, n, step):
+        part = slice(first, min(n, first + step))
+        weights = None if problem.weights is None else problem.weights[part]
+        yield Block(first, problem.X[part], problem.y[part], weights)
+
+
+def _of_folds(fold: Tensor, K: int, first: int, count: int) -> Sequence[Tensor]:
+    here = fold[first : first + count]
+    return here.argsort(stable=True).split(here.bincount(minlength=K).tolist())
+
+
+def _of_tests(tests: Sequence[Tensor], first: int, count: int) -> Sequence[Tensor]:
+    ends = torch.tensor([first, first + count])
+    return [test[slice(*torch.searchsorted(test, ends).tolist())] - first for test in tests]

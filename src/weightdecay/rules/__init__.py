@@ -1,7 +1,6 @@
 """The decay rules: small frozen values, each with its equation, and how they compose."""
 
-from weightdecay.rules.base import RULES, Rule, Step, Strength
-from weightdecay.rules.chain import Chain, chain, rules_of
+from weightdecay.rules.base import RULES, Chain, Rule, Step, Strength, chain, rules_of
 from weightdecay.rules.decays import L2, Cautious, Corrected, Decoupled, Independent, Toward
 from weightdecay.rules.lora import LoRAProduct
 from weightdecay.rules.norms import Constrained, FixedNorm

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from weightdecay.rules.layout import laid_like
+from weightdecay.errors import InputError
+from weightdecay.rules.sharded import laid_like
 from weightdecay.units import HalfLife, HalfLives, Law
 
 # A number or 0-dim tensor; one number for each parameter group of the optimizer; a half-life; a function
@@ -184,3 +185,52 @@ def shown(value: Any) -> str | None:
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return repr(value)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Rules that act on the same parameters, made by `chain`."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def shown(self) -> str:
+        """The rules as they were written."""
+        return f"chain({', '.join(rule.shown for rule in self.rules)})"
+
+
+def chain(*rules: Rule | Chain) -> Chain:
+    """Compose decay rules: each acts on what the one before it left.
+
+        w <- r_k(... r_2(r_1(w)))
+
+    Convention: rules that change the gradient add up; rules that look at the update come after those that
+    do not, and rules that act on what the step left (`PNorm`, `FixedNorm`) last. A chain is never lowered
+    to the optimizer's own decay.
+
+    Raises:
+        InputError: no rule, or something that is not a rule.
+
+    >>> from weightdecay.rules import Cautious, Decoupled
+    >>> chain(Decoupled(0.1), Cautious(0.01)).shown
+    'chain(Decoupled(weight_decay=0.1), Cautious(weight_decay=0.01))'
+    """
+    flat: list[Rule] = []
+    for rule in rules:
+        flat += rules_of(rule)
+    if not flat:
+        raise InputError("an empty chain", "chain", "()", "give at least one rule")
+    return Chain(tuple(flat))
+
+
+def rules_of(rule: Rule | Chain) -> tuple[Rule, ...]:
+    """The rules that one stands for.
+
+    Raises:
+        InputError: it is not a rule.
+    """
+    if isinstance(rule, Chain):
+        return rule.rules
+    if isinstance(rule, Rule):
+        return (rule,)
+    raise InputError("not a decay rule", "rule", repr(rule), "give, say, wd.Decoupled(0.1)")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step
-from weightdecay.rules.layout import laid_like
+from weightdecay.rules.sharded import laid_like
 
 # What DataParallel, torch.compile and other wrappers put into the names in a state dict.
 _WRAPPED = re.compile(

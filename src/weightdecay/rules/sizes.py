@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from weightdecay.rules.base import Rule, Step
-from weightdecay.units.numbers import number
+from weightdecay.units.arguments import number
 
 
 @dataclass(frozen=True)

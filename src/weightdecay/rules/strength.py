@@ -10,7 +10,7 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, shown
 from weightdecay.units import HalfLife, HalfLives, Law, coupled_weight_decay, rate_of, shape, strength_for
-from weightdecay.units.numbers import number
+from weightdecay.units.arguments import number
 
 
 @dataclass(frozen=True)

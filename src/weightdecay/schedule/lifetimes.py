@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from weightdecay.errors import InputError
-from weightdecay.schedule.interval import Interval
-from weightdecay.schedule.learning_rates import lrs
-from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
-from weightdecay.units.limits import advice, check
-from weightdecay.units.numbers import number
-from weightdecay.units.rates import (
+from weightdecay.schedule.learning_rates import Interval, lrs
+from weightdecay.units.arguments import number
+from weightdecay.units.halflife import (
     LN2,
     Law,
+    coupled_rate,
+    coupled_weight_decay,
     half_life,
     log_retention,
     mean_age,
@@ -21,6 +20,7 @@ from weightdecay.units.rates import (
     shape,
     strength_for,
 )
+from weightdecay.units.limits import advice, check
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from weightdecay.errors import InputError
-from weightdecay.schedule.interval import Interval
-from weightdecay.schedule.learning_rates import lrs
+from weightdecay.schedule.learning_rates import Interval, lrs
+from weightdecay.units.arguments import count, number
+from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_for
 from weightdecay.units.limits import advice, check
-from weightdecay.units.numbers import count, number
-from weightdecay.units.rates import LN2, Law, log_retention, shape, strength_for
 
 _NUMBER = re.compile(r"\d[\d.,e+-]*")
 Keep = Literal["run", "epoch"]

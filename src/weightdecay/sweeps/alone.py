@@ -12,11 +12,21 @@ from torch import Tensor, nn
 import weightdecay.hooks as hooks
 from weightdecay.errors import WeightDecayWarning
 from weightdecay.rules import Chain
-from weightdecay.sweeps.looks import loss_of, measured_alone, measures_of, outputs_of, told, trained_of
-from weightdecay.sweeps.packing import load_optimizer_state, optimizer_state, pack, unpack
-from weightdecay.sweeps.records import Checkpoint, ChunkResult, Copy, Look
-from weightdecay.sweeps.seeds import made, mixed, order, reseed
-from weightdecay.sweeps.settings import Settings, optimizer_of
+from weightdecay.sweeps.chunk import Settings, optimizer_of
+from weightdecay.sweeps.looks import (
+    at_epoch,
+    loss_of,
+    made,
+    measured_alone,
+    measures_of,
+    mixed,
+    order,
+    outputs_of,
+    reseed,
+    trained_of,
+)
+from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
+from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look
 
 OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
 
@@ -150,7 +160,7 @@ def train_alone(
             one.load(running)
             running = None
         for epoch in range(done - len(finished) * task.epochs, task.epochs):
-            with told(epoch + 1):
+            with at_epoch(epoch + 1):
                 one.train_epoch(epoch)
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
-from weightdecay.sweeps.checks import check_parameters
-from weightdecay.sweeps.seeds import forked, made
+from weightdecay.sweeps.chunk import optimizer_of
+from weightdecay.sweeps.grid import Strengths
+from weightdecay.sweeps.looks import forked, made
+from weightdecay.sweeps.method import check_parameters
 from weightdecay.sweeps.selection import Goal
-from weightdecay.sweeps.settings import optimizer_of
-from weightdecay.sweeps.strengths import Strengths
 from weightdecay.sweeps.task import Data, Task
 
 _FUNCTIONS = ("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on")

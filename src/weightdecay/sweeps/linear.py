@@ -6,12 +6,29 @@ one with min(p, n + 1) inputs instead of p, and norms are kept. All strengths of
 so a step is two small matrix products for all of them, batched over the seeds.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn, optim
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from weightdecay.errors import InputError
+from weightdecay.hooks.plan import Plan
+from weightdecay.rules import L2, Decoupled
+from weightdecay.sweeps.alone import OnEpoch
+from weightdecay.sweeps.chunk import Settings, optimizer_of, rules_made, settings_of
+from weightdecay.sweeps.looks import all_trained, doubles, made, measures_of, order
+from weightdecay.sweeps.store import pack, unpack
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Task
+from weightdecay.sweeps.vectorised import measured
 
 # What one block of strengths may take in residuals of the larger data set, in bytes.
 _BLOCK_BYTES = 32 * 2**20
@@ -274,3 +291,331 @@ class _Adam:
         self.square = beta2 * self.square + (1 - beta2) * gradient**2
         root = (self.square / (1 - beta2**self.steps)).sqrt() + self.rule.eps
         return b - self.rule.lr / (1 - beta1**self.steps) * self.mean / root
+
+
+# Numbers in the inputs, of which every seed has its own copy.
+_MOST = 2**24
+# Numbers in the inputs that the model is tried on: batches that hold more are tried shorter.
+_TRIED = 2**21
+# Operations that make polynomials of what they are given, and those of their gradients.
+_POLYNOMIAL = {
+    *("add", "addmm", "baddbmm", "bmm", "div", "dot", "linear", "matmul", "mean", "mm", "mse_loss"),
+    *("mse_loss_backward", "mul", "mv", "neg", "pow", "rsub", "square", "sub", "sum", "vdot"),
+    *("alias", "as_strided", "clone", "contiguous", "copy", "detach", "empty_like", "expand", "fill"),
+    *("full_like", "new_empty", "new_empty_strided", "new_zeros", "ones_like", "permute", "reshape"),
+    *("select", "select_backward", "slice", "slice_backward", "squeeze", "t", "transpose", "unsafe_view"),
+    *("unsqueeze", "view", "zeros", "zeros_like"),
+}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A task that is linear regression.
+
+    Args:
+        weight: the name of the weights (1, p).
+        bias: the name of the bias (1,).
+        loss_scale: the loss is so many times half the mean squared error.
+        bias_decays: whether the bias decays, too.
+        output: from predictions (..., n) to what the model puts out.
+        bytes_per_copy: what a copy takes, the data apart.
+    """
+
+    weight: str
+    bias: str
+    loss_scale: float
+    bias_decays: bool
+    output: Callable[[Tensor], Tensor]
+    bytes_per_copy: int
+
+    @property
+    def reason(self) -> str:
+        """Why it goes this way, as a sentence."""
+        return "a linear model, a squared loss, plain SGD: solved in the span of the examples"
+
+
+def linear_of(task: Task, seed: int) -> Linear | None:
+    """How a task is linear regression; None where it is not."""
+    X, target = task.train.inputs[0], task.train.target
+    if task.clip is not None or len(task.train.inputs) != 1 or X.ndim != 2 or not X.is_floating_point():
+        return None
+    if target.dtype != X.dtype or target.shape[1:] not in ((), (1,)):
+        return None
+    model = made(task, seed)
+    named = dict(model.named_parameters())
+    weights = [name for name, p in named.items() if p.ndim == 2 and len(p) == 1]
+    biases = [name for name, p in named.items() if p.shape == (1,)]
+    trained = all(p.requires_grad for p in named.values())
+    if [len(weights), len(biases), len(named)] != [1, 1, 2] or not trained:
+        return None
+    if list(model.buffers()) or any(p.dtype != X.dtype for p in named.values()) or _hooked(model):
+        return None
+    weight, bias = weights[0], biases[0]
+    if (bias_decays := _plain_sgd(task, model, weight, bias)) is None:
+        return None
+    try:
+        before = _memory([model.train(), task.loss])
+        output = _output(task, model, weight, bias)
+        scale = None if output is None else _loss_scale(task, output)
+        remembers = _memory([model.train(), task.loss]) != before
+    except Exception:  # not made for doubles, say: the other ways are tried
+        return None
+    if output is None or scale is None or remembers:
+        return None
+    n, p = X.shape
+    k = min(p, n + 1) + 1
+    if n * k > _MOST:
+        return None
+    held = 4 * k + 2 * p + 4 * max(n, len(task.test))
+    return Linear(weight, bias, scale, bias_decays, output, target.element_size() * held)
+
+
+def train_squared(
+    settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
+) -> ChunkResult:
+    """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop.
+
+    Raises:
+        InputError: the task is not linear regression, though its store says so.
+    """
+    task, chunk = settings.task, settings.chunk
+    linear = linear_of(task, chunk.seeds[0])
+    if linear is None:
+        what = "the store was begun by a version that took this for plain linear regression, which it is not"
+        raise InputError(what, "out", None, "begin again in another folder")
+    problem = _problem(task, chunk, linear)
+    lambdas = problem.X.new_tensor([_lambda(settings, i) for i in range(len(chunk.strengths))])
+    state, found = None, {}  # by the first place of a block: the measures of each look
+    if start is not None:
+        Z, seen, batch_loss, diverged, found = unpack(start.tensors, start.plain, task.device)
+        state = LinearState(start.epoch, Z, seen, batch_loss, diverged)
+
+    def look(place: slice, predictions: Tensor) -> None:
+        outputs = linear.output(predictions.mT)
+        found.setdefault(place.start, []).append(
+            {
+                name: measured(name, f, outputs, task.test.target.to(outputs.device), outputs.shape[:2]).cpu()
+                for name, f in measures_of(task).items()
+            }
+        )
+
+    def on_state(now: LinearState) -> None:
+        def make() -> Checkpoint:
+            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, found]))
+
+        if on_epoch is not None:
+            on_epoch(now.epoch, make)
+
+    sweep = train_linear(
+        problem,
+        lambdas,
+        lr=float(settings.rates[0, 0]),
+        batch_size=task.batch_size,
+        every=task.every,
+        loss_scale=linear.loss_scale,
+        penalize_bias=linear.bias_decays,
+        batch_losses=True,
+        on_look=look,
+        state=state,
+        on_state=on_state,
+    )
+    blocks = [found[place] for place in sorted(found)]
+    measures = [
+        {name: torch.cat([block[e][name] for block in blocks], 1) for name in blocks[0][e]}
+        for e in range(len(sweep.epochs))
+    ]
+    return _result(settings, linear, sweep, measures)
+
+
+def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | None:
+    """Whether the bias decays, if all there is is w <- (1 - lr λ) w - lr g at a constant lr; else None."""
+    plans: list[Plan] = []
+    both = sorted(map(id, model.parameters()))
+    for lr in task.lrs or (None,):
+        optimizer = optimizer_of(task, list(model.parameters()), lr)
+        group = optimizer.param_groups[0]
+        options = ("momentum", "dampening", "nesterov", "maximize", "weight_decay")
+        if type(optimizer) is not optim.SGD or len(optimizer.param_groups) > 1 or _hooked(optimizer):
+            return None
+        if any(map(group.get, options)) or sorted(map(id, group["params"])) != both:
+            return None
+        for name in task.rules:
+            if not all(type(rule) in (Decoupled, L2) for rule in rules_made(task, name, 0.0)):
+                return None
+            settings = settings_of(task, Chunk(name, lr, (0.0,), "weight_decay", (0,)))
+            strong = settings.strong[0]
+            if (settings.rates != settings.rates[0, 0]).any() or len(strong.rules) > 1:
+                return None
+            if strong.weight_decay is None:
+                return None
+            plans.append(strong.plan)
+    decaying = {frozenset((target.name, target.scale) for target in plan.all_targets) for plan in plans}
+    if decaying == {frozenset({(weight, 1.0)})}:
+        return False
+    return True if decaying == {frozenset({(weight, 1.0), (bias, 1.0)})} else None
+
+
+def _hooked(thing: nn.Module | optim.Optimizer) -> bool:
+    """Whether hooks, or a method of its own, change what a model or an optimizer of this class does."""
+    parts = [*thing.modules(), *thing.parameters()] if isinstance(thing, nn.Module) else [thing]
+    return any(
+        ("hook" in name and value) or name in ("forward", "step")
+        for part in parts
+        for name, value in [*getattr(part, "__dict__", {}).items(), *_tensor_hooks(part)]
+    )
+
+
+def _tensor_hooks(part: Any) -> list[tuple[str, Any]]:
+    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return [(name, getattr(part, name, None)) for name in names] if isinstance(part, Tensor) else []
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the names of torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name.removeprefix("aten::").strip("_"))
+        return func(*args, **(kwargs or {}))
+
+
+def _polynomial(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor, list[Tensor]] | None:
+    """What a function gives, and the gradients of its sum; None where an operation is no polynomial."""
+    leaves = [tensor.detach().requires_grad_() for tensor in given]
+    with _Operations() as operations:
+        found = function(*leaves)
+        gradients = torch.autograd.grad(found.sum(), leaves)
+    return (found.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
+
+
+def _sizes(rows: int, batch: int) -> list[int]:
+    """How many rows batches hold: the full ones, and the last."""
+    return sorted({min(batch, rows), rows % batch or min(batch, rows)})
+
+
+def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
+    """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
+    drawn, found = doubles(0), None
+    named = dict(model.named_parameters())
+    most = max(1, _TRIED // task.train.inputs[0].shape[1])
+    sizes = [(True, size) for size in _sizes(len(task.train), task.batch_size)]
+    sizes += [(False, size) for size in _sizes(len(task.test), 4 * task.batch_size)]
+    for training, size in [(training, min(size, most)) for training, size in sizes]:
+        model.train(training)
+        X = torch.randn(size, task.train.inputs[0].shape[1], **drawn).to(task.device)
+        w, b = (torch.randn(named[name].shape, **drawn).to(task.device) for name in (weight, bias))
+        tried = _polynomial(lambda w, b: functional_call(model, {weight: w, bias: b}, (X,)), w, b)  # noqa: B023
+        if tried is None:
+            return None
+        found, gradients = tried
+        wanted = X @ w[0] + b, X.sum(0), torch.full_like(b, size)
+        if found.shape not in ((size,), (size, 1)):
+            return None
+        if not all(map(_equal, (found.flatten(), gradients[0][0], gradients[1]), wanted)):
+            return None
+    assert found is not None
+    return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
+
+
+def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
+    """C of a loss c/2 mean((output - target)²) at every size of a batch; None if it is another loss."""
+    drawn = doubles(1)
+    scales = []
+    for size in _sizes(len(task.train), task.batch_size):
+        for one in (1.0, 30.0):
+            predicted = output(one * torch.randn(size, **drawn).to(task.device))
+            target = one * torch.randn(size, **drawn).to(task.device).view(size, *task.train.target.shape[1:])
+            if predicted.shape != target.shape:
+                return None  # broadcasting would make a loss of all pairs
+            tried = _polynomial(lambda predicted: task.loss(predicted, target), predicted)  # noqa: B023
+            if tried is None or tried[0].ndim:
+                return None
+            loss, (gradient,) = tried
+            error = predicted - target
+            scales.append(loss.item() / (error.square().mean().item() / 2))
+            if not _equal(gradient, scales[-1] / size * error):
+                return None
+    alike = all(math.isclose(scale, scales[0], rel_tol=1e-10) for scale in scales)
+    return scales[0] if alike and scales[0] > 0 else None
+
+
+def _equal(found: Tensor, wanted: Tensor) -> bool:
+    """Equal up to rounding, of the largest."""
+    return bool((found - wanted).abs().max() <= 1e-10 * wanted.abs().max())
+
+
+def _memory(value: Any, seen: "set[int] | None" = None) -> Any:
+    """What a function or a model could keep from one call to the next, to be compared: its plain values.
+
+    Of tensors it is which they are, and how often they were changed in place.
+    """
+    if value is None or isinstance(value, str | bool | int | float | complex):
+        return value
+    seen = set() if seen is None else seen
+    code = getattr(value, "__code__", None)
+    torch_own = code is not None and str(getattr(value, "__module__", "")).startswith("torch.")
+    if id(value) in seen or isinstance(value, type | ModuleType) or torch_own:
+        return None
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, functools.partial):
+        value = [value.func, value.args, value.keywords]
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, Sequence | Set):
+        return len(value), [_memory(one, seen) for one in [*value][:1000]]
+    parts = dict(getattr(value, "__dict__", {}))
+    if code is not None:
+        parts |= {name: value.__globals__[name] for name in code.co_names if name in value.__globals__}
+        for name, cell in zip(code.co_freevars, getattr(value, "__closure__", None) or (), strict=False):
+            with contextlib.suppress(ValueError):  # a name that has no value yet
+                parts[name] = cell.cell_contents
+    parts |= {name: getattr(value, name) for name in ("__self__", "__func__") if hasattr(value, name)}
+    return [(name, _memory(part, seen)) for name, part in parts.items()]
+
+
+def _problem(task: Task, chunk: Chunk, linear: Linear) -> LinearProblem:
+    starts = [dict(made(task, seed).named_parameters()) for seed in chunk.seeds]
+    n, device = len(task.train), task.device
+
+    def shared(tensor: Tensor) -> Tensor:
+        return tensor.to(device).expand(len(starts), *tensor.shape)
+
+    orders = [torch.stack([order(n, seed, epoch) for epoch in range(task.epochs)]) for seed in chunk.seeds]
+    return LinearProblem(
+        X=shared(task.train.inputs[0]),
+        y=shared(task.train.target.flatten()),
+        X_test=shared(task.test.inputs[0]),
+        y_test=shared(task.train.target.new_zeros(len(task.test))),  # looks take the user's loss instead
+        w=torch.stack([start[linear.weight].detach()[0] for start in starts]),
+        b=torch.stack([start[linear.bias].detach()[0] for start in starts]),
+        order=torch.stack(orders).to(device),
+    )
+
+
+def _lambda(settings: Settings, place: int) -> float:
+    found = settings.strong[place].weight_decay
+    assert found is not None
+    return found
+
+
+def _result(
+    settings: Settings, linear: Linear, sweep: LinearSweep, measures: list[dict[str, Tensor]]
+) -> ChunkResult:
+    chunk, steps = settings.chunk, settings.task.steps_per_epoch
+    assert sweep.batch_loss is not None
+    assert sweep.diverged is not None
+    batch_loss, diverged = sweep.batch_loss.double().cpu(), sweep.diverged.cpu()
+    seen = [
+        {"epoch": epoch, "train": batch_loss[:, :, e], "test": test}
+        for e, (epoch, test) in enumerate(zip(sweep.epochs, measures, strict=True))
+    ]
+    weights = {linear.weight: sweep.w.unsqueeze(2).cpu(), linear.bias: sweep.b.unsqueeze(2).cpu()}
+    for tensor in weights.values():
+        tensor[diverged >= 0] = math.nan
+    numbers = [strong.weight_decay for strong in settings.strong]
+    return ChunkResult(all_trained(chunk, numbers, steps, seen, diverged), weights)

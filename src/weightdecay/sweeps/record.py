@@ -10,15 +10,16 @@ from typing import Any
 import polars as pl
 import safetensors.torch
 from jaxtyping import Float64
+from safetensors import SafetensorError
 from torch import Tensor
 
-from weightdecay.files import sha256, write_together
+from weightdecay.errors import InputError
+from weightdecay.saving import read_checked, read_json, sha256, write_together
 from weightdecay.select import Edge
-from weightdecay.sweeps import explain
-from weightdecay.sweeps.records import Trained
+from weightdecay.sweeps import selection
 from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
-from weightdecay.sweeps.tables import curves_of, table_of
-from weightdecay.units.rates import half_life
+from weightdecay.sweeps.task import Copy, Look, Trained
+from weightdecay.units.halflife import half_life
 
 KIND, VERSION = "sweep", 1
 
@@ -148,13 +149,13 @@ class Sweep:
     @property
     def lines(self) -> tuple[str, ...]:
         """The answer: the best, one standard error, against no decay, and the shape of the curve."""
-        return explain.lines(self.selection, self.goal, len(self.selections))
+        return selection.lines(self.selection, self.goal, len(self.selections))
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """What to be careful about, in sentences."""
         others = tuple(one for one in self.selections if one is not self.selection)
-        return explain.doubts(self.selection, self.goal, others)
+        return selection.doubts(self.selection, self.goal, others)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -306,3 +307,116 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 def _plain(value: Any) -> Any:
     finite = not isinstance(value, float) or abs(value) < float("inf")  # NaN is not less, either
     return value if finite else None
+
+
+KEY = {"rule": pl.String, "lr": pl.Float64, "strength": pl.Float64}
+_METRIC = "test_"
+
+
+def table_of(trained: Sequence[Trained]) -> pl.DataFrame:
+    """One row per training: its key, the number λ, losses and metrics at the end, the step it diverged at."""
+    columns: dict[str, list[Any]] = {
+        **_keys([one.copy for one in trained]),
+        "weight_decay": [one.weight_decay for one in trained],
+        "train_loss": [one.train_loss for one in trained],
+        "test_loss": [one.test_loss for one in trained],
+        **_metrics([one.metrics for one in trained]),
+        "diverged": [one.diverged for one in trained],
+    }
+    schema = {**KEY, "seed": pl.Int64, "unit": pl.String, **dict.fromkeys([*columns][5:], pl.Float64)}
+    return pl.DataFrame(columns, schema={**schema, "diverged": pl.Int64})
+
+
+def curves_of(trained: Sequence[Trained]) -> pl.DataFrame:
+    """One row per training and look: its key, the epoch, losses and metrics."""
+    pairs = [(one.copy, look) for one in trained for look in one.looks]
+    columns: dict[str, list[Any]] = {
+        **_keys([copy for copy, _ in pairs]),
+        "epoch": [look.epoch for _, look in pairs],
+        "train_loss": [look.train_loss for _, look in pairs],
+        "test_loss": [look.test_loss for _, look in pairs],
+        **_metrics([look.metrics for _, look in pairs], trained[0].metrics if trained else ()),
+    }
+    schema = {**KEY, "seed": pl.Int64, "unit": pl.String, "epoch": pl.Int64}
+    return pl.DataFrame(columns, schema={**schema, **dict.fromkeys([*columns][6:], pl.Float64)})
+
+
+def trained_of(table: pl.DataFrame, curves: pl.DataFrame) -> tuple[Trained, ...]:
+    """The trainings that the two tables were made from.
+
+    Raises:
+        KeyError, TypeError, polars' ColumnNotFoundError: they are other tables.
+    """
+    looks: dict[Copy, list[Look]] = {}
+    for row in curves.iter_rows(named=True):
+        copy = _copy(row)
+        looks.setdefault(copy, []).append(
+            Look(row.pop("epoch"), row.pop("train_loss"), row.pop("test_loss"), _unprefixed(row))
+        )
+    found = []
+    for row in table.iter_rows(named=True):
+        copy = _copy(row)
+        numbers = {name: row.pop(name) for name in ("weight_decay", "train_loss", "test_loss", "diverged")}
+        found.append(Trained(copy, **numbers, metrics=_unprefixed(row), looks=tuple(looks.pop(copy, ()))))
+    return tuple(found)
+
+
+def _keys(copies: Sequence[Copy]) -> dict[str, list[Any]]:
+    return {name: [getattr(copy, name) for copy in copies] for name in (*KEY, "seed", "unit")}
+
+
+def _copy(row: dict[str, Any]) -> Copy:
+    return Copy(**{name: row.pop(name) for name in (*KEY, "unit", "seed")})
+
+
+def _metrics(values: Sequence[dict[str, float]], names: Any = None) -> dict[str, list[float]]:
+    names = values[0] if values else names or ()
+    return {_METRIC + name: [one[name] for one in values] for name in names}
+
+
+def _unprefixed(row: dict[str, Any]) -> dict[str, float]:
+    return {name.removeprefix(_METRIC): value for name, value in row.items()}
+
+
+def load_sweep(folder: str | Path) -> Sweep:
+    """Load what `Sweep.save` or `weightdecay sweep` wrote.
+
+    Raises:
+        InputError: a file is missing, cut short, of another sweep, or no sweep at all.
+    """
+    folder = Path(folder)
+    values = _record(folder / "sweep.json")
+    try:
+        contents = {
+            name: read_checked(folder / name, checksum, "sweep.json", "sweep again")
+            for name, checksum in values["sha256"].items()
+        }
+        table, curves = (
+            pl.read_parquet(BytesIO(contents[name])) for name in ("table.parquet", "curves.parquet")
+        )
+        name, maximize = values["goal"]["name"], values["goal"]["maximize"]
+        return sweep_record(
+            trained_of(table, curves),
+            **({"maximize": name} if maximize else {"minimize": name}),
+            weights=safetensors.torch.load(contents["weights.safetensors"]),
+            **{field: values[field] for field in ("method", "settings", "seconds")},
+            steps_per_epoch=values.get("steps_per_epoch"),  # older records have neither
+            factors={(rule, lr): value for rule, lr, value in values.get("factors", ())},
+        )
+    except InputError:  # which is a ValueError and says more
+        raise
+    except (
+        *(KeyError, TypeError, ValueError, IndexError, AttributeError),
+        *(pl.exceptions.PolarsError, SafetensorError),
+    ) as error:
+        what = "a field is missing or wrong"
+        raise InputError(what, str(folder / "sweep.json"), repr(error), "sweep again") from error
+
+
+def _record(file: Path) -> dict[str, Any]:
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("kind") != KIND:
+        raise InputError("not a sweep", str(file), None, "give a folder that `weightdecay sweep` wrote")
+    if values.get("version") != VERSION:
+        raise InputError("written by another version", str(file), values.get("version"), "sweep again")
+    return values

@@ -1,13 +1,28 @@
 """Rounds of a sweep: the grid, wider while the best is at its edge, then finer around the best."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from weightdecay.errors import DivergenceError
-from weightdecay.sweeps.records import Trained
-from weightdecay.sweeps.selection import Goal, best_of, selections_of
-from weightdecay.sweeps.store import Round
-from weightdecay.sweeps.strengths import Strengths, refined, widened
+import torch
+from torch import Tensor
+
+from weightdecay.engine import as_finished, in_processes, packed
+from weightdecay.errors import DivergenceError, InputError, Interrupted
+from weightdecay.sweeps.chunk import factor_of, settings_of
+from weightdecay.sweeps.fingerprint import check_same
+from weightdecay.sweeps.grid import Strengths, ascending, refined, widened
+from weightdecay.sweeps.looks import set_up
+from weightdecay.sweeps.method import Plan, chunks_of, train_chunk
+from weightdecay.sweeps.record import Sweep, load_sweep, sweep_record
+from weightdecay.sweeps.selection import Goal, best_of, selections_of, tied
+from weightdecay.sweeps.store import Keeper, Round, Store, Weights, joined, taken
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Task, Trained
 
 GRID = "the grid"
 
@@ -54,3 +69,454 @@ def next_round(
 
 def _new(values: Sequence[float], there: Strengths, possible: Callable[[float], bool]) -> tuple[float, ...]:
     return tuple(value for value in values if value not in there.values and possible(value))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Args:
+        done: trainings that are finished and stored.
+        total: trainings of the rounds that are decided on; widening and refining add some.
+        seconds: since the call.
+        best: the best strength so far and its mean score over seeds; None before every seed of one is done.
+        looks: a training that has just finished, with its curve; None after an epoch.
+        share: of all epochs that are done; a running chunk's count, too.
+        running: trainings that run together now; 0 where none runs here.
+        epoch: how many epochs those have done.
+        epochs: of how many.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    best: tuple[float, float] | None
+    looks: Trained | None
+    share: float
+    running: int = 0
+    epoch: int = 0
+    epochs: int = 0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for.
+
+    Args:
+        task: what is trained.
+        grid: the strengths as given, no decay included.
+        seeds: the seeds.
+        goal: what is chosen by.
+        widen: how many rounds may widen the grid.
+        refine: how many rounds refine it.
+    """
+
+    task: Task
+    grid: Strengths
+    seeds: tuple[int, ...]
+    goal: Goal
+    widen: int
+    refine: int
+
+    @property
+    def pairs(self) -> list[tuple[str, float | None]]:
+        """Every rule at every step size."""
+        return [(rule, lr) for rule in self.task.rules for lr in self.task.lrs or (None,)]
+
+
+def check_strengths(asked: Asked, strengths: tuple[float, ...]) -> None:
+    """Refuse strengths that a rule cannot have at a step size.
+
+    Raises:
+        InputError: one is out of range, or would remove a whole weight in a step.
+    """
+    with set_up(asked.task):
+        for rule, lr in asked.pairs:
+            settings_of(asked.task, Chunk(rule, lr, strengths, asked.grid.unit, asked.seeds[:1]))
+
+
+@dataclass
+class Course:
+    """A sweep on its way.
+
+    Args:
+        asked: what was asked for.
+        store: what is finished.
+        plan: how trainings are put together.
+        folder: of the store; None for memory.
+        checkpoint_seconds: the least time between two checkpoints of a chunk.
+        client: of Dask; None: here.
+        on_progress: who is told.
+        settings: for the record.
+        begun: when, by the monotonic clock.
+    """
+
+    asked: Asked
+    store: Store
+    plan: Plan
+    folder: Path | None
+    checkpoint_seconds: float
+    client: Any
+    on_progress: OnProgress | None
+    settings: dict[str, Any]
+    begun: float
+    chunks: list[Chunk] = field(default_factory=list)
+    pending: list[Chunk] = field(default_factory=list)
+    done: set[Copy] = field(default_factory=set)
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
+        self.weights = Weights(self.folder and self.folder / "weights")
+        self.leader = Leader(self.asked.goal, self.asked.seeds, self.asked.pairs)
+
+    def to_the_end(self) -> Sweep:
+        """Every round, and the record."""
+        try:
+            for one in self._rounds():
+                self._train(one)
+            trained = self._trained()
+            record = self._record(trained)
+            return self._finished(replace(record, weights=self._best_weights(record)))
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(self._partial(), self._kept()) from interrupt
+
+    def _rounds(self) -> Iterator[Round]:
+        """The rounds, each decided on, and stored, when the ones before are trained."""
+        self._agree_rounds()
+        rounds: list[Round] = []
+        new: Round | None = Round(0, GRID, self.asked.grid.values)
+        while new is not None:
+            rounds.append(self.store.agree_round(new))
+            yield rounds[-1]
+            new = self._next(rounds)
+
+    def _next(self, rounds: Sequence[Round]) -> Round | None:
+        """What follows these rounds by what they alone gave: the store may have more, which they led to."""
+        asked, so_far = self.asked, {strength for one in rounds for strength in one.strengths}
+        trained = [one for one in self._trained() if one.copy.strength in so_far]
+        limits = asked.widen, asked.refine
+        return next_round(rounds, trained, asked.goal, asked.grid.unit, *limits, self._possible)
+
+    def _agree_rounds(self) -> None:
+        """Go on with a store that was judged otherwise, if its rounds are those of this judging, too."""
+        there, rounds = self.store.about("settings"), self.store.rounds()
+        if there == self.settings:
+            return
+        if any(self._next(rounds[:place]) != rounds[place] for place in range(1, len(rounds))):
+            check_same(there, self.settings, self.store.file)
+        self.store.put("settings", self.settings)
+
+    def _possible(self, strength: float) -> bool:
+        """Whether every rule at every step size can have that strength."""
+        task = self.asked.task
+        try:
+            with set_up(task):
+                for rule, lr in self.asked.pairs:
+                    settings_of(
+                        task, Chunk(rule, lr, (strength,), self.asked.grid.unit, self.asked.seeds[:1])
+                    )
+        except InputError:
+            return False
+        return True
+
+    def _train(self, one: Round) -> None:
+        """Train and store what is missing of a round."""
+        asked = self.asked
+        chunks = chunks_of(self.plan, asked.pairs, one.strengths, asked.grid.unit, asked.seeds)
+        self.chunks += chunks
+        there = self.store.names()
+        self.leader.add(trained for trained in self._trained() if trained.copy in there)
+        missing = [chunk for chunk in chunks if not there.issuperset(chunk.copies)]
+        self.total = sum(len(chunk.copies) for chunk in self.chunks)
+        self.done = {copy for chunk in self.chunks for copy in chunk.copies} & there
+        for chunk, result in self._results(missing):
+            self._keep(chunk, result.trained, result.weights)
+
+    def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
+        job = Job(self.asked.task, self.plan, self.keeper)
+        self.pending = list(chunks)
+
+        def told(share: float) -> None:
+            self._say(None, share)
+
+        with contextlib.closing(results(job, chunks, self.client, told)) as found:
+            for chunk, result in found:
+                yield chunk, result
+                self.keeper.drop(chunk)
+                self.pending.remove(chunk)
+
+    def _keep(self, chunk: Chunk, trained: Sequence[Trained], weights: dict[str, Tensor]) -> None:
+        """Store a chunk: its weights first, so that what the store has is whole."""
+        self.weights.put(chunk, weights)
+        for one in trained:
+            self.store.add(one)
+        self.leader.add(trained)
+        # Another process, or one that was killed, may have stored some of a chunk: each counts once.
+        self.done |= set(chunk.copies)
+        for other in self.chunks:
+            if not self.leader.may_need(other):
+                self.weights.drop(other)
+        self._say(trained[-1])
+
+    def _say(self, looks: Trained | None, share: float | None = None) -> None:
+        """Tell how far it is; `share` of the running chunk's epochs, None between chunks."""
+        if self.on_progress is None:
+            return
+        together = 0 if share is None else len(set(self.pending[0].copies) - self.done)
+        running = (share or 0.0) * together
+        epochs = self.asked.task.epochs
+        now = (together, round((share or 0.0) * epochs), epochs)
+        best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
+        whole = min(1.0, (len(self.done) + running) / max(1, self.total))
+        seconds = time.monotonic() - self.begun
+        self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, whole, *now))
+
+    def _trained(self) -> list[Trained]:
+        """What is stored, in an order that does not depend on who finished first."""
+        pairs, unit = self.asked.pairs, self.asked.grid.unit
+        found = self.store.trained()
+        values = {one.copy.strength for one in found}
+        places = {value: i for i, value in enumerate(Strengths((), unit).and_(list(values)).values)}
+        seeds = {seed: i for i, seed in enumerate(self.asked.seeds)}
+        return sorted(
+            found,
+            key=lambda one: (
+                pairs.index((one.copy.rule, one.copy.lr)),
+                places[one.copy.strength],
+                seeds[one.copy.seed],
+            ),
+        )
+
+    def _record(self, trained: Sequence[Trained]) -> Sweep:
+        goal, method = self.asked.goal, self.plan.method
+        return sweep_record(
+            trained,
+            minimize="loss" if goal.maximize else goal.name,
+            maximize=goal.name if goal.maximize else None,
+            method=f"{method.name}: {method.reason}",
+            settings=self.settings,
+            seconds=time.monotonic() - self.begun,
+            steps_per_epoch=self.asked.task.steps_per_epoch,
+            factors={pair: factor_of(self.asked.task, *pair) for pair in self.asked.pairs},
+        )
+
+    def _partial(self) -> Sweep | None:
+        """A record of what is finished, if that is enough for one."""
+        with contextlib.suppress(InputError):
+            return self._record(self._trained())
+        return None
+
+    def _kept(self) -> str:
+        """What a later call with `resume` goes on from, in words; empty without a folder."""
+        if self.folder is None:
+            return ""
+        finished = f"{len(self.done & self.store.names())} of {self.total} trainings are finished"
+        at = {
+            chunk: self.keeper.epoch(chunk)
+            for chunk in self.pending
+            if not self.done.issuperset(chunk.copies)
+        }
+        epochs = [epoch for epoch in at.values() if epoch is not None]
+        if not epochs:
+            return f"{finished}, and no checkpoint of the others was written yet"
+        copies = sum(len(chunk.copies) for chunk, epoch in at.items() if epoch is not None)
+        span = str(epochs[0]) if len({*epochs}) == 1 else f"{min(epochs)} to {max(epochs)}"
+        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.asked.task.epochs}"
+
+    def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
+        """The best strength's, seed by seed; trained again where its files are gone."""
+        key = record.rule, record.lr, record.best
+        if (kept := self._saved(record)) is not None:
+            return kept
+        parts: dict[int, dict[str, Tensor]] = {}
+        for chunk in self.chunks:
+            if (chunk.rule, chunk.lr) != key[:2] or record.best not in chunk.strengths:
+                continue
+            weights = self.weights.get(chunk)
+            if weights is None:
+                weights = next(result.weights for _, result in self._results([chunk]))
+                self.weights.put(chunk, weights)
+            part = taken(weights, slice(None), chunk.strengths.index(record.best))
+            parts[self.asked.seeds.index(chunk.seeds[0])] = part
+        return joined([parts[place] for place in sorted(parts)])
+
+    def _saved(self, record: Sweep) -> dict[str, Tensor] | None:
+        """The weights of a record in the folder that this one repeats."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(InputError):
+            before = load_sweep(self.folder)
+            names = [key_of(one.copy) for one in before.trained]
+            same = names == [key_of(one.copy) for one in record.trained] and before.best == record.best
+            if same and (before.rule, before.lr) == (record.rule, record.lr):
+                return dict(before.weights)
+        return None
+
+    def _finished(self, record: Sweep) -> Sweep:
+        """Save the record beside the store; what served to go on is removed."""
+        if self.folder is not None:
+            record.save(self.folder)
+            for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
+                self.weights.drop(chunk)
+                self.keeper.drop(chunk)
+            for name in ("weights", "checkpoints"):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).rmdir()
+        return record
+
+
+Key = tuple[str, float | None, float]  # rule, learning rate, strength
+
+
+def key_of(copy: Copy) -> Key:
+    """What the seeds of a strength share."""
+    return copy.rule, copy.lr, copy.strength
+
+
+@dataclass
+class Leader:
+    """The strength with the best mean score of those that every seed has finished.
+
+    Of means that are equal up to rounding it is the one that the end chooses (`best_of`, `choose_paired`),
+    whoever finished first: the setting that comes first, and there the strongest.
+
+    Args:
+        goal: what is best.
+        seeds: the seeds.
+        settings: every rule at every step size, in their order.
+    """
+
+    goal: Goal
+    seeds: tuple[int, ...]
+    settings: Sequence[tuple[str, float | None]]
+    scores: dict[Key, dict[int, float]] = field(default_factory=dict)
+    best: tuple[Key, float] | None = None
+
+    def add(self, trained: Iterable[Trained]) -> None:
+        """Take in trainings."""
+        for one in trained:
+            key = key_of(one.copy)
+            scores = self.scores.setdefault(key, {})
+            scores[one.copy.seed] = self.goal.score(one)
+            if self.complete(key):
+                several = [scores[seed] for seed in self.seeds]
+                mean = torch.tensor(several, dtype=torch.float64, device="cpu").mean().item()
+                if not math.isfinite(mean):  # one diverged: never chosen
+                    continue
+                if self.best is None or self._before(one.copy.unit, (key, mean), self.best):
+                    self.best = key, mean
+
+    def _before(self, unit: str, new: tuple[Key, float], old: tuple[Key, float]) -> bool:
+        """Whether the new one is chosen of the two."""
+        if not tied(new[1], old[1], len(self.seeds)):
+            return self.goal.sign * (new[1] - old[1]) < 0
+        (*setting, strength), (*other, least) = new[0], old[0]
+        if setting != other:
+            places = [self.settings.index((rule, lr)) for rule, lr in (setting, other)]
+            return places[0] < places[1]
+        return ascending((least, strength), unit)[-1] == strength
+
+    def complete(self, key: Key) -> bool:
+        """Whether every seed has finished."""
+        return len(self.scores.get(key, ())) == len(self.seeds)
+
+    def may_need(self, chunk: Chunk) -> bool:
+        """Whether the weights of a chunk may turn out to be the best."""
+        keys = [(chunk.rule, chunk.lr, strength) for strength in chunk.strengths]
+        return any(not self.complete(key) or (self.best and key == self.best[0]) for key in keys)
+
+
+PATIENCE = 5.0  # seconds of training one by one here before processes are started
+Told = Callable[[float], None]  # the share of a chunk's epochs that is done
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every chunk needs.
+
+    Args:
+        task: what is trained.
+        plan: how.
+        keeper: of checkpoints.
+    """
+
+    task: Task
+    plan: Plan
+    keeper: Keeper
+
+
+class _LongWork(Exception):
+    """Training one by one takes long enough for processes."""
+
+
+def results(
+    job: Job, chunks: Sequence[Chunk], client: Any, told: Told, patience: float = PATIENCE
+) -> Generator[tuple[Chunk, ChunkResult]]:
+    """Train chunks; each with its result as soon as it is there.
+
+    Args:
+        job: what every chunk needs.
+        chunks: what is to be trained.
+        client: of Dask; None: here, and one by one in processes, if it takes long and things can be sent.
+        told: called after each epoch of a chunk that is trained here.
+        patience: seconds to train one by one before processes are started.
+
+    Raises:
+        InputError: a chunk cannot be trained.
+    """
+    if client is not None:
+        # Workers have their own disks: no checkpoints there.
+        shared = replace(job, keeper=Keeper(None))
+        names = [str(chunk) for chunk in chunks]
+        for place, result in as_finished(run_chunk, shared, chunks, client, names):
+            yield chunks[place], result
+        return
+    left = list(chunks)
+    several = job.plan.method.name == "one by one" and job.task.device.type == "cpu" and cores() > 1
+    until = time.monotonic() + patience
+    while left:
+        may_leave = several and len(left) > 1
+        try:
+            result = run_chunk(job, left[0], told, until if may_leave else None)
+        except _LongWork:
+            several = False  # one attempt
+            if (shared := packed(job)) is None:
+                continue
+            for place, result in in_processes(run_chunk, shared, left, cores()):
+                yield left[place], result
+            return
+        yield left.pop(0), result
+
+
+def run_chunk(job: Job, chunk: Chunk, told: Told | None = None, until: float | None = None) -> ChunkResult:
+    """Train a chunk, from its checkpoint if there is one.
+
+    Args:
+        job: what every chunk needs.
+        chunk: what is trained.
+        told: called after each epoch with the share that is done.
+        until: a time at which to leave it to processes.
+    """
+    task, method = replace(job.task, threads=job.plan.threads), job.plan.method
+    copies = len(chunk.copies) if method.name == "one by one" else 1
+    total = task.epochs * copies
+    keeper = replace(job.keeper, last=time.monotonic())
+
+    def on_epoch(done: int, make: Callable[[], Checkpoint]) -> None:
+        if done < total:
+            keeper.keep(chunk, make)
+        if told is not None:
+            told(done / total)
+        if until is not None and time.monotonic() > until:
+            raise _LongWork
+
+    return train_chunk(task, chunk, method, keeper.found(chunk), on_epoch)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,21 +11,18 @@ from torch import Tensor
 
 from weightdecay.engine import Capacity, connected
 from weightdecay.errors import InputError
-from weightdecay.files import writable_folder
 from weightdecay.rules import Decoupled
-from weightdecay.sweeps.arguments import seeds_of, task_of
-from weightdecay.sweeps.checkpoints import SECONDS
-from weightdecay.sweeps.course import Asked, Course, OnProgress, check_strengths
-from weightdecay.sweeps.course import Progress as Progress
+from weightdecay.saving import writable_folder
 from weightdecay.sweeps.fingerprint import JUDGING, check_same, environment, settings_plain
-from weightdecay.sweeps.plan import Plan, plan_of
+from weightdecay.sweeps.grid import strengths_of
+from weightdecay.sweeps.looks import forked
+from weightdecay.sweeps.method import Method, Plan, method_of, plan_of
 from weightdecay.sweeps.record import Sweep
-from weightdecay.sweeps.seeds import forked
+from weightdecay.sweeps.rounds import Asked, Course, OnProgress, check_strengths
 from weightdecay.sweeps.selection import goal_of
-from weightdecay.sweeps.store import FILE, Store, opened
-from weightdecay.sweeps.strengths import strengths_of
-from weightdecay.sweeps.training import Method, method_of
-from weightdecay.units.numbers import count, number
+from weightdecay.sweeps.store import FILE, SECONDS, Store, opened
+from weightdecay.sweeps.task import seeds_of, task_of
+from weightdecay.units.arguments import count, number
 
 
 def sweep(

@@ -1,15 +1,26 @@
 """What is trained, and on what: everything about a sweep but the strengths and the seeds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
+from weightdecay.errors import InputError
 from weightdecay.hooks.plan import On
 from weightdecay.rules import Chain, Rule, Strength
+from weightdecay.units.arguments import count, number
 
 
 @dataclass(frozen=True)
@@ -81,3 +92,398 @@ class Task:
     def looked_at(self, epoch: int) -> bool:
         """Whether the test data are looked at after this epoch, counted from 1."""
         return epoch % self.every == 0 or epoch == self.epochs
+
+
+BATCH = 128  # where none is given
+
+
+def task_of(
+    make_model: Any,
+    train: Any,
+    test: Any,
+    *,
+    loss: Any,
+    optimizer: Any,
+    rule: Any,
+    epochs: Any,
+    batch_size: Any,
+    metrics: Any,
+    schedule: Any,
+    clip: Any,
+    on: Any,
+    every: Any,
+    lr: Any,
+    device: Any,
+) -> Task:
+    """What is trained, from what a user gave to `sweep`.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+    adamw = "partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
+    for name, value, example in (
+        ("make_model", make_model, "a function that returns a new model"),
+        ("loss", loss, "a function of (output, target), say torch.nn.functional.cross_entropy"),
+        ("optimizer", optimizer, f"a function of the parameters, say {adamw}"),
+    ):
+        if not callable(value) or isinstance(value, torch.optim.Optimizer):
+            raise InputError("not a function", name, type(value).__name__, f"give {example}")
+    train_data, test_data = data_of(train, "train"), data_of(test, "test")
+    if batch_size is None:
+        batch_size = min(_own_batch(train) or BATCH, len(train_data))
+    return Task(
+        make_model=make_model,
+        train=train_data,
+        test=test_data,
+        loss=loss,
+        metrics=_metrics(metrics),
+        optimizer=optimizer,
+        rules=rules_named(rule),
+        lrs=_lrs(lr),
+        schedule=schedule,
+        on=tuple(on) if isinstance(on, list) else on,
+        epochs=count(epochs, "epochs"),
+        batch_size=count(batch_size, "batch_size", most=len(train_data)),
+        every=count(every, "every"),
+        clip=None if clip is None else number(clip, "clip", above=0),
+        device=_device(device, train_data.target),
+        threads=torch.get_num_threads(),
+    )
+
+
+def seeds_of(given: Any) -> tuple[int, ...]:
+    """0 … n − 1 for a number n, or the seeds that are given: a list, a range, an array or a tensor.
+
+    Raises:
+        InputError: none, one that is repeated, or not a whole number from 0 to 2**62.
+
+    >>> seeds_of(3), seeds_of([7, 5]), seeds_of(range(10, 12))
+    ((0, 1, 2), (7, 5), (10, 11))
+    """
+    plain = given.tolist() if hasattr(given, "tolist") else given  # an array, a tensor or a number of theirs
+    if isinstance(plain, str) or not isinstance(plain, Sequence):
+        return tuple(range(count(plain, "seeds", most=100_000)))
+    values = [_seed(value, f"seeds[{i}]") for i, value in enumerate(plain)]
+    if not values:
+        raise InputError("no seeds", "seeds", values, "give at least one, or how many")
+    if len(set(values)) < len(values):
+        raise InputError("seeds have to be different", "seeds", values, "give each once")
+    return tuple(values)
+
+
+def _seed(value: Any, where: str) -> int:
+    """A whole number, exactly: through a float those beyond 2**53 would become others."""
+    checked = count(value, where, least=0, most=2**62)
+    return int(value) if isinstance(value, int | np.integer) else checked
+
+
+def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
+    """Rules by name, from one or several; a rule is a class such as Decoupled or a function of the strength.
+
+    Raises:
+        InputError: none, no function, a rule that has its strength already, two of one name.
+
+    >>> from weightdecay.rules import Cautious, Decoupled
+    >>> list(rules_named([Decoupled, Cautious]))
+    ['Decoupled', 'Cautious']
+    """
+    if isinstance(given, Mapping):
+        pairs = [(str(name), rule) for name, rule in given.items()]
+    else:
+        several = list(given) if isinstance(given, list | tuple) else [given]
+        pairs = [(getattr(rule, "__name__", f"rule {i}"), rule) for i, rule in enumerate(several)]
+    for name, rule in pairs:
+        if isinstance(rule, Rule | Chain):
+            what, remedy = "a rule that has its strength already", "give the class, say rule=wd.Decoupled"
+            raise InputError(what, "rule", rule.shown, remedy)
+        if not callable(rule):
+            raise InputError("not a rule", "rule", repr(rule), f"give, say, wd.Decoupled for {name}")
+    found = dict(pairs)
+    if not found or len(found) < len(pairs):
+        names = ", ".join(name for name, _ in pairs) or "none"
+        raise InputError("rules need different names", "rule", names, "give a mapping from name to rule")
+    return found
+
+
+def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
+    if given is not None and not isinstance(given, Mapping):
+        remedy = "give a mapping, say {'accuracy': accuracy}"
+        raise InputError("metrics have names", "metrics", type(given).__name__, remedy)
+    for name, metric in (given or {}).items():
+        if not isinstance(name, str):
+            raise InputError("a metric's name is not text", "metrics", repr(name), "give, say, 'accuracy'")
+        if not name:
+            raise InputError("a metric without a name", "metrics", repr(name), "give, say, 'accuracy'")
+        if not callable(metric):
+            raise InputError(
+                "not a function", f"metrics[{name!r}]", repr(metric), "give one of (output, target)"
+            )
+    return dict(given or {})
+
+
+def _lrs(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    several = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(several, Sequence) or isinstance(several, str):
+        several = [several]
+    values = tuple(sorted(number(value, f"lr[{i}]", above=0) for i, value in enumerate(several)))
+    if not values or len(set(values)) < len(values):
+        raise InputError("step sizes have to be different", "lr", list(values), "give each once")
+    return values
+
+
+def _own_batch(train: Any) -> int | None:
+    return train.batch_size if isinstance(train, DataLoader) else None
+
+
+def _device(given: Any, data: torch.Tensor) -> torch.device:
+    try:
+        device = data.device if given is None else torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"no such device ({said})", "device", given, "leave it out, or give 'cpu'"
+        ) from error
+    return device
+
+
+# Items of a dataset that are fetched again to see whether they stay the same, and how often each.
+_AGAIN, _TIMES = 8, 3
+_REMEDY = "give tensors (X, y), a map-style Dataset or a DataLoader of one"
+
+
+def data_of(given: Any, where: str) -> Data:
+    """Take data into memory.
+
+    Args:
+        given: `Data`; tensors or arrays (X, y), or (X1, X2, y) for a model of several inputs; a map-style
+            Dataset of such items; or a DataLoader, of which dataset and collate function are taken.
+        where: what to call it in messages.
+
+    Raises:
+        InputError: something else; no examples; tensors of different lengths; numbers that are not finite;
+            an item that differs when it is fetched again; a DataLoader with a sampler or a batch_sampler of
+            its own, or with drop_last.
+
+    >>> data_of((np.zeros((3, 2), dtype=np.float32), [0, 1, 1]), "train").target
+    tensor([0, 1, 1])
+    """
+    if isinstance(given, Data):
+        tensors = [*given.inputs, given.target]
+    elif isinstance(given, DataLoader):
+        tensors = _loaded(given, where)
+    elif isinstance(given, TensorDataset):
+        tensors = list(given.tensors)
+    elif isinstance(given, tuple | list):
+        tensors = [_tensor(part, f"{where}[{i}]") for i, part in enumerate(given)]
+    else:
+        tensors = _fetched(given, default_collate, where)
+    return _checked(tensors, where)
+
+
+def _loaded(loader: DataLoader, where: str) -> list[Tensor]:
+    """The examples of a loader of which nothing is lost but its order, which the sweep draws itself."""
+    if not isinstance(loader.dataset, IterableDataset):  # which is refused as what it is
+        _check_order(loader, where)
+    return _fetched(loader.dataset, loader.collate_fn, where)
+
+
+def _check_order(loader: DataLoader, where: str) -> None:
+    draws, remedy = (
+        "the sweep draws its own order, in which every epoch sees each example once",
+        "give the dataset",
+    )
+    if loader.batch_size is None:
+        # None stands for both: batches that a batch_sampler makes, and examples without batches.
+        batches: Any = loader.batch_sampler
+        if batches is None:
+            raise InputError("a DataLoader that makes no batches", f"{where}.batch_size", "None", remedy)
+        what = f"a batch_sampler of its own is not followed: {draws}"
+        raise InputError(what, f"{where}.batch_sampler", type(batches).__name__, f"{remedy}, and batch_size")
+    sampler: Any = loader.sampler
+    if type(sampler) not in (SequentialSampler, RandomSampler) or len(sampler) != len(loader.dataset):  # pyright: ignore[reportArgumentType]
+        what = f"a sampler of its own is not followed: {draws}"
+        raise InputError(what, f"{where}.sampler", type(sampler).__name__, remedy)
+    if getattr(sampler, "replacement", False):
+        what = f"a sampler with replacement is not followed: {draws}"
+        raise InputError(what, f"{where}.sampler", type(sampler).__name__, remedy)
+    if loader.drop_last:
+        what = f"drop_last is not followed: {draws}"
+        raise InputError(what, f"{where}.drop_last", True, "leave it out; the last batch holds what is left")
+
+
+def _fetched(dataset: Any, collate: Callable[[list[Any]], Any], where: str) -> list[Tensor]:
+    """All items of a dataset, as one batch."""
+    by_place = hasattr(dataset, "__getitem__") and not isinstance(dataset, Mapping)
+    if isinstance(dataset, IterableDataset) or not by_place:
+        raise InputError(
+            "not data that can be taken example by example", where, type(dataset).__name__, _REMEDY
+        )
+    try:
+        count = len(dataset)
+    except TypeError as error:
+        raise InputError("data without a length", where, type(dataset).__name__, _REMEDY) from error
+    if count == 0:
+        raise InputError("no examples", where, 0, "give some")
+    spread = sorted({round(i * (count - 1) / max(_AGAIN - 1, 1)) for i in range(_AGAIN)})
+    for place in spread:
+        first = _flat(collate([dataset[place]]), where)
+        for _ in range(_TIMES - 1):
+            for one, other in zip(first, _flat(collate([dataset[place]]), where), strict=True):
+                if one.shape != other.shape or not torch.equal(one, other):
+                    what = "an item differs when it is fetched again (random augmentation?)"
+                    remedy = "give data that stay the same: copies are compared on equal data"
+                    raise InputError(what, f"{where}[{place}]", None, remedy)
+    return _flat(collate([dataset[i] for i in range(count)]), where)
+
+
+def _flat(batch: Any, where: str) -> list[Tensor]:
+    """A batch as tensors, the target last."""
+    if not isinstance(batch, tuple | list):
+        what = "an item has to be (input, target) or (input, ..., target)"
+        raise InputError(what, where, type(batch).__name__, "give a collate function that makes it so")
+    return [_tensor(part, f"{where}[{i}]") for i, part in enumerate(batch)]
+
+
+def _tensor(part: Any, where: str) -> Tensor:
+    if isinstance(part, Tensor):
+        return part.detach()
+    try:
+        return torch.as_tensor(np.asarray(part))
+    except (TypeError, ValueError) as error:
+        raise InputError("not numbers", where, type(part).__name__, _REMEDY) from error
+
+
+def _checked(tensors: Sequence[Tensor], where: str) -> Data:
+    if len(tensors) < 2:
+        raise InputError("inputs and a target are needed", where, f"{len(tensors)} tensors", _REMEDY)
+    if any(tensor.ndim == 0 for tensor in tensors):
+        raise InputError("a number where examples should be", where, "0-dim", _REMEDY)
+    lengths = [len(tensor) for tensor in tensors]
+    if len(set(lengths)) > 1:
+        what = "the tensors differ in length"
+        raise InputError(what, where, lengths, "the first axis of each counts the examples")
+    if lengths[0] == 0:
+        raise InputError("no examples", where, 0, "give some")
+    for i, tensor in enumerate(tensors):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            row = int(
+                (~tensor.isfinite())
+                .flatten(1 if tensor.ndim > 1 else 0)
+                .reshape(len(tensor), -1)
+                .any(1)
+                .int()
+                .argmax()
+            )
+            raise InputError("not finite", f"{where}[{i}]", f"row {row}", "leave the row out, or fill it in")
+    return Data(tuple(tensors[:-1]), tensors[-1])
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One training's name: the key of an evaluation.
+
+    Args:
+        rule: the rule's name in the task.
+        lr: the step size where there are several, else None.
+        strength: as it was given, in `unit`; 0 in any unit is no decay.
+        unit: "weight_decay", or the unit of a half-life.
+        seed: of initialisation, data order and the model's own draws.
+    """
+
+    rule: str
+    lr: float | None
+    strength: float
+    unit: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look saw.
+
+    Args:
+        epoch: after which epoch, counted from 1.
+        train_loss: Σ m_b·loss_b / n over the epoch's batches of m_b of n examples, each as it was before its
+            step: the mean over the examples, where the loss is the mean over a batch.
+        test_loss: the loss of all test examples.
+        metrics: each metric of all test examples.
+    """
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training gave.
+
+    Args:
+        copy: which training it was.
+        weight_decay: the number that the strength comes to; None where there is no one number.
+        train_loss: at the last look; NaN if it diverged.
+        test_loss: at the last look; NaN if it diverged.
+        metrics: at the last look; NaN if it diverged.
+        looks: all looks.
+        diverged: the first step, counted from 0, whose training loss is not finite; None: no step.
+    """
+
+    copy: Copy
+    weight_decay: float | None
+    train_loss: float
+    test_loss: float
+    metrics: dict[str, float]
+    looks: tuple[Look, ...]
+    diverged: int | None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Trainings that run together: every seed at every strength, in this order."""
+
+    rule: str
+    lr: float | None
+    strengths: tuple[float, ...]
+    unit: str
+    seeds: tuple[int, ...]
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        """The trainings, seed by seed."""
+        return tuple(
+            Copy(self.rule, self.lr, strength, self.unit, seed)
+            for seed in self.seeds
+            for strength in self.strengths
+        )
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a chunk gave.
+
+    Args:
+        trained: one for each of the chunk's copies, in their order.
+        weights: parameters and buffers at the end by name, with leading axes (seeds, strengths), on the CPU.
+    """
+
+    trained: tuple[Trained, ...]
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A running chunk at the end of an epoch; whoever trains it knows how to go on from there.
+
+    Args:
+        epoch: epochs that are done.
+        tensors: weights, buffers, the optimizer's and the rules' state, by name, on the CPU.
+        plain: everything else, as JSON has it.
+    """
+
+    epoch: int
+    tensors: dict[str, Tensor]
+    plain: dict[str, Any]

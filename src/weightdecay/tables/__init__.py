@@ -1,5 +1,5 @@
 """Tables of numbers in files: read whole, or streamed in checked blocks."""
 
-from weightdecay.tables.whole import Table, read_table
+from weightdecay.tables.source import Table, read_table
 
 __all__ = ["Table", "read_table"]

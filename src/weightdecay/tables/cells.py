@@ -119,3 +119,26 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """The first few names in quotation marks, and how many there are."""
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names):,} columns)"
+
+
+def check_names(names: Sequence[str], features: Sequence[str], where: str) -> None:
+    """Raise unless the names are the features, in any order.
+
+    Raises:
+        InputError: one is there twice, missing or unknown.
+    """
+    known, given = set(features), set(names)
+    no_name_twice(names, where)
+    extra = [name for name in names if name not in known]
+    missing = [name for name in features if name not in given]
+    if missing:
+        close = difflib.get_close_matches(missing[0], extra, n=1)
+        hint = f"is {missing[0]!r} called {close[0]!r} there?" if close else "give every column of the fit"
+        raise InputError(_plural(missing, "is missing", "are missing"), where, listed(missing), hint)
+    if extra:
+        what = _plural(extra, "is not known to the model", "are not known to the model")
+        raise InputError(what, where, listed(extra), "leave out what the model was not fitted on")
+
+
+def _plural(names: Sequence[str], one: str, many: str) -> str:
+    return f"a column {one}" if len(names) == 1 else f"columns {many}"

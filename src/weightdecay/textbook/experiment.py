@@ -3,24 +3,32 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
+import polars as pl
 import torch
 
-from weightdecay.errors import InputError, Interrupted
-from weightdecay.ridge import LeastLoo, factor, least_loo
+from weightdecay.errors import DivergenceError, InputError, Interrupted
+from weightdecay.ridge import LeastLoo, LinearModel, factor, least_loo
 from weightdecay.sweeps import LinearSweep
 from weightdecay.textbook import theory
-from weightdecay.textbook.compare import OnProgress, lambda_curve, outcomes_of
+from weightdecay.textbook.compare import (
+    Measured,
+    OnProgress,
+    as_table,
+    lambda_curve,
+    merge,
+    outcomes_of,
+    predicted,
+    workable,
+)
 from weightdecay.textbook.data import Draw, Synthetic, draw
-from weightdecay.textbook.explain import explain
-from weightdecay.textbook.limits import RUNAWAY, check_lr, diverged, start_loss
-from weightdecay.textbook.measure import Measured, as_table, merge
-from weightdecay.textbook.record import Evaluation, Outcome, Run
-from weightdecay.textbook.settings import Experiment
-from weightdecay.textbook.slider import slider
+from weightdecay.textbook.record import SLIDER_SCHEMA, Evaluation, Outcome, Run, explain
+from weightdecay.textbook.settings import INITS, Experiment
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
 from weightdecay.units import grid
+from weightdecay.units.halflife import half_life
 
 OnEvaluation = Callable[[Evaluation], None]
 
@@ -198,3 +206,120 @@ def _batched(
             seen = Evaluation(version.name, one.seed, lam, epoch, *losses, epochs=experiment.epochs)
             raise diverged(version, experiment, draws, seen, start)
     return sweep
+
+
+# A loss beyond this multiple of its start is a training that ran away.
+RUNAWAY = 1e6
+
+
+def check_lr(
+    version: Version, experiment: Experiment, draws: Sequence[Draw], lambdas: Sequence[float]
+) -> None:
+    """Refuse a step size at which even full batches diverge: lr ≥ 2/(h + λ), canonically."""
+    for one in draws:
+        h = theory.largest_curvature(one.X, with_bias=not version.adam_bias)
+        for given in lambdas:
+            lam, lr = version.canonical(given, experiment.lr)
+            if lr * (h + lam) > 2:
+                limit = 2 / (h + lam) * experiment.lr / lr
+                raise InputError(
+                    f"the step size is too large for {version.name}: gradient descent diverges from "
+                    f"{'2/(2h+λ)' if version.loss_scale == 2 and version.lr_factor == 1 else '2/(h+λ)'} on",
+                    "lr",
+                    f"{experiment.lr:g} at λ = {given:g} (largest curvature h = {h:.4g}, seed {one.seed})",
+                    f"use less than {limit:.3g}, and batches may need less still",
+                )
+
+
+def start_loss(version: Version, experiment: Experiment, one: Draw) -> float:
+    """Half the mean squared training error before the first step."""
+    return float(LinearModel(*version.start(one, experiment)).half_mse(one.X, one.y))
+
+
+def diverged(
+    version: Version, experiment: Experiment, draws: list[Draw], seen: Evaluation, start: float
+) -> DivergenceError:
+    """The error for a training that ran away, with a step size that does not."""
+    error = DivergenceError(
+        f"training diverged: {version.name}, λ = {seen.lam:g}, seed {seen.seed}, epoch {seen.epoch}, "
+        f"train loss {seen.train_loss:.3g} from {start:.3g}",
+        "lr",
+        f"{experiment.lr:g}",
+        _remedy(version, experiment, largest := _largest_lr(version, experiment, draws)),
+    )
+    error.largest_lr = largest
+    return error
+
+
+def _largest_lr(version: Version, experiment: Experiment, draws: list[Draw]) -> float | None:
+    """Halve lr until every training of the version completes; None if 40 halvings do not help."""
+    lambdas = torch.tensor(experiment.lambdas, dtype=torch.float64)
+    starts = [start_loss(version, experiment, one) for one in draws]
+    bounds = RUNAWAY * torch.tensor(starts, dtype=torch.float64)[:, None, None]
+    for halvings in range(1, 41):
+        lr = experiment.lr / 2**halvings
+        losses = train_batched(version, draws, experiment, lambdas, lr=lr).train_loss.double()
+        if bool((losses.isfinite() & (losses <= bounds)).all()):
+            return lr
+    return None
+
+
+def _remedy(version: Version, experiment: Experiment, largest: float | None) -> str:
+    if largest is not None:
+        return f"halving it, {largest:.4g} is the largest that completes"
+    if version.adam_bias:
+        return f"no halving of it completes, so try a smaller bias_lr = {experiment.bias_lr:g}"
+    return "no halving of it completes, so look at the data's scale"
+
+
+SHOWN = ("scratch", "concise", "concise-matched")
+MOST_LOOKS = 20  # of one training; with more epochs the looks are further apart
+MOST_WEIGHTS = 50
+
+
+def slider(experiment: Experiment, first: Draw) -> pl.DataFrame:
+    """Train the first seed at about 100 λ, from both starts, by three programs.
+
+    A row for each training: version, init, lam; half_life in epochs (infinite without decay); theory, the
+    test loss of the weights expected after as many steps; ridge, that of the exact minimiser; w_norm at the
+    end; epoch, train_loss and test_loss at each look; weights, the first 50 at the end. λ at which gradient
+    descent cannot work are left out.
+
+    Args:
+        experiment: settings, λ resolved; its own λ are among those of the grid, unless they are many.
+        first: the draw of its first seed.
+    """
+    low = "1e-3" if isinstance(experiment.data, Synthetic) else "1e-10"
+    own = experiment.lambdas or ()
+    lambdas = sorted({0.0, *grid(f"{low}:100:99"), *(own if len(own) <= 8 else ())})
+    return pl.concat(
+        _trained(VERSIONS[name], dataclasses.replace(experiment, init=init), first, lambdas)
+        for name in SHOWN
+        for init in INITS
+    )
+
+
+def _trained(version: Version, experiment: Experiment, first: Draw, given: list[float]) -> pl.DataFrame:
+    lambdas = torch.tensor(workable(version, experiment, [first], given), dtype=torch.float64)
+    if not len(lambdas):
+        return pl.DataFrame(schema=SLIDER_SCHEMA)
+    every = max(experiment.every, math.ceil(experiment.epochs / MOST_LOOKS))
+    sweep = train_batched(version, [first], experiment, lambdas, every=every)
+    theory = predicted(version, experiment, [first], lambdas.tolist())
+    batches = math.ceil(len(first.y) / experiment.batch_size)
+    rate = experiment.lr * version.lr_factor * version.lam_factor
+    rows = {
+        "version": [version.name] * len(lambdas),
+        "init": [experiment.init] * len(lambdas),
+        "lam": lambdas.tolist(),
+        "half_life": [half_life(rate * lam) / batches if lam else math.inf for lam in lambdas.tolist()],
+        "theory": theory.loss[0].tolist(),
+        "ridge": theory.ridge[0].tolist(),
+        "w_norm": sweep.w_norm[0, :, -1].tolist(),
+        "epoch": [list(sweep.epochs)] * len(lambdas),
+        "train_loss": sweep.train_loss[0].tolist(),
+        "test_loss": sweep.test_loss[0].tolist(),
+        "weights": sweep.w[0, :, :MOST_WEIGHTS].tolist(),
+    }
+    went_well = sweep.test_loss[0].isfinite().all(1) & sweep.train_loss[0].isfinite().all(1)
+    return pl.DataFrame(rows, schema=SLIDER_SCHEMA).filter(pl.Series(went_well.tolist()))

@@ -6,20 +6,30 @@ Names are looked up when first used, so that reading a grid on the command line 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from weightdecay.units.grids import grid
+from weightdecay.units.arguments import grid
 
 if TYPE_CHECKING:
-    from weightdecay.units.coupled import coupled_rate, coupled_weight_decay
-    from weightdecay.units.halflife import HalfLife, HalfLives
+    from weightdecay.units.halflife import (
+        HalfLife,
+        HalfLives,
+        Law,
+        coupled_rate,
+        coupled_weight_decay,
+        half_life,
+        mean_age,
+        rate_of,
+        retention,
+        shape,
+        strength_for,
+    )
     from weightdecay.units.limits import advice, check
-    from weightdecay.units.rates import Law, half_life, mean_age, rate_of, retention, shape, strength_for
 
 _HOMES = {
-    **dict.fromkeys(("coupled_rate", "coupled_weight_decay"), "coupled"),
+    **dict.fromkeys(("coupled_rate", "coupled_weight_decay"), "halflife"),
     **dict.fromkeys(("HalfLife", "HalfLives"), "halflife"),
     **dict.fromkeys(("advice", "check"), "limits"),
     **dict.fromkeys(
-        ("Law", "half_life", "mean_age", "rate_of", "retention", "shape", "strength_for"), "rates"
+        ("Law", "half_life", "mean_age", "rate_of", "retention", "shape", "strength_for"), "halflife"
     ),
 }
 

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from weightdecay.errors import InputError
-from weightdecay.units.coupled import coupled_rate, diverges_from, oscillates_from
-from weightdecay.units.numbers import number
-from weightdecay.units.rates import Law, half_life, shape
+from weightdecay.units.arguments import number
+from weightdecay.units.halflife import Law, coupled_rate, diverges_from, half_life, oscillates_from, shape
 
 # p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
 FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}

@@ -1,0 +1,286 @@
+"""`assign`: the groups in order over the parameters, first match wins, with the reason for each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from weightdecay.errors import InputError
+from weightdecay.groups.before_norm import Following, followed_by_norm
+from weightdecay.groups.inventory import Candidate, frozen, inventory
+from weightdecay.groups.roles import class_name
+from weightdecay.groups.selectors import Group, preset, several
+from weightdecay.units.arguments import closest
+
+_REST = Group(name="*", scale=0.0, label="not selected", optional=True)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one parameter was given: `parameter` is the tensor itself, `group` the selector that took it.
+
+    `names` has every name of a tied parameter (and those without what wrappers add), `label` the group's
+    label, `scale` the factor on the strength (0 where the model exempts the parameter), `reason` says why
+    it has its role and, where that is not the group's doing, its scale; `rank` is the group's position in
+    the list.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    role: str
+    label: str
+    scale: float
+    reason: str
+    names: tuple[str, ...] = field(repr=False)
+    parameter: Tensor = field(repr=False, compare=False)
+    group: Group = field(repr=False, compare=False)
+    rank: int = field(repr=False, compare=False)
+
+
+def assign(
+    model: nn.Module | Iterable[Any],
+    groups: str | Group | Sequence[str | Group] = "matrices",
+    *,
+    within: Iterable[Any] | None = None,
+) -> tuple[Assignment, ...]:
+    """Say for every trainable parameter which group has it, with which scale, and why.
+
+    Args:
+        model: a module; or (name, parameter) pairs, as `model.named_parameters()` gives, when there is no
+            module. Then roles are guessed from names and shapes and the reason says so. A name may be None.
+        groups: a preset's name, one `Group`, or a list of these. One group alone: its parameters decay, no
+            others do. A list has to cover every parameter; end it with `Group(name="*", scale=...)` or a
+            preset's name for what remains.
+        within: only these parameters, as (name, parameter) pairs or parameters; the others stay out. Groups
+            are still held against the whole model: one that selects nothing within is no error.
+
+    Convention: first match wins; a tied parameter appears once, under the first name in the model's order,
+    and is selected by any of its names or layers; embedding and output weight in one is a head. Frozen
+    parameters stay out. Nothing in the model changes.
+
+    Returns:
+        One record per parameter, in the model's order.
+
+    Raises:
+        InputError: a group that selects nothing (with the closest names) or only what earlier groups took
+            (one for frozen parameters is fine, and a last `Group(name="*")`), parameters that no group of a
+            list selects, one group alone whose scale is 0, bad input.
+
+    >>> for one in assign(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))):
+    ...     print(one.name, one.role, one.label, one.scale)
+    0.weight matrix decay 1.0
+    0.bias bias no decay 0.0
+    1.weight normalization no decay 0.0
+    1.bias bias no decay 0.0
+
+    Source: torchtitan's param groups (first match wins, an unmatched pattern raises, all covered).
+    """
+    remedy = "end the list with Group(name='*', scale=...) or a preset's name"
+    return resolve(model, _ordered(groups), ("group", "groups", remedy), within)
+
+
+def resolve(
+    model: Any, placed: list[tuple[Group, str]], left_over: tuple[str, str, str], within: Any = None
+) -> tuple[Assignment, ...]:
+    """`assign` for groups that come with their place in the call, for errors.
+
+    Args:
+        model: a module or pairs.
+        placed: the groups in order, each with its place.
+        left_over: how to say that parameters remain: in no what, the argument, what to do.
+        within: as in `assign`.
+    """
+    source = model if isinstance(model, nn.Module) else _listed(model)
+    candidates = inventory(source)
+    counted = _counted_only(candidates, within)
+    groups = [group for group, _ in placed]
+    following = _following(source, groups)
+    taken = [_first(groups, candidate, following) for candidate in candidates]
+    _check_used(placed, candidates, taken, following, source)
+    pairs = [(one, rank) for one, rank in zip(candidates, taken, strict=True) if id(one.parameter) in counted]
+    left = [one.name for one, rank in pairs if rank is None]
+    if left:
+        kind, where, remedy = left_over
+        plural = "" if len(left) == 1 else "s"
+        raise InputError(f"{len(left)} parameter{plural} in no {kind}", where, _some(left), remedy)
+    return tuple(_record(one, rank, groups[rank], following) for one, rank in pairs if rank is not None)
+
+
+def table(assignments: Iterable[Assignment]) -> str:
+    """The records as aligned lines of text: name, shape, role, group, scale, reason.
+
+    >>> print(table(assign(nn.Linear(4, 3))))
+    weight  (3, 4)  matrix  decay     × 1  weight of Linear
+    bias    (3,)    bias    no decay  × 0  bias of Linear
+    """
+    rows = [
+        (one.name, str(one.shape), one.role, one.label, f"× {one.scale:g}", one.reason) for one in assignments
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _listed(source: Any) -> Any:
+    """Iterators are read once; what is no list of pairs goes on to the check that names it."""
+    return list(source) if hasattr(source, "__next__") else source
+
+
+def _counted_only(candidates: list[Candidate], within: Any) -> set[int]:
+    """Identities of the parameters that count: all of them, or those within."""
+    everything = {id(candidate.parameter) for candidate in candidates}
+    if within is None:
+        return everything
+    if isinstance(within, (str, Tensor)) or not isinstance(within, Iterable):
+        remedy = "give a part that split made, or (name, parameter) pairs"
+        raise InputError("not parameters", "within", type(within).__name__, remedy)
+    wanted = {}
+    for item in within:
+        name, tensor = item if isinstance(item, tuple) and len(item) == 2 else ("a parameter", item)
+        wanted[id(tensor)] = str(name)
+    strange = [name for key, name in wanted.items() if key not in everything]
+    if strange or not wanted:
+        remedy = "give a part that split made of this same model"
+        raise InputError("not trainable parameters of the model", "within", _some(strange) or "[]", remedy)
+    return set(wanted)
+
+
+def _ordered(groups: Any) -> list[tuple[Group, str]]:
+    """The groups one by one, each with its place in the argument; after one group alone, the rest."""
+    if isinstance(groups, str):
+        return [(group, "groups") for group in preset(groups)]
+    if isinstance(groups, Group):
+        if groups.scale == 0:
+            remedy = "follow it with a preset: [group, 'matrices']"
+            raise InputError("one group alone decays nothing with scale 0", "groups", repr(groups), remedy)
+        return [(groups, "groups"), (_REST, "groups")]
+    if not isinstance(groups, Sequence) or not groups:
+        raise InputError(
+            "no groups", "groups", repr(groups), "give a preset's name, a Group or a list of these"
+        )
+    ordered: list[tuple[Group, str]] = []
+    for position, item in enumerate(groups):
+        if not isinstance(item, (str, Group)):
+            raise InputError(
+                "neither a Group nor a preset's name", f"groups[{position}]", repr(item), "wd.Group(...)"
+            )
+        spliced = preset(item) if isinstance(item, str) else (item,)
+        ordered += [(group, f"groups[{position}]") for group in spliced]
+    return ordered
+
+
+def _following(source: Any, groups: list[Group]) -> Following:
+    if all(group.before_norm is None for group in groups):
+        return Following()
+    if not isinstance(source, nn.Module):
+        remedy = "give the model, or select these layers by name"
+        raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
+    return followed_by_norm(source)
+
+
+def _first(groups: list[Group], candidate: Candidate, following: Following) -> int | None:
+    return next((rank for rank, group in enumerate(groups) if selects(group, candidate, following)), None)
+
+
+def selects(group: Group, candidate: Candidate, following: Following) -> bool:
+    """Whether every criterion of a group holds for a parameter."""
+    parameter, kinds = candidate.parameter, several(group.module)
+    return (
+        group.takes_role(candidate.role, parameter)
+        and (not kinds or any(isinstance(owner, kinds) for owner in candidate.owners))
+        and any(group.takes_name(name) for name in candidate.names)
+        and group.before_norm in (None, id(parameter) in following.yes)
+        and (group.where is None or _asked(group.where, candidate))
+    )
+
+
+def _asked(where: Any, candidate: Candidate) -> bool:
+    remedy = "write a function of (name, parameter) that answers True or False"
+    try:
+        answer = where(candidate.name, candidate.parameter)
+    except Exception as error:
+        what = f"the predicate failed ({type(error).__name__}: {error})"
+        raise InputError(what, "where", candidate.name, remedy) from error
+    if type(answer).__name__ not in ("bool", "bool_"):
+        raise InputError(f"the predicate gave {type(answer).__name__}", "where", candidate.name, remedy)
+    return bool(answer)
+
+
+def _check_used(
+    placed: list[tuple[Group, str]],
+    candidates: list[Candidate],
+    taken: list[int | None],
+    following: Following,
+    source: Any,
+) -> None:
+    """A group that is not optional has to have something; if not, say what it may have meant.
+
+    Frozen parameters count: a group that is there for them has its use once they are thawed. A last group of
+    name="*" is for what remains, and that may be nothing.
+    """
+    unused = [(g, where) for i, (g, where) in enumerate(placed) if not g.optional and i not in taken]
+    out = frozen(source) if unused else []
+    for group, where in unused:
+        rest = group is placed[-1][0] and group.name == "*"
+        if rest or any(selects(group, one, following) for one in out):
+            continue
+        pairs = zip(candidates, taken, strict=True)
+        ranks = [rank for one, rank in pairs if rank is not None and selects(group, one, following)]
+        earlier = dict.fromkeys(str(placed[rank][0].label) for rank in ranks)
+        if earlier:
+            what = f"earlier groups ({', '.join(earlier)}) take all that this group selects"
+            raise InputError(what, where, repr(group), "put it before them or leave it out")
+        remedy = _hint(group, candidates, following)
+        raise InputError("a group that selects nothing", where, repr(group), remedy)
+
+
+def _hint(group: Group, candidates: list[Candidate], following: Following) -> str:
+    names = [name for candidate in candidates for name in candidate.names]
+    if group.name is not None and not any(group.takes_name(name) for name in names):
+        return f"the closest names are {', '.join(closest(several(group.name)[0], names))}"
+    if group.role is not None and not any(group.takes_role(one.role, one.parameter) for one in candidates):
+        return f"the roles here are {', '.join(dict.fromkeys(one.role for one in candidates))}"
+    kinds = several(group.module)
+    owners = [owner for candidate in candidates for owner in candidate.owners]
+    if kinds and not any(isinstance(owner, kinds) for owner in owners):
+        if not owners:
+            return "without the model the classes of its modules are not known: give the model"
+        best = closest(kinds[0].__name__, [class_name(owner) for owner in owners], 5)
+        return f"the classes that hold parameters here are {', '.join(best)}"
+    if group.before_norm and not following.yes:
+        why = f" ({following.problem})" if following.problem else ""
+        return f"no layer is seen to be followed by a normalisation{why}: name the layers, Group(name='...')"
+    return "no parameter meets all its criteria at once"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _record(candidate: Candidate, rank: int, group: Group, following: Following) -> Assignment:
+    role, reasons = candidate.role, [candidate.why]
+    if group.names_a_head(role, candidate.parameter):
+        role, reasons = "head", [*reasons, "a head because its group names it"]
+    if group.before_norm is not None:
+        reasons.append(following.why(candidate.parameter))
+    if group is _REST:
+        reasons.append("no group selects it")
+    exempt = candidate.exempt is not None and not group.force
+    if candidate.exempt is not None:
+        reasons.append(candidate.exempt if exempt else "its group decays it although the model exempts it")
+    return Assignment(
+        name=candidate.name,
+        shape=tuple(candidate.parameter.shape),
+        numel=candidate.parameter.numel(),
+        role=role,
+        label=str(group.label),
+        scale=0.0 if exempt else group.scale,
+        reason="; ".join(reasons),
+        names=candidate.names,
+        parameter=candidate.parameter,
+        group=group,
+        rank=rank,
+    )

@@ -1,0 +1,84 @@
+"""The page of an audit: findings first, then the tree of the parameters, coloured by strength."""
+
+from collections.abc import Sequence
+
+from weightdecay.auditing.record import Audit, Parameter
+from weightdecay.reports import chinese
+from weightdecay.reports.page import Cell, Node, Page, PageTable, number
+
+_SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
+
+
+def page(audit: Audit) -> Page:
+    """The page."""
+    rows: list[list[Cell]] = [
+        [
+            one.code,
+            (one.severity, chinese.SEVERITY[one.severity]),
+            (one.message, f"{chinese.FINDINGS[one.code]}（{one.message}）"),
+            ", ".join(one.parameters[:20]) + (", …" if len(one.parameters) > 20 else ""),
+            one.fix,
+        ]
+        for one in audit.findings
+    ]
+    head: list[Cell] = [
+        ("code", "代码"),
+        ("severity", "级别"),
+        ("what", "内容"),
+        ("parameters", "参数"),
+        ("fix", "修正"),
+    ]
+    shades = [_SHADES[one.severity] for one in audit.findings]
+    tables = [PageTable(("Findings", "结论"), head, rows, shades)] if rows else []
+    largest = max((one.weight_decay for one in audit.parameters if one.decays), default=0.0) or 1.0
+    lines = [str(audit).splitlines()[0]], [chinese.audit_line(audit)]
+    if interval := audit.settings.get("interval"):
+        lines[0].append(f"schedule: {interval}")
+        lines[1].append(f"学习率调度：{interval}")
+    if not rows:
+        lines[0].append("no findings")
+        lines[1].append("没有发现问题")
+    tree = _nodes([(one.name.split("."), one) for one in audit.parameters], largest)
+    caption = (
+        f"Parameters: the darker, the stronger (at most {number(largest)})",
+        f"参数：颜色越深，衰减越强（最强 {number(largest)}）",
+    )
+    return Page(("Audit of the weight decay", "权重衰减的审计"), lines, tables=tables, tree=(caption, tree))
+
+
+def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list[Node]:
+    """The tree of dotted names, in the model's order; a module on its own is joined with what it holds."""
+    below: dict[str, list[tuple[list[str], Parameter]]] = {}
+    for names, one in parts:
+        below.setdefault(names[0], []).append((names[1:], one))
+    found = []
+    for name, inside in below.items():
+        if not inside[0][0]:
+            found += [_leaf(name, one, largest) for _, one in inside]
+            continue
+        children = _nodes(inside, largest)
+        elements = sum(one.numel for _, one in inside)
+        decaying = sum(one.numel for _, one in inside if one.decays)
+        strength = sum(one.numel * one.weight_decay for _, one in inside if one.decays) / max(1, elements)
+        share = decaying / max(1, elements)
+        said = (f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
+        found.append(Node(name, said, strength / largest, children))
+    return found
+
+
+def _leaf(name: str, one: Parameter, largest: float) -> Node:
+    shape = " × ".join(map(str, one.shape)) or "1"
+    if one.decays:
+        english, other = f"weight_decay {number(one.weight_decay)}", f"强度 {number(one.weight_decay)}"
+        if one.half_life is not None:
+            english += f", half-life {number(one.half_life)} steps"
+            other += f"，半衰期 {number(one.half_life)} 步"
+    else:
+        english, other = "no decay", "不衰减"
+    where = "" if one.group is None else f", {one.optimizer} {one.group}"
+    # The reason is a sentence of the record's own.
+    said = (
+        f"{shape}, {one.role}{where}: {english}; {one.why}",
+        f"{shape}，{one.role}{where}：{other}；{one.why}",
+    )
+    return Node(name, said, one.weight_decay / largest if one.decays else 0.0)

@@ -1,0 +1,280 @@
+"""One HTML file from a page's data: styles, scripts and numbers inside, nothing from outside."""
+
+import base64
+import hashlib
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from weightdecay import __version__
+
+# By this line a page is known as one of ours, which may be written anew.
+MARK = '<meta name="generator" content="weightdecay'
+_STATIC = files("weightdecay.reports") / "static"
+
+
+def document(title: str, data: dict[str, Any], kind: str) -> str:
+    """The whole page.
+
+    Args:
+        title: plain text.
+        data: what the script reads, as JSON has it.
+        kind: of page: its markup and its script are in `static`.
+
+    The Content-Security-Policy allows the styles and scripts in this file, by their checksums, and nothing
+    else: no request, no frame, no form.
+    """
+    styles = "\n".join(_static(name) for name in ("uPlot.min.css", "page.css"))
+    scripts = [_static(name) for name in ("uPlot.iife.min.js", "common.js", f"{kind}.js")]
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src '{_checksum(styles)}'",
+            f"script-src {' '.join(repr(_checksum(one)) for one in scripts)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    # "<" in a text could end the element; JSON has another way to write it.
+    numbers = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return "\n".join(
+        (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'{MARK} {__version__}">\n<title>{html.escape(title)}</title>',
+            f"<style>{styles}</style>\n</head>\n<body>",
+            _static(f"{kind}.html"),
+            f'<script type="application/json" id="data">{numbers}</script>',
+            *(f"<script>{one}</script>" for one in scripts),
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def packed(values: Any, kind: str = "<f4") -> str:
+    """Numbers as base64, in little endian: float32 unless said."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
+
+
+def _static(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _checksum(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+Both = tuple[str, str]  # English and Chinese
+Cell = Both | str
+
+LOSS: Both = ("loss", "损失")
+STRENGTH: Both = ("λ", "λ")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series of a figure.
+
+    Args:
+        name: what it is called: in both languages, or a name from the data.
+        y: its values (n,); what is not finite leaves a gap.
+        colour: a name of the style sheet's colours, or a number of its cycle.
+        dashed: draw it dashed.
+        points: points and no line.
+        band: half the height of a band around it (n,), or None.
+        bars: draw that as error bars.
+        group: the place of its group in the figure; None is drawn with every group.
+        shown: whether it is drawn before anything is chosen.
+    """
+
+    name: Cell
+    y: Any
+    colour: str | int = 0
+    dashed: bool = False
+    points: bool = False
+    band: Any = None
+    bars: bool = False
+    group: int | None = None
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class LineGroup:
+    """Series of a figure that are seen together; its label is the y axis'."""
+
+    label: Both
+    log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Top:
+    """A second way to say x, along the top.
+
+    Args:
+        label: with its unit.
+        values: for each x (n,); what is not finite has no label.
+    """
+
+    label: Both
+    values: Any
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over one axis.
+
+    Args:
+        caption: what it shows.
+        x: ascending (n,).
+        lines: the series.
+        x_label: with its unit.
+        y_label: likewise.
+        log_x: a log axis; it may begin at 0.
+        log_y: likewise; what is not positive leaves a gap.
+        at_least: the y axis has this range, or more.
+        top: the axis along the top.
+        groups: to choose one from.
+        choose: the reader may choose which series are drawn.
+    """
+
+    caption: Both
+    x: Any
+    lines: Sequence[Line]
+    x_label: Both
+    y_label: Both
+    log_x: bool = False
+    log_y: bool = False
+    at_least: tuple[float, float] | None = None
+    top: Top | None = None
+    groups: Sequence[LineGroup] = ()
+    choose: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, numbers packed in float64."""
+        plain = ("name", "colour", "dashed", "points", "bars", "group", "shown")
+        lines = [
+            {name: getattr(one, name) for name in plain}
+            | {"y": packed(one.y, "<f8"), "band": None if one.band is None else packed(one.band, "<f8")}
+            for one in self.lines
+        ]
+        names = ("caption", "x_label", "y_label", "log_x", "log_y", "at_least", "choose")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "x": packed(self.x, "<f8"),
+            "lines": lines,
+            "top": self.top and {"label": self.top.label, "values": packed(self.top.values, "<f8")},
+            "groups": [{"label": one.label, "log_y": one.log_y} for one in self.groups],
+        }
+
+
+Shade = float | None | Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """Rows of short texts.
+
+    Args:
+        caption: what it shows.
+        head: the columns' names.
+        rows: a cell each.
+        shades: for each row, how much of a colour it has, from 0 to 1, or that of each cell; or None.
+    """
+
+    caption: Both
+    head: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    shades: Sequence[Shade] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a tree.
+
+    Args:
+        name: of the module or parameter.
+        said: about it.
+        shade: how much of a colour it has, from 0 to 1.
+        children: below it.
+    """
+
+    name: str
+    said: Both
+    shade: float
+    children: Sequence["Node"] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        below = [one.to_dict() for one in self.children]
+        return {"name": self.name, "said": self.said, "shade": self.shade, "children": below}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Args:
+        title: in both languages.
+        lines: the answer in sentences, in both languages.
+        doubts: what to be careful about, likewise.
+        tables: first what matters most.
+        tree: below the tables, with its caption.
+        figures: below.
+        notes: what was left out, and why.
+    """
+
+    title: Both
+    lines: tuple[Sequence[str], Sequence[str]] = ((), ())
+    doubts: tuple[Sequence[str], Sequence[str]] = ((), ())
+    tables: Sequence[PageTable] = ()
+    tree: tuple[Both, Sequence[Node]] | None = None
+    figures: Sequence[Chart] = ()
+    notes: Sequence[Both] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return {
+            "title": self.title,
+            "lines": [list(one) for one in self.lines],
+            "doubts": [list(one) for one in self.doubts],
+            "notes": list(self.notes),
+            "tree": self.tree and {"caption": self.tree[0], "nodes": [one.to_dict() for one in self.tree[1]]},
+            "tables": [
+                {"caption": one.caption, "head": list(one.head), "rows": [list(row) for row in one.rows]}
+                | {"shades": None if one.shades is None else list(one.shades)}
+                for one in self.tables
+            ],
+            "figures": [one.to_dict() for one in self.figures],
+        }
+
+
+def array(values: Any) -> np.ndarray:
+    """Numbers of a tensor or list, in float64."""
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)
+
+
+def number(value: float | None) -> str:
+    """As a person writes it; a dash where there is none, or where it is not finite.
+
+    >>> number(0.123456), number(float("inf"))
+    ('0.1235', '–')
+    """
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else "–"
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Places of at most so many of `count`, evenly spread, both ends included.
+
+    >>> thinned(10, 4), thinned(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

@@ -1,1 +1,0 @@
-"""Pages that explain a result: one file each, which works offline and asks nothing of anyone."""

@@ -1,0 +1,128 @@
+"""What the page of a textbook run shows: its settings, and the trainings behind the slider."""
+
+import io
+import time
+from typing import Any
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.figure import Figure
+
+from weightdecay.errors import InputError
+from weightdecay.reports.page import packed
+from weightdecay.reports.plot import TEST, TRAIN
+from weightdecay.reports.style import style
+from weightdecay.textbook.data import Synthetic
+from weightdecay.textbook.record import Evaluation, Run
+
+
+def title_of(run: Run) -> str:
+    """The page's title."""
+    data = run.experiment.data
+    what = "the textbook's experiment" if isinstance(data, Synthetic) else f"{data.target}, from a table"
+    return f"Weight decay: {what}"
+
+
+def data_of(run: Run) -> dict[str, Any]:
+    """Everything the page's script reads; `run.slider` is there."""
+    assert run.slider is not None
+    one = run.experiment
+    data = one.data
+    first = run.slider.row(0, named=True)
+    return {
+        "kind": "textbook",
+        "title": title_of(run),
+        "facts": {
+            "synthetic": isinstance(data, Synthetic),
+            "target": None if isinstance(data, Synthetic) else data.target,
+            "n_train": data.n_train,
+            "inputs": data.n_inputs if isinstance(data, Synthetic) else data.table.X.shape[1],
+            "epochs": one.epochs,
+            "seed": one.seed,
+            "lr": one.lr,
+            "batch_size": one.batch_size,
+            "looks": len(first["epoch"]),
+            "every": one.every,
+        },
+        "start": {"lam": max(one.lambdas or (0.0,)), "init": one.init},
+        "epoch": first["epoch"],
+        "sets": [
+            _packed(name, init, rows)
+            for (name, init), rows in run.slider.group_by("version", "init", maintain_order=True)
+        ],
+    }
+
+
+def _packed(version: Any, init: Any, rows: pl.DataFrame) -> dict[str, Any]:
+    """The trainings of one program from one start: matrices with a row for each λ."""
+    return {
+        "version": version,
+        "init": init,
+        "count": rows.height,
+        "lam": packed(rows["lam"], "<f8"),
+        **{name: packed(rows[name]) for name in ("half_life", "theory", "ridge", "w_norm")},
+        **{name: packed(rows[name].to_list()) for name in ("train_loss", "test_loss", "weights")},
+    }
+
+
+class LiveCurves:
+    """A callback that draws train and test loss in a notebook, growing: `on_evaluation=wd.LiveCurves()`.
+
+    Args:
+        seconds: redraw at most so often; the end of a training is always drawn.
+
+    Raises:
+        InputError: IPython is not there.
+    """
+
+    def __init__(self, seconds: float = 0.2) -> None:
+        try:
+            from IPython.display import Image, display
+        except ImportError as error:
+            raise InputError(
+                "live curves need a notebook", "IPython", "not installed", "pip install ipython"
+            ) from error
+        self._image, self._display = Image, display
+        self._seconds, self._shown = seconds, 0.0
+        self._handle: Any = None
+        self._trainings: dict[tuple[str, float], list[Evaluation]] = {}
+
+    def __call__(self, seen: Evaluation) -> None:
+        """Take one look and redraw if it is time."""
+        earlier = self._trainings.get((seen.version, seen.lam))
+        if earlier and seen.epoch <= earlier[-1].epoch:  # another run begins: another picture
+            self._trainings, self._handle = {}, None
+        self._trainings.setdefault((seen.version, seen.lam), []).append(seen)
+        if seen.epoch < seen.epochs and time.monotonic() - self._shown < self._seconds:
+            return
+        png = io.BytesIO()
+        self._draw().savefig(png, format="png", dpi=100)
+        picture = self._image(data=png.getvalue(), format="png")
+        if self._handle is None:
+            self._handle = self._display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
+        self._shown = time.monotonic()
+
+    def _draw(self) -> Figure:
+        with mpl.rc_context(style()):
+            figure = Figure(figsize=(3.2 * min(2, len(self._trainings)), 2.6 * -(-len(self._trainings) // 2)))
+            figure.set_layout_engine("constrained")
+            axes = figure.subplots(
+                -(-len(self._trainings) // 2), min(2, len(self._trainings)), squeeze=False, sharey=True
+            )
+            for ax, ((version, lam), looks) in zip(axes.flat, self._trainings.items(), strict=False):
+                epochs = [look.epoch for look in looks]
+                ax.plot(epochs, [look.train_loss for look in looks], color=TRAIN, marker=".", label="train")
+                ax.plot(
+                    epochs, [look.test_loss for look in looks], color=TEST, marker=".", ls="--", label="test"
+                )
+                ax.set(
+                    yscale="log", title=f"{version}, λ = {lam:.3g}", xlabel="epoch", xlim=(0, looks[0].epochs)
+                )
+            for ax in axes[:, 0]:
+                ax.set_ylabel("½ mean squared error")
+            axes[0, 0].legend()
+        for ax in axes.flat[len(self._trainings) :]:
+            ax.remove()
+        return figure

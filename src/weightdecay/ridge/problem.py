@@ -1,0 +1,560 @@
+"""What a person gives -> a checked problem: tensors, arrays or DataFrames; weights and penalties."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.tables.cells import (
+    TOO_LARGE,
+    check_names,
+    is_plain,
+    no_index,
+    no_name_twice,
+    no_such_column,
+    numbers,
+    refuse_cell,
+)
+
+Intercept = Literal["free", "penalized", "none"]
+BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
+# Of its mean: a standard deviation under it is rounding in float64, or less than the last digit of float32.
+CONSTANT = {torch.float64: 16 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+NARROWEST = 64  # columns in a block at least
+
+
+@dataclass(frozen=True)
+class Problem:
+    """min over (b, b0) of  Σ_i w_i (y_i − b0 − x_i·b)² + α Σ_j f_j b_j².
+
+    Args:
+        X: inputs (n, p), as they were given: never copied whole.
+        y: targets (n, t), float64.
+        weights: w, of mean 1 over all rows (n,); None where all are 1.
+        penalty: f ≥ 0 (p,); None where all are 1.
+        intercept: free of the penalty, penalised like a column of ones, or none.
+        standardize: divide columns by their standard deviation, over the rows that are fitted.
+    """
+
+    X: Float[Tensor, "n p"]
+    y: Float64[Tensor, "n t"]
+    weights: Float64[Tensor, " n"] | None = None
+    penalty: Float64[Tensor, " p"] | None = None
+    intercept: Intercept = "free"
+    standardize: bool = False
+
+    @property
+    def root(self) -> Float64[Tensor, " n"] | None:
+        """√w, by which rows are multiplied."""
+        return None if self.weights is None else self.weights.sqrt()
+
+    def of_rows(self, rows: Int64[Tensor, " m"]) -> "Problem":
+        """The same on some of the rows: a copy of those."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Problem(self.X[rows], self.y[rows], weights, self.penalty, self.intercept, self.standardize)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How columns enter: z_j = (x_j − mean_j) · factor_j.
+
+    Args:
+        mean: weighted means, zero unless the intercept is free (p,).
+        y_mean: the targets' likewise (t,).
+        factor: 1/(sd_j √f_j); zero for columns that are constant or not penalised (p,).
+        free: places of the unpenalised columns (q0,).
+        still: places of the columns that do not vary (c,).
+        ones: whether a penalised column of ones is added.
+    """
+
+    mean: Float64[Tensor, " p"]
+    y_mean: Float64[Tensor, " t"]
+    factor: Float64[Tensor, " p"]
+    free: Int64[Tensor, " q0"]
+    still: Int64[Tensor, " c"]
+    ones: bool
+
+
+def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+    """Weighted means and standard deviations (1/n) of the columns; exactly 0 for a constant one."""
+    n, p = problem.X.shape
+    mean, sd = problem.y.new_zeros(p), problem.y.new_zeros(p)
+    weights = problem.y.new_ones(n) if problem.weights is None else problem.weights
+    for J in blocks(n, p):
+        block = problem.X[:, J].double()
+        mean[J], sd[J] = _mean_and_sd(block, weights)
+    return mean, torch.where(is_constant(mean, sd, problem.X.dtype), 0, sd)
+
+
+def is_constant(
+    mean: Float64[Tensor, " p"], sd: Float64[Tensor, " p"], dtype: torch.dtype
+) -> Bool[Tensor, " p"]:
+    """Whether columns are constant: their standard deviation is no more than rounding of their mean."""
+    return sd <= CONSTANT[dtype] * mean.abs()
+
+
+def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
+    """Places of the columns that do not vary, by `is_constant`; a few rows rule out almost all others."""
+    X, weights = problem.X, problem.weights
+    n, w = len(X), problem.y.new_ones(len(X)) if weights is None else weights
+    rows = w.topk(min(4, n)).indices
+    few, most = X[rows].double(), 4 * CONSTANT[X.dtype] * (n / w[rows]).sqrt()[:, None]
+    suspects = ((few - few[0]).abs() <= most * few[0].abs()).all(0).nonzero()[:, 0]
+    found = [suspects[:0]]
+    for some in suspects.split(max(NARROWEST, BLOCK // n)):
+        mean, sd = _mean_and_sd(X[:, some].double(), w)
+        found.append(some[is_constant(mean, sd, X.dtype)])
+    return torch.cat(found)
+
+
+def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """Weighted; the mean in two steps, so that a constant column's sd is far under its rounding."""
+    mean = w @ block / w.sum()
+    away = block - mean
+    offset = w @ away / w.sum()
+    return mean + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
+
+
+def means(problem: Problem) -> Float64[Tensor, " p"]:
+    """Weighted means of the columns."""
+    n, p = problem.X.shape
+    share = problem.y.new_ones(n) if problem.weights is None else problem.weights
+    return torch.cat([(share / share.sum()) @ problem.X[:, J].double() for J in blocks(n, p)])
+
+
+def columns(problem: Problem) -> Columns:
+    """Means and factors over the problem's rows."""
+    p = problem.X.shape[1]
+    penalty = problem.y.new_ones(p) if problem.penalty is None else problem.penalty
+    mean, divisor = problem.y.new_zeros(p), penalty.sqrt()
+    if problem.standardize:
+        mean, sd = means_and_sds(problem)
+        divisor = sd * divisor
+    elif problem.intercept == "free":
+        mean = means(problem)
+    factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
+    still = constant_columns(problem)
+    if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
+        factor[still], free[still] = 0, False
+    y_mean = weighted_mean(problem.y, problem.weights)
+    about_zero = 0.0 if problem.intercept != "free" else 1.0
+    return Columns(
+        mean * about_zero,
+        y_mean * about_zero,
+        factor,
+        free.nonzero()[:, 0],
+        still,
+        problem.intercept == "penalized",
+    )
+
+
+def weighted_mean(y: Float64[Tensor, "n t"], weights: Float64[Tensor, " n"] | None) -> Float64[Tensor, " t"]:
+    """Means of the columns of y (t,), exact where one is constant."""
+    mean = y.mean(0) if weights is None else weights @ y / weights.sum()
+    return torch.where((y == y[0]).all(0), y[0], mean)
+
+
+def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
+    """The targets' weighted variances, divided by n."""
+    mean = weighted_mean(problem.y, problem.weights)
+    return weighted_mean((problem.y - mean) ** 2, problem.weights)
+
+
+def targets(problem: Problem, cols: Columns) -> Float64[Tensor, "n t"]:
+    """The weighted targets, centred before anything is projected out: a large mean takes no digits."""
+    y = problem.y - cols.y_mean
+    return y if problem.root is None else y * problem.root[:, None]
+
+
+def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
+    """The part without penalty: the constant where the intercept is free, and free columns, centred."""
+    parts = [problem.X[:, cols.free].double() - cols.mean[cols.free]]
+    if problem.intercept == "free":
+        parts.insert(0, problem.y.new_ones(len(problem.X), 1))
+    return torch.cat(parts, dim=1)
+
+
+def blocks(n: int, p: int) -> Iterator[slice]:
+    """Slices of columns of about `BLOCK` numbers each."""
+    # Not so narrow that adding up n × n products costs more than they.
+    width = max(NARROWEST, n, BLOCK // max(1, n))
+    return (slice(first, min(first + width, p)) for first in range(0, p, width))
+
+
+def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor, "n w"]]:
+    """The columns that are penalised, centred and scaled, each block in the memory of the last."""
+    plain = bool((cols.factor == 1).all())
+    n, p = problem.X.shape
+    buffer = None  # one for all blocks: new memory for each would cost as much as the products
+    for J in blocks(n, p):
+        block = problem.X[:, J]
+        if buffer is None or buffer.shape != block.shape:
+            buffer = torch.empty(block.shape, dtype=torch.float64, device=block.device)
+        torch.sub(block, cols.mean[J], out=buffer)
+        yield buffer if plain else buffer.mul_(cols.factor[J])
+    if cols.ones:
+        yield problem.y.new_ones(n, 1)
+
+
+TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
+TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
+
+
+@dataclass(frozen=True)
+class Given:
+    """A checked problem and what to call its parts.
+
+    Args:
+        problem: rows of positive weight only.
+        rows: their numbers in the data as given, or None where all were kept (n,).
+        features: the columns' names, or None.
+        targets: the targets' names, or None.
+        single: whether y was given without an axis of targets.
+    """
+
+    problem: Problem
+    rows: Int64[Tensor, " n"] | None
+    features: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    single: bool
+
+
+def checked(
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    penalty_factors: Any = None,
+    intercept: Intercept = "free",
+    standardize: bool = False,
+) -> Given:
+    """Check the data and put them into one form. X is not copied where it is a tensor or array of floats.
+
+    Whether its cells are finite is left to the sums that are made of them anyway; see `all_finite`.
+
+    Raises:
+        InputError: shapes that do not fit, cells that are not finite (the first is named), columns that are
+            not numbers or that repeat a name, a constant target, weights that are negative or all zero.
+    """
+    features, targets = names_of(X), names_of(y)
+    no_name_twice(features, "X")
+    no_index(features, "X")
+    no_name_twice(targets, "y")
+    inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
+    if inputs.ndim != 2:
+        shape = tuple(inputs.shape)
+        raise InputError(
+            "not a table", "X", f"shape {shape}", "give (rows, columns); X[:, None] for one column"
+        )
+    n, p = inputs.shape
+    if p == 0:
+        raise InputError("no column is left as an input", "X", "shape (…, 0)", "give one column at least")
+    single = target.ndim == 1
+    target = target.to(device=inputs.device, dtype=torch.float64)
+    target = target[:, None] if single else target
+    if target.ndim != 2 or len(target) != n or target.shape[1] == 0:
+        shape = tuple(target.shape[:1] if single else target.shape)
+        raise InputError("not a target for each row", "y", f"shape {shape}", f"X has {n} rows")
+    if n < 2:
+        raise InputError("too few rows", "X", n, "two are needed at least")
+    if not bool(target.abs().sum() < TOO_LARGE):
+        all_finite(target, "y", targets)
+    weights = None if sample_weight is None else vector(sample_weight, n, "sample_weight", inputs)
+    penalty = None if penalty_factors is None else factors(penalty_factors, p, features, inputs)
+    checked_choice(intercept)
+    rows = None
+    if weights is not None:
+        if bool((weights == 0).any()):
+            rows = weights.nonzero()[:, 0]
+            if len(rows) < 2:
+                raise InputError(
+                    "too few rows of positive weight", "sample_weight", len(rows), "two are needed"
+                )
+            inputs, target, weights = inputs[rows], target[rows], weights[rows]
+        weights = weights / weights.mean()
+        weights = None if bool((weights == 1).all()) else weights
+    if bool((target == target[0]).all()):
+        name = targets[0] if targets else "y" if single else "y[:, 0]"
+        raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
+    not_too_small(inputs, "X", features)
+    not_too_small(target, "y", targets)
+    if penalty is not None and bool((penalty == 1).all()):
+        penalty = None
+    problem = Problem(inputs, target, weights, penalty, intercept, standardize)
+    return Given(problem, rows, features, targets, single)
+
+
+def names_of(values: Any) -> tuple[str, ...] | None:
+    """The column names of a polars or pandas DataFrame, or of a Series; None for a tensor or an array."""
+    if isinstance(values, pl.DataFrame) or (hasattr(values, "iloc") and hasattr(values, "columns")):
+        return tuple(str(name) for name in values.columns)
+    if not (isinstance(values, pl.Series) or hasattr(values, "iloc")) or values.name in (None, ""):
+        return None
+    return (str(values.name),)
+
+
+def collected(values: Any, where: str) -> Any:
+    """A polars LazyFrame or a table of Arrow as a polars DataFrame; anything else as it is.
+
+    Raises:
+        InputError: its rows cannot be read.
+    """
+    try:
+        if isinstance(values, pl.LazyFrame):
+            return values.collect()
+        table = hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc")
+        if not table or isinstance(values, pl.DataFrame | pl.Series):
+            return values
+        found = pl.Series(values)
+        return found.struct.unnest() if found.dtype == pl.Struct else found
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("the table cannot be read", where, reason, "mend the query") from error
+
+
+def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
+    """A float32 or float64 tensor, on the same memory where that can be.
+
+    Args:
+        values: numbers: a tensor, an array, lists, or a DataFrame or Series, whose empty cells become NaN.
+            Text is read as in a file: see `cells.numbers`.
+        where: the argument to name in an error.
+
+    Raises:
+        InputError: not real numbers in a dense form; the column is named where it has a name.
+    """
+    values = collected(values, where)
+    if values is None:
+        raise InputError("nothing is given", where, repr(None), "give numbers")
+    if not isinstance(values, Tensor):
+        if hasattr(values, "tocsr"):
+            raise _unsupported("sparse", where, type(values).__name__)
+        try:
+            array = _array(values, where)
+            if array.dtype.kind == "c":
+                raise _unsupported("complex", where, array.dtype)
+            if array.dtype.kind in "SUOmM" and array.ndim in (1, 2):
+                array = _read(array, where)
+            if array.dtype.kind not in "iufb":
+                what = {"U": "text", "S": "text", "O": type(values).__name__}
+                raise TypeError(what.get(array.dtype.kind, f"{array.dtype} values"))
+            values = torch.from_numpy(_plain(array))
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "not numbers", where, str(error)[:80], "convert text to numbers, or leave it out"
+            ) from error
+    if values.is_complex():
+        raise _unsupported("complex", where, values.dtype)
+    if values.layout != torch.strided:
+        raise _unsupported("sparse", where, values.layout)
+    values = values.detach()
+    return values if values.dtype in (torch.float32, torch.float64) else values.double()
+
+
+def _unsupported(what: str, where: str, found: Any) -> InputError:
+    return InputError(f"{what} values are not supported", where, found, "give real, dense numbers")
+
+
+def _array(values: Any, where: str) -> np.ndarray:
+    if isinstance(values, pl.DataFrame | pl.Series):
+        return _polars(values, where)
+    return _pandas(values, where) if hasattr(values, "iloc") else np.asarray(values)
+
+
+def _polars(values: Any, where: str) -> np.ndarray:
+    frame = values.to_frame() if isinstance(values, pl.Series) else values
+    same = len(set(frame.dtypes)) == 1 and frame.dtypes[0] in (pl.Float32, pl.Float64)
+    array = frame.to_numpy() if same else _side_by_side(frame.get_columns(), where)
+    return array[:, 0] if isinstance(values, pl.Series) else array
+
+
+def _pandas(values: Any, where: str) -> np.ndarray:
+    frame = values if values.ndim == 2 else values.to_frame()
+    dtypes = list(frame.dtypes)
+    if all(getattr(dtype, "kind", "O") in "iufb" for dtype in dtypes):
+        if dtypes and all(dtype == dtypes[0] for dtype in dtypes) and isinstance(dtypes[0], np.dtype):
+            return values.to_numpy()
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    columns = []
+    for place, dtype in enumerate(dtypes):
+        column = frame.iloc[:, place]
+        if getattr(dtype, "kind", "O") in "iufb":
+            cells = pl.Series(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        else:
+            cells = pl.Series(_texts(column.astype(object).where(column.notna(), None)), dtype=pl.String)
+        columns.append(cells.alias(str(column.name)))
+    array = _side_by_side(columns, where)
+    return array if values.ndim == 2 else array[:, 0]
+
+
+def _read(array: np.ndarray, where: str) -> np.ndarray:
+    """Texts or objects as numbers."""
+    table = array.astype(str) if array.dtype.kind in "mM" else array
+    table = table if table.ndim == 2 else table[:, None]
+    columns = [pl.Series(str(j), _texts(table[:, j]), pl.String) for j in range(table.shape[1])]
+    return _side_by_side(columns, where, named=False).reshape(array.shape)
+
+
+def _texts(cells: Any) -> list[str | None]:
+    """Each cell as text; what Python takes for a number as that number."""
+    return [_text(cell) for cell in cells]
+
+
+def _text(cell: Any) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    try:
+        return repr(float(cell))
+    except (TypeError, ValueError, OverflowError):
+        return str(cell)
+
+
+def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) -> np.ndarray:
+    """Columns as float64, NaN where a cell is empty.
+
+    Raises:
+        InputError: a cell of text is no number; the first cell that cannot be used is named.
+    """
+    found = [numbers(column) for column in columns]
+    if not all(is_plain(column.dtype) for column in columns):
+        unread = (one.null_count() > column.null_count() for one, column in zip(found, columns, strict=True))
+        if any(unread):
+            refuse_cell(columns, lambda row, name: f"{where}[{row}, {repr(name) if named else name}]")
+    return np.stack([one.to_numpy() for one in found], 1) if found else np.empty((0, 0))
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Torch has no read-only tensors, negative strides or swapped bytes."""
+    plain = array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+    if array.dtype not in (np.float32, np.float64) or not plain:
+        return array.astype(
+            np.float32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else np.float64
+        )
+    if array.flags.writeable:
+        return array
+    view = array.view()
+    try:
+        view.flags.writeable = True
+    except ValueError:
+        return array.copy()
+    return view
+
+
+def all_finite(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
+    """Check that every cell is finite, and its square, too.
+
+    Raises:
+        InputError: one is not; the first is named.
+    """
+    largest = TOO_LARGE if values.dtype == torch.float64 else TOO_LARGE_SINGLE
+    for J in blocks(*values.shape):
+        wrong = ~(values[:, J].abs() < largest)
+        if bool(wrong.any()):
+            row, column = (int(i) for i in wrong.nonzero()[0])
+            place = (J.start or 0) + column
+            name = repr(names[place]) if names else place
+            what = f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e")
+            value = float(values[row, place])
+            raise InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
+
+
+def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
+    """Raise if a column varies by so little that its squares underflow; a few rows rule out almost all."""
+    least = TOO_SMALL if values.dtype == torch.float64 else TOO_SMALL_SINGLE
+    suspects = torch.arange(values.shape[1], device=values.device)
+    for rows in (4, 128, len(values)):
+        most = (values[:rows, suspects] - values[0, suspects]).abs().amax(0)
+        suspects, most = suspects[most < least], most[most < least]
+    wrong = (most > 0).nonzero()[:, 0]
+    if len(wrong):
+        place = int(suspects[wrong[0]])
+        what = f"a column varies by less than {least:.0e}, too little for its squares"
+        column = repr(names[place]) if names else place
+        raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
+
+
+def checked_choice(intercept: str) -> None:
+    """Raise unless it is a way to treat the intercept."""
+    if intercept not in get_args(Intercept):
+        choices = ", ".join(get_args(Intercept))
+        raise InputError("no such choice", "intercept", repr(intercept), f"use {choices}")
+
+
+def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:
+    """Penalty factors as a vector.
+
+    Args:
+        values: a factor for each column, or {name: factor}, 1 for the columns that are not in it.
+        p: the number of columns.
+        names: theirs, or None.
+        like: a tensor on the device they are wanted on.
+    """
+    if isinstance(values, Mapping):
+        if names is None:
+            what = "the columns have no names"
+            raise InputError(what, "penalty_factors", "by name", f"give {p} numbers, or a DataFrame")
+        by_name = {str(name): factor for name, factor in values.items()}
+        unknown = next((name for name in by_name if name not in names), None)
+        if unknown is not None:
+            raise no_such_column(unknown, names, "penalty_factors", "X has")
+        values = [by_name.get(name, 1.0) for name in names]
+    return vector(values, p, "penalty_factors", like)
+
+
+def vector(values: Any, size: int, where: str, like: Tensor) -> Float64[Tensor, " m"]:
+    """A vector of numbers of 0 or more, not all 0."""
+    vector = tensor_of(values, where).to(device=like.device, dtype=torch.float64)
+    if vector.shape != (size,):
+        raise InputError("the wrong number of values", where, f"shape {tuple(vector.shape)}", f"give {size}")
+    wrong = ~((vector >= 0) & (vector < TOO_LARGE))
+    if bool(wrong.any()):
+        place = int(wrong.nonzero()[0])
+        raise InputError(
+            "negative or not finite", f"{where}[{place}]", float(vector[place]), "give 0 or more"
+        )
+    if not bool(vector.any()):
+        what = "every row has weight 0" if where == "sample_weight" else "nothing is penalised"
+        raise InputError(what, where, "all 0", "give one above 0 at least")
+    return vector
+
+
+def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") -> Float64[Tensor, "m p"]:
+    """The columns a model knows, in its order, as float64.
+
+    A table with named columns is matched by name, in any order; a tensor or an array by place.
+
+    Args:
+        X: tensor or array (m, p), or a polars or pandas DataFrame, a LazyFrame or a pyarrow Table.
+        features: the model's columns, or None where it was fitted without names.
+        p: how many there are.
+        where: the argument to name in an error.
+
+    Raises:
+        InputError: a column is missing, unknown or there twice; the wrong number of columns; a cell that is
+            no finite number, which is named.
+
+    >>> matched(pl.DataFrame({"b": [2], "a": [1]}), ("a", "b"), 2)
+    tensor([[1., 2.]], dtype=torch.float64)
+    """
+    X = collected(X, where)
+    names = names_of(X)
+    if names is not None and features is not None and hasattr(X, "columns"):
+        check_names(names, features, where)
+        places = {name: place for place, name in enumerate(names)}
+        order = [places[name] for name in features]
+        X = X[:, order] if isinstance(X, pl.DataFrame) else X.iloc[:, order]
+    numbers = tensor_of(X, where).double()
+    if numbers.ndim != 2 or numbers.shape[1] != p:
+        shape = tuple(numbers.shape)
+        raise InputError("the wrong shape", where, shape, f"give (rows, {p}): a column for each feature")
+    all_finite(numbers, where, features)
+    return numbers

@@ -1,0 +1,743 @@
+"""A person's table -> a fitted path, a model, and what there is to say of them: behind `weightdecay fit`."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from jaxtyping import Float64
+from polars.io.plugins import register_io_source
+from torch import Tensor
+
+from weightdecay.errors import InputError, WeightDecayWarning
+from weightdecay.ridge.folds import fold_ids, splits
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
+from weightdecay.ridge.path import ridge_path
+from weightdecay.ridge.problem import Intercept
+from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
+from weightdecay.ridge.tall import Tall
+from weightdecay.saving import replacing, writable_folder
+from weightdecay.tables.cells import no_such_column
+from weightdecay.tables.source import (
+    RowBlock,
+    Source,
+    is_large,
+    of_rows,
+    open_source,
+    read_for_ridge,
+    row_names,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CoefficientPath:
+    """Coefficients over λ, of the columns whose coefficients are largest at the best λ.
+
+    Args:
+        lambdas: λ (L,).
+        unit: the convention of λ.
+        coef: coefficients times the inputs' standard deviations (L, m, t): the change of the prediction
+            when a column moves by one sd, which can be compared between columns.
+        names: the m columns, that of largest coefficient first.
+        targets: the t targets' names.
+        p: how many columns there are in all.
+        best: λ of least score, one for each target (t,).
+        one_se: λ of the one-standard-error rule (t,).
+    """
+
+    lambdas: Float64[Tensor, " L"]
+    unit: str
+    coef: Float64[Tensor, "L m t"]
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    p: int
+    best: Float64[Tensor, " t"]
+    one_se: Float64[Tensor, " t"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions of rows that the fit had not seen, beside what was measured.
+
+    Args:
+        targets: the t targets' names.
+        measured: (n, t).
+        predicted: out of fold (n, t); NaN where a row was never held out.
+        rmse: root mean squared error of each target (t,).
+        r2: 1 − Σ(error²) / Σ(measured − mean)² of each target (t,).
+        how: the splitter, in words.
+    """
+
+    targets: tuple[str, ...]
+    measured: Float64[Tensor, "n t"]
+    predicted: Float64[Tensor, "n t"]
+    rmse: Float64[Tensor, " t"]
+    r2: Float64[Tensor, " t"]
+    how: str
+
+
+def coefficient_path(path: RidgePath, most: int = 200, points: int = 60) -> CoefficientPath:
+    """The coefficient path, thinned so that it can be drawn.
+
+    Args:
+        path: a fitted path.
+        most: keep so many columns at most.
+        points: and so many λ.
+    """
+    step = max(1, -(-len(path.lambdas) // points))
+    lambdas = path.lambdas.cpu()[::step]
+    scale = path._solver.inputs()[1].cpu()
+    best = _each(path, path.best)
+    final = _columns(path.coef(path.best)) * scale[:, None]
+    order = final.abs().amax(1).argsort(descending=True)[:most]
+    rows = [_columns(path.coef(float(lam)))[order] * scale[order, None] for lam in lambdas]
+    features = path.features or tuple(f"column {i + 1}" for i in range(path.p))
+    return CoefficientPath(
+        lambdas=lambdas,
+        unit=path.unit,
+        coef=torch.stack(rows),
+        names=tuple(features[i] for i in order.tolist()),
+        targets=target_names(path),
+        p=path.p,
+        best=best,
+        one_se=_each(path, path.one_se),
+    )
+
+
+def held_out(path: RidgePath, y: Tensor, lam: float | Tensor | None = None) -> HeldOut:
+    """Predictions out of fold against what was measured, with their error.
+
+    Args:
+        path: a fitted path.
+        y: the targets it was fitted to, (n,) or (n, t).
+        lam: λ; by default the best.
+
+    Raises:
+        InputError: the wrong number of rows.
+    """
+    predicted = _columns(path.out_of_fold(lam))
+    measured = _columns(y.detach().double().cpu())
+    if measured.shape != predicted.shape:
+        raise InputError("not the targets of the fit", "y", tuple(y.shape), f"give {tuple(predicted.shape)}")
+    error = predicted - measured
+    seen = ~error.isnan()
+    count = seen.sum(0)
+    squares = torch.where(seen, error**2, 0).sum(0)
+    mean = torch.where(seen, measured, 0).sum(0) / count
+    spread = torch.where(seen, (measured - mean) ** 2, 0).sum(0)
+    how = "loo" if path.cv in ("gcv", "evidence") else path.cv  # those two hold nothing out themselves
+    rmse = (squares / count).sqrt()
+    return HeldOut(target_names(path), measured, predicted, rmse, 1 - squares / spread, how)
+
+
+def target_names(path: RidgePath) -> tuple[str, ...]:
+    """The targets' names, or numbers."""
+    return path.targets or tuple(f"target {i + 1}" for i in range(_count(path)))
+
+
+def target_list(path: RidgePath, most: int = 3) -> str:
+    """The targets' names in a few words; nothing where they have none."""
+    names = path.targets or ()
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def _count(path: RidgePath) -> int:
+    return 1 if path.scores.ndim == 1 else path.scores.shape[1]
+
+
+def _each(path: RidgePath, lam: float | Tensor) -> Tensor:
+    """One λ for each target."""
+    return torch.as_tensor(lam, dtype=torch.float64).cpu().expand(_count(path))
+
+
+def _columns(values: Tensor) -> Tensor:
+    values = values.double().cpu()
+    return values[:, None] if values.ndim == 1 else values
+
+
+Progress = Callable[[str, int, int | None], None]
+SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
+HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fit, and how; every field is an option of `weightdecay fit`.
+
+    Args:
+        data: a .csv or .parquet file, or a folder of them.
+        target: the columns to predict.
+        drop: columns to leave out.
+        id: columns that name the rows: kept beside their predictions, and no inputs.
+        cv: "loo", "gcv", "evidence" or a number of folds; None is "loo", or 5
+            folds with groups, with time and out of core.
+        lambdas: the grid in `unit`, or None.
+        unit: the convention of λ.
+        choose: the λ of the model: of least score, or the strongest within one standard error of it.
+        shared: one λ for all targets.
+        seed: shuffles the folds.
+        groups: the column whose rows of one value are held out together.
+        time: rows are in the order of time: train on what came before.
+        weights: the column of the rows' weights.
+        unpenalized: columns that are not penalised.
+        standardize: divide each column by its standard deviation.
+        intercept: "free", "penalized" or "none".
+        out_of_core: read the table in blocks; so are folders and files that are large for the memory, too.
+        engine: "dask" or a scheduler's address: read it there, in blocks.
+    """
+
+    data: str
+    target: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+    cv: str | int | None = None
+    lambdas: tuple[float, ...] | None = None
+    unit: str = "canonical"
+    choose: Literal["best", "one-se"] = "best"
+    shared: bool = False
+    seed: int = 0
+    groups: str | None = None
+    time: bool = False
+    weights: str | None = None
+    unpenalized: tuple[str, ...] = ()
+    standardize: bool = True
+    intercept: Intercept = "free"
+    out_of_core: bool = False
+    engine: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """All options as JSON has them."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class InTimeOrder:
+    """Splits for rows in the order of time: train on all rows before, test on the next stretch.
+
+    Args:
+        count: how many splits; each tests n // (count + 1) rows.
+
+    >>> [(len(train), test.tolist()) for train, test in InTimeOrder(2).split(range(7))]
+    [(3, [3, 4]), (5, [5, 6])]
+    """
+
+    count: int
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+        return "what came before, in order of time"
+
+    def split(self, X: Any, *_: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training rows and test rows of each split."""
+        n = len(X)
+        size = n // (self.count + 1)
+        if size == 0:
+            raise InputError(
+                "fewer rows than folds", "cv", self.count, f"there are {n} rows; use fewer folds"
+            )
+        for start in range(n - self.count * size, n, size):
+            yield torch.arange(start), torch.arange(start, start + size)
+
+
+@dataclass(frozen=True, eq=False)
+class TableFit:
+    """What `weightdecay fit` writes and says.
+
+    Args:
+        path: the whole path.
+        model: the model at the λ that was chosen.
+        out_of_fold: one row per row and target: row, the columns of `id`, target, measured, prediction, fold
+            (null without folds); None where it was written while the table was read.
+        held_out: the same for a figure, with R² and RMSE.
+        coefficients: the coefficient path for a figure.
+        lines: what was chosen and why.
+        doubts: what to be careful about, in sentences.
+    """
+
+    path: RidgePath
+    model: RidgeModel
+    out_of_fold: pl.DataFrame | None = field(repr=False)
+    held_out: HeldOut = field(repr=False)
+    coefficients: CoefficientPath = field(repr=False)
+    lines: tuple[str, ...] = field(repr=False)
+    doubts: tuple[str, ...] = field(repr=False)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the path, the model and out_of_fold.parquet, if it is not there; returns their paths.
+
+        `wd.load_path` and `wd.load_model` read them back. For spreadsheets there are coefficients.csv, the
+        model's coefficients with their standard errors, path.csv, the scores of every λ, and
+        out_of_fold.csv, if that has no more rows than a spreadsheet.
+
+        Raises:
+            InputError: they cannot be written; then no file is half-written.
+        """
+        folder = writable_folder(Path(folder))
+        rows = folder / "out_of_fold.parquet"
+        if self.out_of_fold is not None:
+            write_parquet(rows, self.out_of_fold)
+        frames = {
+            "coefficients": self.path.coef_frame(self.model.lam),
+            "path": self.path.frame(),
+        }
+        if pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
+            frames["out_of_fold"] = pl.read_parquet(rows)
+        for name, frame in frames.items():
+            with replacing(folder / f"{name}.csv") as temporary:
+                frame.write_csv(temporary)
+        tables = [folder / f"{name}.csv" for name in frames]
+        return [rows, *tables, *self.path.save(folder), *self.model.save(folder)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, as plain values: the model's record without long lists, and the held-out error."""
+        record = self.model.to_dict()
+        for name in ("features", "means", "scales", "environment"):
+            record.pop(name)
+        for name in ("best", "one_se"):
+            lam = getattr(self.path, name)
+            record[name] = lam.tolist() if isinstance(lam, Tensor) else lam
+        return {
+            **record,
+            "p": self.path.p,
+            "cv": self.path.cv,
+            "edge": self.path.edge,
+            "flat": self.path.flat,
+            "rmse": self.held_out.rmse.tolist(),
+            "r2": self.held_out.r2.tolist(),
+            "notes": [*self.path.notes],
+        }
+
+
+def fit_table(request: Request, folder: Path, on_progress: Progress | None = None) -> TableFit:
+    """Read the table, fit the whole path, and make the model at the λ that is chosen.
+
+    Args:
+        request: what to fit.
+        folder: where out_of_fold.parquet is written while the table is read again, if it is out of core.
+        on_progress: then called with what is done, rows done, and rows in all or None.
+
+    Raises:
+        InputError: the table or an option cannot be used.
+    """
+    cv = _cv(request)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", WeightDecayWarning)
+        if request.out_of_core or request.engine is not None or is_large(request.data):
+            path, seen, lam, frame = _streamed(request, cv, folder, on_progress)
+        else:
+            path, seen, lam, frame = _in_memory(request, cv)
+    # The record of the path says what was asked for, the model's is as it was.
+    path = replace(path, settings={**path.settings, "request": request.plain()})
+    model = path.model(lam)
+    model = replace(model, settings={**model.settings, **_settings(request)})
+    doubts = [str(one.message) for one in caught]
+    if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
+        best, chosen = interpolates(path, path.best), interpolates(path, lam)
+        path, doubts = (
+            replace(path, doubts=_without(path.doubts, best, chosen)),
+            _without(doubts, best, chosen),
+        )
+    return TableFit(
+        path=path,
+        model=model,
+        out_of_fold=frame,
+        held_out=seen,
+        coefficients=coefficient_path(path),
+        lines=_lines(request, path, model, seen),
+        doubts=(*constant_columns_said(path), *doubts),
+    )
+
+
+def _without(doubts: Sequence[str], one: str | None, another: str | None) -> tuple[str, ...]:
+    """The sentences with `another` in place of `one`; either may be None."""
+    return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
+
+
+def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame]:
+    ids = row_names(request.data, request.id, ("row", "target", "measured", "prediction", "fold"))
+    aside = (*request.drop, *request.id)
+    table = read_for_ridge(
+        request.data, request.target, aside, groups=request.groups, weights=request.weights
+    )
+    single = len(request.target) == 1
+    path = ridge_path(
+        table.X,
+        table.y.to_series() if single else table.y,
+        request.lambdas,
+        cv=cv,
+        unit=request.unit,
+        seed=request.seed,
+        groups=table.groups,
+        sample_weight=table.weights,
+        penalty_factors=_penalty(request.unpenalized, table.X.columns),
+        intercept=request.intercept,
+        standardize=request.standardize,
+        shared=request.shared,
+    )
+    lam = path.best if request.choose == "best" else path.one_se
+    y = torch.from_numpy(table.y.filter(table.kept).to_numpy().copy())
+    seen = held_out(path, y[:, 0] if single else y, lam)
+    folds = _fold_of_row(
+        splits(cv, len(table.rows), request.seed, table.groups, table.X).scheme, len(table.rows)
+    )
+    fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
+    rows = table.rows.filter(table.kept)
+    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold)
+
+
+def _streamed(
+    request: Request, cv: Any, folder: Path, on_progress: Progress | None
+) -> tuple[RidgePath, HeldOut, float | Tensor, None]:
+    for name in ("groups", "time", "id"):
+        if getattr(request, name):
+            what = f"a table that is read in blocks has {'rows' if name == 'id' else 'folds'} by number only"
+            given = ", ".join(request.id) if name == "id" else getattr(request, name)
+            raise InputError(what, name, given, "leave it out, or take a part that fits memory")
+
+    def stage(what: str) -> Callable[[int, int | None], None] | None:
+        told = on_progress
+        return None if told is None else lambda done, total: told(what, done, total)
+
+    table = open_source(request.data, request.target, request.drop, request.weights)
+    path = ridge_path(
+        request.data,
+        request.target[0] if len(request.target) == 1 else request.target,
+        request.lambdas,
+        cv=5 if request.cv is None else cv,
+        unit=request.unit,
+        seed=request.seed,
+        drop=request.drop,
+        sample_weight=request.weights,
+        penalty_factors=_penalty(request.unpenalized, table.inputs),
+        intercept=request.intercept,
+        standardize=request.standardize,
+        shared=request.shared,
+        engine=request.engine,
+        on_progress=stage("reading"),
+    )
+    lam = path.best if request.choose == "best" else path.one_se
+    seen = write_held_out(path, lam, table, folder / "out_of_fold.parquet", stage("predicting"))
+    return path, seen, lam, None
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    with replacing(path) as temporary:
+        frame.write_parquet(temporary)
+
+
+def _cv(request: Request) -> Any:
+    held_together = request.groups is not None or request.time
+    if request.groups is not None and request.time:
+        raise InputError(
+            "groups and time do not go together", "groups", repr(request.groups), "leave one out"
+        )
+    if not held_together:
+        return "loo" if request.cv is None else request.cv
+    if isinstance(request.cv, str):
+        option = "groups" if request.groups is not None else "time"
+        raise InputError(f"{option} need folds", "cv", repr(request.cv), "give a number of folds")
+    count = 5 if request.cv is None else request.cv
+    if count < 1 or (count < 2 and not request.time):
+        raise InputError("too few folds", "cv", count, "two are needed at least")
+    return InTimeOrder(count) if request.time else count
+
+
+def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, float] | None:
+    """Penalty factors by name, or None where all are 1."""
+    for name in unpenalized:
+        if name not in columns:
+            raise no_such_column(name, columns, "unpenalized", "the inputs are")
+    return dict.fromkeys(unpenalized, 0.0) or None
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    aside = (
+        *request.target,
+        *request.drop,
+        *request.id,
+        *(name for name in (request.groups, request.weights) if name),
+    )
+    return {
+        **{name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas")},
+        "not_inputs": list(dict.fromkeys(aside)),
+    }
+
+
+def _fold_of_row(scheme: Any, n: int) -> list[int] | None:
+    """The fold that holds out each row, from 1; 0 for none. None where folds are not the way."""
+    if isinstance(scheme, str):
+        return None
+    if isinstance(scheme, Tensor):
+        return (scheme + 1).tolist()
+    fold = [0] * n
+    for number, (_, test) in enumerate(scheme):
+        for row in test.tolist():
+            fold[row] = number + 1
+    return fold
+
+
+def _long(rows: pl.Series, ids: dict[str, pl.Series], seen: HeldOut, fold: pl.Series) -> pl.DataFrame:
+    parts = [
+        pl.DataFrame(
+            {
+                "row": rows,
+                **ids,
+                "target": [name] * len(rows),
+                "measured": seen.measured[:, t].numpy(),
+                "prediction": seen.predicted[:, t].numpy(),
+                "fold": fold,
+            },
+            schema_overrides={"row": pl.Int64},
+        )
+        for t, name in enumerate(seen.targets)
+    ]
+    # A row that no split holds out has no prediction.
+    return pl.concat(parts).with_columns(pl.col("prediction").fill_nan(None), pl.col("fold").replace(0, None))
+
+
+def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) -> tuple[str, ...]:
+    """The data, how λ was judged, what was chosen, what else could have been if it is another, the errors."""
+    targets = ", ".join(request.target[:3]) + (", …" if len(request.target) > 3 else "")
+    scaled = "standardised" if request.standardize else "as they are"
+    unpenalized = f", {len(request.unpenalized)} of them not penalised" if request.unpenalized else ""
+    first, last = float(path.lambdas[0]), float(path.lambdas[-1])
+    grid = (
+        f"{len(path.lambdas)} λ from {first:.3g} to {last:.3g}"
+        if len(path.lambdas) > 1
+        else f"λ = {first:.3g}"
+    )
+    one_se = request.choose == "one-se"
+    one_by_one = " one by one" if path.cv in ("gcv", "evidence") else ""
+    name = Path(request.data).name
+    judged = HOW.get(path.cv, path.cv)
+    besides = (
+        f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
+        + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
+    )
+    if torch.equal(torch.as_tensor(path.best), torch.as_tensor(path.one_se)):
+        besides = ()
+    return (
+        f"{targets} from {path.p:,} columns, {scaled}{unpenalized}; {path.n:,} rows of {name}",
+        f"judged by {judged} at {grid} ({request.unit}); decomposed once: {path.route}",
+        f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
+        + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
+        *besides,
+        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; " + _noise(model),
+    )
+
+
+def _noise(model: RidgeModel) -> str:
+    """The noise, where degrees of freedom are left to tell it from."""
+    left = model.n - torch.as_tensor(model.dof, dtype=torch.float64)
+    if bool((left < LEAST_LEFT).all()):
+        return "no noise sd: no degrees of freedom are left"
+    return f"noise sd {_several(torch.where(left >= LEAST_LEFT, model.noise_sd, torch.nan))}".replace(
+        "nan", "none"
+    )
+
+
+def _choice(path: RidgePath, lam: float | Tensor) -> str:
+    """λ, its degrees of freedom and its score."""
+    values = torch.as_tensor(lam, dtype=torch.float64).reshape(-1)
+    places = [int((path.lambdas - one).abs().argmin()) for one in values]
+    scores = path.scores.reshape(len(path.lambdas), -1)
+    chosen = scores[places[0]] if len(places) == 1 else scores[places].diagonal()
+    what = "score" if path.cv in ("gcv", "evidence") else "mean squared error"
+    dof = _several(path.dof[places])
+    return f"λ = {_several(values)} with {dof} degrees of freedom and {what} {_several(chosen)}"
+
+
+def _several(values: float | Tensor, most: int = 3) -> str:
+    numbers = [f"{value:.3g}" for value in torch.as_tensor(values).reshape(-1).tolist()]
+    return " / ".join(numbers[:most]) + (" / …" if len(numbers) > most else "")
+
+
+SAMPLE = 5000  # rows of the figure
+
+
+@dataclass
+class _Sums:
+    """What R² and RMSE are made of, about the first block's mean."""
+
+    count: Float64[Tensor, " t"]
+    squares: Float64[Tensor, " t"]
+    first: Float64[Tensor, " t"]
+    about: Float64[Tensor, " t"]
+    about2: Float64[Tensor, " t"]
+
+
+def write_held_out(
+    path: RidgePath,
+    lam: float | Tensor,
+    table: Source,
+    file: Path,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> HeldOut:
+    """Write the prediction of every row while it was held out: row, target, measured, prediction, fold.
+
+    Rows are numbered from 1 through all shards; blank lines of a CSV are no rows, but count. Rows of weight 0
+    are left out.
+
+    Args:
+        path: of the table.
+        lam: λ, or one for each target.
+        table: the same files, targets and weights.
+        file: the .parquet file to write.
+        on_progress: called with rows done, and None.
+
+    Returns:
+        R², RMSE, and the first rows for a figure.
+
+    Raises:
+        InputError: the table has changed, or the file cannot be written.
+    """
+    names, folds = target_names(path), 0 if path.fold_scores is None else len(path.fold_scores)
+    seed = path.settings["seed"]
+    shown: list[tuple[Tensor, Tensor]] = []
+    sums: _Sums | None = None
+
+    def frames(*_: Any) -> Iterator[pl.DataFrame]:
+        nonlocal sums
+        first = before = last = 0
+        for block, predicted in _beside(path, lam, table):
+            if block.rows[0] <= last:  # the next shard
+                before += last
+            last = int(block.rows[-1])
+            kept = torch.arange(len(block.y)) if block.weights is None else block.weights.nonzero()[:, 0]
+            measured = block.y[kept]
+            sums = _added(sums, measured, predicted)
+            if sum(len(y) for y, _ in shown) < SAMPLE:
+                shown.append((measured[:SAMPLE], predicted[:SAMPLE]))
+            fold = fold_ids(first, len(block.y), folds, seed)[kept] + 1 if folds else None
+            yield _frame(before + block.rows[kept], measured, predicted, names, fold)
+            first += len(block.y)
+            if on_progress is not None:
+                on_progress(first, table.rows)
+
+    schema = {
+        "row": pl.Int64,
+        "target": pl.String,
+        "measured": pl.Float64,
+        "prediction": pl.Float64,
+        "fold": pl.Int64,
+    }
+    with replacing(file) as temporary:
+        try:
+            register_io_source(frames, schema=schema).sink_parquet(temporary, maintain_order=True)
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                "a file cannot be written", str(file), reason, "choose another folder"
+            ) from error
+    assert sums is not None
+    spread = sums.about2 - sums.about**2 / sums.count
+    measured, predicted = (torch.cat(parts)[:SAMPLE] for parts in zip(*shown, strict=True))
+    how = "loo" if path.cv in ("gcv", "evidence") else path.cv
+    rmse = (sums.squares / sums.count).sqrt()
+    return HeldOut(names, measured, predicted, rmse, 1 - sums.squares / spread, how)
+
+
+def _added(sums: _Sums | None, y: Float64[Tensor, "b t"], predicted: Float64[Tensor, "b t"]) -> _Sums:
+    if sums is None:
+        zero = y.new_zeros(y.shape[1])
+        sums = _Sums(zero, zero, y.mean(0), zero, zero)
+    away = y - sums.first
+    return _Sums(
+        sums.count + len(y),
+        sums.squares + ((predicted - y) ** 2).sum(0),
+        sums.first,
+        sums.about + away.sum(0),
+        sums.about2 + (away**2).sum(0),
+    )
+
+
+def _beside(
+    path: RidgePath, lam: float | Tensor, table: Source
+) -> Iterator[tuple[RowBlock, Float64[Tensor, "k t"]]]:
+    """Blocks of the table, and the predictions of their rows of positive weight."""
+    ready = torch.empty(0, path.scores[0].numel(), dtype=torch.float64)
+    # Rows without a weight are predicted, too, where rows come from the file itself.
+    among_all = isinstance(path._solver, Tall)
+    pieces = path.out_of_fold_blocks(lam)
+    for block in table.blocks():
+        kept = None if block.weights is None else block.weights > 0
+        need = len(block.y) if among_all or kept is None else int(kept.sum())
+        while len(ready) < need:
+            ready = torch.cat([ready, next(pieces).reshape(-1, ready.shape[1])])
+        predicted, ready = ready[:need], ready[need:]
+        yield block, predicted[kept] if among_all and kept is not None else predicted
+
+
+def _frame(
+    rows: Tensor, measured: Tensor, predicted: Tensor, names: Sequence[str], fold: Tensor | None
+) -> pl.DataFrame:
+    """Some rows, a target after the other within a row."""
+    count, t = predicted.shape
+    return pl.DataFrame(
+        {
+            "row": rows.repeat_interleave(t).numpy(),
+            "target": list(names) * count,
+            "measured": measured.reshape(-1).numpy(),
+            "prediction": predicted.reshape(-1).numpy(),
+            "fold": None if fold is None else fold.repeat_interleave(t).numpy(),
+        },
+        schema_overrides={"fold": pl.Int64},
+    )
+
+
+NAME = "out_of_fold.parquet"
+SHOWN = 5000  # rows of the figures
+
+
+def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:
+    """Load what `weightdecay fit` wrote beside a path.
+
+    Args:
+        folder: where they are.
+        path: what they were predicted by.
+
+    Returns:
+        R² and RMSE of all rows; of the first 5,000 what was measured and predicted.
+
+    Raises:
+        InputError: the file cannot be read, or has other rows or targets than the path.
+    """
+    file, names = Path(folder) / NAME, target_names(path)
+    try:
+        table = pl.scan_parquet(file)
+        found = _sums(table)
+        if set(found) != set(names) or any(row["rows"] != path.n for row in found.values()):
+            sizes = ", ".join(f"{name}: {row['rows']:,}" for name, row in found.items())
+            what = f"not the rows of path.json, {path.n:,} of each of {', '.join(names)}"
+            raise InputError(what, str(file), sizes, "fit it again")
+        shown = [table.filter(pl.col("target") == name).head(SHOWN).collect() for name in names]
+        measured, predicted = (
+            torch.stack([_numbers(one[column]) for one in shown], 1) for column in ("measured", "prediction")
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = str(error).splitlines()[0]
+        raise InputError("a file cannot be read", str(file), said, "fit it again") from error
+    rmse, r2 = (_numbers(pl.Series([found[name][key] for name in names])) for key in ("rmse", "r2"))
+    return HeldOut(names, measured, predicted, rmse, r2, path.cv)
+
+
+def _sums(table: pl.LazyFrame) -> dict[str, dict[str, float]]:
+    """Rows, RMSE and R² of each target; rows that were never held out count as rows alone."""
+    measured = pl.col("measured").filter(pl.col("prediction").is_not_null())
+    squares = (pl.col("prediction") - pl.col("measured")) ** 2
+    sums = table.group_by("target").agg(
+        pl.len().alias("rows"),
+        squares.mean().sqrt().alias("rmse"),
+        (1 - squares.sum() / ((measured - measured.mean()) ** 2).sum()).alias("r2"),
+    )
+    return {row.pop("target"): row for row in sums.collect().iter_rows(named=True)}
+
+
+def _numbers(values: pl.Series) -> Tensor:
+    return torch.from_numpy(values.cast(pl.Float64).fill_null(float("nan")).to_numpy().copy())

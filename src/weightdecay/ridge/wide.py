@@ -1,0 +1,724 @@
+"""Ridge through the rows: everything from their products, or from the singular values of X.
+
+For tables with no more rows than columns; and for any table in memory where digits are short.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from weightdecay.errors import InputError
+from weightdecay.ridge.folds import each_once
+from weightdecay.ridge.gram import (
+    Covariance,
+    Cross,
+    DirectFold,
+    Fold,
+    Kernel,
+    Noise,
+    Rows,
+    coefficients,
+    covariance_of_rows,
+    decompose,
+    decompose_directly,
+    direct_fold,
+    evidence_bound,
+    fold_of,
+    fresh_fold,
+    from_right,
+    gcv,
+    gcv_bound,
+    kernel,
+    left,
+    left_inverse,
+    left_out_errors,
+    loo_bound,
+    loo_errors,
+    minus_two_log_evidence,
+    misfit,
+    once,
+    orthonormal,
+    part_of_kernel,
+    residuals,
+    rss,
+    slack,
+    spread_of_rows,
+    undetermined,
+)
+from weightdecay.ridge.lambdas import Axis, axis, sums_of_squares, whole
+from weightdecay.ridge.linalg import gram, matmul
+from weightdecay.ridge.problem import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
+from weightdecay.ridge.route import Curve, Scale, Scheme, scale_of
+from weightdecay.ridge.scores import (
+    RowSums,
+    evidence_curve,
+    folds_curve,
+    gcv_curve,
+    loo_curve,
+    products_norm,
+    side_by_side,
+)
+
+LONG = 128  # λ from which on pivots pay for themselves
+SMALL = 2e7  # multiplications below which every λ is its own pivot
+ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
+LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
+REFITS = 1e8  # multiplications of the decompositions that rows of large leverage may take
+FEW_REFITS = 4
+DOUBTFUL = 1e-11  # of a typical error: a row whose error may be off by more is left out for once
+LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """The route through the rows.
+
+    Args:
+        problem: data, weights, penalty.
+        cols: how the columns enter, over all rows.
+        rows: the rows' eigenbasis.
+        scheme: how λ is judged.
+        kernel: the rows' products; None where singular values were taken instead.
+        Vh: then the right singular vectors (k, m).
+        noise: then what rounding has put into them.
+    """
+
+    problem: Problem
+    cols: Columns
+    rows: Rows
+    scheme: Scheme
+    kernel: Kernel | None
+    Vh: Float64[Tensor, "k m"] | None = None
+    noise: Noise | None = None
+    _known: dict[int, DirectFold] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What was decomposed."""
+        n, p = self.problem.X.shape
+        return f"{n:,} × {p:,} inputs" if self.kernel is None else f"products of {n:,} rows"
+
+    @property
+    def eigenvalues(self) -> Float64[Tensor, " k"]:
+        """Of the projected Gram matrix, descending."""
+        return self.rows.s
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.problem.y.device
+
+    @property
+    def n(self) -> int:
+        """How many rows are fitted."""
+        return len(self.problem.X)
+
+    @property
+    def variance(self) -> Float64[Tensor, " t"]:
+        """The targets' weighted variances."""
+        return target_variance(self.problem)
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.problem.X.shape[1]
+
+    @property
+    def still(self) -> list[int]:
+        """Places of the columns that do not vary."""
+        return self.cols.still.tolist()
+
+    @property
+    def scale(self) -> Scale:
+        """The mean and the largest eigenvalue."""
+        return scale_of(self.rows.s)
+
+    @property
+    def unpenalized(self) -> int:
+        """The free intercept and free columns."""
+        return self.rows.Q.shape[1]
+
+    def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        """The score at every α, of so many targets at a time that their errors have room."""
+        grid = self._axis(alphas)
+        t = self.problem.y.shape[1]
+        few = max(1, ERRORS // (len(grid.pivots) * self.n))
+        among = RowSums(len(alphas), self.variance, self.n)
+        if t <= few:
+            found = self._curve(grid, among)
+        else:
+            parts = [self._some(slice(first, first + few))._curve(grid, among) for first in range(0, t, few)]
+            found = side_by_side(parts)
+        if self.scheme == "loo":
+            return replace(found, joint=partial(among.error, alphas))
+        return replace(found, joint=partial(self._joint, alphas)) if self.scheme == "gcv" else found
+
+    def _joint(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """For generalised CV: √(2/n) as for one target, with the correlations of the residuals."""
+        rows, variance = self.rows, self.variance
+        scale = torch.where(variance > 0, variance, torch.inf).rsqrt()
+        c, rest = rows.c * scale, (rows.y - matmul(rows.U, rows.c)) * scale
+        norm = products_norm(c, rows.kept(alphas), None if rows.complete else gram(rest.mT))
+        return norm * (2 / self.n) ** 0.5 / (left(rows, alphas) ** 2 * self.n * max(1, (variance > 0).sum()))
+
+    def _some(self, some: slice | Tensor) -> "ByRows":
+        """The same for some of the targets."""
+        y, rows, products = self.problem.y[:, some], self.rows, self.kernel
+        return replace(
+            self,
+            problem=replace(self.problem, y=y),
+            cols=replace(self.cols, y_mean=self.cols.y_mean[some]),
+            rows=replace(rows, y=rows.y[:, some], c=rows.c[:, some]),
+            kernel=None if products is None else replace(products, y=products.y[:, some]),
+            noise=None if self.noise is None else self.noise.some(some),
+            _known={},
+        )
+
+    def _curve(self, grid: Axis, among: RowSums) -> Curve:
+        rows, n, alphas = self.rows, self.n, grid.alphas
+        if self.scheme == "evidence":
+            mean = minus_two_log_evidence(rows, alphas)
+            return evidence_curve(mean, self._relative_of_evidence(alphas, mean))
+        if self.scheme == "gcv":
+            mean = gcv(rows, alphas)
+            outside = n - rows.U.shape[1] - rows.Q.shape[1]
+            if self.noise is None:
+                return gcv_curve(mean, n, self._precision(alphas, mean))
+            return gcv_curve(mean, n, gcv_bound(rows, self.noise, alphas, outside).amax(1))
+        if self.scheme != "loo":
+            return self._folds(grid)
+        errors, bound = self._one_by_one(grid.few)
+        if bound is None:
+            found = loo_curve(errors, grid, alphas, self.variance, among)
+            return replace(found, precision=self._precision(alphas, found.mean))
+        moved = (2 * errors.abs() * bound + bound**2).sum(2)
+        found = loo_curve(errors, grid, alphas, self.variance, among)
+        return replace(found, precision=_relative(moved, found.mean * n, grid, self.variance > 0))
+
+    def _one_by_one(
+        self, alphas: Float64[Tensor, " r"]
+    ) -> tuple[Float64[Tensor, "r t n"], Float64[Tensor, "r t n"] | None]:
+        """Leave-one-out errors, and how far rounding may have moved each where that is known.
+
+        Rows of which 1 − h has few digits are left out for once, the worst of them first.
+        """
+        errors = loo_errors(self.rows, alphas)
+        if self.noise is None:
+            return errors, None
+        bound = loo_bound(self.rows, self.noise, alphas, errors, slack(self.rows, alphas))
+        sure = torch.where(bound.isfinite(), errors, 0)
+        typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
+        doubt = (bound / typical).amax((0, 1))
+        order = doubt.argsort(descending=True)
+        n, p = self.problem.X.shape
+        for i in order[: max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))].tolist():
+            if float(doubt[i]) <= DOUBTFUL:
+                break
+            if i not in self._known:
+                kept = torch.arange(n, device=self.device) != i
+                self._known[i] = direct_fold(
+                    self.problem.of_rows(kept.nonzero()[:, 0]),
+                    self.problem.of_rows(torch.tensor([i], device=self.device)),
+                    self.cols.factor,
+                )
+            fold = self._known[i]
+            found, off = fold.errors(alphas)[:, :, 0], fold.bound(alphas)[:, :, 0]
+            better = ~(off > bound[:, :, i])  # where neither is certain, too
+            errors[:, :, i] = torch.where(better, found, errors[:, :, i])
+            bound[:, :, i] = torch.where(better, off, bound[:, :, i])
+        if not bool(errors.isfinite().all()):
+            what, why = "a row cannot be left out", "the others say nothing of it that float64 holds"
+            row = int((~errors.isfinite()).any(0).any(0).nonzero()[0])
+            raise InputError(what, "row", row + 1, f"{why}: penalise more, or use folds")
+        return errors, bound
+
+    def _folds(self, grid: Axis) -> Curve:
+        alphas = grid.alphas
+        inside = None
+        sums, weights = [], []
+        moved = alphas.new_zeros(len(alphas), self.rows.y.shape[1])
+        for k, (train, test) in enumerate(splits_of(self.scheme)):
+            errors, axis_here = None, grid
+            if self._is_block(train, test):
+                inside = residuals(self.rows, grid.few) if inside is None else inside
+                errors = left_out_errors(self.rows, grid.few, test, inside)
+            if errors is None:
+                fold = self._fold(k, train, test)
+                axis_here = axis(fold.s, alphas) if len(alphas) > LONG else whole(alphas)
+                errors = fold.errors(axis_here.few)
+                if isinstance(fold, DirectFold):
+                    bound = fold.bound(axis_here.few)
+                    moved += _between((2 * errors.abs() * bound + bound**2).sum(2), axis_here)
+            sums.append(sums_of_squares(errors, axis_here))
+            root = self.rows.root
+            weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
+        found = folds_curve(sums, weights, alphas)
+        if self.noise is None:
+            return replace(found, precision=self._precision(alphas, found.mean))
+        total = torch.stack(sums).sum(0)
+        return replace(found, precision=_relative(moved, total, whole(alphas), self.variance > 0))
+
+    def _fold(self, k: int, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
+        """One fold by a decomposition of its own."""
+        if self.kernel is None:
+            if k not in self._known:
+                self._known[k] = direct_fold(once(self.problem, train), self.problem.of_rows(test))
+            return self._known[k]
+        if self.problem.standardize:
+            return fold_of(*fresh_fold(self.problem, train, test))
+        K, N, y = self.kernel.K, self.kernel.N, self.kernel.y
+        return fold_of(part_of_kernel(self.kernel, train), Cross(K[test][:, train], N[test], y[test]))
+
+    def _is_block(self, train: Tensor, test: Tensor) -> bool:
+        """Whether the test rows are all that the training rows leave, fewer, and scaled alike."""
+        blockwise = self.kernel is not None and not self.problem.standardize
+        return blockwise and 2 * len(test) <= self.n and each_once(train, test, self.n)
+
+    def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """β = Z'u with u = U diag(1/(s + α)) U'y, or V diag(√s/(s + α)) U'y; an α for each target."""
+        s = self.rows.s[:, None]
+        inverse = torch.where(s > 0, 1 / (s + alphas), 0)
+        if self.Vh is not None:
+            beta = matmul(self.Vh.mT, s.sqrt() * inverse * self.rows.c)
+            return from_right(self.problem, self.cols, beta)
+        u = matmul(self.rows.U, inverse * self.rows.c)
+        if not bool(u.isfinite().all()):
+            what, remedy = (
+                "sums are beyond what float64 can hold",
+                "divide the columns and the target by their size",
+            )
+            raise InputError(what, "the coefficients", "inf", remedy)
+        return coefficients(self.problem, self.cols, u)
+
+    def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+        """The weighted training residual sum of squares."""
+        return rss(self.rows, alphas)
+
+    def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
+        y, root = self.problem.y, self.rows.root
+        if isinstance(self.scheme, str):
+            errors = torch.empty_like(y)
+            for alpha in alphas.unique():
+                some = (alphas == alpha).nonzero()[:, 0]
+                errors[:, some] = self._some(some)._one_by_one(alpha[None])[0][0].mT
+        else:
+            errors, count = torch.zeros_like(y), y.new_zeros(len(y), 1)
+            for k, (train, test) in enumerate(splits_of(self.scheme)):
+                errors[test] += self._fold(k, train, test).errors_each(alphas)
+                count[test] += 1
+            errors = torch.where(count > 0, errors / count, torch.nan)
+        return y - (errors if root is None else errors / root[:, None])
+
+    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+        """The same in one block."""
+        yield self.out_of_fold(alphas)
+
+    def covariance(self, alpha: float) -> Covariance:
+        """(X'X + αF)^-1 through the rows."""
+        return covariance_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
+
+    def spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """Standard errors of the coefficients in units of σ: the norms of the map from y to each of them."""
+        return spread_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
+
+    def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+        """Weighted means and standard deviations of the columns."""
+        return means_and_sds(self.problem)
+
+    def precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """What a Gram matrix leaves of float64: 100 eps times the condition number of what is inverted.
+
+        An eigenvalue that was taken for zero may be any below the rounding of the largest.
+        """
+        assert self.kernel is not None
+        s = self.rows.s
+        if not bool((s > 0).any()):
+            return torch.full_like(alphas, LEAST_PRECISION)
+        # Where free columns were projected out, what they took away has left its rounding behind.
+        largest = s.max()
+        if self.unpenalized > (self.problem.intercept == "free"):
+            largest = self.kernel.K.norm()
+        return gram_precision(largest / (s.min() + alphas.to(s.device)))
+
+    def _precision(
+        self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
+    ) -> Float64[Tensor, " L"]:
+        """The same, and what is lost where the errors are far smaller than the targets."""
+        return self.precision(alphas) * lost(self.rows.y, mean)
+
+    def _relative_of_evidence(
+        self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
+    ) -> Float64[Tensor, " L"]:
+        if self.noise is None:
+            return self.precision(alphas)
+        found = evidence_bound(self.rows, self.noise, alphas, misfit(self.rows, alphas))
+        return (found / mean.abs().clamp_min(torch.finfo(mean.dtype).tiny)).amax(1)
+
+    def _axis(self, alphas: Float64[Tensor, " L"]) -> Axis:
+        """Pivots where they save more than they cost: always where each takes a matrix for every fold."""
+        n, t = self.rows.y.shape
+        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > LONG
+        return axis(self.rows.s, alphas) if heavy or not isinstance(self.scheme, str) else whole(alphas)
+
+
+def by_products(problem: Problem, scheme: Scheme) -> ByRows:
+    """Form and decompose the products of the rows."""
+    cols = columns(problem)
+    products = kernel(problem, cols)
+    return ByRows(problem, cols, decompose(products), scheme, products)
+
+
+def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
+    """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
+    problem = replace(problem, X=problem.X.contiguous())  # the same bits whatever the layout
+    cols = columns(problem)
+    found = decompose_directly(problem, cols)
+    return ByRows(problem, cols, found.rows, scheme, None, found.Vh, found.noise)
+
+
+def _relative(
+    moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis, varies: Bool[Tensor, " t"]
+) -> Float64[Tensor, " L"]:
+    """The largest relative error of a sum of squares, of targets that vary, from what may have moved it."""
+    relative = torch.where(varies, _between(moved, grid) / total, 0).nan_to_num(nan=torch.inf)
+    if len(grid.pivots) < len(grid.alphas):
+        relative = relative + torch.where(varies, LEAST_PRECISION * (total.amax(0) / total).sqrt(), 0)
+    return relative.amax(1) + 4 * torch.finfo(total.dtype).eps
+
+
+def _between(moved: Float64[Tensor, "r t"], grid: Axis) -> Float64[Tensor, "L t"]:
+    """At every λ the larger of what the pivots beside it have."""
+    order = grid.pivots.sort()
+    moved = moved[order.indices.to(moved.device)]
+    after = torch.searchsorted(order.values, torch.arange(len(grid.alphas))).clamp(max=len(moved) - 1)
+    before = (torch.searchsorted(order.values, torch.arange(len(grid.alphas)), right=True) - 1).clamp(min=0)
+    return torch.maximum(moved[before.to(moved.device)], moved[after.to(moved.device)])
+
+
+def check_determined(problem: Problem, scheme: Scheme) -> None:
+    """Raise where a split's training rows leave an unpenalised coefficient open that all rows determine.
+
+    Raises:
+        InputError: they do; how held-out rows are predicted would be arbitrary.
+    """
+    if isinstance(scheme, str) or problem.penalty is None or bool((problem.penalty > 0).all()):
+        return
+    Q = orthonormal(unpenalized(problem, columns(problem)))
+    for k, (train, _) in enumerate(splits_of(scheme)):
+        if int(torch.linalg.matrix_rank(Q[train], atol=LEAST_SHARE)) < Q.shape[1]:
+            raise undetermined(k)
+
+
+def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+    """Relative error of the scores: 100 eps times the condition number of what is inverted."""
+    return (100 * torch.finfo(torch.float64).eps * condition).clamp_min(LEAST_PRECISION)
+
+
+def lost(y: Float64[Tensor, "n t"], mean: Float64[Tensor, "L t"]) -> Float64[Tensor, " L"]:
+    """By how much an error that is relative to the targets grows where the held-out errors are small."""
+    tiny = torch.finfo(mean.dtype).tiny
+    return ((y**2).mean(0) / mean.clamp_min(tiny)).amax(1).clamp_min(1).sqrt()
+
+
+def splits_of(scheme: Scheme) -> list[tuple[Tensor, Tensor]]:
+    """(training rows, test rows) of every split."""
+    if isinstance(scheme, list):
+        return scheme
+    assert isinstance(scheme, Tensor)
+    return [
+        ((scheme != k).nonzero()[:, 0], (scheme == k).nonzero()[:, 0]) for k in range(int(scheme.max()) + 1)
+    ]
+
+
+RESIDUAL = 1e-15  # of the target's norm
+LOOK = 6  # steps between looks at the residual
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """What Lanczos leaves of F systems (P K P + α) u = P y, each on its own rows.
+
+    Args:
+        alpha: the least α for which it holds.
+        V: orthonormal bases, zero on rows that are held out (F, m, n).
+        ritz: eigenvalues of the projections (F, m).
+        Y: their eigenvectors (F, m, m).
+        norm: ‖P y‖ (F,).
+        beside: products of the held-out rows with the basis, recentred (F, m, n); zero on other rows.
+        error: targets of the held-out rows less the unpenalised part's prediction (F, n); zero elsewhere.
+    """
+
+    alpha: float
+    V: Float64[Tensor, "F m n"]
+    ritz: Float64[Tensor, "F m"]
+    Y: Float64[Tensor, "F m m"]
+    norm: Float64[Tensor, " F"]
+    beside: Float64[Tensor, "F m n"]
+    error: Float64[Tensor, "F n"]
+
+    def weights(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "F L m"]:
+        """U in the basis, at every α."""
+        first = self.Y[:, 0] * self.norm[:, None]  # Y'e_1
+        return matmul(first[:, None, :] / (self.ritz[:, None, :] + alphas[:, None]), self.Y.mT.contiguous())
+
+    def held_out(self, alphas: Float64[Tensor, " L"], systems: slice) -> Float64[Tensor, "F L n"]:
+        """Errors on the held-out rows of some systems, zero on the rows that were fitted."""
+        return self.error[systems, None] - matmul(self.weights(alphas)[systems], self.beside[systems])
+
+    def dual(self, alphas: Float64[Tensor, " L"], system: int) -> Float64[Tensor, "L n"]:
+        """U of one system."""
+        return matmul(self.weights(alphas)[system], self.V[system])
+
+
+def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int) -> Krylov | None:
+    """Run Lanczos on every system until the residual at `alpha` has vanished; None after `most` steps.
+
+    With full reorthogonalisation, twice: what is lost without it are the digits.
+
+    Args:
+        kernel: products, unpenalised part and one target of all rows.
+        fitted: the rows of each system.
+        alpha: the least α that is asked for.
+        most: steps after which to give up.
+    """
+    mask = fitted.double()
+    y = kernel.y[:, 0]
+    parts = [_Unpenalized(kernel.N, row) for row in fitted]
+    start = torch.stack([part.project(y * m) for part, m in zip(parts, mask, strict=True)])
+    norm = start.norm(dim=1)
+    F, n = mask.shape
+    V = start.new_empty(F, most + 1, n)
+    beside = start.new_empty(F, most, n)
+    diagonal, off = start.new_zeros(F, most), start.new_zeros(F, most)
+    V[:, 0] = start / norm[:, None].clamp_min(1e-300)
+    for step in range(most):
+        product = matmul(kernel.K, V[:, step].mT.contiguous()).mT.contiguous()
+        for f, part in enumerate(parts):
+            beside[f, step] = (product[f] - part.share(product[f] * mask[f])) * (1 - mask[f])
+            product[f] = part.project(product[f] * mask[f])
+        basis = V[:, : step + 1]
+        w = product
+        for _ in range(2):
+            inner = matmul(basis, w[:, :, None])
+            w = w - matmul(inner.mT.contiguous(), basis)[:, 0]
+            diagonal[:, step] += inner[:, step, 0]
+        off[:, step] = w.norm(dim=1)
+        V[:, step + 1] = w / off[:, step, None].clamp_min(1e-300)
+        if (step + 1) % LOOK == 0 or step + 1 == most:
+            found = _solved(diagonal[:, : step + 1], off[:, : step + 1], alpha)
+            if found is not None:
+                m = step + 1
+                error = torch.stack(
+                    [(y - part.share(y * row)) * (1 - row) for part, row in zip(parts, mask, strict=True)]
+                )
+                return Krylov(alpha, V[:, :m], *found, norm, beside[:, :m], error)
+    return None
+
+
+def _solved(
+    diagonal: Float64[Tensor, "F m"], off: Float64[Tensor, "F m"], alpha: float
+) -> tuple[Float64[Tensor, "F m"], Float64[Tensor, "F m m"]] | None:
+    """The projections' eigenvalues and vectors if every residual, β_m |u_m|, has vanished; else None."""
+    T = torch.diag_embed(diagonal)
+    m = T.shape[1]
+    if m > 1:
+        T += torch.diag_embed(off[:, : m - 1], 1) + torch.diag_embed(off[:, : m - 1], -1)
+    ritz, Y = torch.linalg.eigh(T)
+    last = ((Y[:, 0] * Y[:, -1]) / (ritz.clamp_min(0) + alpha)).sum(1).abs()
+    residual = off[:, -1] * last  # relative to the target's norm
+    return (ritz.clamp_min(0), Y) if bool((residual <= RESIDUAL * m).all()) else None
+
+
+class _Unpenalized:
+    """The unpenalised part of one system: what it takes of a vector on the fitted rows, and of the others."""
+
+    def __init__(self, N: Float64[Tensor, "n q"], fitted: Bool[Tensor, " n"]) -> None:
+        inside = N * fitted[:, None]
+        self.N, self.inverse = N, left_inverse(inside)
+        self.inside = inside
+
+    def share(self, v: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """The prediction of every row from a regression of v on the fitted rows."""
+        return self.N @ (self.inverse @ v)
+
+    def project(self, v: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """v, zero off the fitted rows, less its part along the unpenalised columns."""
+        for _ in range(2):
+            v = v - self.inside @ (self.inverse @ v)
+        return v
+
+
+LEAST_ROWS = 1200  # below, decomposing is faster
+MOST_FOLDS = 20
+SHARE = 12  # 1/12 of n steps of Lanczos cost no more than decomposing all rows
+
+
+@dataclass(frozen=True)
+class ByFolds:
+    """The route of Lanczos, with the decomposition of all rows behind it for what it does not give.
+
+    Args:
+        problem: data, weights, penalty; one target.
+        cols: how the columns enter.
+        kernel: the rows' products.
+        scheme: folds, or pairs of rows.
+    """
+
+    problem: Problem
+    cols: Columns
+    kernel: Kernel
+    scheme: Scheme
+    _known: dict[str, Krylov] = field(default_factory=dict, repr=False, compare=False)
+    _refused: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def full(self) -> ByRows:
+        """The same by decomposition."""
+        return ByRows(self.problem, self.cols, decompose(self.kernel), self.scheme, self.kernel)
+
+    @property
+    def name(self) -> str:
+        """What was decomposed."""
+        return f"products of {self.n:,} rows"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.problem.y.device
+
+    @property
+    def most(self) -> int:
+        """Steps of Lanczos that cost no more than decomposing all rows."""
+        return self.n // SHARE
+
+    @property
+    def n(self) -> int:
+        """How many rows are fitted."""
+        return len(self.problem.X)
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.problem.X.shape[1]
+
+    @property
+    def variance(self) -> Float64[Tensor, " t"]:
+        """The target's weighted variance."""
+        return target_variance(self.problem)
+
+    @property
+    def still(self) -> list[int]:
+        """Places of the columns that do not vary."""
+        return self.cols.still.tolist()
+
+    @property
+    def unpenalized(self) -> int:
+        """The free intercept and free columns."""
+        return orthonormal(self.kernel.N).shape[1]
+
+    @property
+    def eigenvalues(self) -> Float64[Tensor, " k"]:
+        """Of the projected Gram matrix: this decomposes it."""
+        return self.full.eigenvalues
+
+    @property
+    def scale(self) -> Scale:
+        """The mean eigenvalue from the trace, the largest from Lanczos."""
+        Q = orthonormal(self.kernel.N)
+        trace = self.kernel.K.trace() - (Q * matmul(self.kernel.K, Q)).sum()
+        mean = float(trace) / (self.n - self.unpenalized)
+        basis = self._basis(mean)
+        return Scale(mean, self.full.scale.largest if basis is None else float(basis.ritz[-1].max()))
+
+    def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
+        """The score at every α."""
+        basis = self._basis(float(alphas.min()))
+        if basis is None:
+            return self.full.curve(alphas)
+        root, y = self.kernel.root, self.kernel.y
+        sums, weights = [], []
+        for k, (_, test) in enumerate(splits_of(self.scheme)):
+            errors = basis.held_out(alphas, slice(k, k + 1))[0][:, test]
+            sums.append((errors**2).sum(1)[:, None])
+            weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
+        ritz = basis.ritz[-1]
+        condition = ritz.max() / (ritz.min() + alphas)
+        found = folds_curve(sums, weights, gram_precision(condition))
+        return replace(found, precision=found.precision * lost(y, found.mean))
+
+    def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
+        """β = Z'u, at the target's α."""
+        basis = self._basis(float(alphas.min()))
+        if basis is None:
+            return self.full.solve(alphas)
+        return coefficients(self.problem, self.cols, basis.dual(alphas, -1).mT.contiguous())
+
+    def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+        """The weighted training residual is αu."""
+        basis = self._basis(float(alphas.min()))
+        if basis is None:
+            return self.full.rss(alphas)
+        return (alphas[:, None] * basis.weights(alphas)[-1]).square().sum(1, keepdim=True)
+
+    def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
+        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
+        basis = self._basis(float(alphas.min()))
+        if basis is None:
+            return self.full.out_of_fold(alphas)
+        y, root = self.problem.y, self.kernel.root
+        errors, count = torch.zeros_like(y), torch.zeros_like(y)
+        for k, (_, test) in enumerate(splits_of(self.scheme)):
+            errors[test, 0] += basis.held_out(alphas, slice(k, k + 1))[0, 0, test]
+            count[test] += 1
+        errors = torch.where(count > 0, errors / count, torch.nan)
+        return y - (errors if root is None else errors / root[:, None])
+
+    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
+        """The same in one block."""
+        yield self.out_of_fold(alphas)
+
+    def covariance(self, alpha: float) -> Covariance:
+        """(X'X + αF)^-1 through the rows."""
+        return self.full.covariance(alpha)
+
+    def spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """Standard errors of the coefficients in units of σ."""
+        return self.full.spread(alpha)
+
+    def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+        """Weighted means and standard deviations of the columns."""
+        return means_and_sds(self.problem)
+
+    def _basis(self, alpha: float) -> Krylov | None:
+        """What holds from this α on; None where Lanczos takes too long."""
+        known = self._known.get("basis")
+        if (known is None or known.alpha > alpha) and alpha > self._refused.get("alpha", 0.0):
+            fitted = torch.zeros(len(splits_of(self.scheme)) + 1, self.n, dtype=torch.bool)
+            for row, (train, _) in zip(fitted, splits_of(self.scheme), strict=False):
+                row[train] = True
+            fitted[-1] = True
+            known = lanczos(self.kernel, fitted.to(self.kernel.K.device), alpha, most=self.most)
+            if known is None:
+                self._refused["alpha"] = alpha
+            else:
+                self._known["basis"] = known
+        return known if known is not None and known.alpha <= alpha else None
+
+
+def folds_alone(problem: Problem, scheme: Scheme) -> bool:
+    """Whether Lanczos is worth a try: few folds of many rows, each row once, one target, scaled alike."""
+    plain = not isinstance(scheme, str) and not problem.standardize and problem.y.shape[1] == 1
+    if not plain or len(problem.X) < LEAST_ROWS or len(splits_of(scheme)) > MOST_FOLDS:
+        return False
+    return all(len(train.unique()) == len(train) for train, _ in splits_of(scheme))
+
+
+def by_folds(problem: Problem, scheme: Scheme) -> ByFolds:
+    """Form the products of the rows."""
+    cols = columns(problem)
+    return ByFolds(problem, cols, kernel(problem, cols), scheme)

@@ -1,0 +1,776 @@
+"""Train a chunk of copies: which method does it, and the training itself."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn, optim
+from torch.utils import _pytree as pytree
+
+from weightdecay.engine import Capacity
+from weightdecay.errors import InputError
+from weightdecay.memory import available
+from weightdecay.rules import Rule, Step
+from weightdecay.sweeps.alone import Alone, OnEpoch, train_alone
+from weightdecay.sweeps.chunk import Settings, optimizer_of, settings_of
+from weightdecay.sweeps.linear import linear_of, train_squared
+from weightdecay.sweeps.looks import (
+    at_epoch,
+    doubles,
+    failed,
+    loss_of,
+    made,
+    mixed,
+    outputs_of,
+    reseed,
+    set_up,
+)
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Data, Task
+from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, moved, train_vectorised
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a batch and the test data showed.
+
+    Args:
+        draws: whether the model draws random numbers.
+        forward_bytes: of one copy, kept from the forward pass of a batch for the backward pass.
+        weight_bytes: of its parameters and buffers.
+        output_bytes: of its outputs for all test examples.
+        results: loss and metrics, to be compared.
+    """
+
+    draws: bool
+    forward_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    results: str
+
+
+def check_task(task: Task, seeds: Sequence[int]) -> Seen:
+    """Try model, loss and metrics on one batch, twice under the first seed.
+
+    Raises:
+        InputError: the model cannot be made or called; parameters that are not float, or none to train; two
+            runs under one seed differ; a seed has a model of another layout; the loss is not one number
+            that the parameters decide, or has other values for equal arguments; a metric fails.
+    """
+    seed = seeds[0]
+    models = [made(task, seed) for _ in range(2)]
+    check_parameters(models[0])
+    one, two = ({id(p) for p in model.parameters()} for model in models)
+    if not one.isdisjoint(two):
+        what, remedy = (
+            "every call has to return a new model",
+            "make the model in the function, or a deep copy",
+        )
+        raise InputError(what, "make_model", _named(task.make_model), remedy)
+    for other in seeds[1:]:
+        _check_layout(models[0], made(task, other), other)
+    again = models[1].state_dict()
+    for name, tensor in models[0].state_dict().items():
+        if name not in again or not torch.equal(tensor, again[name]):
+            raise _undetermined("its initialisation differs between two runs", name)
+    one, two = (_seen(task, model, seed) for model in models)
+    if one.results != two.results:
+        raise _undetermined("its output differs between two runs", type(models[0]).__name__)
+    _try_last_batch(task, models[1].train())
+    return one
+
+
+def _check_layout(model: nn.Module, other: nn.Module, seed: int) -> None:
+    """Weights of several seeds are kept together: they have to be of the same shapes."""
+    one, two = (
+        {name: (tuple(x.shape), x.dtype) for name, x in (*each.named_parameters(), *each.named_buffers())}
+        for each in (model, other)
+    )
+    if one != two:
+        name = next(name for name in {**one, **two} if one.get(name) != two.get(name))
+        what = f"the model's layout depends on the seed: {name} is another with seed {seed}"
+        raise InputError(what, "make_model", type(model).__name__, "make models of one layout")
+
+
+def _try_last_batch(task: Task, model: nn.Module) -> None:
+    """An epoch's last batch holds what is left: BatchNorm refuses one of a single example."""
+    if not (rows := len(task.train) % task.batch_size):
+        return
+    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+    try:
+        _loss(task, _output(model, inputs), task.train.target[:rows].to(task.device))
+    except InputError as error:
+        what = f"the last batch of an epoch holds {rows} of {task.batch_size} examples, and {error}"
+        raise InputError(what, "batch_size", task.batch_size, "give another batch size") from error
+
+
+def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
+    rows = min(task.batch_size, len(task.train))
+    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+    target = task.train.target[:rows].to(task.device)
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = _bytes_of_tensors([tensor])
+        return tensor
+
+    def forward_and_back() -> Tensor:
+        model.train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = _loss(task, _output(model, inputs), target)
+            trained = [p for p in model.parameters() if p.requires_grad]
+            try:
+                torch.autograd.grad(loss, trained, allow_unused=True)
+            except Exception as error:
+                what = f"the loss has no gradient ({type(error).__name__}: {_line(error)})"
+                raise InputError(what, "loss", _named(task.loss), "mend the model or the loss") from error
+            return loss
+
+    def looked() -> Any:
+        model.eval()
+        try:
+            return outputs_of(
+                lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            what = f"the outputs of batches cannot be joined ({type(error).__name__}: {_line(error)})"
+            remedy = "return tensors whose first axis counts the examples"
+            raise InputError(what, "make_model", type(model).__name__, remedy) from error
+
+    weights = [*model.parameters(), *model.buffers()]
+    loss, draws = _drawing(task, mixed(seed, "step", 0), forward_and_back)
+    with torch.no_grad():
+        output, draws_too = _drawing(task, mixed(seed, "look", 0), looked)
+        target = task.test.target.to(task.device)
+        losses = [loss.item(), _loss(task, output, target, decided=False).item()]
+        _check_loss(task, output, target)
+        results = [*losses, *(_metric(task, name, output, target) for name in task.metrics)]
+    shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
+    return Seen(
+        draws=draws or draws_too,
+        forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
+        weight_bytes=_bytes_of_tensors(weights),
+        output_bytes=_bytes_of_tensors(pytree.tree_leaves(output)),
+        results=repr([results, [leaf.double().sum().item() for leaf in pytree.tree_leaves(output)]]),
+    )
+
+
+def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
+    """What a function gives, and whether it drew random numbers."""
+    reseed(seed, task.device)
+    before = _random_states(task)
+    found = function()
+    return found, not all(map(torch.equal, before, _random_states(task)))
+
+
+def _random_states(task: Task) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else states
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Refuse parameters that are not float or have no shape yet, and a model with nothing to train."""
+    for name, p in model.named_parameters():
+        if isinstance(p, nn.UninitializedParameter):
+            remedy = "give the layer its sizes"
+            raise InputError("a parameter without a shape before the first batch", name, "lazy", remedy)
+        if not p.is_floating_point():
+            kind = str(p.dtype).removeprefix("torch.")
+            raise InputError("a parameter that is not float", name, kind, "use a floating point type")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("nothing to train", "make_model", type(model).__name__, "unfreeze some parameters")
+
+
+def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
+    try:
+        return model(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
+        what = f"the model cannot be called with the data ({type(error).__name__}: {_line(error)})"
+        raise InputError(
+            what, "inputs", shapes, "give what the model takes; the last tensor is the target"
+        ) from error
+
+
+def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
+    """The loss; `decided`: it has to depend on the parameters."""
+    loss: Any = loss_of(task, output, target)
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        what = "the loss has to be one number for a batch"
+        raise InputError(what, "loss", found, "return the mean over the batch, a 0-dim tensor")
+    if (decided and not loss.requires_grad) or not loss.is_floating_point():
+        what = "the loss does not depend on the parameters"
+        raise InputError(
+            what, "loss", _named(task.loss), "compute it from the output, without detach or item"
+        )
+    return loss
+
+
+def _check_loss(task: Task, output: Any, target: Tensor) -> None:
+    """Refuse a loss that remembers: it would be another one in each training."""
+    values = []
+    for _ in range(2):
+        reseed(0, task.device)
+        values.append(_loss(task, output, target, decided=False).item())
+    if repr(values[0]) != repr(values[1]):
+        what = "the loss has another value when it is called again"
+        remedy = "make it a function of (output, target) alone, drawing from torch's global generator"
+        raise InputError(what, "loss", _named(task.loss), remedy)
+
+
+def _metric(task: Task, name: str, output: Any, target: Tensor) -> float:
+    try:
+        return float(task.metrics[name](output, target))
+    except Exception as error:
+        raise failed(name, task.metrics[name], error) from error
+
+
+def _undetermined(what: str, where: str) -> InputError:
+    return InputError(
+        f"the model is not deterministic under a fixed seed: {what}",
+        "make_model",
+        where,
+        "draw all random numbers from torch's global generator, and none at import",
+    )
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _bytes_of_tensors(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the copies of a task are trained.
+
+    Args:
+        name: "linear": `weightdecay.sweeps.linear`; "vectorised": all copies of a chunk as one model;
+            "one by one": each by the plain loop.
+        reason: why, a sentence.
+        seeds_together: whether a chunk may hold several seeds.
+        bytes_per_copy: an upper estimate of what a copy takes in training.
+    """
+
+    name: Literal["linear", "vectorised", "one by one"]
+    reason: str
+    seeds_together: bool
+    bytes_per_copy: int
+
+
+def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
+    """Find out how the copies of a task can be trained, by trying it on one batch.
+
+    Args:
+        task: what is to be trained.
+        seeds: the seeds of the sweep.
+
+    Raises:
+        InputError: the task cannot be trained at all; see `check_task` and `wd.attach`.
+    """
+    with set_up(task):
+        seen = check_task(task, seeds)
+        for lr in task.lrs or (None,):
+            for rule in task.rules:  # refuses what attach refuses, before any training
+                settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", seeds[:1]))
+        linear = None if seen.draws else linear_of(task, seeds[0])
+        if linear is not None and linear_is_right(task, seeds):
+            return Method("linear", linear.reason, True, linear.bytes_per_copy)
+        tried = seeds[:1] if seen.draws else seeds[:2]
+        reason = why_not_together(task, tried)
+        if reason is not None:
+            try_alone(task, seeds[0])
+    if reason is not None:
+        return Method("one by one", reason, True, _bytes_of_run(seen))
+    said = "all copies run as one model"
+    if seen.draws:
+        said += "; the model draws random numbers, so each seed has a chunk of its own"
+    return Method("vectorised", said, not seen.draws, _bytes_of_run(seen))
+
+
+def train_chunk(
+    task: Task,
+    chunk: Chunk,
+    method: Method,
+    start: Checkpoint | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> ChunkResult:
+    """Train every seed of a chunk at every strength.
+
+    The bits do not depend on `start` and `on_epoch`. They may depend on the number of threads and on how
+    many copies the chunk holds, but not on their values: a copy that diverges leaves the others alone.
+
+    Args:
+        task: what is trained.
+        chunk: the copies.
+        method: what `method_of` found.
+        start: go on from here.
+        on_epoch: called after each epoch with the number of epochs done and a function that makes the
+            checkpoint; one by one, epochs are counted over the copies.
+
+    Raises:
+        InputError: a strength that cannot be, a step that would remove a whole weight; before any training.
+    """
+    with set_up(task):
+        settings = settings_of(task, chunk)
+        if method.name == "linear":
+            return train_squared(settings, start, on_epoch)
+        if method.name == "one by one":
+            return train_alone(settings, start, on_epoch)
+        assert method.seeds_together or len(chunk.seeds) == 1
+        return train_vectorised(settings, start, on_epoch)
+
+
+def _bytes_of_run(seen: Seen) -> int:
+    """Weights, gradients, two of the optimizer's, a rule's point, copies; activations; outputs."""
+    return 10 * seen.weight_bytes + 5 * seen.forward_bytes + 3 * seen.output_bytes
+
+
+_STEPS = 3
+_MORE_STEPS = 12  # of an optimizer that is not torch's, which may do something else after a while
+# A strength that shows in three steps and never removes a whole weight.
+_STRENGTH = 0.01
+# Weights and gradients of the copies in the trial of an optimizer have these sizes: one that looks at a
+# norm over all of a tensor would take the largest for all of them.
+_SIZES = (1.0, 1e4, 1e-3)
+
+
+def linear_is_right(task: Task, seeds: tuple[int, ...]) -> bool:
+    """Whether the linear route ends where the plain loop does, after a few steps."""
+    for name in task.rules:
+        chunk = Chunk(name, _first_lr(task), (0.0, _STRENGTH), "weight_decay", seeds[:2])
+        settings = _short(settings_of(task, chunk))
+        found, wanted = train_squared(settings), train_alone(settings)
+        if not _same_ends(found, wanted):
+            return False
+    return True
+
+
+def try_alone(task: Task, seed: int) -> None:
+    """A few steps by the plain loop.
+
+    Raises:
+        InputError: they fail.
+    """
+    chunk = Chunk(next(iter(task.rules)), _first_lr(task), (0.0,), "weight_decay", (seed,))
+    train_alone(_short(settings_of(task, chunk)))
+
+
+def _first_lr(task: Task) -> float | None:
+    return None if task.lrs is None else task.lrs[0]
+
+
+def _same_ends(found: ChunkResult, wanted: ChunkResult) -> bool:
+    """Equal losses and weights, up to rounding."""
+    for one, other in zip(found.trained, wanted.trained, strict=True):
+        losses = (
+            torch.tensor([copy.train_loss, copy.test_loss], dtype=torch.float64, device="cpu")
+            for copy in (one, other)
+        )
+        eps = torch.finfo(next(iter(wanted.weights.values())).dtype).eps
+        if one.diverged != other.diverged or not torch.allclose(*losses, rtol=1e4 * eps, equal_nan=True):
+            return False
+    return all(
+        _close(weights.nan_to_num(), other.nan_to_num(), other.nan_to_num())
+        for weights, other in ((found.weights[name], wanted.weights[name]) for name in wanted.weights)
+    )
+
+
+def why_not_together(task: Task, seeds: tuple[int, ...]) -> str | None:
+    """Why copies have to be trained one by one, as a sentence; None where they need not.
+
+    Tried are the optimizer (three stacked copies against each alone, made-up gradients), every rule
+    (stacked against alone) and then training itself, two strengths against the plain loop.
+    """
+    for name, p in made(task, seeds[0]).named_parameters():
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            return f"the parameter {name} has hooks, which stacked copies of it have not"
+    for lr in task.lrs or (None,):
+        if reason := _optimizer(task, seeds[0], lr):
+            return reason
+    lr = _first_lr(task)
+    for name in task.rules:
+        chunk = Chunk(name, lr, (0.0, _STRENGTH), "weight_decay", seeds)
+        settings = _short(settings_of(task, chunk))
+        if reason := _rules(settings) or _training(settings):
+            return reason
+    return _in_doubles(task, Chunk(next(iter(task.rules)), lr, (0.0, _STRENGTH), "weight_decay", seeds))
+
+
+def _short(settings: Settings) -> Settings:
+    """The same with about three steps: at most two full batches, the last one, and few test data."""
+    task = settings.task
+    full, last = divmod(len(task.train), task.batch_size)
+    rows = min(full, _STEPS - 1) * task.batch_size + last
+    train = Data(tuple(tensor[:rows] for tensor in task.train.inputs), task.train.target[:rows])
+    few = task.batch_size
+    test = Data(tuple(tensor[:few] for tensor in task.test.inputs), task.test.target[:few])
+    short = dataclasses.replace(task, train=train, test=test, every=1)
+    epochs = min(task.epochs, -(-_STEPS // short.steps_per_epoch))
+    short = dataclasses.replace(short, epochs=epochs)
+    return dataclasses.replace(settings, task=short, rates=settings.rates[:, : short.steps])
+
+
+def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
+    """Whether the optimizer treats every element by itself."""
+    starts = list(made(task, seed).parameters())
+    copies = [torch.stack([size * p.detach() for size in _SIZES]) for p in starts]
+    kind = "the optimizer"
+    try:
+        apart = [[_parameter(p[j], start) for p, start in zip(copies, starts, strict=True)] for j in range(3)]
+        alone = [optimizer_of(task, several, lr) for several in apart]
+        kind = type(alone[0]).__name__
+        if isinstance(alone[0], optim.LBFGS):
+            return "LBFGS searches along one line for all elements of a model"
+        # Two axes in front, as in training.
+        together = [_parameter(p[None], start) for p, start in zip(copies, starts, strict=True)]
+        stacked = optimizer_of(task, together, lr)
+        groups = _groups(alone[0], apart[0])
+        if any(None in places for places, _ in groups):
+            return f"{kind} holds parameters that it was not given"
+        if _groups(stacked, together) != groups:
+            return f"the parameter groups of {kind} depend on the shapes of the parameters"
+        fuse(stacked)
+        drawn = doubles(0)
+        for _ in range(_STEPS if type(alone[0]).__module__.startswith("torch.optim.") else _MORE_STEPS):
+            for i, one in enumerate(together):
+                if not one.requires_grad:
+                    continue
+                draw = torch.randn(one.shape[1:], **drawn).to(one)
+                gradients = [size * part for size, part in zip(_SIZES, draw, strict=True)]
+                one.grad = torch.stack(gradients)[None]
+                for copy, gradient in zip(apart, gradients, strict=True):
+                    copy[i].grad = gradient.clone()
+            for optimizer in (stacked, *alone):
+                optimizer.step()
+    except Exception as error:
+        return f"{kind} does not take stacked parameters ({_said(error)})"
+    for i, one in enumerate(together):
+        for j, copy in enumerate(apart):
+            found, wanted = one.detach()[0, j], copy[i].detach()
+            if not _close(found - copies[i][j], wanted - copies[i][j], wanted):
+                return f"{kind} does not treat every element by itself"
+    return None
+
+
+def _parameter(value: Tensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(value.clone(), requires_grad=like.requires_grad)
+
+
+def _groups(optimizer: optim.Optimizer, given: list[nn.Parameter]) -> list[tuple[list[int | None], Any]]:
+    """Of each group the places of its parameters among those given (None: not given), and plain options."""
+    places = {id(p): i for i, p in enumerate(given)}
+    return [
+        (
+            [places.get(id(p)) for p in group["params"]],
+            {name: repr(value) for name, value in group.items() if name not in ("params", "param_names")},
+        )
+        for group in optimizer.param_groups
+    ]
+
+
+def _rules(settings: Settings) -> str | None:
+    """Whether the chunk's rules act on stacked weights as on each alone."""
+    for r, rule in enumerate(settings.strong[0].rules):
+        name = type(rule).__name__
+        if any(_fixed(rule) != _fixed(strong.rules[r]) for strong in settings.strong):
+            return f"{name} depends on the strength in more than its strength"
+        if rule.told_more:
+            return f"{name} looks at more than stacked weights and their update"
+        if type(rule).__module__.startswith("weightdecay."):
+            continue
+        target = settings.strong[0].plan.all_targets[0]
+        w = torch.linspace(-1, 1, 3 * target.parameter.numel()).to(target.parameter)
+        copies = w.view(1, 3, *target.parameter.shape)
+        try:
+            together, each = _applied(rule, copies, target.name)
+        except Exception as error:
+            return f"{name} does not take stacked weights ({_said(error)})"
+        if not _close(together, each, each):
+            return f"{name} does not treat every copy by itself"
+    return None
+
+
+def _applied(rule: Rule, copies: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """A rule on three stacked copies at three rates, and on each alone."""
+    rates = torch.tensor([0.0, 0.3, 0.6]).to(copies)
+    states = [rule.start(copies[0, i].clone(), name) for i in range(len(rates))]
+    beside = torch.cos(copies * 7)
+    broad = rates.view(1, -1, *(1,) * (copies.ndim - 2))
+    stacked = {key: torch.stack([state[key] for state in states])[None].clone() for key in states[0]}
+    together = apply_to_copies(rule, copies.clone(), Step(broad, broad, beside.clone(), stacked))
+    each = []
+    for i, rate in enumerate(rates.tolist()):
+        w, u = copies[0, i].clone(), beside[0, i].clone()
+        if rule.elementwise:
+            w, u = w.flatten(), u.flatten()
+            states[i] = {key: value.flatten() for key, value in states[i].items()}
+        step = Step(rate, rate, u if rule.needs_update else None, states[i])
+        if rule.coupled:
+            w = rule.gradient(u, w, step)
+        else:
+            rule.decay_(w, step)
+        each.append(w.view(copies.shape[2:]))
+    return together, torch.stack(each)[None]
+
+
+def _training(settings: Settings) -> str | None:
+    """Whether training together gives what training alone gives."""
+    task, models = settings.task, []
+
+    def make_model() -> nn.Module:
+        models.append(task.make_model())
+        return models[-1]
+
+    noted = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
+    try:
+        together = Copies(noted, range(len(settings.chunk.strengths)))
+        data = moved(task.train, task.device)
+        for epoch in range(task.epochs):
+            together.train_epoch(epoch, data)
+    except Exception as error:
+        return f"the copies do not run as one model ({_said(error)})"
+    if any(p.grad is not None for model in models for p in model.parameters()):
+        return "model or loss reach the weights otherwise than as the model's parameters"
+    alone = []
+    for copy in settings.chunk.copies:
+        alone.append(Alone(settings, copy))
+        for epoch in range(task.epochs):
+            with at_epoch(epoch + 1):
+                alone[-1].train_epoch(epoch)
+    return _other_losses(together, alone) or _other_gradients(together, alone) or _unmoved(together, alone)
+
+
+def _in_doubles(task: Task, chunk: Chunk) -> str | None:
+    """The same in doubles, where model and loss take them."""
+    kinds = {p.dtype for p in made(task, chunk.seeds[0]).parameters()}
+    if kinds == {torch.float64}:
+        return None  # that was it
+    with _default_dtype(torch.float64):
+        try:
+            settings = _short(settings_of(_doubled(task), chunk))
+            train_alone(dataclasses.replace(settings, chunk=dataclasses.replace(chunk, strengths=(0.0,))))
+        except Exception:  # a weight of the loss in float32, say
+            return None
+        return _training(settings)
+
+
+def _doubled(task: Task) -> Task:
+    def data(part: Data) -> Data:
+        tensors = [x.double() if x.is_floating_point() else x for x in (*part.inputs, part.target)]
+        return Data(tuple(tensors[:-1]), tensors[-1])
+
+    return dataclasses.replace(
+        task, make_model=lambda: task.make_model().double(), train=data(task.train), test=data(task.test)
+    )
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _eps(together: Copies) -> float:
+    return max(torch.finfo(p.dtype).eps for p in together.parameters.values())
+
+
+def _other_losses(together: Copies, alone: list[Alone]) -> str | None:
+    eps = _eps(together)
+    loose = 1e-8 if eps < 1e-12 else max(1e-3, 2 * eps)
+    train, test = together.looks[-1]["train"], together.looks[-1]["test"][""]
+    diverged = together.diverged.flatten().tolist()
+    for one, at, *found in zip(
+        alone, diverged, train.flatten().tolist(), test.flatten().tolist(), strict=True
+    ):
+        if (None if at < 0 else at) != one.diverged:
+            return "copies trained as one model diverge at another step than alone"
+        wanted = [one.looks[-1].train_loss, one.looks[-1].test_loss]
+        gap = max(abs(x - y) - loose * abs(y) for x, y in zip(found, wanted, strict=True))
+        if one.diverged is None and gap > loose:
+            return f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
+    return None
+
+
+def _other_gradients(together: Copies, alone: list[Alone]) -> str | None:
+    """Whether a gradient of the last step differs, without decay: a loss may not show it in three steps.
+
+    What is compared are norms of tensors; one that is all rounding, as of a bias before a BatchNorm, is
+    small beside the norm of them all.
+    """
+    eps = _eps(together)
+    loose, floor = (eps**0.5, eps**0.75) if eps < 1e-12 else (eps ** (1 / 3), eps ** (2 / 3))
+    width = together.diverged.shape[1]
+    for s, one in enumerate(alone[::width]):
+        gradients = {
+            name: p.grad.to_dense().double() for name, p in one.model.named_parameters() if p.grad is not None
+        }
+        norms = {name: float(g.norm()) for name, g in gradients.items()}
+        whole = torch.tensor([*norms.values()], dtype=torch.float64, device="cpu").norm().item()
+        for name, p in together.parameters.items():
+            if (p.grad is None) != (name not in gradients):
+                return f"the parameter {name} has a gradient together and none alone, or the other way round"
+            if p.grad is None or one.diverged is not None:
+                continue
+            gap = float((p.grad[s, 0].double() - gradients[name]).norm())
+            if gap > loose * norms[name] + floor * whole:
+                share = gap / max(norms[name], floor * whole)
+                return (
+                    f"copies trained as one model have other gradients than alone ({name}: {share:.2g} of it)"
+                )
+    return None
+
+
+def _unmoved(together: Copies, alone: list[Alone]) -> str | None:
+    """Whether a buffer stays behind where it moves alone; losses may not show it in three steps.
+
+    What it moved by is compared roughly: before a BatchNorm, biases follow rounding noise.
+    """
+    task, seeds = together.settings.task, together.settings.chunk.seeds
+    starts = [dict(made(task, seed).named_buffers()) for seed in seeds]
+    for name, stacked in together.buffers.items():
+        start = torch.stack([buffers[name] for buffers in starts]).unsqueeze(1).double()
+        ends = torch.stack([dict(one.model.named_buffers())[name] for one in alone]).unflatten(
+            0, stacked.shape[:AXES]
+        )
+        found, wanted = stacked.double() - start, ends.double() - start
+        room = 0.5 * wanted.abs().max() + 1e-6 * start.abs().max() if start.numel() else 0
+        if start.numel() and ((found - wanted).abs() > room).any():
+            return f"the buffer {name} does not follow a copy's batches (the model replaces it)"
+    return None
+
+
+def _fixed(rule: Rule) -> Any:
+    """All of a rule but its strength."""
+    fields = (f for f in dataclasses.fields(rule) if f.name != "weight_decay" and f.compare)
+    return type(rule), [getattr(rule, f.name) for f in fields], callable(rule.weight_decay)
+
+
+def _close(found: Tensor, wanted: Tensor, weights: Tensor) -> bool:
+    """Equal up to rounding, of the difference and of the weights it was taken from."""
+    eps = torch.finfo(wanted.dtype).eps
+    room = 1e3 * eps * wanted.abs().max() + 8 * eps * weights.abs().max()
+    return bool(((found - wanted).abs() <= room).all())
+
+
+def _said(error: Exception) -> str:
+    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {line[:100]}"
+
+
+T = TypeVar("T")
+# What chunks may take of the memory that can be had: the estimate is of one copy, and others need some, too.
+_SHARE = {"cpu": 0.4, "cuda": 0.7}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How copies are put together.
+
+    Args:
+        method: how they are trained.
+        copies: the most that train together.
+        threads: of torch in each training; results of another number may differ in their last bit.
+    """
+
+    method: Method
+    copies: int
+    threads: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Plan":
+        """What `to_dict` gave."""
+        return cls(Method(**values["method"]), values["copies"], values["threads"])
+
+
+def plan_of(
+    method: Method,
+    total: int,
+    threads: int,
+    device: torch.device,
+    capacity: Capacity | None,
+    chunk: int | None,
+) -> Plan:
+    """Chunks as large as memory allows, but as many as there are workers.
+
+    Args:
+        method: how copies are trained.
+        total: how many there are.
+        threads: of torch here.
+        device: where they are trained.
+        capacity: of the workers; None: chunks run here, one after another.
+        chunk: the most copies of a chunk, where the user says so.
+    """
+    if method.name == "one by one":
+        return Plan(method, 1, 1)  # the cores are shared by copies
+    if capacity is None:
+        tasks, memory = 1, available(device)
+    else:
+        tasks, memory, threads = capacity.tasks, capacity.memory, 1
+    copies = -(-total // tasks)
+    if memory is not None:
+        fits = max(1, int(memory * _SHARE.get(device.type, 0.4)) // max(1, method.bytes_per_copy))
+        if copies > fits:  # a power of two: nearly the same memory at hand gives the same chunks, so bits
+            copies = 2 ** (fits.bit_length() - 1)
+    return Plan(method, chunk or copies, threads)
+
+
+def chunks_of(
+    plan: Plan,
+    settings: Sequence[tuple[str, float | None]],
+    strengths: Sequence[float],
+    unit: str,
+    seeds: Sequence[int],
+) -> tuple[Chunk, ...]:
+    """Every strength and seed of every rule and learning rate, in chunks.
+
+    >>> method = Method("vectorised", "", True, 1)
+    >>> found = chunks_of(Plan(method, 4, 1), [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1))
+    >>> [(chunk.strengths, chunk.seeds) for chunk in found]
+    [((0.0, 0.1), (0, 1)), ((0.2,), (0, 1))]
+    """
+    together = plan.method.seeds_together and plan.copies > 1
+    parts = split(seeds, min(plan.copies, len(seeds)) if together else 1)
+    largest = max(map(len, parts))
+    return tuple(
+        Chunk(rule, lr, some, unit, part)
+        for rule, lr in settings
+        for some in split(strengths, max(1, plan.copies // largest))
+        for part in parts
+    )
+
+
+def split(values: Sequence[T], most: int) -> tuple[tuple[T, ...], ...]:
+    """Parts of at most so many, and of nearly the same size.
+
+    >>> split(range(5), 3)
+    ((0, 1, 2), (3, 4))
+    """
+    count = -(-len(values) // most)
+    size, longer = divmod(len(values), count) if count else (0, 0)
+    starts = [i * size + min(i, longer) for i in range(count + 1)]
+    return tuple(tuple(values[a:b]) for a, b in pairwise(starts))

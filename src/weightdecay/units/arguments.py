@@ -1,0 +1,167 @@
+"""Numbers and vectors that a user gave, checked."""
+
+import math
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+
+from weightdecay.errors import InputError
+
+
+def number(
+    value: Any,
+    where: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    infinite: bool = False,
+    remedy: str = "",
+) -> float:
+    """A number from Python, NumPy or torch as a float, if it lies where it should.
+
+    Args:
+        value: what was given.
+        where: the argument to name in an error.
+        least: the smallest value allowed.
+        above: a bound that must be exceeded.
+        below: a bound that must not be reached.
+        infinite: allow infinity.
+        remedy: what to do; by default the range is told.
+
+    Raises:
+        InputError: not a number, NaN, infinite or out of the range.
+
+    >>> number(3, "lr", above=0)
+    3.0
+    """
+    remedy = remedy or _range(least, above, below)
+    plain = _float(value, where)
+    if math.isnan(plain) or (math.isinf(plain) and not infinite):
+        raise InputError("not a finite number", where, value, remedy)
+    if plain < least or plain <= above or (plain >= below and not math.isinf(plain)):
+        raise InputError("out of range", where, value, remedy)
+    return plain
+
+
+def _float(value: Any, where: str) -> float:
+    if isinstance(value, bool | np.bool_ | str | bytes) or value is None:
+        raise InputError("not a number", where, repr(value), "give a number")
+    try:
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError("not a number", where, repr(value)[:60], "give a number") from error
+
+
+def _range(least: float, above: float, below: float) -> str:
+    parts = [
+        *([f"{least:g} or more"] if math.isfinite(least) else []),
+        *([f"more than {above:g}"] if math.isfinite(above) else []),
+        *([f"less than {below:g}"] if math.isfinite(below) else []),
+    ]
+    return f"give a number{': ' * bool(parts)}{' and '.join(parts)}"
+
+
+def count(value: Any, where: str, least: int = 1, most: int | None = None) -> int:
+    """A whole number from `least` to `most`.
+
+    Raises:
+        InputError: anything else.
+
+    >>> count(10.0, "steps")
+    10
+    """
+    plain = number(value, where, least=least)
+    if plain != int(plain):
+        raise InputError("not a whole number", where, value, f"give {least} or more")
+    if most is not None and plain > most:
+        raise InputError("too large", where, value, f"give {most:,} or less")
+    return int(plain)
+
+
+def vector(values: Any, where: str, *, least: float = 0.0, below: float = math.inf) -> np.ndarray:
+    """Numbers as a float64 array, every one finite and in the range.
+
+    Raises:
+        InputError: not numbers, none at all, or one out of the range, which is named by its place.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that requires grad
+        raise InputError("not a list of numbers", where, repr(values)[:60], "give numbers") from error
+    if array.size == 0:
+        raise InputError("an empty list", where, "[]", "give at least one number")
+    wrong = ~(np.isfinite(array) & (array >= least) & (array < below))
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = f"{where}[{', '.join(map(str, first))}]" if first else where
+        raise InputError("out of range", place, array[first], _range(least, -math.inf, below))
+    return array
+
+
+def grid(text: str, where: str = "grid") -> tuple[float, ...]:
+    """Read a list of numbers: values and log-spaced ranges `first:last:count` (ends included), by commas.
+
+    Args:
+        text: for instance "0,3" or "1e-3:100:40" or "0,1e-3:100:40".
+        where: the argument to name in an error.
+
+    Raises:
+        InputError: a part is not a number or not a range.
+
+    >>> grid("0,3")
+    (0.0, 3.0)
+    >>> grid("0,0.1:10:3")
+    (0.0, 0.1, 1.0, 10.0)
+    """
+    return tuple(value for part in text.split(",") for value in _part(part.strip(), where))
+
+
+def _part(part: str, where: str) -> list[float]:
+    try:
+        first, *rest = part.split(":")
+        if not rest:
+            return [float(first)]
+        low, high, count = float(first), float(rest[0]), int(rest[1])
+        if len(rest) == 2 and math.isfinite(high) and 0 < low < high and 2 <= count <= 100_000:
+            return log_spaced(low, high, count)
+    except (ValueError, IndexError):
+        pass
+    raise InputError(
+        "neither a number nor a range",
+        where,
+        repr(part),
+        "write 0,3 or first:last:count with 0 < first < last",
+    )
+
+
+def log_spaced(low: float, high: float, count: int) -> list[float]:
+    """At least two numbers from `low` to `high`, both exactly, equally far apart on a log axis.
+
+    >>> log_spaced(0.1, 10, 3)
+    [0.1, 1.0, 10]
+    """
+    start, span = math.log10(low), math.log10(high) - math.log10(low)
+    return [low, *(10 ** (start + span * i / (count - 1)) for i in range(1, count - 1)), high]
+
+
+def closest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """The names most like a word or pattern, best first; equally good ones in their own order.
+
+    >>> closest("layer.*.weigth", ["layers.0.weight", "head.bias", "layers.1.weight"], 2)
+    ['layers.0.weight', 'layers.1.weight']
+    """
+    plain = re.sub(r"^re:|[*?\\^$()\[\]+]", "", word).lower()
+
+    def likeness(name: str) -> float:
+        lower = name.lower()
+        inside = bool(plain) and plain in lower
+        return inside + SequenceMatcher(None, plain, lower, autojunk=False).ratio()
+
+    return sorted(dict.fromkeys(names), key=likeness, reverse=True)[:count]

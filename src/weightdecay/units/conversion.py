@@ -1,0 +1,177 @@
+"""From one way to write a strength to another, through one canonical λ."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from weightdecay.errors import InputError
+from weightdecay.units.arguments import count, number, vector
+from weightdecay.units.conventions import CONTEXT, ROWS, Convention
+
+_NO_LAMBDA = {
+    "decoupled": (
+        "decoupled decay in an adaptive optimizer has no ridge equivalent: with full batches AdamW ends at "
+        "the least loss with every |w_j| <= 1/wd, not at a ridge solution, and where noise dominates it acts "
+        "as L2 with another strength for each weight; compare half-lives instead"
+    ),
+    "adam-l2": (
+        "Adam with coupled L2 has no decay rate and no λ: without gradient a weight shrinks by about lr a "
+        "step whatever weight_decay is; use AdamW, and its half-life"
+    ),
+}
+
+
+class Conventions(tuple[Convention, ...]):
+    """The records of `conventions()`; printed, a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        cells = [("name", "λ, or the share removed", "needs", "what it is")]
+        cells += [(row.name, row.equation, ", ".join(row.needs), row.what) for row in self]
+        widths = [max(len(line[i]) for line in cells) for i in range(4)]
+        lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)) for line in cells]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def conventions() -> Conventions:
+    """The ways to write a strength that `convert` knows: a tuple of records, a table when printed.
+
+    Returns:
+        One `Convention` each: name, what it is, equation, needed context, remark, source.
+
+    >>> [row.name for row in conventions()][:3]
+    ['canonical', 'textbook', 'textbook.added_once']
+    >>> next(row for row in conventions() if row.name == "sklearn.Ridge").equation
+    'λ = alpha / n'
+    """
+    return Conventions(ROWS)
+
+
+def convert(
+    value: float | Sequence[float] | np.ndarray, source: str, target: str, **context: Any
+) -> float | np.ndarray:
+    """The number that means in the convention `target` what `value` means in `source`.
+
+    Both go through the canonical λ of J(w) = 1/(2n) ||y - Xw||² + λ/2 ||w||²: the solution
+    w = (X'X/n + λI)^-1 X'y/n is the same. AdamW and its kin have no λ; among themselves they go through the
+    share of a weight that a step removes.
+
+    Args:
+        value: the strength; a list or an array for one per feature.
+        source: the name of its convention; `conventions()` lists them.
+        target: the name of the convention that is wanted.
+        context: what the two need to know, by name: n, batch_size, micro_batches, momentum, dampening,
+            lr_max, sd_y, sd_x, noise_sd.
+
+    Returns:
+        A number; an array where there is one strength for each feature.
+
+    Convention: every record's `equation` says λ in terms of its number, `remark` what else changes.
+
+    Raises:
+        InputError: an unknown name, context that is missing or not used, a value out of range, or a
+            conversion that does not exist (AdamW to ridge; Adam with L2 to anything).
+
+    >>> convert(3, "textbook", "sklearn.Ridge", n=20)
+    60.0
+    >>> convert(0.1, "torch.AdamW", "independent", lr_max=1e-3)
+    0.0001
+    """
+    old, new = _named(source, "source"), _named(target, "target")
+    _exists(old, new)
+    known = _context(context, old, new)
+    number_or_array = _value(value, old)
+    if np.ndim(number_or_array) and "sd_x" in known and np.shape(number_or_array) != known["sd_x"].shape:
+        sizes = f"{np.size(number_or_array)} values for {known['sd_x'].size} features"
+        raise InputError("one strength for each feature is needed", "value", sizes, "give as many as sd_x")
+    try:
+        lam = number_or_array**old.power / old.divisor(known)
+        if new.power < 0 and not np.all(lam):
+            raise InputError(f"no decay has no finite number in {new.name}", "value", 0, "give more than 0")
+        result = (lam * new.divisor(known)) ** (1 / new.power) if new.power != 1 else lam * new.divisor(known)
+        if not np.all(np.isfinite(result)):
+            raise OverflowError
+    except OverflowError as error:
+        what = "a strength beyond what float64 can hold"
+        raise InputError(what, "value", value, "give one nearer to 1") from error
+    return float(result) if np.ndim(result) == 0 else np.asarray(result)
+
+
+def remarks(source: str, target: str) -> tuple[str, ...]:
+    """What one must know to use the number that `convert` gives, one line each.
+
+    >>> remarks("textbook", "torch.SGD+MSELoss")[-1]
+    'torch.SGD+MSELoss: lr acts as 2·lr of the canonical objective, whose loss is halved'
+    """
+    rows = dict.fromkeys((_named(source, "source"), _named(target, "target")))
+    return tuple(f"{row.name}: {row.remark}" for row in rows if row.remark)
+
+
+def _named(name: str, where: str) -> Convention:
+    for row in ROWS:
+        if row.name == name:
+            return row
+    raise InputError(
+        "no such convention", where, repr(name), f"{_closest(str(name), [row.name for row in ROWS])}"
+    )
+
+
+def _closest(name: str, names: Sequence[str]) -> str:
+    """The names that contain what was given, else those spelled like it, else all."""
+    lower = {known.lower(): known for known in names}
+    inside = [known for key, known in lower.items() if name.lower() in key]
+    alike = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    return f"use {' or '.join(inside or alike or names)}"
+
+
+def _exists(old: Convention, new: Convention) -> None:
+    if "adam-l2" in (old.family, new.family):
+        reason = _NO_LAMBDA["adam-l2"]
+    elif old.family != new.family:
+        reason = _NO_LAMBDA["decoupled"]
+    else:
+        return
+    raise InputError("this conversion does not exist", "convert", f"{old.name} to {new.name}", reason)
+
+
+def _context(given: Mapping[str, Any], old: Convention, new: Convention) -> dict[str, Any]:
+    """The checked context; every name needed is there, and no other."""
+    usable = dict.fromkeys((*old.needs, *old.takes, *new.needs, *new.takes))
+    for name in given:
+        if name in usable:
+            continue
+        what = "not used by this conversion" if name in CONTEXT else "no such context"
+        remedy = f"leave it out; {old.name} to {new.name} uses {', '.join(usable) or 'none'}"
+        if name not in CONTEXT and (close := difflib.get_close_matches(name.lower(), CONTEXT, n=1)):
+            remedy = f"did you mean {close[0]}, {CONTEXT[close[0]]}?"
+        raise InputError(what, name, given[name], remedy)
+    checked = {name: _checked(name, value) for name, value in given.items() if value is not None}
+    for row in (old, new):
+        for name in row.needs:
+            instead = name == "n" and "batch_size" in row.takes and "batch_size" in checked
+            if name not in checked and not instead:
+                raise InputError(f"{row.name} needs {name}, {CONTEXT[name]}", name, "nothing", f"give {name}")
+    return checked
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name in ("n", "batch_size", "micro_batches"):
+        return count(value, name)
+    if name in ("momentum", "dampening"):
+        return number(value, name, least=0, below=1)
+    if name == "sd_x":
+        array = vector(value, name)
+        if not array.all():
+            raise InputError("a feature that does not vary", name, 0.0, "leave constant features out")
+        return array
+    return number(value, name, above=0)
+
+
+def _value(value: Any, row: Convention) -> Any:
+    checked = number(value, "value", least=0) if np.ndim(value) == 0 else vector(value, "value")
+    if row.power < 0 and not np.all(checked):
+        raise InputError("no λ belongs to it", "value", 0, f"give {row.what.split(' of ')[0]} more than 0")
+    return checked
