@@ -10,14 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from weightdecay.errors import InputError
+
+if TYPE_CHECKING:  # commands that need no torch write files, too
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -164,27 +162,31 @@ def read_part(file: Path, checksum: Any, record: str) -> bytes:
     return read_checked(file, checksum, record, "fit it again")
 
 
-def read_tensors(file: Path, checksum: Any, record: str) -> dict[str, Tensor]:
+def read_tensors(file: Path, checksum: Any, record: str) -> dict[str, "Tensor"]:
     """The tensors of a safetensors file that belongs to a record.
 
     Raises:
         InputError: as `read_checked`; or it is no safetensors file.
     """
+    import safetensors.torch
+
     content = read_part(file, checksum, record)
     try:
         return safetensors.torch.load(content)
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:
         raise InputError("not a safetensors file", str(file), error, "fit it again") from error
 
 
-def tensor_bytes(values: Mapping[str, float | Tensor]) -> bytes:
+def tensor_bytes(values: Mapping[str, "float | Tensor"]) -> bytes:
     """Numbers and tensors as a safetensors file, to the bit."""
+    import safetensors.torch
+
     return safetensors.torch.save({name: _stored(value) for name, value in values.items()})
 
 
-def plain(value: float | Tensor) -> Any:
+def plain(value: "float | Tensor") -> Any:
     """A number, or a list of them, as JSON has it; null where one is not finite."""
-    if isinstance(value, Tensor) and value.ndim:
+    if not isinstance(value, float | int) and value.ndim:
         return [plain(one) for one in value.tolist()]
     number = float(value)
     return number if math.isfinite(number) else None
@@ -202,7 +204,9 @@ def environment() -> dict[str, str]:
     return {**versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _stored(value: float | Tensor) -> Tensor:
-    if isinstance(value, Tensor):
+def _stored(value: "float | Tensor") -> "Tensor":
+    import torch
+
+    if isinstance(value, torch.Tensor):
         return value.detach().cpu().contiguous().clone()
     return torch.tensor(value, dtype=torch.float64)
