@@ -33,6 +33,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 import weightdecay as wd
+from weightdecay.hooks import Decay
 from weightdecay.saving import replacing, writable_folder, write_json
 
 NOVEL = Path(__file__).parent / "data" / "pride-and-prejudice.txt"
@@ -78,7 +79,7 @@ class Reader(nn.Module):
         return self.head(self.norm(self.blocks(self.letter(text) + self.place.weight)))
 
 
-def attach(rule: str, half_lives: float, **run: Any) -> list[wd.Decay]:
+def attach(rule: str, half_lives: float, **run: Any) -> list[Decay]:
     """Attach a rule by its name: the place where weightdecay is at work."""
     strength = wd.HalfLives(per_run=half_lives)
     if rule == "none":

@@ -8,188 +8,103 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from weightdecay.auditing.diff import audit_diff
-    from weightdecay.auditing.record import Audit, load_audit
-    from weightdecay.auditing.run import audit
-    from weightdecay.errors import (
-        DivergenceError,
-        InputError,
-        Interrupted,
-        WeightDecayError,
-        WeightDecayWarning,
-    )
-    from weightdecay.groups import Group, param_groups, preset, split
-    from weightdecay.hooks import Decay, WeightDecayScheduler, attach
-    from weightdecay.monitor.record import Monitored, load_monitored
-    from weightdecay.monitor.run import Monitor
-    from weightdecay.probing.record import Probe
-    from weightdecay.probing.run import probe
-    from weightdecay.reports.plot import plot
-    from weightdecay.reports.report import report
-    from weightdecay.reports.textbook import LiveCurves
-    from weightdecay.ridge.model import RidgeModel, load_model
-    from weightdecay.ridge.path import ridge_path
-    from weightdecay.ridge.record import RidgePath, load_path
-    from weightdecay.rules import (
-        L2,
-        Cautious,
-        Constrained,
-        Corrected,
-        Decoupled,
-        FixedNorm,
-        Huber,
-        Independent,
-        LoRAProduct,
-        PNorm,
-        Rule,
-        Stable,
-        Toward,
-        chain,
-    )
-    from weightdecay.schedule.setups import Setup, Transfer, transfer
-    from weightdecay.sweeps.record import Sweep, load_sweep
-    from weightdecay.sweeps.run import sweep
-    from weightdecay.textbook.data import Synthetic, TableFile
-    from weightdecay.textbook.experiment import run_experiment
-    from weightdecay.textbook.record import Evaluation, LambdaCurve, Outcome, Run, load_run
-    from weightdecay.textbook.settings import Experiment
-    from weightdecay.units.conversion import conventions, convert
-    from weightdecay.units.halflife import HalfLife, HalfLives
-
-_HOMES = {
-    "Audit": "auditing.record",
-    "Cautious": "rules",
-    "Constrained": "rules",
-    "Corrected": "rules",
-    "Decay": "hooks",
-    "Decoupled": "rules",
-    "DivergenceError": "errors",
-    "Evaluation": "textbook.record",
-    "Experiment": "textbook.settings",
-    "FixedNorm": "rules",
-    "Group": "groups",
-    "HalfLife": "units.halflife",
-    "HalfLives": "units.halflife",
-    "Huber": "rules",
-    "Independent": "rules",
-    "InputError": "errors",
-    "Interrupted": "errors",
-    "L2": "rules",
-    "LambdaCurve": "textbook.record",
-    "LiveCurves": "reports.textbook",
-    "LoRAProduct": "rules",
-    "Monitor": "monitor.run",
-    "Monitored": "monitor.record",
-    "Outcome": "textbook.record",
-    "PNorm": "rules",
-    "Probe": "probing.record",
-    "RidgeModel": "ridge.model",
-    "RidgePath": "ridge.record",
-    "Rule": "rules",
-    "Run": "textbook.record",
-    "Setup": "schedule.setups",
-    "Stable": "rules",
-    "Sweep": "sweeps.record",
-    "Synthetic": "textbook.data",
-    "TableFile": "textbook.data",
-    "Toward": "rules",
-    "Transfer": "schedule.setups",
-    "WeightDecayError": "errors",
-    "WeightDecayScheduler": "hooks",
-    "WeightDecayWarning": "errors",
-    "attach": "hooks",
-    "audit": "auditing.run",
-    "audit_diff": "auditing.diff",
-    "chain": "rules",
-    "conventions": "units.conversion",
-    "convert": "units.conversion",
-    "load_audit": "auditing.record",
-    "load_model": "ridge.model",
-    "load_monitored": "monitor.record",
-    "load_path": "ridge.record",
-    "load_run": "textbook.record",
-    "load_sweep": "sweeps.record",
-    "param_groups": "groups",
-    "plot": "reports.plot",
-    "preset": "groups",
-    "probe": "probing.run",
-    "report": "reports.report",
-    "ridge_path": "ridge.path",
-    "run_experiment": "textbook.experiment",
-    "split": "groups",
-    "sweep": "sweeps.run",
-    "transfer": "schedule.setups",
+# The public names by the module that has them.
+_NAMES = {
+    "errors": ("DivergenceError", "InputError", "Interrupted", "WeightDecayError", "WeightDecayWarning"),
+    "saving": ("load",),
+    "units.conversion": ("conventions", "convert"),
+    "units.halflife": ("HalfLife", "HalfLives"),
+    "schedule.setups": ("Setup", "transfer"),
+    "rules": (
+        "Cautious",
+        "Constrained",
+        "Corrected",
+        "Decoupled",
+        "FixedNorm",
+        "Huber",
+        "Independent",
+        "L2",
+        "LoRAProduct",
+        "PNorm",
+        "Rule",
+        "Stable",
+        "Toward",
+        "chain",
+    ),
+    "groups": ("Group", "param_groups", "split"),
+    "hooks": ("WeightDecayScheduler", "attach"),
+    "ridge.path": ("ridge_path",),
+    "ridge.record": ("RidgePath",),
+    "sweeps.run": ("sweep",),
+    "sweeps.record": ("Sweep",),
+    "auditing.run": ("audit",),
+    "auditing.record": ("Audit",),
+    "auditing.diff": ("audit_diff",),
+    "probing.run": ("probe",),
+    "monitor.run": ("Monitor",),
+    "textbook.settings": ("Experiment",),
+    "textbook.data": ("Synthetic", "TableFile"),
+    "textbook.experiment": ("run_experiment",),
+    "textbook.record": ("Run",),
+    "reports.plot": ("plot",),
+    "reports.report": ("report",),
+    "reports.textbook": ("LiveCurves",),
 }
-
-__all__ = [
-    "L2",
-    "Audit",
-    "Cautious",
-    "Constrained",
-    "Corrected",
-    "Decay",
-    "Decoupled",
-    "DivergenceError",
-    "Evaluation",
-    "Experiment",
-    "FixedNorm",
-    "Group",
-    "HalfLife",
-    "HalfLives",
-    "Huber",
-    "Independent",
-    "InputError",
-    "Interrupted",
-    "LambdaCurve",
-    "LiveCurves",
-    "LoRAProduct",
-    "Monitor",
-    "Monitored",
-    "Outcome",
-    "PNorm",
-    "Probe",
-    "RidgeModel",
-    "RidgePath",
-    "Rule",
-    "Run",
-    "Setup",
-    "Stable",
-    "Sweep",
-    "Synthetic",
-    "TableFile",
-    "Toward",
-    "Transfer",
-    "WeightDecayError",
-    "WeightDecayScheduler",
-    "WeightDecayWarning",
-    "attach",
-    "audit",
-    "audit_diff",
-    "chain",
-    "conventions",
-    "convert",
-    "load_audit",
-    "load_model",
-    "load_monitored",
-    "load_path",
-    "load_run",
-    "load_sweep",
-    "param_groups",
-    "plot",
-    "preset",
-    "probe",
-    "report",
-    "ridge_path",
-    "run_experiment",
-    "split",
-    "sweep",
-    "transfer",
-]
-
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 # Packages with more than the names above, for those who build on them.
 _PACKAGES = ("groups", "hooks", "ridge", "rules", "schedule", "units")
+
+if TYPE_CHECKING:  # the same names for those who do not run this; a test compares
+    from weightdecay.auditing.diff import audit_diff as audit_diff
+    from weightdecay.auditing.record import Audit as Audit
+    from weightdecay.auditing.run import audit as audit
+    from weightdecay.errors import DivergenceError as DivergenceError
+    from weightdecay.errors import InputError as InputError
+    from weightdecay.errors import Interrupted as Interrupted
+    from weightdecay.errors import WeightDecayError as WeightDecayError
+    from weightdecay.errors import WeightDecayWarning as WeightDecayWarning
+    from weightdecay.groups import Group as Group
+    from weightdecay.groups import param_groups as param_groups
+    from weightdecay.groups import split as split
+    from weightdecay.hooks import WeightDecayScheduler as WeightDecayScheduler
+    from weightdecay.hooks import attach as attach
+    from weightdecay.monitor.run import Monitor as Monitor
+    from weightdecay.probing.run import probe as probe
+    from weightdecay.reports.plot import plot as plot
+    from weightdecay.reports.report import report as report
+    from weightdecay.reports.textbook import LiveCurves as LiveCurves
+    from weightdecay.ridge.path import ridge_path as ridge_path
+    from weightdecay.ridge.record import RidgePath as RidgePath
+    from weightdecay.rules import L2 as L2
+    from weightdecay.rules import Cautious as Cautious
+    from weightdecay.rules import Constrained as Constrained
+    from weightdecay.rules import Corrected as Corrected
+    from weightdecay.rules import Decoupled as Decoupled
+    from weightdecay.rules import FixedNorm as FixedNorm
+    from weightdecay.rules import Huber as Huber
+    from weightdecay.rules import Independent as Independent
+    from weightdecay.rules import LoRAProduct as LoRAProduct
+    from weightdecay.rules import PNorm as PNorm
+    from weightdecay.rules import Rule as Rule
+    from weightdecay.rules import Stable as Stable
+    from weightdecay.rules import Toward as Toward
+    from weightdecay.rules import chain as chain
+    from weightdecay.saving import load as load
+    from weightdecay.schedule.setups import Setup as Setup
+    from weightdecay.schedule.setups import transfer as transfer
+    from weightdecay.sweeps.record import Sweep as Sweep
+    from weightdecay.sweeps.run import sweep as sweep
+    from weightdecay.textbook.data import Synthetic as Synthetic
+    from weightdecay.textbook.data import TableFile as TableFile
+    from weightdecay.textbook.experiment import run_experiment as run_experiment
+    from weightdecay.textbook.record import Run as Run
+    from weightdecay.textbook.settings import Experiment as Experiment
+    from weightdecay.units.conversion import conventions as conventions
+    from weightdecay.units.conversion import convert as convert
+    from weightdecay.units.halflife import HalfLife as HalfLife
+    from weightdecay.units.halflife import HalfLives as HalfLives
 
 
 def __getattr__(name: str) -> Any:

@@ -1,20 +1,27 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Files that are whole or not there; and results in folders of plain files: a record, tables, tensors.
+
+The command line reads this before it needs torch or polars, so that they are imported where they are used.
+"""
 
 import contextlib
 import hashlib
+import importlib
 import json
 import math
 import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version as version_of
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightdecay.errors import InputError
 
-if TYPE_CHECKING:  # commands that need no torch write files, too
+if TYPE_CHECKING:
+    import polars as pl
     from torch import Tensor
 
 
@@ -59,7 +66,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all. NaN and infinity are refused, not written."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -98,39 +109,89 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
-def sha256(content: bytes) -> str:
-    """The checksum by which a record knows its other files."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_checked(file: Path, checksum: Any, record: str, remedy: str) -> bytes:
-    """The content of a file that belongs to a record.
+@dataclass(frozen=True)
+class Kind:
+    """A kind of result on disk.
 
     Args:
-        file: the file.
-        checksum: that the record has for it.
-        record: the record's name, for the message.
-        remedy: what to do, likewise.
-
-    Raises:
-        InputError: it cannot be read, or is not the file the record was written with.
+        name: what its record says that it is.
+        noun: the same in a message.
+        version: of its files.
+        home: the module whose `from_saved` makes the result.
+        writer: the command or the method that writes it.
+        remedy: what to do where a record is of another kind.
+        again: what to do where its files are damaged.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError("a file cannot be read", str(file), error.strerror or error, remedy) from error
-    if sha256(content) != checksum:
-        what = f"cut short, changed, or not the file that {record} was written with"
-        raise InputError(what, str(file), f"{len(content):,} bytes", remedy)
-    return content
+
+    name: str
+    noun: str
+    version: int
+    home: str
+    writer: str
+    remedy: str
+    again: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """How its record begins."""
+        return {"kind": self.name, "version": self.version}
 
 
-def write_together(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files into a folder, made if need be; either all are replaced, the last one last, or none.
+# By the file that holds the record. A folder that has several is of the first: a fit's is a path.
+KINDS = {
+    "run.json": Kind(
+        *("textbook", "a textbook run", 1, "textbook.record", "textbook"),
+        *("give the folder of a textbook run", "run it again"),
+    ),
+    "path.json": Kind(
+        *("ridge path", "a ridge path", 1, "ridge.record", "fit"),
+        *("give a folder that `weightdecay fit` wrote", "fit it again"),
+    ),
+    "sweep.json": Kind(
+        *("sweep", "a sweep", 1, "sweeps.record", "sweep"),
+        *("give a folder that `weightdecay sweep` wrote", "sweep again"),
+    ),
+    "monitor.json": Kind(
+        *("weightdecay monitor", "the record of a monitor", 1, "monitor.record", "Monitored.save"),
+        *("give a folder that save() wrote", "save it again"),
+    ),
+    "model.json": Kind(
+        *("ridge model", "a ridge model", 1, "ridge.model", "fit"),
+        *("give a folder that `weightdecay fit` wrote", "fit it again"),
+    ),
+}
+AUDIT = Kind(  # one file, of any name
+    *("weightdecay audit", "a saved audit", 1, "auditing.record", "Audit.save"),
+    *("give a file that Audit.save wrote", "save it again"),
+)
+
+
+def save(
+    folder: str | Path,
+    record: str,
+    values: Mapping[str, Any],
+    parts: Mapping[str, "pl.DataFrame | Mapping[str, float | Tensor]"],
+) -> list[Path]:
+    """Write a result into a folder, made if need be; either all its files are replaced, or none.
+
+    Args:
+        folder: the folder.
+        record: the file of plain values, a name of `KINDS`; it gets the kind, the version, the checksums of
+            the other files and the environment, too, and comes last.
+        values: these values.
+        parts: by the name of their file, tables (Parquet) and tensors by name (safetensors, to the bit).
+
+    Returns:
+        The files' paths.
 
     Raises:
         InputError: they cannot be written.
     """
+    kind = KINDS[record]
+    files = {name: _bytes(part) for name, part in parts.items()}
+    sums = {name: _sha256(content) for name, content in files.items()}
+    about = {**kind.about, "sha256": sums, "environment": environment()}
+    files[record] = _json({**about, **values}).encode()
     folder = writable_folder(Path(folder))
     with contextlib.ExitStack() as stack:
         for name in reversed(list(files)):  # what is entered last is renamed first
@@ -138,75 +199,175 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]
     return [folder / name for name in files]
 
 
-def json_bytes(values: Mapping[str, Any]) -> bytes:
-    """Indented JSON. NaN and infinity are refused, not written."""
-    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def read_record(file: Path, kind: str, version: int) -> dict[str, Any]:
-    """The values of a record.
-
-    Raises:
-        InputError: the file is missing, no JSON, of another kind or version.
-    """
-    values = read_json(file)
-    if not isinstance(values, dict) or values.get("kind") != kind:
-        raise InputError(f"not a {kind}", str(file), None, "give a folder that `weightdecay fit` wrote")
-    if values.get("version") != version:
-        raise InputError("written by another version", str(file), values.get("version"), "fit it again")
-    return values
-
-
-def read_part(file: Path, checksum: Any, record: str) -> bytes:
-    """As `weightdecay.saving.read_checked`, of a fit."""
-    return read_checked(file, checksum, record, "fit it again")
-
-
-def read_tensors(file: Path, checksum: Any, record: str) -> dict[str, "Tensor"]:
-    """The tensors of a safetensors file that belongs to a record.
-
-    Raises:
-        InputError: as `read_checked`; or it is no safetensors file.
-    """
+def _bytes(part: "pl.DataFrame | Mapping[str, float | Tensor]") -> bytes:
+    if not isinstance(part, Mapping):
+        buffer = BytesIO()
+        part.write_parquet(buffer)
+        return buffer.getvalue()
     import safetensors.torch
+    import torch
+    from torch import Tensor
 
-    content = read_part(file, checksum, record)
-    try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise InputError("not a safetensors file", str(file), error, "fit it again") from error
-
-
-def tensor_bytes(values: Mapping[str, "float | Tensor"]) -> bytes:
-    """Numbers and tensors as a safetensors file, to the bit."""
-    import safetensors.torch
-
-    return safetensors.torch.save({name: _stored(value) for name, value in values.items()})
+    return safetensors.torch.save(
+        {
+            name: value.detach().cpu().contiguous().clone()
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=torch.float64)
+            for name, value in part.items()
+        }
+    )
 
 
-def plain(value: "float | Tensor") -> Any:
-    """A number, or a list of them, as JSON has it; null where one is not finite."""
-    if not isinstance(value, float | int) and value.ndim:
-        return [plain(one) for one in value.tolist()]
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def names_of_list(names: list[str] | None) -> tuple[str, ...] | None:
-    """Names as a record holds them."""
-    return None if names is None else tuple(names)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def environment() -> dict[str, str]:
-    """What, beside the settings, the bits of a fit depend on."""
-    names = ("weightdecay", "torch", "numpy", "polars", "safetensors")
+    """What, beside the settings, the bits of a result depend on."""
+    names = ("weightdecay", "torch", "numpy", "polars", "safetensors", "matplotlib")
     versions = {name: version_of(name) for name in names}
     return {**versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _stored(value: "float | Tensor") -> "Tensor":
-    import torch
+def load(folder: str | Path) -> Any:
+    """Load a result that was saved, by this version or an earlier one.
 
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().contiguous().clone()
-    return torch.tensor(value, dtype=torch.float64)
+    Args:
+        folder: what `save` of a `RidgePath`, `RidgeModel`, `Sweep`, `Run` or a monitor's result wrote, or
+            `weightdecay fit`, `sweep` or `textbook`; or the file of an `Audit`. A fit's folder holds a path
+            and a model: it gives the path, and its file model.json the model.
+
+    Returns:
+        The result. A `RidgePath` that was loaded has everything but the data: coefficients, models and
+        predictions at the λ of its grid, no predictions out of fold; standard errors and intervals at the
+        best λ and by one standard error.
+
+    Raises:
+        InputError: there is none; one of another version; a file is missing, cut short or of another result.
+
+    >>> import tempfile, torch, weightdecay as wd
+    >>> model = torch.nn.Linear(2, 1)
+    >>> audit = wd.audit(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     wd.load(audit.save(f"{folder}/plan.json")) == audit
+    True
+    """
+    file = _record(Path(folder))
+    kind = KINDS.get(file.name, AUDIT)
+    values = read_json(file)
+    name, version = _kind_of(values) if isinstance(values, dict) else (None, None)
+    if name != kind.name:
+        told = None if name is None else f"{name}, version {version}"
+        raise InputError(f"not {kind.noun}", str(file), told, kind.remedy)
+    if version != kind.version:
+        raise InputError("written by another version", f"{kind.noun}, {file}", version, kind.again)
+    from polars.exceptions import PolarsError
+    from safetensors import SafetensorError
+
+    try:
+        return importlib.import_module(f"weightdecay.{kind.home}").from_saved(Saved(file, kind, values))
+    except InputError:  # which is a ValueError and says more
+        raise
+    except (
+        *(KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError),
+        *(PolarsError, SafetensorError),
+    ) as error:
+        raise InputError("a field is missing or wrong", str(file), error, kind.again) from error
+
+
+def _record(path: Path) -> Path:
+    """The file that holds the record; a path that does not exist is a folder's, unless it ends as a file."""
+    if path.is_file() or (not path.is_dir() and path.suffix == ".json"):
+        return path
+    for name in KINDS:
+        if (path / name).exists():
+            return path / name
+    remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
+    raise InputError("no record of a run", str(path), None, remedy)
+
+
+def _kind_of(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Kind and version; an audit has both in one text."""
+    if "format" in values:
+        name, _, version = str(values["format"]).partition(", version ")
+        return name, int(version) if version.isdecimal() else version
+    return values.get("kind"), values.get("version")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A record that was read, and the way to the files beside it.
+
+    Args:
+        file: the record's.
+        kind: of the result.
+        values: the plain values.
+    """
+
+    file: Path
+    kind: Kind
+    values: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def table(self, name: str, schema: Mapping[str, Any] | None = None) -> "pl.DataFrame":
+        """A table beside the record.
+
+        Raises:
+            InputError: it cannot be read, is not the one that the record was written with, or has other
+                columns than the schema.
+        """
+        import polars as pl
+
+        content = self._part(name)
+        try:
+            frame = pl.read_parquet(BytesIO(content))
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                "a file cannot be read", str(self.file.with_name(name)), reason, self.kind.again
+            ) from error
+        if schema is not None and dict(frame.schema) != schema:
+            what = "a table has other columns than it should"
+            raise InputError(what, str(self.file.with_name(name)), list(frame.columns), self.kind.again)
+        return frame
+
+    def tensors(self, name: str) -> dict[str, "Tensor"]:
+        """Tensors beside the record, by name.
+
+        Raises:
+            InputError: they cannot be read, or are not those that the record was written with.
+        """
+        import safetensors.torch
+        from safetensors import SafetensorError
+
+        content = self._part(name)
+        try:
+            return safetensors.torch.load(content)
+        except SafetensorError as error:
+            where = str(self.file.with_name(name))
+            raise InputError("not a safetensors file", where, error, self.kind.again) from error
+
+    def _part(self, name: str) -> bytes:
+        file = self.file.with_name(name)
+        sums = self.values["sha256"]
+        # The first version wrote one checksum where there is one other file.
+        checksum = sums if isinstance(sums, str) else sums[name]
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError("a file cannot be read", str(file), reason, self.kind.again) from error
+        if _sha256(content) != checksum:
+            what = f"cut short, changed, or not the file that {self.file.name} was written with"
+            raise InputError(what, str(file), f"{len(content):,} bytes", self.kind.again)
+        return content
+
+
+def plain(value: "float | Tensor") -> Any:
+    """A number, or a list of them, as JSON has it; null where one is not finite."""
+    values = value.tolist() if hasattr(value, "tolist") else value  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(values, list):
+        return [plain(number) for number in values]
+    return float(values) if math.isfinite(values) else None

@@ -9,9 +9,9 @@ from torch import nn, optim
 import weightdecay as wd
 from weightdecay.auditing.diff import Change, audit_diff
 from weightdecay.auditing.findings import CODES, COST
-from weightdecay.auditing.record import load_audit
 from weightdecay.auditing.run import audit
 from weightdecay.errors import FindingsError, InputError
+from weightdecay.saving import load
 
 
 def small():
@@ -77,7 +77,7 @@ def test_an_audit_comes_back_from_its_file_as_it_was(tmp_path):
     model = small()
     model[2].bias.requires_grad_(False)
     found = audit(model, optim.Adam(model.parameters(), weight_decay=0.1), steps=100, ignore={"WD301": "why"})
-    back = load_audit(found.save(tmp_path / "plan.json"))
+    back = load(found.save(tmp_path / "plan.json"))
     assert back == found
     assert str(back) == str(found)
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_audit(tmp_path, spoil):
     file = audit(model, one_group(model)).save(tmp_path / "plan.json")
     file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
     with pytest.raises(InputError, match=r"plan\.json"):
-        load_audit(file)
+        load(file)
 
 
 def test_the_same_plan_has_no_difference_even_through_a_file_a_wrapper_and_other_groups(tmp_path):

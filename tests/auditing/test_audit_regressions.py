@@ -85,18 +85,18 @@ def test_a_plan_with_other_values_is_refused(tmp_path, change):
     model, optimizer = small()
     found = wd.audit(model, optimizer)
     file = found.save(tmp_path / "plan.json")
-    assert wd.load_audit(file) == found
+    assert wd.load(file) == found
     plan = json.loads(file.read_text())
     plan["parameters"][0].update(change)
     file.write_text(json.dumps(plan))
     with pytest.raises(InputError, match=r"plan\.json"):
-        wd.load_audit(file)
+        wd.load(file)
 
 
 def test_a_file_of_brackets_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text("[" * 200_000)
     with pytest.raises(InputError, match="not JSON"):
-        wd.load_audit(tmp_path / "plan.json")
+        wd.load(tmp_path / "plan.json")
 
 
 def test_only_files_are_replaced(tmp_path):

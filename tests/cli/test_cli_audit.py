@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from weightdecay.auditing.findings import CODES
-from weightdecay.auditing.record import load_audit
+from weightdecay.saving import load
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_a_good_builder_and_what_its_code_prints(folder):
 def test_json_is_the_saved_plan(folder):
     done = weightdecay("train.py:one_group", "--format", "json", "--save", "plan.json", cwd=folder, code=0)
     assert json.loads(done.stdout) == json.loads((folder / "plan.json").read_text())
-    assert {one.code for one in load_audit(folder / "plan.json").findings} == {"WD101", "WD102"}
+    assert {one.code for one in load(folder / "plan.json").findings} == {"WD101", "WD102"}
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_fit_with_other_settings_is_kept_unless_forced():
             command(*FIT, *other, "--out", "f")
     assert contents("f") == before
     command(*FIT, "--lambda", "1,2", "--out", "f", "--force")
-    assert wd.load_path("f").lambdas.tolist() == [1.0, 2.0]
+    assert wd.load("f").lambdas.tolist() == [1.0, 2.0]
 
 
 def test_files_of_others_are_kept():
@@ -163,7 +163,7 @@ def test_identifiers(somewhere):
     held = pl.read_csv("f/out_of_fold.csv")
     assert held["who"].equals(somewhere["who"])
     np.testing.assert_array_equal(held["a"], somewhere["a"])
-    assert wd.load_model("f").features == ("b", "c")
+    assert wd.load("f/model.json").features == ("b", "c")
     somewhere.rename({"who": "name"}).drop("y").with_columns(n=pl.int_range(30)).write_parquet("new.parquet")
     command("predict", "f", "new.parquet", "--id", "name,n", "--out", "p.parquet")
     found = pl.read_parquet("p.parquet")
@@ -179,7 +179,7 @@ def test_identifiers(somewhere):
 def test_coefficients_of_several_targets(somewhere):
     somewhere.with_columns(z=pl.col("a") - pl.col("y")).write_csv("t.csv")
     command("fit", "t.csv", "--target", "y,z", "--drop", "who", "--out", "f")
-    path, model = wd.load_path("f"), wd.load_model("f")
+    path, model = wd.load("f"), wd.load("f/model.json")
     table = pl.read_csv("f/coefficients.csv")
     assert table.columns == ["target", "column", "coefficient", "standard_error", "per_sd"]
     assert table["column"].to_list() == ["(intercept)", "a", "b", "c"] * 2

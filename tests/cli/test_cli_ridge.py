@@ -92,7 +92,7 @@ def test_fit_says_what_it_chose_and_writes_everything(fitted):
     path = pl.read_parquet(folder / "runs/fat/path.parquet")
     best = path.sort("score").row(0, named=True)
     assert best["lam"] == record["lambda"]
-    kept, model = wd.load_path(folder / "runs/fat"), wd.load_model(folder / "runs/fat")
+    kept, model = wd.load(folder / "runs/fat"), wd.load(folder / "runs/fat" / "model.json")
     assert kept.frame().equals(path)
     assert (kept.best, kept.n, kept.p, kept.targets) == (record["lambda"], 215, 100, ("fat",))
     np.testing.assert_allclose(kept.coef(), model.coef, rtol=1e-9)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from tests.commands import in_one_process
 
-from weightdecay.sweeps.record import load_sweep
+from weightdecay.saving import load
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 FILES = [
@@ -82,7 +82,7 @@ def test_the_answer_is_a_table_and_five_lines(swept):
     assert "\x1b" not in done.stdout + done.stderr
     assert "the file prints this" in done.stderr
     lines = done.stdout.splitlines()
-    sweep = load_sweep(folder / "a")
+    sweep = load(folder / "a")
     assert lines[0] == "Decoupled, test loss: mean ± standard error over 2 seeds"
     assert [line.split()[0] for line in lines[1:6]] == ["λ", "no", "0.01", "0.1", "1"]
     assert lines[6:10] == list(sweep.lines)
@@ -133,7 +133,7 @@ def test_rules_are_a_second_axis_and_the_command_overrides_the_file(tiny):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("the best strength of each setting\n")
     assert "note: one seed only: there are no error bars" in done.stderr
-    sweep = load_sweep(tiny / "a")
+    sweep = load(tiny / "a")
     assert [one.rule for one in sweep.selections] == ["Decoupled", "L2"]
     assert sweep.curves()["epoch"].max() == 2
     assert sweep.settings["batch_size"] == 16

@@ -151,7 +151,7 @@ def _():
         table()
         command("fit", "t.csv", "--target", "y", "--drop", "who", "--choose", "one-se", "--out", "f")
         page = (folder / "f/report.html").read_text(encoding="utf-8")
-        one_se = wd.load_model(folder / "f").lam
+        one_se = wd.load(folder / "f" / "model.json").lam
     right = "target: y; table: t.csv" in page and f"λ = {one_se:.4g}, the strongest" in page
     return "named" if right else "not named", right and "目标：y；表格：t.csv" in page
 
@@ -173,7 +173,7 @@ def _():
     with somewhere():
         frame = table()
         command("fit", "t.csv", "--target", "y", "--drop", "who", "--out", "f")
-        alpha = wd.load_model("f").alpha
+        alpha = wd.load("f/model.json").alpha
         with Path("f/coefficients.csv").open(newline="") as file:
             rows = {line["column"]: line for line in csv.DictReader(file)}
     X, y = frame.select("a", "b", "c").to_numpy(), frame["y"].to_numpy()
@@ -208,7 +208,7 @@ def _():
     path = wd.ridge_path(X, X[:, 0] + torch.randn(40, generator=generator, dtype=torch.float64))
     with tempfile.TemporaryDirectory() as folder:
         path.save(folder)
-        back = wd.load_path(folder)
+        back = wd.load(folder)
     off = float((path.predict(X) - back.predict(X)).abs().max())
     return f"off by {off:.1g}", off == 0
 

@@ -87,7 +87,7 @@ def booleans():
         cells = [["True" if row[0] else "False", *row[1:]] for row in texts(NUMBERS)]
         (folder / "t.csv").write_text(table(cells))
         fit_table(Request(str(folder / "t.csv"), ("y",)), folder).save(folder / "m")
-        model = wd.load_model(folder / "m")
+        model = wd.load(folder / "m" / "model.json")
         predict_file(model, folder / "t.csv", folder / "p.csv")
         found = pl.read_csv(folder / "p.csv")["y_predicted"].to_numpy()
     right = NUMBERS[:, :2] @ model.coef.numpy() + model.intercept.numpy()

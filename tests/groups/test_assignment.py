@@ -262,7 +262,7 @@ def test_groups_of_presets_mix_with_ones_own():
     assert by_name["fc.weight"].label == "*fc.weight"
     assert by_name["fc.weight"].scale == 0
     assert by_name["conv1.weight"].label == "decay"
-    spliced = assign(zoo.ConvNet(), [groups[0], *wd.preset("matrices")])
+    spliced = assign(zoo.ConvNet(), [groups[0], *wd.groups.preset("matrices")])
     assert tuple(by_name.values()) == spliced
 
 

@@ -76,11 +76,11 @@ def test_presets_all_and_no_bias():
 
 
 def test_a_preset_prints():
-    assert repr(wd.preset("gpt")) == (
+    assert repr(wd.groups.preset("gpt")) == (
         "(Group(where=two_or_more_axes, label='decay', optional=True), "
         "Group(name='*', scale=0.0, label='no decay', optional=True))"
     )
-    assert repr(wd.preset()) == (
+    assert repr(wd.groups.preset()) == (
         "(Group(role=('matrix', 'convolution', 'head'), label='decay', optional=True), Group(role=('bias', "
         "'normalization', 'embedding', 'other'), scale=0.0, label='no decay', optional=True))"
     )

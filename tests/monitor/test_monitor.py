@@ -10,8 +10,8 @@ from walks import walk
 
 import weightdecay as wd
 from weightdecay.monitor import record
-from weightdecay.monitor.record import load_monitored
 from weightdecay.monitor.run import Monitor
+from weightdecay.saving import load
 
 
 def build(seed=0):
@@ -207,17 +207,17 @@ def test_rows_go_to_files_and_functions(tmp_path):
 def test_the_record_is_saved_and_loaded_and_refuses_what_is_not_its_own(tmp_path):
     seen = walk(lambda p: optim.AdamW(p, lr=1e-3, weight_decay=1.0), 0.02, steps=120)
     seen.save(tmp_path)
-    again = load_monitored(tmp_path)
+    again = load(tmp_path)
     assert again.rows.equals(seen.rows)
     assert str(again) == str(seen)
     assert repr(again) == "Monitored(AdamW, 120 steps, 3 looks at 1 parameters)"
     content = (tmp_path / "monitor.parquet").read_bytes()
     (tmp_path / "monitor.parquet").write_bytes(content[:-9])
     with pytest.raises(wd.InputError, match="cut short"):
-        load_monitored(tmp_path)
+        load(tmp_path)
     (tmp_path / "monitor.json").write_text("{}")
     with pytest.raises(wd.InputError, match="not the record"):
-        load_monitored(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_a_record_with_other_fields_is_refused(tmp_path, field, value):
     file = tmp_path / "monitor.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
     with pytest.raises(InputError, match="missing or wrong"):
-        wd.load_monitored(tmp_path)
+        wd.load(tmp_path)
 
 
 def test_a_monitor_is_drawn_and_its_table_shows_any_name():

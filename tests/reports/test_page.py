@@ -286,7 +286,7 @@ def test_a_file_of_somebody_else_is_not_replaced(run, tmp_path):
 
 
 def test_a_run_comes_back_with_its_slider(run, written):
-    again = wd.load_run(written.parent)
+    again = wd.load(written.parent)
     assert again.slider.equals(run.slider)
     values = np.frombuffer(base64.b64decode(re.search(r'"lam": "([^"]+)"', written.read_text())[1]))
     np.testing.assert_array_equal(values, run.slider.head(len(values))["lam"])

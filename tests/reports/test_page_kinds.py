@@ -267,7 +267,7 @@ def test_half_lives_of_a_real_sweep(tmp_path):
     )
     assert found.half_lives() == pytest.approx((math.inf, math.log(2) / -math.log1p(-0.02 * 0.5) / 4))
     found.save(tmp_path)
-    assert wd.load_sweep(tmp_path).half_lives() == found.half_lives()
+    assert wd.load(tmp_path).half_lives() == found.half_lives()
 
 
 def test_titles_of_findings_are_those_of_their_pages():

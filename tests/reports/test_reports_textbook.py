@@ -15,6 +15,7 @@ from tests.helpers import small
 import weightdecay as wd
 from weightdecay.reports import terminal
 from weightdecay.reports.plot import save_figures
+from weightdecay.textbook.record import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_an_interrupted_run_is_drawn_as_far_as_it_went(run, tmp_path):
 
 def looks(losses):
     return [
-        wd.Evaluation("scratch", 0, 3.0, epoch, train, test, 1.0, len(losses))
+        Evaluation("scratch", 0, 3.0, epoch, train, test, 1.0, len(losses))
         for epoch, (train, test) in enumerate(losses, start=1)
     ]
 

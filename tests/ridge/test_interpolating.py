@@ -116,7 +116,7 @@ def test_a_saved_path_has_the_same_bits(tmp_path, n, p, t, dtype, options):
     X, y = table(n, p, t, noise=0.5)
     path = wd.ridge_path(X.to(dtype), y, **options)
     path.save(tmp_path)
-    back = wd.load_path(tmp_path)
+    back = wd.load(tmp_path)
     new = table(17, p, seed=3)[0]
     for name in ("lambdas", "alphas", "scores", "errors", "dof", "precision"):
         assert torch.equal(getattr(path, name), getattr(back, name)), name

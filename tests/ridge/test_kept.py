@@ -24,8 +24,8 @@ def test_what_the_first_version_wrote_is_read(shape, intercept):
     inverse = np.linalg.inv(Z.T @ Z + n * 0.5 * np.eye(p))
     variance = least + np.einsum("ij,jk,ik->i", away, inverse, away)
     coef = inverse @ Z.T @ (y - y.mean() * (intercept == "free"))
-    path = wd.load_path(KEPT / f"{shape}-{intercept}-path")
-    for model in (wd.load_model(KEPT / f"{shape}-{intercept}-model"), path.model(path.best)):
+    path = wd.load(KEPT / f"{shape}-{intercept}-path")
+    for model in (wd.load(KEPT / f"{shape}-{intercept}-model"), path.model(path.best)):
         assert float(model.lam) == 0.5
         np.testing.assert_allclose(model.coef, coef, rtol=1e-9, atol=1e-12)
         found = model.covariance.variance(torch.tensor(new))

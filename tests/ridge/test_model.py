@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.model import load_model
 from weightdecay.ridge.path import ridge_path
+from weightdecay.saving import load
 from weightdecay.select import student_t
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
@@ -119,7 +119,7 @@ def test_a_model_comes_back_from_its_files_to_the_bit(tmp_path, targets):
     paths = fitted.save(tmp_path / "new" / "folder")
     assert sorted(path.name for path in paths) == ["model.json", "model.safetensors"]
     assert sorted(paths) == sorted((tmp_path / "new" / "folder").iterdir())
-    again = load_model(tmp_path / "new" / "folder")
+    again = load(tmp_path / "new" / "folder")
     assert torch.equal(again.predict(X), fitted.predict(X))
     for ends in zip(again.interval(X), fitted.interval(X), strict=True):
         assert torch.equal(*ends)
@@ -159,7 +159,7 @@ def test_files_that_are_cut_short_or_of_others_are_refused(model, tmp_path, harm
     model.save(tmp_path)
     harm(tmp_path)
     with pytest.raises(InputError, match=message):
-        load_model(tmp_path)
+        load(tmp_path / "model.json")
 
 
 def changed(folder, **values):
@@ -174,7 +174,7 @@ def test_files_of_two_models_do_not_pass_for_one(model, tmp_path):
     ridge_path(X, y["y0"], [5.0]).model().save(tmp_path / "b")
     shutil.copy(tmp_path / "a" / "model.safetensors", tmp_path / "b")
     with pytest.raises(InputError, match=r"not the file that model\.json was written with"):
-        load_model(tmp_path / "b")
+        load(tmp_path / "b")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")

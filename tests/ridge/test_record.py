@@ -64,7 +64,7 @@ def test_a_path_comes_back_from_its_files(tmp_path, name):
     path = PATHS[name]()
     files = path.save(tmp_path / "new" / "folder")
     assert [file.name for file in files] == ["path.safetensors", "path.parquet", "path.json"]
-    again = wd.load_path(tmp_path / "new" / "folder")
+    again = wd.load(tmp_path / "new" / "folder")
     for field in (
         *("lambdas", "unit", "alphas", "scores", "errors", "fold_scores", "precision", "best", "one_se"),
         *("edge", "flat", "flat_range", "cv", "route", "n", "p", "features", "targets", "doubts", "settings"),
@@ -88,7 +88,7 @@ def test_a_path_comes_back_from_its_files(tmp_path, name):
 def test_a_loaded_path_is_sure_of_its_choices(tmp_path, name):
     path = PATHS[name]()
     path.save(tmp_path)
-    again, X = wd.load_path(tmp_path), numbers(5, path.p, seed=1)[0]
+    again, X = wd.load(tmp_path), numbers(5, path.p, seed=1)[0]
     for lam in (path.best, path.one_se):
         close(again.standard_errors(lam), path.standard_errors(lam))
         for found, expected in zip(again.model(lam).interval(X), path.model(lam).interval(X), strict=True):
@@ -106,17 +106,17 @@ def test_the_reason_for_no_intervals_is_kept(tmp_path, monkeypatch):
         small.setattr(gram, "LARGEST", 35)
         PATHS["wide, folds"]().save(tmp_path)
     with pytest.raises(wd.InputError, match=r"the covariance is too large.*use fewer columns"):
-        wd.load_path(tmp_path).model().interval(numbers(5, wd.load_path(tmp_path).p)[0])
+        wd.load(tmp_path).model().interval(numbers(5, wd.load(tmp_path).p)[0])
     monkeypatch.setattr(record_module, "LARGEST_COVARIANCE", 35)
     PATHS["tall, folds"]().save(tmp_path)
     with pytest.raises(wd.InputError, match=r"6 × 6 numbers are too many .*path\.model"):
-        wd.load_path(tmp_path).model().interval(X)
+        wd.load(tmp_path).model().interval(X)
 
 
 def test_what_needs_the_data_is_refused_by_name(tmp_path):
     path = PATHS["tall, folds"]()
     path.save(tmp_path)
-    again = wd.load_path(tmp_path)
+    again = wd.load(tmp_path)
     between = float(path.lambdas[3] * path.lambdas[4]) ** 0.5
     known = rf"lam = {between:.6g}; there are those of {len(path.lambdas)} λ from .* to .*, `path\.lambdas`"
     with pytest.raises(wd.InputError, match=known):
@@ -135,7 +135,7 @@ def test_of_a_large_path_the_choices_are_kept(tmp_path, monkeypatch, t):
     monkeypatch.setattr(record_module, "LARGEST", 500)
     path = wd.ridge_path(*numbers(60, 6, t, seed=2))
     path.save(tmp_path)
-    again = wd.load_path(tmp_path)
+    again = wd.load(tmp_path)
     for lam in (None, path.best, path.one_se):
         close(again.coef(lam), path.coef(lam))
         close(again.model(lam).noise_sd, path.model(lam).noise_sd)
@@ -148,7 +148,7 @@ def test_of_a_large_path_the_choices_are_kept(tmp_path, monkeypatch, t):
 def test_a_loaded_path_is_drawn_and_saved_again(tmp_path, name):
     path = PATHS[name]()
     path.save(tmp_path / "a")
-    again = wd.load_path(tmp_path / "a")
+    again = wd.load(tmp_path / "a")
     assert wd.plot(again).get_title() == wd.plot(path).get_title()
     again.save(tmp_path / "b")
     for file in (tmp_path / "a").iterdir():
@@ -160,7 +160,7 @@ def test_a_path_of_a_file_comes_back(tmp_path):
     X.with_columns(y["y0"]).write_csv(tmp_path / "data.csv")
     path = wd.ridge_path(tmp_path / "data.csv", "y0", seed=3)
     path.save(tmp_path / "path")
-    again = wd.load_path(tmp_path / "path")
+    again = wd.load(tmp_path / "path")
     assert again.settings == path.settings
     close(again.predict(X), path.predict(X))
     close(pickle.loads(pickle.dumps(path)).out_of_fold(), path.out_of_fold())
@@ -204,7 +204,7 @@ def test_files_that_are_cut_short_or_of_others_are_refused(tmp_path, harm, messa
     PATHS["tall, folds"]().save(tmp_path / "path")
     harm(tmp_path / "path")
     with pytest.raises(wd.InputError, match=message):
-        wd.load_path(tmp_path / "path")
+        wd.load(tmp_path / "path" / "path.json")
 
 
 def cut(file):
@@ -222,7 +222,7 @@ def test_files_of_two_paths_do_not_pass_for_one(tmp_path):
     wd.ridge_path(*numbers(200, 6, seed=1)).save(tmp_path / "b")
     shutil.copy(tmp_path / "a" / "path.parquet", tmp_path / "b")
     with pytest.raises(wd.InputError, match=r"not the file that path\.json was written with"):
-        wd.load_path(tmp_path / "b")
+        wd.load(tmp_path / "b")
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

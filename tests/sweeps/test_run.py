@@ -68,7 +68,7 @@ def test_with_a_folder_and_without_one_are_the_same(whole, tmp_path):
     same(found, whole)
     assert 1 <= max(files) <= 2  # of six chunks: those that may still be the best
     assert found.settings["versions"]["torch"] == torch.__version__
-    same(wd.load_sweep(tmp_path / "new" / "folder"), whole)
+    same(wd.load(tmp_path / "new" / "folder"), whole)
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(
         [FILE, "sweep.json", "table.parquet", "curves.parquet", "weights.safetensors"]
     )

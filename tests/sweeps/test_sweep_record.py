@@ -11,7 +11,8 @@ from polars.testing import assert_frame_equal
 from tests.sweeps.records import LAMBDAS, training, trainings
 
 import weightdecay as wd
-from weightdecay.sweeps.record import load_sweep, sweep_record
+from weightdecay.saving import load
+from weightdecay.sweeps.record import sweep_record
 
 WEIGHTS = {"0.weight": torch.randn(5, 3, 2), "0.steps": torch.arange(5)}
 
@@ -225,7 +226,7 @@ def test_a_saved_record_is_read_back_to_the_bit(tmp_path, more):
     names = ["table.parquet", "curves.parquet", "weights.safetensors", "sweep.json"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "new/folder").iterdir()) == sorted(names)
-    again = load_sweep(tmp_path / "new/folder")
+    again = load(tmp_path / "new/folder")
     assert again.to_dict() == sweep.to_dict()
     assert_frame_equal(again.table(), sweep.table())
     assert_frame_equal(again.curves(), sweep.curves())
@@ -245,8 +246,8 @@ def test_weights_that_share_memory_are_saved(tmp_path):
     tied = torch.randn(3, 2)
     sweep = record(weights={"embedding": tied, "head": tied, "turned": tied.T})
     sweep.save(tmp_path)
-    assert torch.equal(load_sweep(tmp_path).weights["head"], tied)
-    assert torch.equal(load_sweep(tmp_path).weights["turned"], tied.T)
+    assert torch.equal(load(tmp_path).weights["head"], tied)
+    assert torch.equal(load(tmp_path).weights["turned"], tied.T)
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
@@ -255,7 +256,7 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
         if change:
             change(tmp_path / "s")
         with pytest.raises(wd.InputError, match=match):
-            load_sweep(tmp_path / "s")
+            load(tmp_path / "s")
 
     def edit(**more):
         def change(folder):
@@ -265,7 +266,7 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
         return change
 
     with pytest.raises(wd.InputError, match="cannot be read"):
-        load_sweep(tmp_path / "nothing")
+        load(tmp_path / "nothing" / "sweep.json")
     refused("not a sweep", edit(kind="textbook"))
     refused("another version", edit(version=99))
     refused("not a sweep", lambda folder: (folder / "sweep.json").write_text("[]"))

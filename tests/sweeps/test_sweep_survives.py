@@ -88,7 +88,7 @@ def test_killed_at_random_moments_it_ends_the_same(whole, processes, tmp_path):
             rows = now
             at.append((rows, len([*folder.glob("checkpoints/*.safetensors")])))
         assert _run(processes, folder, None)[0]
-        same(wd.load_sweep(folder), whole)
+        same(wd.load(folder), whole)
         assert stored(folder) == len(whole.trained)
     print("rows and checkpoints at each kill:", at)
     assert len(set(at)) > 1  # killed at different stages
@@ -114,7 +114,7 @@ def test_two_sweeps_on_one_store_end_the_same(whole, processes, tmp_path):
     for process in crew:
         process.join()
     assert [process.exitcode for process in crew] == [0, 0]
-    same(wd.load_sweep(tmp_path), whole)
+    same(wd.load(tmp_path), whole)
     assert stored(tmp_path) == len(whole.trained)
 
 

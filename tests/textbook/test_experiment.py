@@ -301,7 +301,7 @@ def test_interrupted_keeps_what_was_computed(tmp_path):
     assert not partial.complete
     assert partial.results["test_loss"].to_list() == [look.test_loss for look in seen]
     partial.save(tmp_path)
-    assert wd.load_run(tmp_path).results.equals(partial.results)
+    assert wd.load(tmp_path).results.equals(partial.results)
 
     def stop_later(stage, done, total):
         if stage.startswith("concise") and done == 2:
@@ -329,7 +329,7 @@ def test_a_run_survives_its_folder(run, tmp_path):
         "slider.parquet",
         "run.json",
     ]
-    loaded = wd.load_run(tmp_path)
+    loaded = wd.load(tmp_path)
     assert loaded.results.equals(run.results)
     assert loaded.curve.table.equals(run.curve.table, null_equal=True)
     assert loaded.slider.equals(run.slider)
@@ -340,23 +340,23 @@ def test_a_run_survives_its_folder(run, tmp_path):
     dataclasses.replace(run, curve=None, slider=None).save(tmp_path)
     assert not (tmp_path / "lambda.parquet").exists()
     assert not (tmp_path / "slider.parquet").exists()
-    assert wd.load_run(tmp_path).curve is None
+    assert wd.load(tmp_path).curve is None
 
 
 def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(wd.InputError, match=r"cannot be read.*run\.json"):
-        wd.load_run(tmp_path)
+        wd.load(tmp_path / "run.json")
     run.save(tmp_path)
     (tmp_path / "results.parquet").write_bytes(b"")
     with pytest.raises(wd.InputError, match=r"results\.parquet"):
-        wd.load_run(tmp_path)
+        wd.load(tmp_path)
     run.save(tmp_path)
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "results.parquet")
     with pytest.raises(wd.InputError, match=r"not the file that run\.json was written with: .*results"):
-        wd.load_run(tmp_path)
+        wd.load(tmp_path)
     run.save(tmp_path)
     values = json.loads((tmp_path / "run.json").read_text())
     for text in ("{", "[]", json.dumps({**values, "outcomes": [{}]}), json.dumps({"kind": "textbook"})):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(wd.InputError, match=r"run\.json"):
-            wd.load_run(tmp_path)
+            wd.load(tmp_path)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from weightdecay.auditing.findings import Draft
-from weightdecay.auditing.record import Audit, Parameter, aligned, load_audit, some
+from weightdecay.auditing.record import Audit, Parameter, aligned, some
 from weightdecay.errors import Finding, InputError, check
+from weightdecay.saving import load
 
 # What decides about the decay of a parameter; sizes and positions of groups may change.
 _FIELDS = ("weight_decay", "form", "frozen", "role", "aliases")
@@ -75,12 +76,11 @@ def audit_diff(old: Any, new: Any) -> AuditDiff:
 
 
 def _audit(given: Any, where: str) -> Audit:
-    if isinstance(given, Audit):
-        return given
-    if isinstance(given, (str, Path)):
-        return load_audit(given)
+    audit = load(given) if isinstance(given, (str, Path)) else given
+    if isinstance(audit, Audit):
+        return audit
     raise InputError(
-        "not an audit", where, type(given).__name__, "give an Audit, or the file it was saved to"
+        "not an audit", where, type(audit).__name__, "give an Audit, or the file it was saved to"
     )
 
 

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from weightdecay.errors import Finding, InputError, check
-from weightdecay.saving import read_json, write_json
+from weightdecay.errors import Finding, check
+from weightdecay.saving import AUDIT, Saved, write_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -149,9 +149,6 @@ def _reason(reason: str) -> str:
     return f": {reason}" if reason else ""
 
 
-FORMAT = "weightdecay audit, version 1"
-
-
 @dataclass(frozen=True)
 class Parameter:
     """What happens to one parameter.
@@ -291,7 +288,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `save` writes them."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": f"{AUDIT.name}, version {AUDIT.version}", **asdict(self)}
 
     def save(self, path: str | Path) -> Path:
         """Write one JSON file, whole or not at all: a plan to keep in a repository.
@@ -319,35 +316,21 @@ def _columns(pl: Any) -> dict[str, Any]:
     return {name: every[name] for name in Parameter.__dataclass_fields__}
 
 
-_REMEDY = "give a file that Audit.save wrote"
-
-
-def load_audit(path: str | Path) -> Audit:
-    """Read an audit that was saved.
-
-    Raises:
-        InputError: the file is missing, or not one that `Audit.save` wrote.
-    """
-    content = read_json(Path(path))
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError("not a saved audit", str(path), None, _REMEDY)
-    try:
-        parameters = tuple(_made(Parameter, row) for row in content["parameters"])
-        if len({one.name for one in parameters}) < len(parameters):
-            raise ValueError("a parameter is there twice")
-        return Audit(
-            parameters=parameters,
-            findings=tuple(_made(Finding, row) for row in content["findings"]),
-            ignored=tuple(
-                Ignored(_made(Finding, row["finding"]), str(row["reason"])) for row in content["ignored"]
-            ),
-            groups=tuple(_made(GroupTotal, row) for row in content["groups"]),
-            settings=dict(content["settings"]),
-            versions=dict(content["versions"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise InputError("a saved audit that cannot be read", str(path), said, _REMEDY) from error
+def from_saved(saved: Saved) -> Audit:
+    """Make the audit that `Audit.save` wrote."""
+    parameters = tuple(_made(Parameter, row) for row in saved["parameters"])
+    if len({one.name for one in parameters}) < len(parameters):
+        raise ValueError("a parameter is there twice")
+    return Audit(
+        parameters=parameters,
+        findings=tuple(_made(Finding, row) for row in saved["findings"]),
+        ignored=tuple(
+            Ignored(_made(Finding, row["finding"]), str(row["reason"])) for row in saved["ignored"]
+        ),
+        groups=tuple(_made(GroupTotal, row) for row in saved["groups"]),
+        settings=dict(saved["settings"]),
+        versions=dict(saved["versions"]),
+    )
 
 
 def _made(kind: Any, row: Mapping[str, Any]) -> Any:

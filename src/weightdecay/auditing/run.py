@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightdecay.arguments import closest, number
 from weightdecay.auditing.checks import coverage, decisions, doubts, mechanics, strengths
 from weightdecay.auditing.findings import CODES, COST, Draft
 from weightdecay.auditing.record import Audit, GroupTotal, Ignored, Parameter
@@ -34,7 +35,6 @@ from weightdecay.auditing.state import (
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups.roles import class_name
 from weightdecay.schedule.learning_rates import Interval
-from weightdecay.units.arguments import closest, number
 from weightdecay.units.halflife import half_life
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
+from weightdecay import arguments
+from weightdecay.arguments import count
 from weightdecay.auditing.findings import Draft
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups import Assignment, assign
@@ -25,7 +27,6 @@ from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
 from weightdecay.rules.strength import GroupStrength
 from weightdecay.schedule.learning_rates import Interval, bare_scheduler, is_scheduler, told_lrs
-from weightdecay.units.arguments import count
 from weightdecay.units.halflife import Law, coupled_rate, diverges_from, shape
 
 _REMEDY = "give the optimizers that step: wd.audit(model, optimizer)"
@@ -37,14 +38,12 @@ def checked_model(model: Any) -> nn.Module:
     Raises:
         InputError: it is none.
     """
-    if isinstance(model, nn.Module):
-        return model
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise InputError(
             "a class where a model is needed", "model", model.__name__, f"give {model.__name__}(...)"
         )
     remedy = "give the torch.nn.Module first, then its optimizers; of several models an nn.ModuleList"
-    raise InputError("not a model", "model", type(model).__name__, remedy)
+    return arguments.model(model, remedy)
 
 
 def checked_optimizers(given: Iterable[Any]) -> tuple[optim.Optimizer, ...]:

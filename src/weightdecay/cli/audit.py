@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.arguments import choice
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def audit(
 
     Exit code: 0 no error, 1 findings of severity error, 2 bad input.
     """
-    if output not in _FORMATS:
-        raise InputError("no such format", "format", repr(output), f"use {', '.join(_FORMATS)}")
+    choice(output, "format", _FORMATS, "no such format")
     given = {
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
@@ -85,16 +85,18 @@ def audit(
 
 def _check_free(file: Path) -> None:
     """Refuse to replace a file that is not a saved audit."""
-    from weightdecay.auditing.record import load_audit
+    from weightdecay.auditing.record import Audit
+    from weightdecay.saving import load
 
     try:
-        if file.is_file():
-            load_audit(file)
-    except InputError as error:
-        what, remedy = "the file is not a saved audit", "it would be replaced: choose another name"
-        raise InputError(what, "save", file, remedy) from error
-    except OSError:  # a name that is no name is for the writer to refuse
+        if not file.is_file() or isinstance(load(file), Audit):
+            return
+    except InputError:
         pass
+    except OSError:  # a name that is no name is for the writer to refuse
+        return
+    what, remedy = "the file is not a saved audit", "it would be replaced: choose another name"
+    raise InputError(what, "save", file, remedy)
 
 
 def _audited(target: str, options: dict[str, Any]) -> "Audit":

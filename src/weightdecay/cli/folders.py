@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weightdecay.errors import InputError
-from weightdecay.saving import read_json, writable_folder
+from weightdecay.saving import KINDS, read_json, writable_folder
 
 try:
     import fcntl
@@ -19,14 +19,7 @@ except ImportError:  # Windows has none: files are whole all the same
 
 _NOUNS = {"textbook": "a textbook run", "fit": "a fit", "sweep": "a sweep"}
 # By these files it is known which command wrote a folder.
-_RECORDS = {
-    "run.json": "textbook",
-    "path.json": "fit",
-    "model.json": "fit",
-    "sweep.sqlite": "sweep",
-    "sweep.json": "sweep",
-    "monitor.json": "Monitored.save",
-}
+_WRITERS = {"sweep.sqlite": "sweep", **{record: kind.writer for record, kind in KINDS.items()}}
 
 
 def check_folder(
@@ -47,9 +40,9 @@ def check_folder(
     Raises:
         InputError: files would be replaced or mixed.
     """
-    record = next((name for name in _RECORDS if os.path.exists(out / name)), None)  # noqa: PTH110 (raises nothing)
-    if record is not None and _RECORDS[record] != command:
-        remedy = f"{_RECORDS[record]} wrote {record} there: choose another folder with --out"
+    record = next((name for name in _WRITERS if os.path.exists(out / name)), None)  # noqa: PTH110 (raises nothing)
+    if record is not None and _WRITERS[record] != command:
+        remedy = f"{_WRITERS[record]} wrote {record} there: choose another folder with --out"
         raise InputError("the folder has the files of another command", "out", out, remedy)
     if force:
         return

@@ -1,6 +1,5 @@
 """`weightdecay report`: the page of a run."""
 
-import importlib
 import sys
 import webbrowser
 from pathlib import Path
@@ -9,14 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from weightdecay.errors import InputError
-
-# The file that tells what a folder is the record of, and who loads it.
-_RECORDS = {
-    "run.json": ("weightdecay.textbook.record", "load_run"),
-    "path.json": ("weightdecay.ridge.record", "load_path"),
-    "sweep.json": ("weightdecay.sweeps.record", "load_sweep"),
-    "monitor.json": ("weightdecay.monitor.record", "load_monitored"),
-}
 
 
 def report(
@@ -35,9 +26,15 @@ def report(
     The folder is one that textbook, fit or sweep wrote, or `Monitored.save`; or a file: the plan of an audit.
     """
     from weightdecay.reports.report import write_page
+    from weightdecay.saving import load
 
     usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
-    result = _loaded(folder)
+    from weightdecay.ridge.model import RidgeModel
+
+    result = load(folder)
+    if isinstance(result, RidgeModel):
+        remedy = "give a folder that has its path, too, as fit writes it"
+        raise InputError("a model alone has no page", str(folder), None, remedy)
     held_out = _held_out(result, folder)
     try:
         path = write_page(result, usual if out is None else out, held_out, force=force)
@@ -49,19 +46,6 @@ def report(
         print(f"written: {path}")
     if show:
         open_page(path, quiet)
-
-
-def _loaded(folder: Path) -> Any:
-    """The record, by the file that tells its kind."""
-    if folder.is_file():
-        from weightdecay.auditing.record import load_audit
-
-        return load_audit(folder)
-    for name, (home, loader) in _RECORDS.items():
-        if (folder / name).exists():
-            return getattr(importlib.import_module(home), loader)(folder)
-    remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
-    raise InputError("no record of a run", "FOLDER", folder, remedy)
 
 
 def _held_out(result: Any, folder: Path) -> Any:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.arguments import choice, grid, probability
 from weightdecay.cli.folders import check_folder, fresh, new_files
 from weightdecay.errors import InputError
-from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.ridge.table_fit import Progress, Request, TableFit
@@ -142,12 +142,13 @@ def predict(
     Missing and unknown columns are refused. Columns that were a target, dropped, a group or a weight at the
     fit are not looked at. Tables of any length are read in blocks.
     """
-    from weightdecay.ridge.model import load_model, predict_file
+    from weightdecay.ridge.model import predict_file
+    from weightdecay.saving import load
 
-    loaded = load_model(model)
+    loaded = load(Path(model) / "model.json")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
-    if interval is not None and not 0 < interval < 1:
-        raise InputError("not a probability", "interval", interval, "give one between 0 and 1, such as 0.9")
+    if interval is not None:
+        probability(interval, "interval")
     with fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
         done = predict_file(loaded, data, out, interval, each, names(ids) or None, force)
@@ -176,8 +177,7 @@ def _request(given: dict[str, Any]) -> "Request":
         cv = int(cv)
     lambdas = given.pop("lambdas")
     for name, choices in (("choose", ("best", "one-se")), ("intercept", ("free", "penalized", "none"))):
-        if given[name] not in choices:
-            raise InputError("no such choice", name, repr(given[name]), f"use {', '.join(choices)}")
+        choice(given[name], name, choices)
     return Request(cv=cv, lambdas=None if lambdas is None else grid(lambdas, "lambda"), **lists, **given)
 
 

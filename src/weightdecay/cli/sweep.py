@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.arguments import choice, grid
 from weightdecay.cli.folders import check_folder
 from weightdecay.errors import InputError
-from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.scripts import Script
@@ -135,12 +135,11 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     """The options as `sweep` takes them; None where nothing was given."""
     from weightdecay.sweeps.grid import read_strengths
 
-    if (unit := given["unit"]) not in _UNITS:
-        raise InputError("no such unit", "unit", repr(unit), f"use {', '.join(_UNITS)}")
+    unit = _UNITS[choice(given["unit"], "unit", _UNITS, "no such unit")]
     if given["minimize"] is not None and given["maximize"] is not None:
         raise InputError("choose by one score", "maximize", given["maximize"], "leave out --minimize")
     return {
-        "strengths": read_strengths(given["strengths"], _UNITS[unit]),
+        "strengths": read_strengths(given["strengths"], unit),
         "seeds": _seeds(given["seeds"]),
         "rule": None if given["rule"] is None else _rules(given["rule"]),
         "lr": None if given["lr"] is None else grid(given["lr"], "lr"),

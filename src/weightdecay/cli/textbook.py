@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.arguments import grid
 from weightdecay.cli.folders import check_folder, new_files
 from weightdecay.cli.report import open_page
 from weightdecay.cli.ridge import names as columns
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.saving import read_json
-from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.textbook.record import Run

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weightdecay.arguments import choice, grid
 from weightdecay.errors import InputError
-from weightdecay.units import grid
 
 if TYPE_CHECKING:
     from weightdecay.schedule.lifetimes import Lifetime
@@ -56,10 +56,10 @@ def transfer(
     with _spelled(weight_decay="WEIGHT_DECAY"):
         strength = _number(weight_decay, "weight_decay")
         setups = _setup(old, "--old"), _setup(new, "--new")
-        _among(keep, "keep", ("run", "epoch"))
-        _among(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
+        choice(keep, "keep", ("run", "epoch"))
+        choice(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
         if width_rule is not None:
-            _among(width_rule, "width_rule", ("independent", "sqrt"))
+            choice(width_rule, "width_rule", ("independent", "sqrt"))
         found = transferred(strength, *setups, keep=keep, law=law, width_rule=width_rule)  # pyright: ignore[reportArgumentType]
     _print(found, as_json)
 
@@ -156,7 +156,7 @@ def half_life(
     from weightdecay.schedule.lifetimes import lifetime
 
     with _spelled(half_life_steps="--half-life", halves="--half-lives"):
-        _among(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
+        choice(law, "law", ("lr", "lr_relative", "lr_squared", "constant"))
         given["interval"] = _interval(interval)
         found = lifetime(given.pop("weight_decay"), half_life_steps=given.pop("half_life"), **given)
     _print(found, as_json)
@@ -191,8 +191,8 @@ def _spelled(**names: str) -> Iterator[None]:
 
 def _setup(text: str, option: str) -> "Setup":
     """A set-up from batch=256,lr=3e-4,steps=10000."""
+    from weightdecay.arguments import count
     from weightdecay.schedule import Setup
-    from weightdecay.units.arguments import count
 
     values: dict[str, Any] = {}
     for part in text.split(","):
@@ -230,8 +230,3 @@ def _number(text: str, where: str) -> float:
 def _interval(text: str | None) -> Any:
     """How often a schedule goes on: step, epoch or a number of steps."""
     return text if text is None or not text[:1].isdigit() else _number(text, "interval")
-
-
-def _among(text: str, where: str, names: tuple[str, ...]) -> None:
-    if text not in names:
-        raise InputError("no such choice", where, repr(text), f"use {', '.join(names)}")

@@ -1,6 +1,6 @@
 """Which parameter decays, how much, and why: ordered groups, every trainable parameter exactly once.
 
-Names offered here: `Group`, `preset`, `param_groups` and `split` (also as `weightdecay.Group` and so on),
+Names offered here: `Group`, `param_groups` and `split` (also as `weightdecay.Group` and so on), `preset`,
 and for those who build on them `assign`, its records `Assignment`, `table`, `ROLES` and `PRESETS`.
 """
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from weightdecay.arguments import closest
 from weightdecay.errors import InputError
 from weightdecay.groups.before_norm import Following, followed_by_norm
 from weightdecay.groups.inventory import Candidate, frozen, inventory
 from weightdecay.groups.roles import class_name
 from weightdecay.groups.selectors import Group, preset, several
-from weightdecay.units.arguments import closest
 
 _REST = Group(name="*", scale=0.0, label="not selected", optional=True)
 

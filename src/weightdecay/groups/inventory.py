@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from weightdecay import arguments
 from weightdecay.errors import InputError
 from weightdecay.groups.roles import _wrapped, class_name, guessed, role_in
 
@@ -235,7 +236,7 @@ def _of_pairs(source: Iterable[Any]) -> list[Candidate]:
         raise InputError("an optimizer where a model is needed", "model", type(source).__name__, remedy)
     if isinstance(source, (str, bytes, Tensor)) or not isinstance(source, Iterable):
         remedy = "give a torch.nn.Module, or the (name, parameter) pairs of model.named_parameters()"
-        raise InputError("not a model", "model", type(source).__name__, remedy)
+        arguments.model(source, remedy)
     names: dict[int, list[str]] = {}
     owners: dict[str, int] = {}
     tensors: dict[int, Tensor] = {}

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from weightdecay.arguments import closest, function
 from weightdecay.errors import InputError
 from weightdecay.groups.roles import ROLES
-from weightdecay.units.arguments import closest
 
 _CRITERIA = ("role", "module", "name", "where", "before_norm")
 _TAKEN = ("params", "param_names", "weight_decay", "name")
@@ -159,8 +159,8 @@ def _check_criteria(group: Group) -> None:
                 "not a module's class", "module", kind.__name__, "give a class such as nn.Linear"
             )
     _check_patterns(group)
-    if group.where is not None and not callable(group.where):
-        raise InputError("not a function", "where", repr(group.where), "give a function of (name, parameter)")
+    if group.where is not None:
+        function(group.where, "where", "give a function of (name, parameter)")
     for key in ("before_norm", "optional", "force"):
         value = getattr(group, key)
         if not isinstance(value, bool) and not (value is None and key == "before_norm"):

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn, optim
 
+from weightdecay import arguments
+from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
 from weightdecay.hooks.plan import On, Plan, check_strengths, make_plan
@@ -17,7 +19,6 @@ from weightdecay.hooks.trial import try_optimizer, try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
 from weightdecay.schedule.learning_rates import Interval, bare_scheduler, told_lrs
-from weightdecay.units.arguments import count, number
 
 
 def attach(
@@ -108,8 +109,8 @@ def attach(
         at_random = rounding == "stochastic"
         own = Rounding(count(seed, "seed", least=0)) if at_random else None
         check_sparse(sparse, optimizer, rules, at_random)
-        if model is not None and not isinstance(model, nn.Module):
-            raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
+        if model is not None:
+            arguments.model(model)
         check_native(optimizer, leave_out=lowered(optimizer))
         per = steps_per_epoch, samples_per_step, tokens_per_step
         setting = _setting(optimizer, per, steps, schedule, interval)

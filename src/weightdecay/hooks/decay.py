@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.groups import Assignment
 from weightdecay.hooks.optimizers import Native, inside
@@ -20,7 +21,6 @@ from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.step import Acting, Telling
 from weightdecay.rules import Rule
 from weightdecay.rules.strength import GroupStrength
-from weightdecay.units.arguments import count, number
 
 # The methods by which sharpness-aware optimizers are driven without a closure.
 PHASES = ("first_step", "second_step")

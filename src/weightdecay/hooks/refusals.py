@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, optim
 from torch.optim.lr_scheduler import LRScheduler
 
+from weightdecay import arguments
 from weightdecay.errors import InputError
 from weightdecay.hooks.optimizers import is_schedule_free, keeps_second_moment
 from weightdecay.rules import Rule
@@ -44,14 +45,7 @@ def check_optimizer(optimizer: Any) -> optim.Optimizer:
     Raises:
         InputError: one of these.
     """
-    optimizer = bare_optimizer(optimizer)
-    if not isinstance(optimizer, optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        raise InputError(
-            "not an optimizer of torch's kind",
-            "optimizer",
-            type(optimizer).__name__,
-            "give a torch.optim.Optimizer whose __init__ has run",
-        )
+    optimizer = arguments.optimizer(bare_optimizer(optimizer))
     for i, group in enumerate(optimizer.param_groups):
         if not isinstance(group.get("lr"), float | int | Tensor):
             raise InputError(

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import optim
 
+from weightdecay.arguments import count, function, number
 from weightdecay.errors import InputError
 from weightdecay.hooks.decay import Decay, attached
 from weightdecay.hooks.refusals import bare_optimizer
-from weightdecay.units.arguments import count, number
 
 
 class WeightDecayScheduler:
@@ -53,9 +53,8 @@ class WeightDecayScheduler:
                 others[0].shown,
                 "give the Decay that attach returned",
             )
-        if not callable(factor):
-            raise InputError("not a function", "factor", repr(factor), "give a function of the step")
-        self._target, self._factor = target, factor
+        self._target = target
+        self._factor = function(factor, "factor", "give a function of the step")
         self.optimizer = target.optimizer if isinstance(target, Decay) else target
         self.last_epoch = count(last_epoch, "last_epoch", least=-1)
         if isinstance(target, optim.Optimizer):

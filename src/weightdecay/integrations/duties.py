@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from weightdecay.arguments import count
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks import Decay, attach
 from weightdecay.hooks.decay import attached
 from weightdecay.rules import Chain, Rule
-from weightdecay.units.arguments import count
 
 if TYPE_CHECKING:
     from weightdecay.auditing.record import Audit

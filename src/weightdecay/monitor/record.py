@@ -1,21 +1,17 @@
 """What a monitor saw: one frozen record."""
 
 import importlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from weightdecay.errors import InputError
-from weightdecay.saving import read_checked, read_json, replacing, sha256, writable_folder, write_together
-from weightdecay.units.arguments import count
+from weightdecay.saving import Saved, replacing, save, writable_folder
 
-KIND, VERSION = "weightdecay monitor", 1
 SCHEMA: dict[str, Any] = {
     "step": pl.Int64,
     "parameter": pl.String,
@@ -116,17 +112,8 @@ class Monitored:
         Raises:
             InputError: it cannot be written.
         """
-        buffer = BytesIO()
-        self.rows.write_parquet(buffer)
-        content = buffer.getvalue()
-        about = {
-            "kind": KIND,
-            "version": VERSION,
-            **{name: getattr(self, name) for name in ("optimizer", "every", "steps")},
-            "sha256": sha256(content),
-        }
-        text = json.dumps(about, indent=2) + "\n"
-        return write_together(folder, {"monitor.parquet": content, "monitor.json": text.encode()})
+        values = {name: getattr(self, name) for name in ("optimizer", "every", "steps")}
+        return save(folder, "monitor.json", values, {"monitor.parquet": self.rows})
 
     def __str__(self) -> str:
         """The answer in sentences."""
@@ -139,26 +126,14 @@ class Monitored:
         return f"Monitored({self.optimizer}, {self.steps} steps, {looks} looks at {parameters} parameters)"
 
 
-def load_monitored(folder: str | Path) -> Monitored:
-    """Load what `Monitored.save` wrote.
-
-    Raises:
-        InputError: a file is missing, cut short, of another run, or no such record at all.
-    """
-    file = Path(folder) / "monitor.json"
-    about = read_json(file)
-    if not isinstance(about, dict) or about.get("kind") != KIND or about.get("version") != VERSION:
-        raise InputError("not the record of a monitor", str(file), None, "give a folder that save() wrote")
-    numbers = file.with_suffix(".parquet")
-    content = read_checked(numbers, about.get("sha256"), file.name, "save it again")
-    try:
-        rows = pl.read_parquet(BytesIO(content)).select(list(SCHEMA))
-        if dict(rows.schema) != SCHEMA or not isinstance(about["optimizer"], str):
-            raise TypeError("another type than it should have")
-        every, steps = count(about["every"], "every", least=2), count(about["steps"], "steps", least=0)
-        return Monitored(rows, about["optimizer"], every, steps)
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError("a field is missing or wrong", str(file), error, "save it again") from error
+def from_saved(saved: Saved) -> Monitored:
+    """Make the record that `Monitored.save` wrote."""
+    rows = saved.table("monitor.parquet").select(list(SCHEMA))
+    values = [saved[name] for name in ("optimizer", "every", "steps")]
+    kinds = [type(value) for value in values]
+    if dict(rows.schema) != SCHEMA or kinds != [str, int, int] or values[1] < 2 or values[2] < 0:
+        raise TypeError("another type than it should have")
+    return Monitored(rows, *values)
 
 
 # From a tenth on, a difference between measured and predicted norms is said: noise of few looks is less.

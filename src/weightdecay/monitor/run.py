@@ -13,6 +13,8 @@ import polars as pl
 import torch
 from torch import Tensor, nn, optim
 
+from weightdecay import arguments
+from weightdecay.arguments import closest, count
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
 from weightdecay.hooks.decay import nested
@@ -20,7 +22,6 @@ from weightdecay.hooks.refusals import check_optimizer, check_whole
 from weightdecay.hooks.trial import untouched
 from weightdecay.monitor.expected import Intent, Multiple, equilibrium_norm, intents, kappa_of
 from weightdecay.monitor.record import SCHEMA, Monitored
-from weightdecay.units.arguments import closest, count
 
 Row = dict[str, Any]
 Sink = Callable[[list[Row]], None]
@@ -326,9 +327,7 @@ def _angle(before: Tensor, after: Tensor) -> float:
 
 def _names(model: nn.Module, optimizer: optim.Optimizer) -> dict[int, str]:
     """Names of the optimizer's parameters: the model's."""
-    if not isinstance(model, nn.Module):
-        raise InputError("not a model", "model", type(model).__name__, "give a torch.nn.Module")
-    names = {id(one.parameter): one.name for one in inventory(model)}
+    names = {id(one.parameter): one.name for one in inventory(arguments.model(model))}
     for i, group in enumerate(optimizer.param_groups):
         for j, parameter in enumerate(group["params"]):
             if id(parameter) not in names:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import optim
 
+from weightdecay import arguments
+from weightdecay.arguments import number
 from weightdecay.errors import Finding, InputError
 from weightdecay.hooks.refusals import bare_optimizer
 from weightdecay.hooks.trial import untouched
@@ -32,7 +34,6 @@ from weightdecay.probing.driving import (
     workable,
 )
 from weightdecay.probing.record import Form, Probe
-from weightdecay.units.arguments import number
 
 MATRIX, VECTOR = (32, 16), (16,)
 PAIR = [(8, 32), (16, 8)]  # low-rank factors, for optimizers that take only those
@@ -217,14 +218,7 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     >>> probe_optimizer(torch.optim.SGD([torch.zeros(2, 2)], lr=0.1, momentum=0.9, weight_decay=1e-4)).form
     'coupled'
     """
-    optimizer = bare_optimizer(optimizer)
-    if not isinstance(optimizer, optim.Optimizer):
-        raise InputError(
-            "not an optimizer of torch's kind",
-            "optimizer",
-            type(optimizer).__name__,
-            "give a torch Optimizer",
-        )
+    optimizer = arguments.optimizer(bare_optimizer(optimizer), "give a torch Optimizer")
     if not 0 <= group < len(optimizer.param_groups):
         raise InputError(
             "no such parameter group", "group", group, f"there are {len(optimizer.param_groups)}, from 0"

@@ -12,27 +12,15 @@ from jaxtyping import Float64
 from polars.io.plugins import register_io_source
 from torch import Tensor
 
+from weightdecay.arguments import probability
 from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.problem import matched
-from weightdecay.saving import (
-    environment,
-    json_bytes,
-    names_of_list,
-    plain,
-    read_record,
-    read_tensors,
-    replacing,
-    sha256,
-    tensor_bytes,
-    writable_folder,
-    write_together,
-)
+from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.source import column_types, files_of, new_rows, of_rows, row_names
 
-KIND, VERSION = "ridge model", 1
 LEAST_LEFT = 1.0  # degrees of freedom for the noise, without which there are no intervals
 # What is a number or a tensor of numbers: kept in model.safetensors, to the bit.
 _NUMBERS = ("coef", "intercept", "lam", "alpha", "dof", "noise_sd", "mean", "scale")
@@ -106,8 +94,7 @@ class RidgeModel:
             InputError: the level is no probability; the covariance was not kept; fewer than one degree of
                 freedom is left for the noise.
         """
-        if not 0 < level < 1:
-            raise InputError("not a probability", "level", level, "give one between 0 and 1, such as 0.9")
+        probability(level, "level")
         if self.covariance is None:
             raise InputError(
                 "no intervals without the covariance of the coefficients",
@@ -145,15 +132,12 @@ class RidgeModel:
         tensors: dict[str, float | Tensor] = {name: getattr(self, name) for name in _NUMBERS}
         if self.covariance is not None:
             tensors |= {f"covariance.{name}": part for name, part in self.covariance.tensors().items()}
-        content = tensor_bytes(tensors)
-        record = json_bytes(self.to_dict() | {"sha256": sha256(content)})
-        return write_together(folder, {"model.safetensors": content, "model.json": record})
+        return save(folder, "model.json", self.to_dict(), {"model.safetensors": tensors})
 
     def to_dict(self) -> dict[str, Any]:
         """All but the coefficients and the covariance, as plain values; null where a number is not finite."""
         return {
-            "kind": KIND,
-            "version": VERSION,
+            **KINDS["model.json"].about,
             "targets": self.targets,
             "lambda": plain(self.lam),
             "unit": self.unit,
@@ -181,36 +165,23 @@ class RidgeModel:
         )
 
 
-def load_model(folder: str | Path) -> RidgeModel:
-    """Load what `RidgeModel.save` wrote.
-
-    Raises:
-        InputError: a file is missing, cut short, of another model, or no model at all.
-    """
-    folder = Path(folder)
-    record, weights = folder / "model.json", folder / "model.safetensors"
-    values = read_record(record, KIND, VERSION)
-    tensors = read_tensors(weights, values.get("sha256"), record.name)
-    try:
-        parts = {
-            name.removeprefix("covariance."): t
-            for name, t in tensors.items()
-            if name.startswith("covariance.")
-        }
-        numbers: dict[str, Any] = {name: tensors[name] for name in _NUMBERS}
-        for name in ("lam", "alpha", "dof"):
-            numbers[name] = numbers[name] if numbers[name].ndim else float(numbers[name])
-        return RidgeModel(
-            **numbers,
-            features=names_of_list(values["features"]),
-            targets=names_of_list(values["targets"]),
-            unit=values["unit"],
-            n=values["n"],
-            covariance=Covariance.of(parts, tensors["mean"]) if parts else None,
-            settings=values["settings"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("a field is missing or wrong", str(record), error, "fit it again") from error
+def from_saved(saved: Saved) -> RidgeModel:
+    """Make the model that `RidgeModel.save` wrote."""
+    tensors = saved.tensors("model.safetensors")
+    parts = {
+        name.removeprefix("covariance."): t for name, t in tensors.items() if name.startswith("covariance.")
+    }
+    numbers: dict[str, Any] = {name: tensors[name] for name in _NUMBERS}
+    for name in ("lam", "alpha", "dof"):
+        numbers[name] = numbers[name] if numbers[name].ndim else float(numbers[name])
+    features, targets = saved["features"], saved["targets"]
+    return RidgeModel(
+        **numbers,
+        features=None if features is None else tuple(features),
+        targets=None if targets is None else tuple(targets),
+        **{name: saved[name] for name in ("unit", "n", "settings")},
+        covariance=Covariance.of(parts, tensors["mean"]) if parts else None,
+    )
 
 
 Progress = Callable[[int], None]
@@ -246,7 +217,7 @@ def predict_file(
     a level also <target>_low and <target>_high.
 
     Args:
-        model: from `load_model`.
+        model: from `wd.load`.
         data: a .csv or .parquet file of any length; its columns are those of the fit, in any order. Columns
             that were a target, dropped, a group or a weight at the fit may be there and are not looked at.
         out: the file to write.

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from weightdecay.arguments import choice
 from weightdecay.errors import InputError
 from weightdecay.tables.cells import (
     TOO_LARGE,
@@ -484,9 +485,7 @@ def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str]
 
 def checked_choice(intercept: str) -> None:
     """Raise unless it is a way to treat the intercept."""
-    if intercept not in get_args(Intercept):
-        choices = ", ".join(get_args(Intercept))
-        raise InputError("no such choice", "intercept", repr(intercept), f"use {choices}")
+    choice(intercept, "intercept", get_args(Intercept))
 
 
 def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,7 @@ from weightdecay.ridge.lambdas import Strength
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.route import Curve, Route, Scale, at_least
-from weightdecay.saving import (
-    environment,
-    json_bytes,
-    names_of_list,
-    plain,
-    read_part,
-    read_record,
-    read_tensors,
-    sha256,
-    tensor_bytes,
-    write_together,
-)
+from weightdecay.saving import Saved, plain, save
 from weightdecay.select import Choice, Edge
 
 if TYPE_CHECKING:
@@ -195,7 +183,6 @@ def _short(value: Any) -> str:
     return f"{float(value):.4g}"
 
 
-KIND, VERSION = "ridge path", 1
 # Fields that are plain values.
 PLAIN = ("unit", "edge", "flat", "cv", "route", "n", "p")
 
@@ -382,12 +369,7 @@ class RidgePath:
             InputError: they cannot be written.
         """
         stored = store(self)
-        numbers, table = tensor_bytes(tensors_of(stored)), BytesIO()
-        self.frame().write_parquet(table)
-        record = {
-            "kind": KIND,
-            "version": VERSION,
-            "sha256": {"path.safetensors": sha256(numbers), "path.parquet": sha256(table.getvalue())},
+        values = {
             **{name: getattr(self, name) for name in PLAIN},
             "best": plain(self.best),
             "one_se": plain(self.one_se),
@@ -399,11 +381,10 @@ class RidgePath:
             "settings": dict(self.settings),
             "context": dict(self._strength.context),
             "solver": values_of(stored),
-            "environment": environment(),
             "features": self.features,
         }
-        files = {"path.safetensors": numbers, "path.parquet": table.getvalue()}
-        return write_together(folder, {**files, "path.json": json_bytes(record)})
+        parts = {"path.safetensors": tensors_of(stored), "path.parquet": self.frame()}
+        return save(folder, "path.json", values, parts)
 
     def _alphas(self, lam: float | Tensor | None) -> Float64[Tensor, " t"]:
         """α of λ, one for each target."""
@@ -714,41 +695,24 @@ def _six_digits(value: Any) -> str:
     return f"{float(value):.6g}"
 
 
-def load_path(folder: str | Path) -> RidgePath:
-    """Load what `RidgePath.save` or `weightdecay fit` wrote.
-
-    A loaded path has everything but the data: coefficients, models and predictions at the λ of its grid, no
-    predictions out of fold; standard errors and intervals at the best λ and by one standard error.
-
-    Raises:
-        InputError: a file is missing, cut short, of another path, or no path at all.
-    """
-    folder = Path(folder)
-    file = folder / "path.json"
-    values = read_record(file, KIND, VERSION)
-    try:
-        sums = values["sha256"]
-        numbers = folder / "path.safetensors"
-        tensors = read_tensors(numbers, sums["path.safetensors"], file.name)
-        table = read_part(folder / "path.parquet", sums["path.parquet"], file.name)
-        strength = Strength(values["unit"], values["context"])
-        return RidgePath(
-            **_columns(pl.read_parquet(BytesIO(table)), values["single"]),
-            **{name: values[name] for name in PLAIN},
-            best=_lam(values["best"]),
-            one_se=_lam(values["one_se"]),
-            flat_range=(values["flat_range"][0], values["flat_range"][1]),
-            features=names_of_list(values["features"]),
-            targets=names_of_list(values["targets"]),
-            doubts=tuple(values["doubts"]),
-            settings=values["settings"],
-            _solver=stored_of(tensors, values["solver"], values["route"], values["n"], strength),
-            _strength=strength,
-        )
-    except InputError:  # which is a ValueError and says more
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, pl.exceptions.PolarsError) as error:
-        raise InputError("a field is missing or wrong", str(file), error, "fit it again") from error
+def from_saved(saved: Saved) -> RidgePath:
+    """Make the path that `RidgePath.save` wrote."""
+    tensors = saved.tensors("path.safetensors")
+    strength = Strength(saved["unit"], saved["context"])
+    features, targets = saved["features"], saved["targets"]
+    return RidgePath(
+        **_columns(saved.table("path.parquet"), saved["single"]),
+        **{name: saved[name] for name in PLAIN},
+        best=_lam(saved["best"]),
+        one_se=_lam(saved["one_se"]),
+        flat_range=(saved["flat_range"][0], saved["flat_range"][1]),
+        features=None if features is None else tuple(features),
+        targets=None if targets is None else tuple(targets),
+        doubts=tuple(saved["doubts"]),
+        settings=saved["settings"],
+        _solver=stored_of(tensors, saved["solver"], saved["route"], saved["n"], strength),
+        _strength=strength,
+    )
 
 
 def _columns(frame: pl.DataFrame, single: bool) -> dict[str, Any]:

@@ -270,9 +270,9 @@ class TableFit:
     def save(self, folder: str | Path) -> list[Path]:
         """Write the path, the model and out_of_fold.parquet, if it is not there; returns their paths.
 
-        `wd.load_path` and `wd.load_model` read them back. For spreadsheets there are coefficients.csv, the
-        model's coefficients with their standard errors, path.csv, the scores of every λ, and
-        out_of_fold.csv, if that has no more rows than a spreadsheet.
+        `wd.load` reads the path back, and the model from its file model.json. For spreadsheets there are
+        coefficients.csv, the model's coefficients with their standard errors, path.csv, the scores of every
+        λ, and out_of_fold.csv, if that has no more rows than a spreadsheet.
 
         Raises:
             InputError: they cannot be written; then no file is half-written.

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from weightdecay.arguments import number
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, Step, Strength
 from weightdecay.rules.sharded import is_sharded, whole
-from weightdecay.units.arguments import number
 
 # A constrained step removes at most half of a weight; the multiplier stops there, too.
 _MOST = 0.25

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from weightdecay.arguments import number
 from weightdecay.rules.base import Rule, Step
-from weightdecay.units.arguments import number
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from weightdecay.arguments import number
 from weightdecay.errors import InputError
 from weightdecay.rules.base import Rule, shown
 from weightdecay.units import HalfLife, HalfLives, Law, coupled_weight_decay, rate_of, shape, strength_for
-from weightdecay.units.arguments import number
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightdecay.arguments import count, number, vector
 from weightdecay.errors import InputError
-from weightdecay.units.arguments import count, number, vector
 
 # How often the schedule goes on: "step", "epoch", or the number of optimizer steps between.
 Interval = str | float

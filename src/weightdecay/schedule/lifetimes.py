@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from weightdecay.arguments import number
 from weightdecay.errors import InputError
 from weightdecay.schedule.learning_rates import Interval, lrs
-from weightdecay.units.arguments import number
 from weightdecay.units.halflife import (
     LN2,
     Law,

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightdecay.arguments import count, number
 from weightdecay.errors import InputError
 from weightdecay.schedule.learning_rates import Interval, lrs
-from weightdecay.units.arguments import count, number
 from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_for
 from weightdecay.units.limits import advice, check
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from weightdecay.arguments import number
 from weightdecay.errors import InputError
 from weightdecay.units import HalfLife, HalfLives, grid
-from weightdecay.units.arguments import number
 
 Unit = Literal[
     "weight_decay",

@@ -1,27 +1,20 @@
 """The record of a sweep: every training, the choices, the best weights; and the folder that holds it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import safetensors.torch
 from jaxtyping import Float64
-from safetensors import SafetensorError
 from torch import Tensor
 
-from weightdecay.errors import InputError
-from weightdecay.saving import read_checked, read_json, sha256, write_together
+from weightdecay.saving import KINDS, Saved, plain, save
 from weightdecay.select import Edge
 from weightdecay.sweeps import selection
 from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
 from weightdecay.sweeps.task import Copy, Look, Trained
 from weightdecay.units.halflife import half_life
-
-KIND, VERSION = "sweep", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -191,14 +184,14 @@ class Sweep:
         """Settings and answers as plain values; null where a number is infinite."""
         none = self.no_decay
         return {
-            "kind": KIND,
+            "kind": KINDS["sweep.json"].name,
             "goal": asdict(self.goal),
             "rule": self.rule,
             "lr": self.lr,
             "unit": self.unit,
             "strengths": list(self.strengths),
-            "scores": [_plain(value) for value in self.scores.tolist()],
-            "errors": [_plain(value) for value in self.errors.tolist()],
+            "scores": plain(self.scores),
+            "errors": plain(self.errors),
             "seeds": list(self.seeds),
             "best": self.best,
             "weight_decay": self.weight_decay,
@@ -223,17 +216,8 @@ class Sweep:
         Raises:
             InputError: it cannot be written.
         """
-        files = {
-            "table.parquet": _parquet(self.table()),
-            "curves.parquet": _parquet(self.curves()),
-            "weights.safetensors": safetensors.torch.save(
-                {name: value.detach().cpu().contiguous().clone() for name, value in self.weights.items()}
-            ),
-        }
-        sums = {name: sha256(content) for name, content in files.items()}
-        record = {**self.to_dict(), "version": VERSION, "sha256": sums}
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        return write_together(folder, {**files, "sweep.json": text.encode()})
+        tables = {"table.parquet": self.table(), "curves.parquet": self.curves()}
+        return save(folder, "sweep.json", self.to_dict(), {**tables, "weights.safetensors": self.weights})
 
     def __repr__(self) -> str:
         """The answer in a line."""
@@ -296,12 +280,6 @@ def _summary(found: Selection) -> pl.DataFrame:
         },
         schema_overrides={"weight_decay": pl.Float64, "diverged": pl.Int64},
     )
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    buffer = BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:
@@ -378,45 +356,14 @@ def _unprefixed(row: dict[str, Any]) -> dict[str, float]:
     return {name.removeprefix(_METRIC): value for name, value in row.items()}
 
 
-def load_sweep(folder: str | Path) -> Sweep:
-    """Load what `Sweep.save` or `weightdecay sweep` wrote.
-
-    Raises:
-        InputError: a file is missing, cut short, of another sweep, or no sweep at all.
-    """
-    folder = Path(folder)
-    values = _record(folder / "sweep.json")
-    try:
-        contents = {
-            name: read_checked(folder / name, checksum, "sweep.json", "sweep again")
-            for name, checksum in values["sha256"].items()
-        }
-        table, curves = (
-            pl.read_parquet(BytesIO(contents[name])) for name in ("table.parquet", "curves.parquet")
-        )
-        name, maximize = values["goal"]["name"], values["goal"]["maximize"]
-        return sweep_record(
-            trained_of(table, curves),
-            **({"maximize": name} if maximize else {"minimize": name}),
-            weights=safetensors.torch.load(contents["weights.safetensors"]),
-            **{field: values[field] for field in ("method", "settings", "seconds")},
-            steps_per_epoch=values.get("steps_per_epoch"),  # older records have neither
-            factors={(rule, lr): value for rule, lr, value in values.get("factors", ())},
-        )
-    except InputError:  # which is a ValueError and says more
-        raise
-    except (
-        *(KeyError, TypeError, ValueError, IndexError, AttributeError),
-        *(pl.exceptions.PolarsError, SafetensorError),
-    ) as error:
-        what = "a field is missing or wrong"
-        raise InputError(what, str(folder / "sweep.json"), repr(error), "sweep again") from error
-
-
-def _record(file: Path) -> dict[str, Any]:
-    values = read_json(file)
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise InputError("not a sweep", str(file), None, "give a folder that `weightdecay sweep` wrote")
-    if values.get("version") != VERSION:
-        raise InputError("written by another version", str(file), values.get("version"), "sweep again")
-    return values
+def from_saved(saved: Saved) -> Sweep:
+    """Make the sweep that `Sweep.save` or `weightdecay sweep` wrote."""
+    name, maximize = saved["goal"]["name"], saved["goal"]["maximize"]
+    return sweep_record(
+        trained_of(saved.table("table.parquet"), saved.table("curves.parquet")),
+        **({"maximize": name} if maximize else {"minimize": name}),
+        weights=saved.tensors("weights.safetensors"),
+        **{field: saved[field] for field in ("method", "settings", "seconds")},
+        steps_per_epoch=saved.values.get("steps_per_epoch"),  # older records have neither
+        factors={(rule, lr): value for rule, lr, value in saved.values.get("factors", ())},
+    )

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from weightdecay.engine import as_finished, in_processes, packed
 from weightdecay.errors import DivergenceError, InputError, Interrupted
+from weightdecay.saving import load
 from weightdecay.sweeps.chunk import factor_of, settings_of
 from weightdecay.sweeps.fingerprint import check_same
 from weightdecay.sweeps.grid import Strengths, ascending, refined, widened
 from weightdecay.sweeps.looks import set_up
 from weightdecay.sweeps.method import Plan, chunks_of, train_chunk
-from weightdecay.sweeps.record import Sweep, load_sweep, sweep_record
+from weightdecay.sweeps.record import Sweep, sweep_record
 from weightdecay.sweeps.selection import Goal, best_of, selections_of, tied
 from weightdecay.sweeps.store import Keeper, Round, Store, Weights, joined, taken
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Task, Trained
@@ -349,7 +350,7 @@ class Course:
         if self.folder is None:
             return None
         with contextlib.suppress(InputError):
-            before = load_sweep(self.folder)
+            before = load(self.folder / "sweep.json")
             names = [key_of(one.copy) for one in before.trained]
             same = names == [key_of(one.copy) for one in record.trained] and before.best == record.best
             if same and (before.rule, before.lr) == (record.rule, record.lr):

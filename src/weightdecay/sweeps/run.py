@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightdecay.arguments import count, function, number
 from weightdecay.engine import Capacity, connected
 from weightdecay.errors import InputError
 from weightdecay.rules import Decoupled
@@ -22,7 +23,6 @@ from weightdecay.sweeps.rounds import Asked, Course, OnProgress, check_strengths
 from weightdecay.sweeps.selection import goal_of
 from weightdecay.sweeps.store import FILE, SECONDS, Store, opened
 from weightdecay.sweeps.task import seeds_of, task_of
-from weightdecay.units.arguments import count, number
 
 
 def sweep(
@@ -148,8 +148,8 @@ def sweep(
     folder = None if out is None else _folder(out)
     goal = goal_of(minimize, maximize, tuple(task.metrics))
     asked = Asked(task, grid, seed_list, goal, widen, refine)
-    if on_progress is not None and not callable(on_progress):
-        raise InputError("not a function", "on_progress", type(on_progress).__name__, "give one, or None")
+    if on_progress is not None:
+        function(on_progress, "on_progress", "give one, or None", type(on_progress).__name__)
     with forked(task.device):
         settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.

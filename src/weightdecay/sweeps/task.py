@@ -17,10 +17,10 @@ from torch.utils.data import (
     default_collate,
 )
 
+from weightdecay.arguments import count, function, number
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import On
 from weightdecay.rules import Chain, Rule, Strength
-from weightdecay.units.arguments import count, number
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def task_of(
         ("loss", loss, "a function of (output, target), say torch.nn.functional.cross_entropy"),
         ("optimizer", optimizer, f"a function of the parameters, say {adamw}"),
     ):
-        if not callable(value) or isinstance(value, torch.optim.Optimizer):
-            raise InputError("not a function", name, type(value).__name__, f"give {example}")
+        kind = type(value).__name__
+        function(None if isinstance(value, torch.optim.Optimizer) else value, name, f"give {example}", kind)
     train_data, test_data = data_of(train, "train"), data_of(test, "test")
     if batch_size is None:
         batch_size = min(_own_batch(train) or BATCH, len(train_data))
@@ -214,10 +214,7 @@ def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
             raise InputError("a metric's name is not text", "metrics", repr(name), "give, say, 'accuracy'")
         if not name:
             raise InputError("a metric without a name", "metrics", repr(name), "give, say, 'accuracy'")
-        if not callable(metric):
-            raise InputError(
-                "not a function", f"metrics[{name!r}]", repr(metric), "give one of (output, target)"
-            )
+        function(metric, f"metrics[{name!r}]", "give one of (output, target)")
     return dict(given or {})
 
 

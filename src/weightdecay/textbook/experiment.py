@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import polars as pl
 import torch
 
+from weightdecay.arguments import grid
 from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.ridge import LeastLoo, LinearModel, factor, least_loo
 from weightdecay.sweeps import LinearSweep
@@ -27,7 +28,6 @@ from weightdecay.textbook.data import Draw, Synthetic, draw
 from weightdecay.textbook.record import SLIDER_SCHEMA, Evaluation, Outcome, Run, explain
 from weightdecay.textbook.settings import INITS, Experiment
 from weightdecay.textbook.versions import VERSIONS, Version, train_batched, train_plain
-from weightdecay.units import grid
 from weightdecay.units.halflife import half_life
 
 OnEvaluation = Callable[[Evaluation], None]

@@ -1,24 +1,18 @@
 """The record of one run: what was set, what was measured, what theory says; saved as plain files."""
 
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version as version_of
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
-from weightdecay.errors import InputError
-from weightdecay.saving import read_checked, read_json, sha256, write_together
+from weightdecay.saving import KINDS, Saved, environment, save
 from weightdecay.textbook.data import Draw, Synthetic, TableFile
 from weightdecay.textbook.settings import Experiment
 from weightdecay.textbook.versions import VERSIONS
 
-VERSION = 1  # of the files
 RESULT_SCHEMA: dict[str, Any] = {
     "version": pl.String,
     "seed": pl.Int64,
@@ -185,13 +179,10 @@ class Run:
         """
         folder = Path(folder)
         tables = {"results": self.results, "lambda": self.curve and self.curve.table, "slider": self.slider}
-        files = {f"{name}.parquet": _parquet(table) for name, table in tables.items() if table is not None}
-        sums = {name: sha256(content) for name, content in files.items()}
-        record = {**self.to_dict(), "version": VERSION, "sha256": sums}
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        paths = write_together(folder, {**files, "run.json": text.encode()})
+        parts = {f"{name}.parquet": table for name, table in tables.items() if table is not None}
+        paths = save(folder, "run.json", self.to_dict(), parts)
         for name in tables:
-            if f"{name}.parquet" not in files:  # of a run that was here before
+            if f"{name}.parquet" not in parts:  # of a run that was here before
                 (folder / f"{name}.parquet").unlink(missing_ok=True)
         return paths
 
@@ -200,7 +191,7 @@ class Run:
         data = self.experiment.data
         curve = self.curve and {k: v for k, v in vars(self.curve).items() if k != "table"}
         return {
-            "kind": "textbook",
+            "kind": KINDS["run.json"].name,
             "complete": self.complete,
             "settings": self.experiment.to_dict(),
             "seeds": self.experiment.seed_list,
@@ -212,70 +203,18 @@ class Run:
         }
 
 
-def load_run(folder: str | Path) -> Run:
-    """Load what `Run.save` wrote.
-
-    Raises:
-        InputError: a file is missing, cannot be read or is not what it should be.
-    """
-    folder = Path(folder)
-    values = read_json(folder / "run.json")
-    if not isinstance(values, dict) or values.get("kind") != "textbook":
-        raise InputError(
-            "not a textbook run", str(folder / "run.json"), None, "give the folder of a textbook run"
-        )
-    if values.get("version") != VERSION or not isinstance(values.get("sha256"), dict):
-        what, version = "written by another version", values.get("version")
-        raise InputError(what, str(folder / "run.json"), version, "run it again")
-    sums = values["sha256"]
-    try:
-        curve = values["curve"] and LambdaCurve(
-            table=_read_parquet(folder, "lambda.parquet", sums, CURVE_SCHEMA), **values["curve"]
-        )
-        return Run(
-            experiment=Experiment.from_dict(values["settings"]),
-            results=_read_parquet(folder, "results.parquet", sums, RESULT_SCHEMA),
-            outcomes=tuple(Outcome(**outcome) for outcome in values["outcomes"]),
-            curve=curve,
-            notes=tuple(values["notes"]),
-            complete=values["complete"],
-            slider=_read_parquet(folder, "slider.parquet", sums, SLIDER_SCHEMA)
-            if "slider.parquet" in sums
-            else None,
-        )
-    except InputError:  # which is a ValueError and says more
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            "a field is missing or unknown", str(folder / "run.json"), error, "run it again"
-        ) from error
-
-
-def environment() -> dict[str, Any]:
-    """What, beside the settings, the bits of a run depend on."""
-    versions = {name: version_of(name) for name in ("weightdecay", "torch", "numpy", "polars", "matplotlib")}
-    return {**versions, "python": platform.python_version(), "machine": platform.machine()}
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    buffer = BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
-
-
-def _read_parquet(folder: Path, name: str, sums: dict[str, Any], schema: dict[str, Any]) -> pl.DataFrame:
-    path = folder / name
-    content = read_checked(path, sums[name], "run.json", "run it again")
-    try:
-        frame = pl.read_parquet(BytesIO(content))
-    except pl.exceptions.PolarsError as error:
-        said = str(error).splitlines()[0]
-        raise InputError("a file cannot be read", str(path), said, "run it again") from error
-    if dict(frame.schema) != schema:
-        raise InputError(
-            "a table has other columns than it should", str(path), list(frame.columns), "run it again"
-        )
-    return frame
+def from_saved(saved: Saved) -> Run:
+    """Make the run that `Run.save` wrote."""
+    curve, slider = saved["curve"], "slider.parquet" in saved["sha256"]
+    return Run(
+        experiment=Experiment.from_dict(saved["settings"]),
+        results=saved.table("results.parquet", RESULT_SCHEMA),
+        outcomes=tuple(Outcome(**outcome) for outcome in saved["outcomes"]),
+        curve=curve and LambdaCurve(table=saved.table("lambda.parquet", CURVE_SCHEMA), **curve),
+        notes=tuple(saved["notes"]),
+        complete=saved["complete"],
+        slider=saved.table("slider.parquet", SLIDER_SCHEMA) if slider else None,
+    )
 
 
 def explain(

@@ -6,7 +6,7 @@ Names are looked up when first used, so that reading a grid on the command line 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from weightdecay.units.arguments import grid
+from weightdecay.arguments import grid
 
 if TYPE_CHECKING:
     from weightdecay.units.halflife import (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from weightdecay.arguments import count, number, vector
 from weightdecay.errors import InputError
-from weightdecay.units.arguments import count, number, vector
 from weightdecay.units.conventions import CONTEXT, ROWS, Convention
 
 _NO_LAMBDA = {

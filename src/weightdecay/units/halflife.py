@@ -6,9 +6,9 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from weightdecay.arguments import choice, log_spaced, number, vector
+from weightdecay.arguments import count as whole
 from weightdecay.errors import InputError
-from weightdecay.units.arguments import count as whole
-from weightdecay.units.arguments import log_spaced, number, vector
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class HalfLife:
         >>> [h.epochs for h in HalfLife.grid(0.5, 8, 3)]
         [0.5, 2.0, 8.0]
         """
-        if unit not in _PER:
-            raise InputError("no such unit", "unit", repr(unit), f"use {', '.join(_PER)}")
+        choice(unit, "unit", _PER, "no such unit")
         return tuple(cls(**{unit: value}) for value in _grid(low, high, count))
 
     def in_steps(

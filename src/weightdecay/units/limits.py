@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from weightdecay.arguments import number
 from weightdecay.errors import InputError
-from weightdecay.units.arguments import number
 from weightdecay.units.halflife import Law, coupled_rate, diverges_from, half_life, oscillates_from, shape
 
 # p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).

@@ -1,14 +1,21 @@
-"""Numbers and vectors that a user gave, checked."""
+"""Arguments that a user gave, checked: one function for each kind, called where a public function begins.
+
+The command line reads this before it needs NumPy or torch, so that they are imported where they are used.
+"""
 
 import math
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weightdecay.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn, optim
+
+T = TypeVar("T")
 
 
 def number(
@@ -48,7 +55,7 @@ def number(
 
 
 def _float(value: Any, where: str) -> float:
-    if isinstance(value, bool | np.bool_ | str | bytes) or value is None:
+    if isinstance(value, bool | str | bytes) or type(value).__name__ in ("bool", "bool_") or value is None:
         raise InputError("not a number", where, repr(value), "give a number")
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
@@ -82,12 +89,85 @@ def count(value: Any, where: str, least: int = 1, most: int | None = None) -> in
     return int(plain)
 
 
-def vector(values: Any, where: str, *, least: float = 0.0, below: float = math.inf) -> np.ndarray:
+def probability(value: float, where: str) -> float:
+    """Return a number between 0 and 1, both excluded.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 < value < 1:
+        raise InputError("not a probability", where, value, "give one between 0 and 1, such as 0.9")
+    return value
+
+
+def choice(value: T, where: str, names: Iterable[T], what: str = "no such choice") -> T:
+    """Return a value that is one of several.
+
+    Raises:
+        InputError: it is none of them; they are listed.
+
+    >>> choice("mean", "by", ("sum", "mean"))
+    'mean'
+    """
+    names = tuple(names)
+    if value not in names:
+        raise InputError(what, where, repr(value), f"use {', '.join(map(str, names))}")
+    return value
+
+
+def function(value: T, where: str, remedy: str, shown: Any = None) -> T:
+    """Return a function.
+
+    Args:
+        value: what was given.
+        where: the argument to name in an error.
+        remedy: what the function should take.
+        shown: what an error says was given instead; by default its repr.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    if not callable(value):
+        raise InputError("not a function", where, repr(value) if shown is None else shown, remedy)
+    return value
+
+
+def model(value: Any, remedy: str = "give a torch.nn.Module") -> "nn.Module":
+    """Return a model.
+
+    Raises:
+        InputError: it is not a torch.nn.Module.
+    """
+    from torch import nn
+
+    if not isinstance(value, nn.Module):
+        raise InputError("not a model", "model", type(value).__name__, remedy)
+    return value
+
+
+def optimizer(
+    value: Any, remedy: str = "give a torch.optim.Optimizer whose __init__ has run"
+) -> "optim.Optimizer":
+    """Return an optimizer.
+
+    Raises:
+        InputError: it is none of torch's kind, or a subclass whose __init__ has not run.
+    """
+    from torch import optim
+
+    if not isinstance(value, optim.Optimizer) or not hasattr(value, "_optimizer_step_pre_hooks"):
+        raise InputError("not an optimizer of torch's kind", "optimizer", type(value).__name__, remedy)
+    return value
+
+
+def vector(values: Any, where: str, *, least: float = 0.0, below: float = math.inf) -> "np.ndarray":
     """Numbers as a float64 array, every one finite and in the range.
 
     Raises:
         InputError: not numbers, none at all, or one out of the range, which is named by its place.
     """
+    import numpy as np
+
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "iuf":
