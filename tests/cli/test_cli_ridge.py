@@ -107,9 +107,7 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
         tmp_path / "whole.parquet"
     )  # with its targets, which are not looked at
     for data, out in (("new.csv", "p.parquet"), ("whole.parquet", "p.csv")):
-        done = here(
-            "predict", folder / "runs/fat", data, "--out", out, "--interval", 0.9, cwd=tmp_path
-        )
+        done = here("predict", folder / "runs/fat", data, "--out", out, "--interval", 0.9, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert (
             done.stdout == f"215 rows predicted; written into {out}: row, fat_predicted, fat_low, fat_high\n"
