@@ -1,36 +1,45 @@
-"""Command lines as `weightdecay` runs them."""
+"""Command lines as `weightdecay` runs them: here, where torch is loaded, or in a process of their own."""
 
-import json
+import contextlib
+import io
+import signal
 import subprocess
 import sys
+from pathlib import Path
+from unittest import mock
 
-# Many command lines in one process, each as `weightdecay` runs it.
-MANY = """
-import contextlib, io, json, sys
 from weightdecay.cli.commands import run
-found = []
-for arguments in json.load(sys.stdin):
-    sys.argv = ["weightdecay", *arguments]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+
+COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
+
+
+def in_a_process(*words, cwd, **options):
+    """A real process, which takes seconds to load torch: where that it is one matters."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def here(*words, cwd, encoding="utf-8"):
+    """In this process, with streams like those of a pipe: what it printed, and its exit code."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    words = [*map(str, words)]
+    handler = signal.getsignal(signal.SIGINT)
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["weightdecay", *words]),
+        mock.patch.object(sys, "path", [*sys.path]),
+    ):
         try:
             run()
-        except SystemExit as exit:
-            code = exit.code
-    found.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(found))
-"""
-
-
-def in_one_process(lines, cwd):
-    """What each printed, and its exit code; torch is loaded once."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps([[str(part) for part in line] for line in lines]),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [subprocess.CompletedProcess(lines, *result) for result in json.loads(done.stdout)]
+        except SystemExit as left:
+            code = left.code
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    printed = []
+    for stream in (out, err):
+        stream.flush()
+        printed.append(stream.buffer.getvalue().decode(encoding))
+    return subprocess.CompletedProcess(words, code, *printed)

@@ -1,24 +1,23 @@
-"""`weightdecay fit` and `predict` as a person runs them: real processes, pipes, a real terminal, signals."""
+"""`weightdecay fit` and `predict` as a person runs them: pipes, a real terminal, signals, full disks."""
 
 import json
 import os
 import pty
 import re
 import resource
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from tests.commands import in_one_process
+from tests.commands import COMMAND, here, in_a_process
 
 import weightdecay as wd
 
-COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 TECATOR = Path("examples/data/tecator.csv").resolve()
 FILES = [
     *("coefficients.csv", "coefficients.png", "coefficients.svg", "cv.png", "cv.svg"),
@@ -37,12 +36,6 @@ FILES = [
 ]
 
 
-def weightdecay(*arguments, cwd, **options):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
-    )
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -50,7 +43,7 @@ def names(folder):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted")
-    done = weightdecay(
+    done = in_a_process(
         *("fit", TECATOR, "--target", "fat", "--drop", "water,protein", "--out", "runs/fat"), cwd=folder
     )
     assert done.returncode == 0, done.stderr
@@ -114,9 +107,7 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
         tmp_path / "whole.parquet"
     )  # with its targets, which are not looked at
     for data, out in (("new.csv", "p.parquet"), ("whole.parquet", "p.csv")):
-        done = weightdecay(
-            "predict", folder / "runs/fat", data, "--out", out, "--interval", 0.9, cwd=tmp_path
-        )
+        done = here("predict", folder / "runs/fat", data, "--out", out, "--interval", 0.9, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert (
             done.stdout == f"215 rows predicted; written into {out}: row, fat_predicted, fat_low, fat_high\n"
@@ -127,7 +118,7 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
     fat = pl.read_csv(TECATOR)["fat"]
     assert (one["fat_predicted"] - fat).abs().mean() < 2
     assert 0.85 < ((one["fat_low"] < fat) & (fat < one["fat_high"])).mean() <= 1
-    done = weightdecay("predict", folder / "runs/fat", "new.csv", "--json", cwd=tmp_path)
+    done = in_a_process("predict", folder / "runs/fat", "new.csv", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {
         "rows": 215,
         "columns": ["row", "fat_predicted"],
@@ -138,26 +129,26 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
 def test_the_files_are_the_same_each_time_and_replaced_whole(tmp_path):
     table(tmp_path)
     arguments = ("fit", "t.csv", "--target", "y", "--drop", "z,who,w", "--cv", 5, "--seed", 3, "--json")
-    first = weightdecay(*arguments, "--out", "a", cwd=tmp_path)
+    first = here(*arguments, "--out", "a", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     values = json.loads(first.stdout)
     assert values["cv"] == "5 folds, shuffled, seed 3"
     assert values["best"] == values["lambda"] <= values["one_se"]
     assert sorted(values["files"]) == [f"a/{name}" for name in FILES]
     before = {name: (tmp_path / "a" / name).read_bytes() for name in FILES}
-    assert weightdecay(*arguments, "--out", "a", cwd=tmp_path).returncode == 0
+    assert in_a_process(*arguments, "--out", "a", cwd=tmp_path).returncode == 0
     assert {name: (tmp_path / "a" / name).read_bytes() for name in FILES} == before
     assert names(tmp_path / "a") == FILES
     folds = pl.read_parquet(tmp_path / "a/out_of_fold.parquet")["fold"]
     assert sorted(folds.value_counts()["count"].to_list()) == [6] * 5
-    quiet = weightdecay(*arguments[:-1], "--out", "a", "--quiet", cwd=tmp_path)
+    quiet = here(*arguments[:-1], "--out", "a", "--quiet", cwd=tmp_path)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
 def test_options_reach_the_fit(tmp_path):
     """Against scikit-learn's own parts, by hand: groups, weights, grid, unit, one target of two, shared."""
     frame = table(tmp_path)
-    done = weightdecay(
+    done = here(
         *("fit", "t.csv", "--target", "y,z", "--groups", "who", "--weights", "w", "--cv", 3, "--out", "a"),
         *("--lambda", "0.1,1,10", "--unit", "sklearn.Ridge", "--no-standardize", "--shared", "--json"),
         cwd=tmp_path,
@@ -181,7 +172,7 @@ def test_options_reach_the_fit(tmp_path):
     np.testing.assert_allclose(joined["prediction"].to_numpy()[out], A[out] @ beta, rtol=1e-8)
     new = frame.drop("w").head(3)
     new.write_csv(tmp_path / "new.csv")
-    done = weightdecay("predict", "a", "new.csv", "--interval", 0.5, cwd=tmp_path)
+    done = here("predict", "a", "new.csv", "--interval", 0.5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pl.read_csv(tmp_path / "predictions.csv").columns == [
         *("row", "y_predicted", "y_low", "y_high", "z_predicted", "z_low", "z_high"),
@@ -198,7 +189,7 @@ def test_a_folder_of_shards_gives_what_the_table_in_memory_gives(tmp_path, cv):
     options = ("--target", "y,z", "--weights", "w", "--unpenalized", "b", "--cv", cv, "--json")
     found = []
     for data, more in (("t.parquet", ("--drop", "who")), ("shards", ())):
-        done = weightdecay("fit", data, *options, *more, "--out", f"of_{data}", cwd=tmp_path)
+        done = here("fit", data, *options, *more, "--out", f"of_{data}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         held = pl.read_parquet(tmp_path / f"of_{data}/out_of_fold.parquet").sort("target", "row")
         found.append((json.loads(done.stdout), held))
@@ -212,7 +203,7 @@ def test_a_folder_of_shards_gives_what_the_table_in_memory_gives(tmp_path, cv):
 
 def test_rows_in_order_of_time_are_predicted_from_what_came_before(tmp_path):
     table(tmp_path, rows=24)
-    done = weightdecay(
+    done = here(
         *("fit", "t.csv", "--target", "y", "--drop", "z,who,w", "--time", "--out", "a", "--unpenalized", "c"),
         *("--choose", "one-se", "--intercept", "none", "--cv", 3),
         cwd=tmp_path,
@@ -229,7 +220,7 @@ def test_blank_lines_are_no_rows(fitted, tmp_path):
     folder, _ = fitted
     lines = TECATOR.read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join([lines[0], lines[1], "", lines[2], ""]) + "\n")
-    done = weightdecay("predict", folder / "runs/fat", "new.csv", cwd=tmp_path)
+    done = here("predict", folder / "runs/fat", "new.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pl.read_csv(tmp_path / "predictions.csv")["row"].to_list() == [1, 3]
 
@@ -246,7 +237,7 @@ def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
         ("fit", "t.csv", "--target", '" y"', "--drop", ',"a, b"', *options),
         ("predict", "runs/fit", "t.csv", "--out", "p.csv"),
     ]
-    nameless, unknown, fit, predict = in_one_process(fits, tmp_path)
+    nameless, unknown, fit, predict = (here(*line, cwd=tmp_path) for line in fits)
     refused(nameless, ["an input has no name: column in t.csv = ''; an index? drop it (--drop \"\")"])
     refused(unknown, ["--target = 'y'; is ' y' meant?", "t.csv has '', 'a, b', ' y', 'c'"])
     assert (fit.returncode, predict.returncode) == (0, 0), (fit.stderr, predict.stderr)
@@ -261,7 +252,8 @@ def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
     lines = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).write_csv().splitlines()
     (tmp_path / "t.csv").write_text("\n".join([lines[0], "", *lines[1:9], " ", "", *lines[9:], ""]))
     options = ("fit", "t.csv", "--target", "y", "--cv", "5", "--lambda", "0.1,1", "--quiet")
-    done = in_one_process([(*options, "--out", "a"), (*options, "--out-of-core", "--out", "b")], tmp_path)
+    lines = (*options, "--out", "a"), (*options, "--out-of-core", "--out", "b")
+    done = [here(*line, cwd=tmp_path) for line in lines]
     assert [one.returncode for one in done] == [0, 0], done
     held = [pl.read_parquet(tmp_path / folder / "out_of_fold.parquet") for folder in "ab"]
     assert held[0]["row"].to_list() == [*range(2, 10), *range(12, 44)]
@@ -273,7 +265,7 @@ def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     random = np.random.default_rng(5)
     frame = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).with_columns(k=pl.lit(2.5))
     frame.write_csv(tmp_path / "t.csv")
-    done = weightdecay("fit", "t.csv", "--target", "y", "--json", cwd=tmp_path)
+    done = here("fit", "t.csv", "--target", "y", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "do not vary" in " ".join(json.loads(done.stdout)["notes"])
     assert done.stderr.startswith(
@@ -358,11 +350,10 @@ def test_bad_input_to_fit_is_one_line_and_nothing_is_written(tmp_path):
     (tmp_path / "shards/1.csv").write_text("a,y\n1,2\n3,4\n")
     (tmp_path / "shards/2.csv").write_text("b,y\n1,2\n3,4\n")
     before = names(tmp_path)
-    lines = [("fit", *arguments.split()) for arguments, _ in BAD_FITS]
-    for (arguments, parts), done in zip(BAD_FITS, in_one_process(lines, tmp_path), strict=True):
-        refused(done, parts, arguments)
+    for arguments, parts in BAD_FITS:
+        refused(here("fit", *arguments.split(), cwd=tmp_path), parts, arguments)
     assert names(tmp_path) == before
-    real = weightdecay("fit", "nan.csv", "--target", "y", cwd=tmp_path)
+    real = in_a_process("fit", "nan.csv", "--target", "y", cwd=tmp_path)
     refused(real, ["row 2, column 'a' of nan.csv = nan"])
 
 
@@ -398,8 +389,8 @@ def test_bad_input_to_predict_is_one_line_and_nothing_is_written(fitted, tmp_pat
         ("predict", model, f"{i}/new.csv", *arguments.replace("new", f"{i}/new").split())
         for i, (_, arguments, _) in enumerate(BAD_ROWS)
     ]
-    for i, done in enumerate(in_one_process(lines, tmp_path)):
-        refused(done, BAD_ROWS[i][2], lines[i])
+    for i, line in enumerate(lines):
+        refused(here(*line, cwd=tmp_path), BAD_ROWS[i][2], line)
         assert names(tmp_path / str(i)) == ["new.csv"]
         assert (tmp_path / str(i) / "new.csv").read_bytes() == before[i]
     assert names(tmp_path) == sorted(map(str, before))
@@ -413,7 +404,7 @@ def test_a_cell_far_down_that_is_no_number_leaves_no_file(fitted, tmp_path):
     cells = many[-1].split(",")
     many[-1] = ",".join([cells[0], "oops", *cells[2:]])
     (tmp_path / "new.csv").write_text("\n".join(many) + "\n")
-    done = weightdecay("predict", folder / "runs/fat", "new.csv", "--out", "p.parquet", cwd=tmp_path)
+    done = here("predict", folder / "runs/fat", "new.csv", "--out", "p.parquet", cwd=tmp_path)
     refused(done, ["row 86000, column 'x_002'", "'oops'"])
     assert names(tmp_path) == ["new.csv"]
 
@@ -421,8 +412,8 @@ def test_a_cell_far_down_that_is_no_number_leaves_no_file(fitted, tmp_path):
 def test_the_table_is_called_as_in_the_help(fitted, tmp_path):
     (tmp_path / "t.txt").write_text("a,b\n1,2\n")
     asked = [("fit", "t.txt", "--target", "a"), ("predict", fitted[0] / "runs/fat", "t.txt")]
-    for done in in_one_process([*asked, (*asked[0], "--out-of-core")], tmp_path):
-        refused(done, ["not a table this program reads: DATA = t.txt"])
+    for line in (*asked, (*asked[0], "--out-of-core")):
+        refused(here(*line, cwd=tmp_path), ["not a table this program reads: DATA = t.txt"])
 
 
 def test_a_model_that_is_none_is_refused(fitted, tmp_path):
@@ -432,11 +423,12 @@ def test_a_model_that_is_none_is_refused(fitted, tmp_path):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut/model.json").write_bytes((good / "model.json").read_bytes())
     (tmp_path / "cut/model.safetensors").write_bytes((good / "model.safetensors").read_bytes()[:1000])
-    folders = ["none", "foreign", "cut"]
-    found = in_one_process([("predict", folder, TECATOR) for folder in folders], tmp_path)
-    for folder, done in zip(folders, found, strict=True):
-        refused(done, [folder])
+    for folder in ("none", "foreign", "cut"):
+        refused(here("predict", folder, TECATOR, cwd=tmp_path), [folder])
     assert not (tmp_path / "predictions.csv").exists()
+
+
+SMALL_FIT = ("fit", "t.csv", "--target", "y", "--drop", "z,who,w", "--out", "a")
 
 
 def small_files(limit):
@@ -444,22 +436,29 @@ def small_files(limit):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
+@pytest.fixture(scope="module")
+def small_fit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    table(folder)
+    assert here(*SMALL_FIT, cwd=folder).returncode == 0
+    return folder / "a"
+
+
 @pytest.mark.parametrize("limit", [2_000, 30_000])
-def test_a_disk_that_fills_leaves_what_was_there(tmp_path, limit):
+def test_a_disk_that_fills_leaves_what_was_there(small_fit, tmp_path, limit):
     table(tmp_path)
-    arguments = ("fit", "t.csv", "--target", "y", "--drop", "z,who,w", "--out", "a")
-    refused(weightdecay(*arguments, cwd=tmp_path, preexec_fn=small_files(limit)), ["cannot be written"])
+    refused(in_a_process(*SMALL_FIT, cwd=tmp_path, preexec_fn=small_files(limit)), ["cannot be written"])
     assert names(tmp_path) == ["t.csv"]
-    assert weightdecay(*arguments, cwd=tmp_path).returncode == 0
+    shutil.copytree(small_fit, tmp_path / "a")
     before = {name: (tmp_path / "a" / name).read_bytes() for name in FILES}
-    done = weightdecay(*arguments, "--cv", 5, "--force", cwd=tmp_path, preexec_fn=small_files(limit))
+    done = in_a_process(*SMALL_FIT, "--cv", 5, "--force", cwd=tmp_path, preexec_fn=small_files(limit))
     refused(done, ["cannot be written"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_predictions_on_a_disk_that_fills_are_not_there(fitted, tmp_path, ending):
-    done = weightdecay(
+    done = in_a_process(
         *("predict", fitted[0] / "runs/fat", TECATOR, "--out", f"new/p.{ending}"),
         cwd=tmp_path,
         preexec_fn=small_files(500),

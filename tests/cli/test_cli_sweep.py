@@ -1,21 +1,18 @@
-"""`weightdecay sweep` as a person runs it: real processes, pipes, a real terminal, signals."""
+"""`weightdecay sweep` as a person runs it: pipes, a real terminal."""
 
 import json
 import os
 import pty
 import re
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.commands import in_one_process
+from tests.commands import COMMAND, here, in_a_process
 
 from weightdecay.saving import load
 
-COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 FILES = [
     *(
         "curves.parquet",
@@ -52,12 +49,6 @@ SWEEP = ("sweep", "tiny.py", "--strengths", "0.01:1:3", "--seeds", "2", "--widen
 NO_SEEDS = SWEEP[:4] + SWEEP[6:]  # an option is given once
 
 
-def weightdecay(*arguments, cwd, **options):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
-    )
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -72,7 +63,7 @@ def tiny(tmp_path):
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     (folder / "tiny.py").write_text(TINY)
-    return folder, weightdecay(*SWEEP, cwd=folder)
+    return folder, in_a_process(*SWEEP, cwd=folder)
 
 
 def test_the_answer_is_a_table_and_five_lines(swept):
@@ -99,17 +90,17 @@ def test_the_answer_is_a_table_and_five_lines(swept):
 def test_resumed_it_says_the_same_and_a_changed_file_is_refused(swept):
     folder, done = swept
     more = [["--resume"], [], ["--resume", "--epochs", "4"]]
-    again, new, other = in_one_process([[*SWEEP, *words] for words in more], folder)
+    again, new, other = (here(*SWEEP, *words, cwd=folder) for words in more)
     assert (again.returncode, again.stdout) == (0, done.stdout)
     refused(new, ["--out = a/sweep.sqlite", "--resume"])
     refused(other, ["other settings", "epochs"])
     (folder / "tiny.py").write_text(TINY + "# changed\n")
-    refused(weightdecay(*SWEEP, "--resume", cwd=folder), ["other settings", "script"])
+    refused(here(*SWEEP, "--resume", cwd=folder), ["other settings", "script"])
 
 
 def test_json_is_an_object_a_line(tiny):
     options = ("--unit", "half-lives", "--lr", "0.05,0.1", "--seeds", "3,5", "--refine", "1", "--maximize")
-    done = weightdecay(*NO_SEEDS, *options, "agreement", "--json", cwd=tiny)
+    done = here(*NO_SEEDS, *options, "agreement", "--json", cwd=tiny)
     assert done.returncode == 0, done.stderr
     *progress, result = [json.loads(line) for line in done.stdout.splitlines()]
     assert progress
@@ -122,14 +113,14 @@ def test_json_is_an_object_a_line(tiny):
     table = pl.read_parquet(tiny / "a/table.parquet")
     assert table.select("lr").unique().height == 2
     assert table.select("strength").unique().height >= 4 + 1
-    quiet = weightdecay(*SWEEP[:-1], "b", "--quiet", cwd=tiny)
+    quiet = here(*SWEEP[:-1], "b", "--quiet", cwd=tiny)
     assert (quiet.returncode, quiet.stdout) == (0, "")
     assert "note: " not in quiet.stderr
 
 
 def test_rules_are_a_second_axis_and_the_command_overrides_the_file(tiny):
     options = ("--rule", "decoupled, L2", "--seeds", 1, "--epochs", 2, "--batch-size", 16)
-    done = weightdecay(*NO_SEEDS, *options, cwd=tiny)
+    done = here(*NO_SEEDS, *options, cwd=tiny)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("the best strength of each setting\n")
     assert "note: one seed only: there are no error bars" in done.stderr
@@ -184,15 +175,14 @@ def refused(done, parts, case=""):
 def test_bad_input_is_one_line_and_nothing_is_written(tiny):
     (tiny / "lacking.py").write_text("make_model = loss = print\n")
     before = names(tiny)
-    found = in_one_process([["sweep", *arguments.split()] for arguments, _ in BAD], tiny)
-    for (arguments, parts), done in zip(BAD, found, strict=True):
-        refused(done, parts, arguments)
+    for arguments, parts in BAD:
+        refused(here("sweep", *arguments.split(), cwd=tiny), parts, arguments)
     assert [name for name in names(tiny) if name != "__pycache__"] == before
 
 
 def test_a_file_that_fails_shows_its_own_lines(tiny):
     (tiny / "broken.py").write_text("import torch\n\nx = torch.nn.Linear(3)\n")
-    done = weightdecay("sweep", "broken.py", "--strengths", 1, cwd=tiny)
+    done = in_a_process("sweep", "broken.py", "--strengths", 1, cwd=tiny)
     assert (done.returncode, done.stdout) == (2, "")
     *frames, last = done.stderr.splitlines()
     assert last.startswith("error: the file cannot be imported: broken.py = TypeError: ")

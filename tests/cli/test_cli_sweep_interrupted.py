@@ -8,8 +8,8 @@ import signal
 import sqlite3
 import subprocess
 
-from tests.cli.test_cli_sweep import COMMAND, FILES, SWEEP, TINY, names, refused, weightdecay
-from tests.commands import in_one_process
+from tests.cli.test_cli_sweep import FILES, SWEEP, TINY, names, refused
+from tests.commands import COMMAND, here, in_a_process
 
 # Takes as long as the environment says; it draws random numbers, so each seed is a chunk of its own.
 SLOW = TINY.replace("nn.Tanh()", "nn.Dropout(0.2)").replace(
@@ -37,7 +37,7 @@ def loss(output, target):
 """
     text = TINY.replace("loss = nn.functional.mse_loss", swallowing)
     (tmp_path / "tiny.py").write_text(text)
-    done = weightdecay(*SWEEP, cwd=tmp_path, env={**os.environ, "ARMED": "1"})
+    done = in_a_process(*SWEEP, cwd=tmp_path, env={**os.environ, "ARMED": "1"})
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "error: interrupted"
@@ -64,13 +64,13 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_ends_it(tmp_path):
     assert err.splitlines()[-1] == "error: interrupted"
     with contextlib.closing(sqlite3.connect(tmp_path / "a/sweep.sqlite")) as store:
         assert store.execute("SELECT count(*) FROM trained").fetchone() == (4,)
-    resumed, whole = in_one_process([[*SWEEP, "--resume"], [*SWEEP[:-1], "b"]], tmp_path)
+    resumed, whole = here(*SWEEP, "--resume", cwd=tmp_path), here(*SWEEP[:-1], "b", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert whole.returncode == 0, whole.stderr
     assert resumed.stdout == whole.stdout.replace("written into b", "written into a")
     for name in ("table.parquet", "curves.parquet", "weights.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     # A folder without a sweep is begun, and a file is no folder.
-    fresh, file = in_one_process([[*SWEEP[:-1], out, "--resume"] for out in ("c", "tiny.py")], tmp_path)
+    fresh, file = (here(*SWEEP[:-1], out, "--resume", cwd=tmp_path) for out in ("c", "tiny.py"))
     assert (fresh.returncode, names(tmp_path / "c")) == (0, FILES), fresh.stderr
     refused(file, ["--out", "tiny.py", "cannot be written"])

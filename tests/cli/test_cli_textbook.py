@@ -1,4 +1,4 @@
-"""The command as a person runs it: real processes, pipes, a real terminal, signals."""
+"""The command as a person runs it: pipes, a real terminal, signals."""
 
 import json
 import os
@@ -6,15 +6,13 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.commands import in_one_process
+from tests.commands import COMMAND, here, in_a_process
 
-COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 TECATOR = str(Path("examples/data/tecator.csv").resolve())
 QUICK = ["--epochs", "10", "--curve", "1:10:3", "--curve-seeds", "2"]
 FILES = [
@@ -30,15 +28,9 @@ FILES = [
 ]
 
 
-def weightdecay(*arguments, cwd, **options):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
-    )
-
-
 def test_the_main_job(tmp_path):
     """As `make textbook` runs it, into a pipe: plain lines, one table, every file."""
-    done = weightdecay("textbook", cwd=tmp_path)
+    done = in_a_process("textbook", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert sorted(path.name for path in (tmp_path / "runs/textbook").iterdir()) == FILES
@@ -56,14 +48,14 @@ def test_the_main_job(tmp_path):
 
 
 def test_json_is_one_object_and_a_run_can_be_run_again_bit_for_bit(tmp_path):
-    first = weightdecay("textbook", "--lambda", "0,3", "--seeds", 20, "--out", "a", "--json", cwd=tmp_path)
+    first = here("textbook", "--lambda", "0,3", "--seeds", 20, "--out", "a", "--json", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     values = json.loads(first.stdout)
     assert values["seeds"] == list(range(20))
     assert len(values["outcomes"]) == 4
     assert sorted(values["files"]) == [f"a/{name}" for name in FILES]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    again = weightdecay(
+    again = in_a_process(
         "textbook", "--settings", "a/run.json", "--out", "b", "--quiet", cwd=tmp_path, env=one_thread
     )
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
@@ -72,18 +64,18 @@ def test_json_is_one_object_and_a_run_can_be_run_again_bit_for_bit(tmp_path):
 
 
 def test_real_spectra(tmp_path):
-    done = weightdecay(
+    done = here(
         *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
         *QUICK,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "least exact leave-one-out error" in done.stdout
-    again = weightdecay("textbook", "--settings", "runs/textbook/run.json", "--out", "b", cwd=tmp_path)
+    again = here("textbook", "--settings", "runs/textbook/run.json", "--out", "b", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     for name in FILES:
         assert (tmp_path / "runs/textbook" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-    worse = weightdecay(
+    worse = here(
         *("textbook", "--data", TECATOR, "--target", "fat", "--drop", "water,protein", "--n-train", 40),
         *("--lambda", "0,3", "--curve", "none", "--force"),
         cwd=tmp_path,
@@ -133,8 +125,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     (tmp_path / "file").write_text("")
     settings = {"data": {"kind": "Synthetic"}, "lr": "0.1"}
     (tmp_path / "settings.json").write_text(json.dumps({"settings": settings}))
-    lines = [("textbook", *arguments.replace("DATA", TECATOR).split()) for arguments, _ in BAD]
-    for (arguments, parts), done in zip(BAD, in_one_process(lines, tmp_path), strict=True):
+    for arguments, parts in BAD:
+        done = here("textbook", *arguments.replace("DATA", TECATOR).split(), cwd=tmp_path)
         assert done.returncode == 2, arguments
         assert done.stdout == "", arguments
         assert len(done.stderr.splitlines()) == 1, (arguments, done.stderr)
@@ -146,7 +138,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
 
 def test_a_nan_cell_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,y\n1,2,3\n4,,6\n7,8,9\n")
-    done = weightdecay("textbook", "--data", "t.csv", "--target", "y", cwd=tmp_path)
+    done = here("textbook", "--data", "t.csv", "--target", "y", cwd=tmp_path)
     assert done.returncode == 2
     assert "row 2, column 'b'" in done.stderr
 
@@ -155,12 +147,12 @@ def test_a_table_that_changed_since_is_not_the_same_run(tmp_path):
     rows = "".join(f"{i % 7},{i % 5},{i}\n" for i in range(30))
     (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
     arguments = ("--target", "y", "--n-train", 12, "--version", "scratch", *QUICK, "--out", "a")
-    assert weightdecay("textbook", "--data", "t.csv", *arguments, cwd=tmp_path).returncode == 0
+    assert here("textbook", "--data", "t.csv", *arguments, cwd=tmp_path).returncode == 0
     again = ("textbook", "--settings", "a/run.json", "--out", "b", "--quiet")
-    assert weightdecay(*again, cwd=tmp_path).returncode == 0
+    assert here(*again, cwd=tmp_path).returncode == 0
     (tmp_path / "t.csv").write_text("a,b,y\n1,1,1\n" + rows)
     for part in ("has changed since", "cannot be read"):
-        done = weightdecay(*again, cwd=tmp_path)
+        done = here(*again, cwd=tmp_path)
         assert done.returncode == 2
         assert part in done.stderr
         (tmp_path / "t.csv").unlink(missing_ok=True)
@@ -206,10 +198,10 @@ def test_ctrl_c_while_libraries_load(tmp_path, delay):
 
 def test_an_output_without_greek(tmp_path):
     plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = weightdecay("textbook", *QUICK, cwd=tmp_path, env=plain)
+    done = in_a_process("textbook", *QUICK, cwd=tmp_path, env=plain)
     assert done.returncode == 0, done.stderr
     assert "\\u03bb = 3" in done.stdout
-    done = weightdecay("textbook", *QUICK, "--json", cwd=tmp_path, env=plain)
+    done = here("textbook", *QUICK, "--json", cwd=tmp_path, encoding="ascii")
     assert "λ" in " ".join(json.loads(done.stdout)["notes"])
 
 
@@ -269,6 +261,6 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 def test_version_and_help(tmp_path):
     import weightdecay as wd
 
-    assert weightdecay("--version", cwd=tmp_path).stdout == f"weightdecay {wd.__version__}\n"
+    assert in_a_process("--version", cwd=tmp_path).stdout == f"weightdecay {wd.__version__}\n"
     for arguments in (["--help"], ["textbook", "--help"], []):
-        assert "textbook" in weightdecay(*arguments, cwd=tmp_path).stdout
+        assert "textbook" in here(*arguments, cwd=tmp_path).stdout

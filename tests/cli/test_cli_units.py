@@ -4,21 +4,20 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.commands import here, in_a_process
 from typer.testing import CliRunner
 
 import weightdecay as wd
 from weightdecay.cli import app
 from weightdecay.schedule.lifetimes import lifetime
 
-COMMAND = str(Path(sys.executable).parent / "weightdecay")
 OLD, NEW = "batch=256,lr=3e-4,steps=10000", "batch=1024,lr=6e-4,steps=5000,schedule=cosine"
 
 
 def weightdecay(*arguments):
-    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return in_a_process(*arguments, cwd=".")
 
 
 def printed(*arguments):
@@ -217,7 +216,7 @@ def test_transfer_options_and_json():
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, parts):
-    done = weightdecay(*arguments.replace("OLD", OLD).replace("NEW", NEW).split())
+    done = here(*arguments.replace("OLD", OLD).replace("NEW", NEW).split(), cwd=".")
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -271,9 +270,9 @@ def test_a_schedule_by_epochs():
         (("--interval", "epochs"), "no such interval: --interval"),
         (("--interval", "0.5"), "--interval = 0.5"),
     ):
-        done = weightdecay("half-life", *options, *wrong)
+        done = here("half-life", *options, *wrong, cwd=".")
         assert done.returncode == 2
         assert said in done.stderr.replace("--steps-per-epoch", "steps_per_epoch")
-    done = weightdecay("transfer", 0.5, "--old", old.replace(",examples=39", ""), "--new", NEW)
+    done = here("transfer", 0.5, "--old", old.replace(",examples=39", ""), "--new", NEW, cwd=".")
     assert done.returncode == 2
     assert "--old examples" in done.stderr

@@ -69,18 +69,18 @@ def shrunk(w, rule, steps):
     return w
 
 
-@pytest.mark.parametrize("steps", [20, 200])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("name", "way"), [(name, way) for name in WORKING for way in ways(name)])
-def test_all_of_the_decay_is_kept(name, way, rule, steps):
+def test_all_of_the_decay_is_kept(name, way, rule):
     w = weight()
     start = w.detach().clone()
     optimizer = HOMEMADE[name][0]([("w", w)])
     decay = wd.attach(optimizer, RULES[rule], on="all")
-    drive(optimizer, w, steps, way)
-    assert decay.late == (HOMEMADE[name][1] == "after")
-    assert decay.steps == steps
-    torch.testing.assert_close(w.detach(), shrunk(start, RULES[rule], steps), rtol=1e-9, atol=1e-12)
+    for steps in (20, 200):
+        drive(optimizer, w, steps - decay.steps, way)
+        assert decay.late == (HOMEMADE[name][1] == "after")
+        assert decay.steps == steps
+        torch.testing.assert_close(w.detach(), shrunk(start, RULES[rule], steps), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(set(HOMEMADE) - set(WORKING)))

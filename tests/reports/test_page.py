@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 import typer.testing
-from tests.browser import CHROMIUM, FLAGS, browsing
+from tests.browser import browsing, opened
 
 import weightdecay as wd
 from weightdecay.cli import app
@@ -30,22 +30,9 @@ def written(run, tmp_path_factory):
 
 
 @pytest.fixture
-def page(written):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = browser.new_context(offline=True)
-        page = context.new_page()
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(written.as_uri())
+def page(browser, written):
+    with opened(browser, written) as page:
         yield page
-        assert page.said == []
-        assert page.asked == [written.as_uri()]
-        browser.close()
 
 
 def drawn(page, name, series):
@@ -179,9 +166,7 @@ def test_dark_and_narrow(page):
 
 
 @browsing
-def test_names_from_data_are_shown_and_not_run(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_names_from_data_are_shown_and_not_run(browser, tmp_path):
     name = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     rows = np.random.default_rng(0).normal(size=(30, 4))
     pl.DataFrame({name: rows[:, 0], **{f"x{i}": rows[:, i] for i in range(1, 4)}}).write_parquet(
@@ -192,15 +177,12 @@ def test_names_from_data_are_shown_and_not_run(tmp_path):
         wd.Experiment(data=data, versions=("scratch",), curve=(1.0,), curve_seeds=1, epochs=5)
     )
     path = wd.report(found, tmp_path / "report.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
+    with browser.new_page() as page:
         alerts = []
         page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
         page.goto(path.as_uri())
         assert name in page.locator("#facts").inner_text()
         assert page.locator("img").count() == 0
-        browser.close()
     assert alerts == []
 
 
@@ -223,12 +205,9 @@ def pages(folder):
 
 
 @browsing
-def test_pages_of_the_other_kinds(tmp_path):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_context(offline=True).new_page()
+def test_pages_of_the_other_kinds(browser, tmp_path):
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
         said = []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -251,7 +230,6 @@ def test_pages_of_the_other_kinds(tmp_path):
             page.wait_for_timeout(300)  # the figures are drawn anew
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, kind
             page.set_viewport_size({"width": 1200, "height": 800})
-        browser.close()
     assert said == []
 
 

@@ -33,13 +33,13 @@ CASES = {
 @browsing
 @pytest.mark.filterwarnings("ignore::weightdecay.errors.WeightDecayWarning")
 @pytest.mark.parametrize("case", CASES)
-def test_labels_are_there_and_apart(tmp_path, case):
+def test_labels_are_there_and_apart(browser, tmp_path, case):
     scale, noise, lambdas = CASES[case]
     X, y = table(scale, noise)
     path = wd.ridge_path(X, y, lambdas, cv="loo")
     page = wd.report(path, tmp_path / "page.html", y=y)
     for width, lang in ((1000, ""), (390, "#lang=zh")):
-        with opened(page, lang, viewport={"width": width, "height": 800}) as shown:
+        with opened(browser, page, lang, viewport={"width": width, "height": 800}) as shown:
             for side, least in ((0, 35), (1, 12)):
                 found = shown.evaluate(LABELS, side)
                 assert len(found) >= 2, (width, side, found)

@@ -106,11 +106,11 @@ def written(run, path, data, sweep, audit, monitored, tmp_path_factory):
 
 @browsing
 @pytest.mark.parametrize("kind", ["textbook", "ridge", "sweep", "audit", "monitor"])
-def test_nothing_serious_bars_anybody(written, kind):
+def test_nothing_serious_bars_anybody(browser, written, kind):
     from axe_playwright_python.sync_playwright import Axe
 
     for fragment, scheme in (("", "light"), ("#lang=zh", "dark")):
-        with opened(written[kind], fragment, color_scheme=scheme) as page:
+        with opened(browser, written[kind], fragment, color_scheme=scheme) as page:
             found = Axe().run(page).response
             assert found["passes"], "axe looked at nothing"
             serious = [
@@ -123,8 +123,8 @@ def test_nothing_serious_bars_anybody(written, kind):
 
 @browsing
 @pytest.mark.parametrize("kind", ["ridge", "sweep", "audit", "monitor"])
-def test_chinese_and_a_narrow_screen(written, kind):
-    with opened(written[kind], "#lang=zh", viewport={"width": 390, "height": 800}) as page:
+def test_chinese_and_a_narrow_screen(browser, written, kind):
+    with opened(browser, written[kind], "#lang=zh", viewport={"width": 390, "height": 800}) as page:
         assert re.search("[一-鿿]", page.locator("h1").inner_text())
         for line in page.locator("#lines p").all_inner_texts():
             assert re.search("[一-鿿]", line), line
@@ -133,16 +133,16 @@ def test_chinese_and_a_narrow_screen(written, kind):
 
 
 @browsing
-def test_the_textbook_prints_on_two_pages(written):
-    with opened(written["textbook"]) as page:
+def test_the_textbook_prints_on_two_pages(browser, written):
+    with opened(browser, written["textbook"]) as page:
         pdf = page.pdf(format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) == 2
 
 
 @browsing
-def test_rows_held_out_are_beside_what_was_measured(written, path, data):
+def test_rows_held_out_are_beside_what_was_measured(browser, written, path, data):
     measured, predicted = data[1].numpy(), path.out_of_fold().numpy()
-    with opened(written["ridge"]) as page:
+    with opened(browser, written["ridge"]) as page:
         captions = page.locator("figcaption").all_inner_texts()
         shown = page.evaluate("globalThis.page.figures.map((f) => [f.x, f.lines.map((line) => line.y)])")
         assert "held out: R²" in page.locator("#lines").inner_text()
@@ -157,8 +157,8 @@ def test_rows_held_out_are_beside_what_was_measured(written, path, data):
 
 
 @browsing
-def test_names_of_columns_appear_when_pointed_at(written):
-    with opened(written["ridge"]) as page:
+def test_names_of_columns_appear_when_pointed_at(browser, written):
+    with opened(browser, written["ridge"]) as page:
         at = page.locator("figcaption").all_inner_texts().index("Coefficients times the columns' sd")
         box = page.locator(f"#figure-{at} .u-over").bounding_box()
         chart, figure = f"globalThis.page.charts['figure-{at}']", f"globalThis.page.figures[{at}]"
@@ -170,11 +170,11 @@ def test_names_of_columns_appear_when_pointed_at(written):
 
 @browsing
 @pytest.mark.parametrize("lambdas", [(0.0, 0.05, 0.1), (0.001, 0.01, 0.1, 1.0)])
-def test_the_top_axis_stands_at_known_values(data, tmp_path, lambdas):
+def test_the_top_axis_stands_at_known_values(browser, data, tmp_path, lambdas):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", wd.WeightDecayWarning)  # that the grid is small is not the point
         path = wd.ridge_path(*data, lambdas, cv=5)
-    with opened(wd.report(path, tmp_path / "page.html")) as page:
+    with opened(browser, wd.report(path, tmp_path / "page.html")) as page:
         axis = "globalThis.page.charts['figure-0'].axes[2]"
         assert page.evaluate(f"{axis}._splits") == list(lambdas)
         assert page.evaluate(f"{axis}._values.map(Number)") == [
@@ -183,9 +183,9 @@ def test_the_top_axis_stands_at_known_values(data, tmp_path, lambdas):
 
 
 @browsing
-def test_learning_curves_of_any_selection(written, sweep):
+def test_learning_curves_of_any_selection(browser, written, sweep):
     series = "globalThis.page.charts['figure-1'].series.length - 1"
-    with opened(written["sweep"]) as page:
+    with opened(browser, written["sweep"]) as page:
         first = page.evaluate(series)
         assert 2 <= first < len(STRENGTHS)
         choices = page.locator("figure").nth(1)
@@ -204,11 +204,11 @@ def test_learning_curves_of_any_selection(written, sweep):
 
 
 @browsing
-def test_strengths_half_lives_and_all_settings(written, sweep):
+def test_strengths_half_lives_and_all_settings(browser, written, sweep):
     lives = sweep.half_lives()
     assert lives[0] == math.inf
     np.testing.assert_allclose(lives[4], math.log(2) / -math.log1p(-0.01 * 0.3) / 20)
-    with opened(written["sweep"]) as page:
+    with opened(browser, written["sweep"]) as page:
         top = page.evaluate("globalThis.page.figures[0].top.values")
         np.testing.assert_allclose(top, lives[1:])
         bars = page.evaluate("globalThis.page.figures[0].lines.filter((one) => one.bars)[0].band")
@@ -224,8 +224,8 @@ def test_strengths_half_lives_and_all_settings(written, sweep):
 
 
 @browsing
-def test_the_tree_has_every_parameter(written, audit):
-    with opened(written["audit"], "#lang=zh") as page:
+def test_the_tree_has_every_parameter(browser, written, audit):
+    with opened(browser, written["audit"], "#lang=zh") as page:
         leaves = page.locator("#tree li:not(:has(li))")
         assert leaves.count() == len(audit.parameters)
         weight = page.locator("#tree li:not(:has(li))").first.inner_text()
