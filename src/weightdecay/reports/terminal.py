@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as Styled
 
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 
@@ -132,15 +132,15 @@ def without_colour(console: Console) -> bool:
     return console.no_color or console.color_system is None
 
 
-def legend(console: Console, rest: str) -> Text:
+def legend(console: Console, rest: str) -> Styled:
     """Which curve is which; by their marks where there is no colour."""
     marks = (" ─ ", f" {TEST_MARK}") if without_colour(console) else (" ", "")
-    return Text.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
+    return Styled.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
 
 
 def chart(
     looks: Sequence[Any], values: Sequence[float], width: int, height: int, plain: bool = False
-) -> Text:
+) -> Styled:
     """Train and test loss over the epochs in braille dots, log scale; `values` sets the scale's ends.
 
     Args:
@@ -152,7 +152,7 @@ def chart(
     """
     logs = [math.log10(value) for value in values if 0 < value < math.inf]
     if not logs:
-        return Text("\n" * (height - 1))
+        return Styled("\n" * (height - 1))
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     high = max(high, low + 1)
     columns = width - 7
@@ -178,7 +178,7 @@ def chart(
                 x, y = round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)
                 cells[y // 4][x // 2] |= dots[y % 4][x % 2]
                 styles[y // 4][x // 2] = style
-    text = Text()
+    text = Styled()
     for line in range(height):
         label = f"1e{high}" if line == 0 else f"1e{low}" if line == height - 1 else ""
         text.append(f"{label:>5} ┤" if label else "      │")
@@ -201,7 +201,7 @@ def print_run(run: Run, console: Console) -> None:
     for head in heads:
         table.add_column(head, justify="left" if head == "version" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Styled, row))
     if (
         rows
         and Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width

@@ -207,9 +207,9 @@ function speak() {
   document.querySelector("h1").textContent = say(data.title);
   const lines = byId("lines"), doubts = byId("doubts"), notes = byId("notes"), tree = byId("tree");
   lines.textContent = doubts.textContent = notes.textContent = tree.textContent = byId("tables").textContent = byId("rest").textContent = "";
-  for (const line of say(data.lines)) element("p", line, lines);
-  for (const doubt of say(data.doubts)) element("li", `${words().doubts}${doubt}`, doubts);
-  if (!say(data.doubts).length) doubts.hidden = true;
+  for (const line of data.lines) element("p", say(line), lines);
+  for (const doubt of data.doubts) element("li", `${words().doubts}${say(doubt)}`, doubts);
+  if (!data.doubts.length) doubts.hidden = true;
   for (const figure of figures) { figure.heading.textContent = say(figure.caption); controls(figure); }
   data.tables.forEach((one, i) => tableOf(one, byId(figures.length && i ? "rest" : "tables")));
   if (data.tree) {
