@@ -388,6 +388,19 @@ def test_y_belongs_to_a_path(path, run, tmp_path):
     assert not (tmp_path / "p.html").exists()
 
 
+def test_one_table_has_the_colours_of_figures_pages_and_terminal(audit, tmp_path):
+    from rich.style import Style
+
+    from weightdecay.reports.style import COLOURS, CYCLE, ROLES
+
+    text = wd.report(audit, tmp_path / "page.html").read_text(encoding="utf-8")
+    for role, name in [*ROLES.items(), *((name, name) for name in COLOURS)]:
+        assert f"--{role}: {COLOURS[name].light};" in text
+        assert f"--{role}: {COLOURS[name].dark};" in text
+        Style.parse(COLOURS[name].terminal)
+    assert len(set(CYCLE)) == len(COLOURS)
+
+
 def test_chinese_labels_are_drawn_where_a_font_is_here():
     import matplotlib as mpl
     from matplotlib.figure import Figure

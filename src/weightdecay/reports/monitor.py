@@ -13,10 +13,10 @@ from rich.text import Text as Styled
 from weightdecay.errors import InputError
 from weightdecay.monitor.record import Monitored
 from weightdecay.reports.page import LOSS, Chart, Line, Page
-from weightdecay.reports.style import BLACK, COLOURS
+from weightdecay.reports.style import CYCLE, INK
 from weightdecay.text import Text
 
-_MOST = len(COLOURS)  # parameters with a line of their own: the largest
+_MOST = len(CYCLE)  # parameters with a line of their own: the largest
 
 
 def figure_size(result: Monitored) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def draw(result: Monitored, ax: np.ndarray) -> None:
     if len(axes) != 3:
         raise InputError("a monitor is drawn into three Axes", "ax", len(axes), "plt.subplots(3, 1)")
     names = _largest(result.rows)
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, colour in zip(names, CYCLE, strict=False):
         rows = result.rows.filter(parameter=name)
         steps = rows["step"]
         axes[0].plot(steps, rows["norm"], color=colour, label=name)
@@ -60,12 +60,12 @@ def _largest(rows: pl.DataFrame) -> list[str]:
 
 def _decorate(axes: np.ndarray, drawn: int, there: int) -> None:
     first, second, third = axes
-    first.plot([], [], color=BLACK, ls=":", lw=1, label="equilibrium of decay and updates")
+    first.plot([], [], color=INK, ls=":", lw=1, label="equilibrium of decay and updates")
     first.set(yscale="log", ylabel="norm")
     if drawn < there:
         first.set_title(f"the {drawn} largest of {there} parameters", fontsize=9)
     second.set(yscale="log", ylabel="angle of a step, rad")
-    third.axhline(1, color=BLACK, lw=0.8, ls="--")
+    third.axhline(1, color=INK, lw=0.8, ls="--")
     third.set(ylabel="decay applied / intended", xlabel="step", ylim=(-0.05, None))
     third.set_ylim(top=max(1.2, third.get_ylim()[1]))
     handles, labels = first.get_legend_handles_labels()  # below all three, not over a curve

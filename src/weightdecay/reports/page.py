@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from weightdecay import __version__
+from weightdecay.reports.style import COLOURS, variables
 from weightdecay.text import Text
 
 # By this line a page is known as one of ours, which may be written anew.
@@ -31,7 +32,7 @@ def document(title: str, data: dict[str, Any], kind: str) -> str:
     The Content-Security-Policy allows the styles and scripts in this file, by their checksums, and nothing
     else: no request, no frame, no form.
     """
-    styles = "\n".join(_static(name) for name in ("uPlot.min.css", "page.css"))
+    styles = "\n".join((_static("uPlot.min.css"), variables(), _static("page.css")))
     scripts = [_static(name) for name in ("uPlot.iife.min.js", "common.js", f"{kind}.js")]
     policy = "; ".join(
         (
@@ -83,7 +84,7 @@ class Line:
     Args:
         name: what it is called: a `Text`, or a name from the data.
         y: its values (n,); what is not finite leaves a gap.
-        colour: a name of the style sheet's colours, or a number of its cycle.
+        colour: a role or colour of `reports.style`, "soft", or a number in the order of its colours.
         dashed: draw it dashed.
         points: points and no line.
         band: half the height of a band around it (n,), or None.
@@ -156,9 +157,11 @@ class Chart:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, numbers packed in float64."""
-        plain = ("colour", "dashed", "points", "bars", "group", "shown")
+        plain = ("dashed", "points", "bars", "group", "shown")
+        cycle = [*COLOURS]
         lines = [
             {"name": _both(line.name), **{name: getattr(line, name) for name in plain}}
+            | {"colour": cycle[line.colour % len(cycle)] if isinstance(line.colour, int) else line.colour}
             | {"y": packed(line.y, "<f8"), "band": None if line.band is None else packed(line.band, "<f8")}
             for line in self.lines
         ]

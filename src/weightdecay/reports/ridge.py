@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from weightdecay.reports.page import STRENGTH, Chart, Line, Page, Top, array, number, thinned
-from weightdecay.reports.style import BLACK, COLOURS
+from weightdecay.reports.style import CYCLE, GREY, INK, SCORE
 from weightdecay.ridge.record import RidgePath, facts
 from weightdecay.ridge.table_fit import CoefficientPath, HeldOut, coefficient_path, target_list, target_names
 from weightdecay.text import Text
 
-GREY = "#999999"
-_MOST_TARGETS = len(COLOURS)  # more are drawn in grey, without bands
+_MOST_TARGETS = len(CYCLE)  # more are drawn in grey, without bands
 _MOST_PANELS = 6
 _LABELLED = 8
 _MOST_LABELS = 7  # along an axis
@@ -70,7 +69,7 @@ def _draw_curve(path: RidgePath, ax: Axes) -> None:
     _score_axis(ax, scores)
     many = scores.shape[1] > _MOST_TARGETS
     names = target_names(path)
-    colours = cycle([GREY] if many else COLOURS)
+    colours = cycle([GREY] if many else CYCLE)
     for t, colour in zip(range(scores.shape[1]), colours, strict=False):
         name = names[t] if scores.shape[1] > 1 and not many else None
         _draw_scores(ax, lambdas, scores[:, t], errors[:, t], colour, name, band=not many)
@@ -118,14 +117,14 @@ def _mark(ax: Axes, lambdas: np.ndarray, scores: np.ndarray, lam: float, colour:
 def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool) -> None:
     """Lines through both choices where they are one for all; a key for the marks."""
     for lam, marker, what, line in ((best, "o", "least", "-"), (one_se, "D", "one standard error", ":")):
-        face = BLACK if marker == "o" else "white"
+        face = INK if marker == "o" else "white"
         if shared:
-            ax.axvline(float(lam[0]), color=BLACK, lw=0.8, ls=line, zorder=1)
+            ax.axvline(float(lam[0]), color=INK, lw=0.8, ls=line, zorder=1)
         label = f"{what}: λ = {float(lam[0]):.3g}" if shared else f"{what}, λ for each target"
         ax.plot(
             [],
             [],
-            color=BLACK,
+            color=INK,
             marker=marker,
             mfc=face,
             ms=5,
@@ -194,15 +193,15 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
     lambdas, coef = _array(view.lambdas), _array(view.coef)[:, :, target]
     order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
     _lambda_axis(ax, lambdas, view.unit)
-    named = order[: min(_LABELLED, len(COLOURS) - 1)]  # black is for the lines of λ
+    named = order[: min(_LABELLED, len(CYCLE) - 1)]  # black is for the lines of λ
     marker = "." if len(lambdas) <= 20 else None
     for column in order[len(named) :]:
         ax.plot(lambdas, coef[:, column], color=GREY, lw=0.5, alpha=0.5, marker=marker, ms=2)
-    for column, colour in zip(named, COLOURS, strict=False):
+    for column, colour in zip(named, CYCLE, strict=False):
         ax.plot(lambdas, coef[:, column], color=colour, lw=1.3, marker=marker, label=view.names[column])
     best, one_se = float(view.best[target]), float(view.one_se[target])
-    ax.axvline(best, color=BLACK, lw=0.8, label=f"least: λ = {best:.3g}")
-    ax.axvline(one_se, color=BLACK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
+    ax.axvline(best, color=INK, lw=0.8, label=f"least: λ = {best:.3g}")
+    ax.axvline(one_se, color=INK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
     ax.set_ylabel("coefficient × sd of the column")
     rest = f"; the {len(view.names):,} largest of {view.p:,} are drawn" if view.p > len(view.names) else ""
     ax.set_title(f"{view.targets[target]}: coefficients{rest}")
@@ -214,14 +213,14 @@ def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
     many = len(measured) > 2000
     ax.plot(
         *(measured, predicted, "."),
-        color=COLOURS[0],
+        color=SCORE,
         ms=2 if many else 5,
         alpha=0.3 if many else 0.7,
         mec="none",
         rasterized=many,
     )
     low, high = float(np.nanmin([measured, predicted])), float(np.nanmax([measured, predicted]))
-    ax.plot([low, high], [low, high], color=BLACK, lw=0.8)
+    ax.plot([low, high], [low, high], color=INK, lw=0.8)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="measured", ylabel="predicted while held out")
     fit = f"R² = {float(view.r2[target]):.3g}, RMSE = {float(view.rmse[target]):.3g}"

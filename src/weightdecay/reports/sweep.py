@@ -33,7 +33,7 @@ from weightdecay.reports.page import (
     number,
     thinned,
 )
-from weightdecay.reports.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE
+from weightdecay.reports.style import CHOSEN, CYCLE, DIVERGED, GREY, INK, SCORE
 from weightdecay.reports.terminal import chart, legend, without_colour
 from weightdecay.sweeps.grid import title
 from weightdecay.sweeps.record import Sweep
@@ -42,7 +42,7 @@ from weightdecay.sweeps.selection import Selection, setting_name, strength
 from weightdecay.sweeps.task import Trained
 from weightdecay.text import Text
 
-_MOST_CURVES = len(COLOURS) - 2  # black is for no decay, orange for the choices
+_MOST_CURVES = len(CYCLE) - 2  # black is for no decay, orange for the choices
 _MOST_CELLS = 100  # with more, the numbers in them are too small to read
 
 
@@ -90,9 +90,7 @@ def _draw_curve(sweep: Sweep, ax: Axes) -> None:
 def _draw_others(ax: Axes, sweep: Sweep) -> None:
     """The mean scores of the settings that are not the best."""
     others = [one for one in sweep.selections if one is not sweep.selection][: _MOST_CURVES - 1]
-    for other, colour in zip(
-        others, (one for one in COLOURS if one not in (BLUE, ORANGE, BLACK)), strict=False
-    ):
+    for other, colour in zip(others, (one for one in CYCLE if one not in (SCORE, CHOSEN, INK)), strict=False):
         seen = [i for i, value in enumerate(other.strengths) if value > 0 and math.isfinite(other.means[i])]
         strengths, scores = [other.strengths[i] for i in seen], [float(other.means[i]) for i in seen]
         ax.plot(strengths, scores, color=colour, lw=1, marker=".", ms=4, label=setting_name(other))
@@ -138,7 +136,7 @@ def _draw_seeds(ax: Axes, found: Selection) -> None:
     strengths = np.asarray(found.strengths)
     for row in found.scores.numpy():
         seen = np.isfinite(row) & (strengths > 0)
-        ax.plot(strengths[seen], row[seen], ls="none", marker=".", ms=5, mec="none", color=BLUE, alpha=0.35)
+        ax.plot(strengths[seen], row[seen], ls="none", marker=".", ms=5, mec="none", color=SCORE, alpha=0.35)
 
 
 def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
@@ -148,14 +146,16 @@ def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
     ax.plot(
         strengths[seen],
         means[seen],
-        color=BLUE,
+        color=SCORE,
         lw=1.4,
         marker="." if seen.sum() <= 30 else None,
         label=label,
     )
     if len(found.seeds) > 1:
         low, high = means[seen] - errors[seen], means[seen] + errors[seen]
-        ax.fill_between(strengths[seen], low, high, color=BLUE, alpha=0.2, lw=0, label="± one standard error")
+        ax.fill_between(
+            strengths[seen], low, high, color=SCORE, alpha=0.2, lw=0, label="± one standard error"
+        )
 
 
 def _draw_none(ax: Axes, found: Selection) -> None:
@@ -163,9 +163,9 @@ def _draw_none(ax: Axes, found: Selection) -> None:
     if found.strengths[0] != 0 or not math.isfinite(score := float(found.means[0])):
         return
     error = float(found.errors[0])
-    ax.axhline(score, color=BLACK, lw=1, ls="--", label="no decay")
+    ax.axhline(score, color=INK, lw=1, ls="--", label="no decay")
     if error > 0:
-        ax.axhspan(score - error, score + error, color=BLACK, alpha=0.07, lw=0)
+        ax.axhspan(score - error, score + error, color=INK, alpha=0.07, lw=0)
 
 
 def _draw_choices(ax: Axes, found: Selection) -> None:
@@ -176,9 +176,9 @@ def _draw_choices(ax: Axes, found: Selection) -> None:
         label = f"{what}: {strength(value, found.unit)}"
         place = (value, found.mean(value))
         face, size, order = (
-            (ORANGE, 6, 6) if marker == "o" else ("white", 10, 5)
+            (CHOSEN, 6, 6) if marker == "o" else ("white", 10, 5)
         )  # both are seen where they meet
-        style = {"marker": marker, "mfc": face, "mec": ORANGE, "ms": size, "ls": "none", "zorder": order}
+        style = {"marker": marker, "mfc": face, "mec": CHOSEN, "ms": size, "ls": "none", "zorder": order}
         ax.plot(*(([], []) if value == 0 else ([place[0]], [place[1]])), label=label, **style)
         if value == 0:  # on the line of no decay, at its weak end
             ax.plot([0.01], [place[1]], transform=ax.get_yaxis_transform(), clip_on=False, **style)
@@ -196,7 +196,7 @@ def _draw_diverged(ax: Axes, found: Selection) -> None:
     side = 0.97 if float(found.means.max()) == math.inf else 0.03
     places = [value for value in gone if value > 0]
     count = f"{len(found.diverged)} training{'s' * (len(found.diverged) > 1)} diverged"
-    cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": GREEN, "ls": "none", "clip_on": False}
+    cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": DIVERGED, "ls": "none", "clip_on": False}
     ax.plot(places, [side] * len(places), transform=ax.get_xaxis_transform(), label=count, **cross)
     if gone[0] == 0:
         ax.plot([0.01], [side], transform=ax.transAxes, **cross)
@@ -225,14 +225,14 @@ def _draw_heat(sweep: Sweep, ax: Axes) -> None:
     ax.set(xlabel=title(sweep.unit), ylabel="learning rate" if _one_rule(sweep) else "")
     ax.spines[:].set_visible(False)
     for i, j in np.argwhere(np.isinf(scores)):
-        ax.plot(j, i, marker="x", color=GREEN, ms=7, mew=1.6)
+        ax.plot(j, i, marker="x", color=DIVERGED, ms=7, mew=1.6)
     if scores.size <= _MOST_CELLS:
         _write_cells(ax, shown, image)
     for i, one in enumerate(sweep.selections):
         chosen = i == sweep.chosen
         x, y = columns.index(one.best) - 0.5, i - 0.5
         frame = {
-            "color": ORANGE if chosen else BLACK,
+            "color": CHOSEN if chosen else INK,
             "lw": 2.5 if chosen else 1.0,
             "ls": "-" if chosen else "--",
             "clip_on": False,
@@ -252,7 +252,7 @@ def _write_cells(ax: Axes, shown: np.ndarray, image: object) -> None:
         red, green, blue, _ = image.cmap(image.norm(shown[i, j]))  # pyright: ignore[reportAttributeAccessIssue]
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         ax.text(
-            j, i, f"{shown[i, j]:.3g}", ha="center", va="center", fontsize=7, color="white" if dark else BLACK
+            j, i, f"{shown[i, j]:.3g}", ha="center", va="center", fontsize=7, color="white" if dark else INK
         )
 
 

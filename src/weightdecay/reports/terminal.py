@@ -21,9 +21,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text as Styled
 
+from weightdecay.reports import style
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 
-TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
+TRAIN_STYLE, TEST_STYLE = style.of("train").terminal, style.of("test").terminal
 TEST_MARK = "o"  # of the test loss where there is no colour
 
 
@@ -159,7 +160,7 @@ def chart(
     cells = [[0] * columns for _ in range(height)]
     styles = [[""] * columns for _ in range(height)]
     dots = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-    for name, style in (("train_loss", TRAIN_STYLE), ("test_loss", TEST_STYLE)):
+    for name, drawn in (("train_loss", TRAIN_STYLE), ("test_loss", TEST_STYLE)):
         points = [(look.epoch, getattr(look, name)) for look in looks if 0 < getattr(look, name) < math.inf]
         place = [
             (
@@ -170,20 +171,20 @@ def chart(
         ]
         if plain and name == "test_loss":
             for x, y in place:
-                cells[y // 4][x // 2], styles[y // 4][x // 2] = -1, style
+                cells[y // 4][x // 2], styles[y // 4][x // 2] = -1, drawn
             continue
         for (x0, y0), (x1, y1) in zip(place, place[1:] or place, strict=False):
             steps = max(abs(x1 - x0), abs(y1 - y0), 1)
             for i in range(steps + 1):
                 x, y = round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)
                 cells[y // 4][x // 2] |= dots[y % 4][x % 2]
-                styles[y // 4][x // 2] = style
+                styles[y // 4][x // 2] = drawn
     text = Styled()
     for line in range(height):
         label = f"1e{high}" if line == 0 else f"1e{low}" if line == height - 1 else ""
         text.append(f"{label:>5} ┤" if label else "      │")
-        for bits, style in zip(cells[line], styles[line], strict=True):
-            text.append(TEST_MARK if bits < 0 else chr(0x2800 + bits) if bits else " ", style)
+        for bits, drawn in zip(cells[line], styles[line], strict=True):
+            text.append(TEST_MARK if bits < 0 else chr(0x2800 + bits) if bits else " ", drawn)
         text.append("\n" if line < height - 1 else "")
     return text
 
