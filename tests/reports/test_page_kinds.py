@@ -15,8 +15,8 @@ import typer.testing
 from tests.browser import browsing, opened
 
 import weightdecay as wd
+from weightdecay.auditing.findings import CODES
 from weightdecay.cli import app
-from weightdecay.reports import chinese
 from weightdecay.sweeps.record import sweep_record
 from weightdecay.sweeps.task import Copy, Look, Trained
 
@@ -237,7 +237,7 @@ def test_the_tree_has_every_parameter(browser, written, audit):
             {one.weight_decay for one in audit.parameters if one.decays} | {0.0}
         ) - all(one.decays for one in audit.parameters)
         row = page.locator("#tables tbody tr").first.inner_text()
-        assert chinese.FINDINGS[audit.findings[0].code] in row
+        assert CODES[audit.findings[0].code].title.zh in row
 
 
 def test_the_largest_sweep_is_a_small_file(tmp_path):
@@ -271,15 +271,24 @@ def test_half_lives_of_a_real_sweep(tmp_path):
 
 
 def test_titles_of_findings_are_those_of_their_pages():
-    pages = Path(__file__).parents[2] / "docs" / "audit"
-    titles = {}
-    for page in pages.glob("WD*.zh.md"):
-        code, title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split("：", 1)
-        titles[code] = title
-    assert titles == chinese.FINDINGS
+    folder = Path(__file__).parents[2] / "docs" / "audit"
+    for code, check in CODES.items():
+        pages = [(folder / f"{code}{language}.md").read_text(encoding="utf-8") for language in ("", ".zh")]
+        english, chinese = (page.splitlines()[0] for page in pages)
+        assert english == f"# {code}: {check.title}"
+        assert chinese == f"# {code}：{check.title.zh}"
 
 
-def test_both_languages_have_something_to_doubt(path, sweep, data):
+LOADERS = {"path": wd.load_path, "run": wd.load_run}
+
+
+def in_both_languages(texts):
+    for text in texts:
+        assert re.search("[一-鿿]", text.zh), text
+        assert sorted(re.findall(r"\d+", text)) == sorted(re.findall(r"\d+", text.zh)), text
+
+
+def test_notes_and_doubts_say_the_same_in_both_languages(path, sweep, run, monitored, data, tmp_path):
     X, y = data
     with pytest.warns(wd.WeightDecayWarning):
         flat = wd.ridge_path(X[:, 5:6], y, [1e-9, 1e-8], cv=5)
@@ -287,15 +296,12 @@ def test_both_languages_have_something_to_doubt(path, sweep, data):
         edge = wd.ridge_path(X, y, [0.1, 10.0], cv=5)
     alone = sweep_record(trainings(seeds=(0,), rates=(0.01,)))
     high = sweep_record(trainings(strengths=(0.0, 0.01, 0.03)))
-    for result, said in (
-        (path, chinese.ridge_doubts(path)),
-        (edge, chinese.ridge_doubts(edge)),
-        (flat, chinese.ridge_doubts(flat)),
-        (sweep, chinese.sweep_doubts(sweep)),
-        (alone, chinese.sweep_doubts(alone)),
-        (high, chinese.sweep_doubts(high)),
-    ):
-        assert bool(said) == bool(result.doubts), (said, result.doubts)
+    assert all(result.doubts for result in (edge, flat, alone, high))
+    saved = {"path": flat, "run": run}
+    loaded = [load(saved[name].save(tmp_path / name)[0].parent) for name, load in LOADERS.items()]
+    for result in (path, edge, flat, sweep, alone, high, run, *loaded):
+        in_both_languages(result.notes)
+    in_both_languages([*monitored.lines, *monitored.doubts])
 
 
 def told(*arguments):
@@ -380,6 +386,19 @@ def test_y_belongs_to_a_path(path, run, tmp_path):
     with pytest.raises(wd.InputError, match="not numbers"):
         wd.report(path, tmp_path / "p.html", y=["a", "b"])
     assert not (tmp_path / "p.html").exists()
+
+
+def test_one_table_has_the_colours_of_figures_pages_and_terminal(audit, tmp_path):
+    from rich.style import Style
+
+    from weightdecay.reports.style import COLOURS, CYCLE, ROLES
+
+    text = wd.report(audit, tmp_path / "page.html").read_text(encoding="utf-8")
+    for role, name in [*ROLES.items(), *((name, name) for name in COLOURS)]:
+        assert f"--{role}: {COLOURS[name].light};" in text
+        assert f"--{role}: {COLOURS[name].dark};" in text
+        Style.parse(COLOURS[name].terminal)
+    assert len(set(CYCLE)) == len(COLOURS)
 
 
 def test_chinese_labels_are_drawn_where_a_font_is_here():

@@ -7,7 +7,6 @@ import torch
 
 import weightdecay as wd
 from weightdecay.errors import InputError, WeightDecayWarning
-from weightdecay.reports import chinese
 from weightdecay.ridge.table_fit import Request, fit_table
 
 
@@ -44,8 +43,8 @@ def test_a_least_score_that_interpolates_is_told_of(options):
         assert said.endswith("take a larger λ")
     assert said in repr(path)
     assert said in path.notes
-    (in_chinese,) = [one for one in chinese.ridge_doubts(path) if "插值" in one]
-    assert ("一倍标准误的 λ" in in_chinese) == ("one_se" in said)
+    assert "插值" in said.zh
+    assert ("一倍标准误的 λ" in said.zh) == ("one_se" in said)
     assert path.model().noise_sd.isnan()
     with pytest.raises(InputError, match="interpolates its training rows"):
         path.model().interval(X)
@@ -66,7 +65,7 @@ def test_both_languages_speak_of_the_model_that_fit_chose(choose, tmp_path):
     pl.DataFrame(X.numpy()).with_columns(y=y.numpy()).write_csv(tmp_path / "t.csv")
     found = fit_table(Request(str(tmp_path / "t.csv"), ("y",), choose=choose), tmp_path)
     english = [one for one in found.path.doubts if "degrees of freedom" in one]
-    shown = [one for one in chinese.ridge_doubts(found.path) if "自由度" in one]
+    shown = [one.zh for one in found.path.doubts if "自由度" in one.zh]
     assert len(english) == len(shown)
     assert all(f"λ = {float(found.model.lam):.4g} " in one for one in (*english, *shown))
 
@@ -83,7 +82,7 @@ def test_a_constant_column_that_serves_as_an_intercept_is_not_said_to_have_no_co
     X[:, 1] = 2
     path = wd.ridge_path(X, y + 5, intercept="none")
     assert abs(float(path.coef()[1])) > 1
-    assert not any("不变化" in line for line in chinese.ridge_lines(path))
+    assert not any("do not vary" in note or "不变化" in note.zh for note in path.notes)
 
 
 def test_of_several_targets_those_are_named():

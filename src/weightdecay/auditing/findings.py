@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from weightdecay.errors import Finding, Severity
+from weightdecay.text import Text
 
 
 @dataclass(frozen=True)
@@ -10,50 +11,50 @@ class Code:
     """What a code stands for.
 
     Args:
-        subject: a few words.
+        title: a few words, as its page is called.
         severity: what it usually is; a single finding may be milder.
     """
 
-    subject: str
+    title: Text
     severity: Severity
 
 
 CODES: dict[str, Code] = {
-    "WD101": Code("a normalisation decays", "warning"),
-    "WD102": Code("a bias decays", "warning"),
-    "WD103": Code("a weight matrix does not decay", "warning"),
-    "WD104": Code("one role, several strengths", "warning"),
-    "WD105": Code("an embedding decays without gradient", "info"),
-    "WD106": Code("an adapter decays", "info"),
-    "WD107": Code("exempt, but decays", "warning"),
-    "WD108": Code("a parameter that should not decay", "warning"),
-    "WD201": Code("a parameter in no optimizer", "error"),
-    "WD202": Code("a parameter more than once", "error"),
-    "WD203": Code("a parameter that is not in the model", "error"),
-    "WD204": Code("tied weights with two strengths", "error"),
-    "WD205": Code("flattened parameters", "error"),
-    "WD206": Code("two parameters over the same memory", "error"),
-    "WD207": Code("frozen, and still moving", "warning"),
-    "WD301": Code("coupled decay in an adaptive optimizer", "warning"),
-    "WD302": Code("a parameter decays twice", "error"),
-    "WD303": Code("a strength nobody chose", "warning"),
-    "WD304": Code("a decay that is not applied", "error"),
-    "WD305": Code("the form of the decay is not known", "info"),
-    "WD306": Code("the decay is not what its strength means", "warning"),
-    "WD307": Code("groups that are mixed up", "error"),
-    "WD401": Code("the decay overshoots", "error"),
-    "WD402": Code("below the precision of the weights", "error"),
-    "WD403": Code("the decay does next to nothing", "info"),
-    "WD404": Code("faster than an epoch", "warning"),
-    "WD405": Code("slower than the run", "info"),
-    "WD406": Code("the decay oscillates", "warning"),
-    "WD501": Code("a sparse gradient", "error"),
-    "WD502": Code("the gradient scaler", "warning"),
-    "WD503": Code("a checkpoint changed the rule", "error"),
-    "WD504": Code("weights that are not numbers", "error"),
-    "WD505": Code("a scheduler of another optimizer", "warning"),
-    "WD506": Code("resumed with another strength", "warning"),
-    "WD601": Code("the plan changed", "error"),
+    "WD101": Code(Text("a normalisation decays", "归一化层在衰减"), "warning"),
+    "WD102": Code(Text("a bias decays", "偏置在衰减"), "warning"),
+    "WD103": Code(Text("a weight matrix does not decay", "权重矩阵不衰减"), "warning"),
+    "WD104": Code(Text("one role, several strengths", "同一角色，几种强度"), "warning"),
+    "WD105": Code(Text("an embedding decays without gradient", "嵌入在没有梯度时也衰减"), "info"),
+    "WD106": Code(Text("an adapter decays", "适配器在衰减"), "info"),
+    "WD107": Code(Text("exempt, but decays", "模型要求豁免，却在衰减"), "warning"),
+    "WD108": Code(Text("a parameter that should not decay", "不该衰减的参数"), "warning"),
+    "WD201": Code(Text("a parameter in no optimizer", "参数不在任何优化器里"), "error"),
+    "WD202": Code(Text("a parameter more than once", "参数出现了不止一次"), "error"),
+    "WD203": Code(Text("a parameter that is not in the model", "优化器里的参数不属于模型"), "error"),
+    "WD204": Code(Text("tied weights with two strengths", "共享的权重有两种强度"), "error"),
+    "WD205": Code(Text("flattened parameters", "被压平的参数"), "error"),
+    "WD206": Code(Text("two parameters over the same memory", "两个参数共用一块内存"), "error"),
+    "WD207": Code(Text("frozen, and still moving", "已冻结，却还在动"), "warning"),
+    "WD301": Code(Text("coupled decay in an adaptive optimizer", "自适应优化器里的耦合衰减"), "warning"),
+    "WD302": Code(Text("a parameter decays twice", "衰减了两次"), "error"),
+    "WD303": Code(Text("a strength nobody chose", "没有人选过的强度"), "warning"),
+    "WD304": Code(Text("a decay that is not applied", "衰减没有发生"), "error"),
+    "WD305": Code(Text("the form of the decay is unusual or unknown", "衰减的形式不常见或不清楚"), "info"),
+    "WD306": Code(Text("the decay is not what its strength means", "衰减与强度的含义不符"), "warning"),
+    "WD307": Code(Text("groups that are mixed up", "参数组被弄混了"), "error"),
+    "WD401": Code(Text("the decay overshoots", "衰减冲过了头"), "error"),
+    "WD402": Code(Text("below the precision of the weights", "低于权重的精度"), "error"),
+    "WD403": Code(Text("the decay does next to nothing", "衰减几乎不起作用"), "info"),
+    "WD404": Code(Text("faster than an epoch", "比一个轮次还快"), "warning"),
+    "WD405": Code(Text("slower than the run", "比整个训练还慢"), "info"),
+    "WD406": Code(Text("the decay oscillates", "衰减在振荡"), "warning"),
+    "WD501": Code(Text("a sparse gradient", "稀疏梯度"), "error"),
+    "WD502": Code(Text("the gradient scaler", "梯度缩放器"), "warning"),
+    "WD503": Code(Text("a checkpoint changed the rule", "检查点改变了规则"), "error"),
+    "WD504": Code(Text("weights that are not numbers", "权重不是数"), "error"),
+    "WD505": Code(Text("a scheduler of another optimizer", "调度器属于另一个优化器"), "warning"),
+    "WD506": Code(Text("resumed with another strength", "恢复后强度变了"), "warning"),
+    "WD601": Code(Text("the plan changed", "计划变了"), "error"),
 }
 
 # Within a severity, the costliest first: what ruins a run, what decays nothing or too much, what decays in

@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from weightdecay.errors import Finding, check
 from weightdecay.saving import AUDIT, Saved, write_json
+from weightdecay.text import Text, chinese_of
 
 if TYPE_CHECKING:
     import polars as pl
-
-    pass
 
 
 MOST = 40  # parameters that are shown one by one
 MOST_GROUPS = 12
 _NAMES = 4
+SEVERITIES = {
+    "error": Text("error", "错误"),
+    "warning": Text("warning", "警告"),
+    "info": Text("info", "提示"),
+}
 _WITHOUT_STRENGTH = ("constrained", "fixednorm")
 
 
 def shown(audit: "Audit") -> str:
     """The whole audit."""
-    lines = [headline(audit)]
+    lines: list[str] = [headline(audit)]
     if audit.settings.get("interval"):
         lines.append(f"  schedule: {audit.settings['interval']}")
     lines += [f"  {line}" for line in finding_lines(audit.findings)]
@@ -31,21 +35,23 @@ def shown(audit: "Audit") -> str:
     return "\n".join([*lines, "", *aligned(rows(audit)), "", *group_lines(audit.groups)])
 
 
-def headline(audit: "Audit") -> str:
-    """How much decays, and how many findings there are."""
-    counts = [
-        sum(one.severity == severity for one in audit.findings) for severity in ("error", "warning", "info")
-    ]
-    words = [
-        f"{n} {word}{'s' * (n != 1 and word != 'info')}"
-        for n, word in zip(counts, ("error", "warning", "info"), strict=True)
-        if n
-    ]
-    decaying = sum(one.decays for one in audit.parameters)
+def headline(audit: "Audit") -> Text:
+    """Say how much decays, and how many findings there are."""
+    counts = []
+    for severity, name in SEVERITIES.items():
+        if n := sum(finding.severity == severity for finding in audit.findings):
+            plural = "s" * (n != 1 and severity != "info")
+            counts.append(Text(f"{n} {name}{plural}", f"{n} 个{name.zh}"))
+    found = Text(", ".join(counts), "，".join(chinese_of(counts)))
+    if not counts:
+        found = Text("no findings", "没有发现问题")
+    decaying, parameters = sum(one.decays for one in audit.parameters), len(audit.parameters)
     share = audit.decaying / audit.elements if audit.elements else 0.0
-    return (
-        f"weight decay: {decaying} of {len(audit.parameters)} parameters decay, {share:.1%} of "
-        f"{audit.elements:,} elements; {', '.join(words) or 'no findings'}"
+    return Text(
+        f"weight decay: {decaying} of {parameters} parameters decay, {share:.1%} of {audit.elements:,} "
+        f"elements; {found}",
+        f"权重衰减：{parameters} 个参数中有 {decaying} 个衰减，"
+        f"占 {audit.elements:,} 个元素的 {share:.1%}；{found.zh}",
     )
 
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from weightdecay.errors import InputError
 from weightdecay.saving import Saved, replacing, save, writable_folder
+from weightdecay.text import Text
 
 SCHEMA: dict[str, Any] = {
     "step": pl.Int64,
@@ -97,12 +98,12 @@ class Monitored:
         )
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[Text, ...]:
         """The answer in plain sentences."""
         return lines_of(self.summary(), self.optimizer, self.steps, self.every)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def doubts(self) -> tuple[Text, ...]:
         """What looks wrong, or cannot be told; a line each."""
         return doubts_of(self.summary(), self.rows)
 
@@ -144,79 +145,124 @@ RATIO = (0.9, 1.1)
 UNASKED = 1e-6
 
 
-def lines_of(summary: pl.DataFrame, optimizer: str, steps: int, every: int) -> tuple[str, ...]:
-    """What happened; a line each."""
+def lines_of(summary: pl.DataFrame, optimizer: str, steps: int, every: int) -> tuple[Text, ...]:
+    """Say what happened, a line each."""
     if not summary.height:
-        return (f"{optimizer}: {steps} steps, no look yet (one every {every} steps)",)
+        return (
+            Text(
+                f"{optimizer}: {steps} steps, no look yet (one every {every} steps)",
+                f"{optimizer}：{steps} 步，还没有观察（每 {every} 步一次）",
+            ),
+        )
+    lines = [
+        Text(
+            f"{optimizer}: {steps} steps, a look every {every}; figures of the second half of the looks",
+            f"{optimizer}：{steps} 步，每 {every} 步观察一次；数字取后一半的观察",
+        )
+    ]
     decaying = summary.filter(pl.col("ratio").is_finite())
-    lines = [f"{optimizer}: {steps} steps, a look every {every}; figures of the second half of the looks"]
-    if decaying.height:
+    if count := decaying.height:
         low, high = _range(decaying["ratio"])
         lines.append(
-            f"decay applied over intended: {low:.3g} to {high:.3g} in {decaying.height} parameters that decay"
+            Text(
+                f"decay applied over intended: {low:.3g} to {high:.3g} in {count} parameters that decay",
+                f"实际衰减除以应有衰减：{low:.3g} 到 {high:.3g}，共 {count} 个衰减的参数",
+            )
         )
     low, high = _range(summary["angle"])
-    lines.append(f"angle of a step: {low:.3g} to {high:.3g} rad")
+    lines.append(
+        Text(f"angle of a step: {low:.3g} to {high:.3g} rad", f"每步的角度：{low:.3g} 到 {high:.3g} 弧度")
+    )
     balanced = summary.filter(pl.col("residual").is_finite())
     if balanced.height:
         low, high = _range(balanced["residual"])
+        _, needed = _range(balanced["steps_to_equilibrium"])
         lines.append(
-            f"norm against the equilibrium of decay and updates: {low:+.1%} to {high:+.1%}; "
-            f"it takes {_range(balanced['steps_to_equilibrium'])[1]:.4g} steps to get there"
+            Text(
+                f"norm against the equilibrium of decay and updates: {low:+.1%} to {high:+.1%}; "
+                f"it takes {needed:.4g} steps to get there",
+                f"范数相对于衰减与更新的平衡：{low:+.1%} 到 {high:+.1%}；到达那里需要 {needed:.4g} 步",
+            )
         )
     return tuple(lines)
 
 
-def doubts_of(summary: pl.DataFrame, rows: pl.DataFrame) -> tuple[str, ...]:
-    """What looks wrong or is not known; a line each."""
-    found = []
+def doubts_of(summary: pl.DataFrame, rows: pl.DataFrame) -> tuple[Text, ...]:
+    """Say what looks wrong or is not known, a line each."""
+    said: list[Text] = []
     growing = summary.filter(pl.col("ratio").is_finite() & (pl.col("ratio") < 0))
-    if growing.height:
+    if count := growing.height:
         worst = growing.sort("ratio").row(0, named=True)
-        found.append(
-            f"{growing.height} parameters grow by their decay, {worst['parameter']} by {-worst['ratio']:.3g} "
-            "of what it should lose: the sign is wrong; see wd.probe"
+        name, share = worst["parameter"], f"{-worst['ratio']:.3g}"
+        said.append(
+            Text(
+                f"{count} parameters grow by their decay, {name} by {share} of what it should lose: "
+                "the sign is wrong; see wd.probe",
+                f"{count} 个参数因衰减而变大，{name} 增大了应减少量的 {share} 倍：符号反了；参见 wd.probe",
+            )
         )
     off = summary.filter(
         pl.col("ratio").is_finite() & (pl.col("ratio") >= 0) & ~pl.col("ratio").is_between(*RATIO)
     )
-    if off.height:
+    if count := off.height:
         worst = off.sort((pl.col("ratio").log()).abs(), descending=True, nulls_last=True).row(0, named=True)
-        found.append(
-            f"{off.height} parameters do not decay as intended, {worst['parameter']} by {worst['ratio']:.3g} "
-            "of it: skipped steps, a cautious rule, a decay that acts every few steps or is not what its "
-            "strength means (see wd.probe), or weights too narrow for so small a change (bfloat16)"
+        name, ratio = worst["parameter"], f"{worst['ratio']:.3g}"
+        said.append(
+            Text(
+                f"{count} parameters do not decay as intended, {name} by {ratio} of it: skipped steps, "
+                "a cautious rule, a decay that acts every few steps or is not what its strength means "
+                "(see wd.probe), or weights too narrow for so small a change (bfloat16)",
+                f"{count} 个参数的衰减与应有的不同，{name} 是应有的 {ratio} 倍：跳过的步、谨慎规则、"
+                "每隔几步才作用一次的衰减、与强度的含义不符的衰减（参见 wd.probe），"
+                "或权重的精度太低，容不下这样小的变化（bfloat16）",
+            )
         )
-    unasked = rows.filter((pl.col("weight_decay") == 0) & (pl.col("applied").abs() > UNASKED))
-    if unasked.height:
-        names = _some(list(unasked["parameter"].unique(maintain_order=True)))
-        found.append(f"the strength of {names} is 0, and something decays it; see wd.probe")
-    unknown = rows.filter(pl.col("intended").is_nan())["parameter"].unique(maintain_order=True)
-    if len(unknown):
-        found.append(
-            f"no rate is known for {_some(list(unknown))}: coupled decay in an adaptive optimizer is divided "
-            "by the size of the gradient; audit the optimizer, or use decoupled decay"
+    if names := _names(rows.filter((pl.col("weight_decay") == 0) & (pl.col("applied").abs() > UNASKED))):
+        said.append(
+            Text(
+                f"the strength of {names} is 0, and something decays it; see wd.probe",
+                f"{names.zh} 的强度是 0，却在衰减；参见 wd.probe",
+            )
         )
-    idle = rows.filter((pl.col("weight_decay") > 0) & (pl.col("lr") > 0) & (pl.col("intended") == 0))
-    if idle.height:
-        names = _some(list(idle["parameter"].unique(maintain_order=True)))
-        found.append(f"a strength above 0 removes nothing of {names}: the optimizer ignores it; see wd.probe")
+    if names := _names(rows.filter(pl.col("intended").is_nan())):
+        said.append(
+            Text(
+                f"no rate is known for {names}: coupled decay in an adaptive optimizer is divided by the "
+                "size of the gradient; audit the optimizer, or use decoupled decay",
+                f"{names.zh} 的衰减率无从知道：自适应优化器中的耦合衰减会除以梯度的大小；"
+                "请审计优化器，或改用解耦衰减",
+            )
+        )
+    idle = (pl.col("weight_decay") > 0) & (pl.col("lr") > 0) & (pl.col("intended") == 0)
+    if names := _names(rows.filter(idle)):
+        said.append(
+            Text(
+                f"a strength above 0 removes nothing of {names}: the optimizer ignores it; see wd.probe",
+                f"{names.zh} 的强度大于 0，却没有衰减：优化器忽略了它；参见 wd.probe",
+            )
+        )
     residual = summary.filter(pl.col("residual").is_finite() & (pl.col("residual").abs() > RESIDUAL))
-    if residual.height:
-        found.append(
-            f"{residual.height} norms are not at the equilibrium that decay and updates predict, "
-            f"{residual['parameter'][0]} is off by {residual['residual'][0]:+.0%}: not there yet, a changing "
-            "step size, or updates that depend on the weights (the layer is not scale-invariant, or examples "
-            "are learnt by heart)"
+    if count := residual.height:
+        name, share = residual["parameter"][0], f"{residual['residual'][0]:+.0%}"
+        said.append(
+            Text(
+                f"{count} norms are not at the equilibrium that decay and updates predict, {name} is off by "
+                f"{share}: not there yet, a changing step size, or updates that depend on the weights "
+                "(the layer is not scale-invariant, or examples are learnt by heart)",
+                f"{count} 个范数不在衰减与更新所预言的平衡上，{name} 偏离 {share}："
+                "还没有到达、步长在变，或更新依赖于权重（这一层不是尺度不变的，或样本已被背下）",
+            )
         )
-    blind = rows.filter(pl.col("update_norm").is_nan())["parameter"].unique(maintain_order=True)
-    if len(blind):
-        found.append(
-            f"the gradient part of the step is not known for {_some(list(blind))}: step(closure) makes its "
-            "gradients too late to be seen, the optimizer holds what cannot be copied, or weights are not "
-            "finite"
+    if names := _names(rows.filter(pl.col("update_norm").is_nan())):
+        said.append(
+            Text(
+                f"the gradient part of the step is not known for {names}: step(closure) makes its gradients "
+                "too late to be seen, the optimizer holds what cannot be copied, or weights are not finite",
+                f"{names.zh} 的更新中梯度部分无从知道：step(closure) 算梯度太晚，看不到；"
+                "优化器含有不能复制的东西；或权重不是有限的数",
+            )
         )
-    return tuple(found)
+    return tuple(said)
 
 
 def _range(values: pl.Series) -> tuple[float, float]:
@@ -226,8 +272,13 @@ def _range(values: pl.Series) -> tuple[float, float]:
     return (math.nan, math.nan) if low is None else (float(low), float(high))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _names(rows: pl.DataFrame) -> Text:
+    """Return the first parameters of rows, and how many more there are; empty where there are none."""
+    names = rows["parameter"].unique(maintain_order=True).to_list()
+    first, more = ", ".join(names[:3]), len(names) - 3
+    if more <= 0:
+        return Text(first, first)
+    return Text(f"{first} and {more} more", f"{first} 等（另有 {more} 个）")
 
 
 Row = dict[str, Any]

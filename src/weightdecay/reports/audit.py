@@ -2,48 +2,49 @@
 
 from collections.abc import Sequence
 
-from weightdecay.auditing.record import Audit, Parameter
-from weightdecay.reports import chinese
-from weightdecay.reports.page import Cell, Node, Page, PageTable, number
+from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline
+from weightdecay.reports.page import Node, Page, PageTable, number
+from weightdecay.text import Text
 
 _SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
 
 
 def page(audit: Audit) -> Page:
     """The page."""
-    rows: list[list[Cell]] = [
+    rows: list[list[str]] = [
         [
             one.code,
-            (one.severity, chinese.SEVERITY[one.severity]),
-            (one.message, f"{chinese.FINDINGS[one.code]}（{one.message}）"),
+            SEVERITIES[one.severity],
+            Text(one.message, f"{CODES[one.code].title.zh}（{one.message}）"),
             ", ".join(one.parameters[:20]) + (", …" if len(one.parameters) > 20 else ""),
             one.fix,
         ]
         for one in audit.findings
     ]
-    head: list[Cell] = [
-        ("code", "代码"),
-        ("severity", "级别"),
-        ("what", "内容"),
-        ("parameters", "参数"),
-        ("fix", "修正"),
+    head: list[str] = [
+        Text("code", "代码"),
+        Text("severity", "级别"),
+        Text("what", "内容"),
+        Text("parameters", "参数"),
+        Text("fix", "修正"),
     ]
     shades = [_SHADES[one.severity] for one in audit.findings]
-    tables = [PageTable(("Findings", "结论"), head, rows, shades)] if rows else []
+    tables = [PageTable(Text("Findings", "结论"), head, rows, shades)] if rows else []
     largest = max((one.weight_decay for one in audit.parameters if one.decays), default=0.0) or 1.0
-    lines = [str(audit).splitlines()[0]], [chinese.audit_line(audit)]
+    lines = [headline(audit)]
     if interval := audit.settings.get("interval"):
-        lines[0].append(f"schedule: {interval}")
-        lines[1].append(f"学习率调度：{interval}")
+        lines.append(Text(f"schedule: {interval}", f"学习率调度：{interval}"))
     if not rows:
-        lines[0].append("no findings")
-        lines[1].append("没有发现问题")
+        lines.append(Text("no findings", "没有发现问题"))
     tree = _nodes([(one.name.split("."), one) for one in audit.parameters], largest)
-    caption = (
+    caption = Text(
         f"Parameters: the darker, the stronger (at most {number(largest)})",
         f"参数：颜色越深，衰减越强（最强 {number(largest)}）",
     )
-    return Page(("Audit of the weight decay", "权重衰减的审计"), lines, tables=tables, tree=(caption, tree))
+    return Page(
+        Text("Audit of the weight decay", "权重衰减的审计"), lines, tables=tables, tree=(caption, tree)
+    )
 
 
 def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list[Node]:
@@ -61,7 +62,7 @@ def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list
         decaying = sum(one.numel for _, one in inside if one.decays)
         strength = sum(one.numel * one.weight_decay for _, one in inside if one.decays) / max(1, elements)
         share = decaying / max(1, elements)
-        said = (f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
+        said = Text(f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
         found.append(Node(name, said, strength / largest, children))
     return found
 
@@ -69,16 +70,17 @@ def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list
 def _leaf(name: str, one: Parameter, largest: float) -> Node:
     shape = " × ".join(map(str, one.shape)) or "1"
     if one.decays:
-        english, other = f"weight_decay {number(one.weight_decay)}", f"强度 {number(one.weight_decay)}"
+        value = number(one.weight_decay)
+        decay = Text(f"weight_decay {value}", f"强度 {value}")
         if one.half_life is not None:
-            english += f", half-life {number(one.half_life)} steps"
-            other += f"，半衰期 {number(one.half_life)} 步"
+            steps = number(one.half_life)
+            decay = Text(f"{decay}, half-life {steps} steps", f"{decay.zh}，半衰期 {steps} 步")
     else:
-        english, other = "no decay", "不衰减"
+        decay = Text("no decay", "不衰减")
     where = "" if one.group is None else f", {one.optimizer} {one.group}"
     # The reason is a sentence of the record's own.
-    said = (
-        f"{shape}, {one.role}{where}: {english}; {one.why}",
-        f"{shape}，{one.role}{where}：{other}；{one.why}",
+    said = Text(
+        f"{shape}, {one.role}{where}: {decay}; {one.why}",
+        f"{shape}，{one.role}{where}：{decay.zh}；{one.why}",
     )
     return Node(name, said, one.weight_decay / largest if one.decays else 0.0)

@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as Styled
 
 from weightdecay.errors import InputError
 from weightdecay.monitor.record import Monitored
-from weightdecay.reports import chinese
 from weightdecay.reports.page import LOSS, Chart, Line, Page
-from weightdecay.reports.style import BLACK, COLOURS
+from weightdecay.reports.style import CYCLE, INK
+from weightdecay.text import Text
 
-_MOST = len(COLOURS)  # parameters with a line of their own: the largest
+_MOST = len(CYCLE)  # parameters with a line of their own: the largest
 
 
 def figure_size(result: Monitored) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def draw(result: Monitored, ax: np.ndarray) -> None:
     if len(axes) != 3:
         raise InputError("a monitor is drawn into three Axes", "ax", len(axes), "plt.subplots(3, 1)")
     names = _largest(result.rows)
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, colour in zip(names, CYCLE, strict=False):
         rows = result.rows.filter(parameter=name)
         steps = rows["step"]
         axes[0].plot(steps, rows["norm"], color=colour, label=name)
@@ -60,12 +60,12 @@ def _largest(rows: pl.DataFrame) -> list[str]:
 
 def _decorate(axes: np.ndarray, drawn: int, there: int) -> None:
     first, second, third = axes
-    first.plot([], [], color=BLACK, ls=":", lw=1, label="equilibrium of decay and updates")
+    first.plot([], [], color=INK, ls=":", lw=1, label="equilibrium of decay and updates")
     first.set(yscale="log", ylabel="norm")
     if drawn < there:
         first.set_title(f"the {drawn} largest of {there} parameters", fontsize=9)
     second.set(yscale="log", ylabel="angle of a step, rad")
-    third.axhline(1, color=BLACK, lw=0.8, ls="--")
+    third.axhline(1, color=INK, lw=0.8, ls="--")
     third.set(ylabel="decay applied / intended", xlabel="step", ylim=(-0.05, None))
     third.set_ylim(top=max(1.2, third.get_ylim()[1]))
     handles, labels = first.get_legend_handles_labels()  # below all three, not over a curve
@@ -92,23 +92,35 @@ def page(result: Monitored) -> Page:
 
     norms = [Line(name, of(name, pl.col("norm")), i) for i, name in enumerate(names)]
     norms += [
-        Line((f"{name}, equilibrium", f"{name}，平衡"), of(name, pl.col("equilibrium_norm")), i, dashed=True)
+        Line(
+            Text(f"{name}, equilibrium", f"{name}，平衡"),
+            of(name, pl.col("equilibrium_norm")),
+            i,
+            dashed=True,
+        )
         for i, name in enumerate(names)
     ]
     angles = [Line(name, of(name, pl.col("angle")), i) for i, name in enumerate(names)]
     ratio = pl.col("applied") / pl.col("intended")
     ratios = [Line(name, of(name, ratio), i) for i, name in enumerate(names)]
-    step = ("step", "步")
+    step = Text("step", "步")
     x = steps.to_numpy()
     figures = [
-        Chart(("Norm, and its equilibrium", "范数与平衡范数"), x, norms, step, ("‖w‖", "‖w‖"), log_y=True),
-        Chart(("Angle of a step", "每步的角度"), x, angles, step, ("rad", "弧度"), log_y=True),
         Chart(
-            ("Decay applied over intended", "实际衰减除以应有衰减"),
+            Text("Norm, and its equilibrium", "范数与平衡范数"),
+            x,
+            norms,
+            step,
+            Text("‖w‖", "‖w‖"),
+            log_y=True,
+        ),
+        Chart(Text("Angle of a step", "每步的角度"), x, angles, step, Text("rad", "弧度"), log_y=True),
+        Chart(
+            Text("Decay applied over intended", "实际衰减除以应有衰减"),
             x,
             ratios,
             step,
-            ("ratio", "比值"),
+            Text("ratio", "比值"),
             at_least=(0, 1.2),
         ),
         *_losses(table, x),
@@ -116,30 +128,28 @@ def page(result: Monitored) -> Page:
     notes = []
     if len(names) < sizes.height:
         notes.append(
-            (
+            Text(
                 f"The {len(names)} largest of {sizes.height} parameters.",
                 f"{sizes.height} 个参数中最大的 {len(names)} 个。",
             )
         )
-    title = (
+    title = Text(
         f"Monitor: {result.optimizer}, {result.steps} steps",
         f"监视器：{result.optimizer}，{result.steps} 步",
     )
-    lines = result.lines, chinese.monitor_lines(result)
-    doubts = result.doubts, chinese.monitor_doubts(result)
-    return Page(title, lines, doubts, figures=figures, notes=notes)
+    return Page(title, result.lines, result.doubts, figures=figures, notes=notes)
 
 
 def _losses(table: pl.DataFrame, x: np.ndarray) -> list[Chart]:
     """What the training told, if it told something."""
     looks = table.group_by("step").agg(pl.col("train_loss", "test_loss").first()).sort("step")
-    names = {"train_loss": ("train", "训练"), "test_loss": ("test", "测试")}
+    names = {"train_loss": Text("train", "训练"), "test_loss": Text("test", "测试")}
     lines = [
         Line(label, looks[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(), colour)
         for colour, (name, label) in zip(("train", "test"), names.items(), strict=True)
         if looks[name].is_not_null().any()
     ]
-    return [Chart(("Losses", "损失"), x, lines, ("step", "步"), LOSS, log_y=True)] if lines else []
+    return [Chart(Text("Losses", "损失"), x, lines, Text("step", "步"), LOSS, log_y=True)] if lines else []
 
 
 _MOST_ROWS = 20  # rows, those of the largest parameters
@@ -183,5 +193,5 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in sorted(rows, key=lambda row: -row["numel"])[:_MOST_ROWS]:
         ratio = row["applied"] / row["intended"] if row["intended"] else float("nan")
         numbers = (row["norm"], row["equilibrium_norm"], row["angle"], ratio)
-        shown.add_row(Text(row["parameter"]), *(f"{number:.4g}" for number in numbers))
+        shown.add_row(Styled(row["parameter"]), *(f"{number:.4g}" for number in numbers))
     return shown

@@ -6,13 +6,15 @@ import html
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from weightdecay import __version__
+from weightdecay.reports.style import COLOURS, variables
+from weightdecay.text import Text
 
 # By this line a page is known as one of ours, which may be written anew.
 MARK = '<meta name="generator" content="weightdecay'
@@ -30,7 +32,7 @@ def document(title: str, data: dict[str, Any], kind: str) -> str:
     The Content-Security-Policy allows the styles and scripts in this file, by their checksums, and nothing
     else: no request, no frame, no form.
     """
-    styles = "\n".join(_static(name) for name in ("uPlot.min.css", "page.css"))
+    styles = "\n".join((_static("uPlot.min.css"), variables(), _static("page.css")))
     scripts = [_static(name) for name in ("uPlot.iife.min.js", "common.js", f"{kind}.js")]
     policy = "; ".join(
         (
@@ -71,11 +73,8 @@ def _checksum(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-Both = tuple[str, str]  # English and Chinese
-Cell = Both | str
-
-LOSS: Both = ("loss", "损失")
-STRENGTH: Both = ("λ", "λ")
+LOSS = Text("loss", "损失")
+STRENGTH = Text("λ", "λ")
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,9 @@ class Line:
     """One series of a figure.
 
     Args:
-        name: what it is called: in both languages, or a name from the data.
+        name: what it is called: a `Text`, or a name from the data.
         y: its values (n,); what is not finite leaves a gap.
-        colour: a name of the style sheet's colours, or a number of its cycle.
+        colour: a role or colour of `reports.style`, "soft", or a number in the order of its colours.
         dashed: draw it dashed.
         points: points and no line.
         band: half the height of a band around it (n,), or None.
@@ -94,7 +93,7 @@ class Line:
         shown: whether it is drawn before anything is chosen.
     """
 
-    name: Cell
+    name: str
     y: Any
     colour: str | int = 0
     dashed: bool = False
@@ -109,7 +108,7 @@ class Line:
 class LineGroup:
     """Series of a figure that are seen together; its label is the y axis'."""
 
-    label: Both
+    label: Text
     log_y: bool = False
 
 
@@ -122,7 +121,7 @@ class Top:
         values: for each x (n,); what is not finite has no label.
     """
 
-    label: Both
+    label: Text
     values: Any
 
 
@@ -144,11 +143,11 @@ class Chart:
         choose: the reader may choose which series are drawn.
     """
 
-    caption: Both
+    caption: Text
     x: Any
     lines: Sequence[Line]
-    x_label: Both
-    y_label: Both
+    x_label: Text
+    y_label: Text
     log_x: bool = False
     log_y: bool = False
     at_least: tuple[float, float] | None = None
@@ -158,19 +157,21 @@ class Chart:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, numbers packed in float64."""
-        plain = ("name", "colour", "dashed", "points", "bars", "group", "shown")
+        plain = ("dashed", "points", "bars", "group", "shown")
+        cycle = [*COLOURS]
         lines = [
-            {name: getattr(one, name) for name in plain}
-            | {"y": packed(one.y, "<f8"), "band": None if one.band is None else packed(one.band, "<f8")}
-            for one in self.lines
+            {"name": _both(line.name), **{name: getattr(line, name) for name in plain}}
+            | {"colour": cycle[line.colour % len(cycle)] if isinstance(line.colour, int) else line.colour}
+            | {"y": packed(line.y, "<f8"), "band": None if line.band is None else packed(line.band, "<f8")}
+            for line in self.lines
         ]
-        names = ("caption", "x_label", "y_label", "log_x", "log_y", "at_least", "choose")
         return {
-            **{name: getattr(self, name) for name in names},
+            **{name: _both(getattr(self, name)) for name in ("caption", "x_label", "y_label")},
+            **{name: getattr(self, name) for name in ("log_x", "log_y", "at_least", "choose")},
             "x": packed(self.x, "<f8"),
             "lines": lines,
-            "top": self.top and {"label": self.top.label, "values": packed(self.top.values, "<f8")},
-            "groups": [{"label": one.label, "log_y": one.log_y} for one in self.groups],
+            "top": self.top and {"label": _both(self.top.label), "values": packed(self.top.values, "<f8")},
+            "groups": [{"label": _both(group.label), "log_y": group.log_y} for group in self.groups],
         }
 
 
@@ -179,7 +180,7 @@ Shade = float | None | Sequence[float | None]
 
 @dataclass(frozen=True)
 class PageTable:
-    """Rows of short texts.
+    """Rows of short texts: a `Text`, or a name or number that is the same in both languages.
 
     Args:
         caption: what it shows.
@@ -188,9 +189,9 @@ class PageTable:
         shades: for each row, how much of a colour it has, from 0 to 1, or that of each cell; or None.
     """
 
-    caption: Both
-    head: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    caption: Text
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
     shades: Sequence[Shade] | None = None
 
 
@@ -206,14 +207,14 @@ class Node:
     """
 
     name: str
-    said: Both
+    said: Text
     shade: float
     children: Sequence["Node"] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        below = [one.to_dict() for one in self.children]
-        return {"name": self.name, "said": self.said, "shade": self.shade, "children": below}
+        below = [node.to_dict() for node in self.children]
+        return {"name": self.name, "said": _both(self.said), "shade": self.shade, "children": below}
 
 
 @dataclass(frozen=True)
@@ -221,38 +222,46 @@ class Page:
     """A page.
 
     Args:
-        title: in both languages.
-        lines: the answer in sentences, in both languages.
-        doubts: what to be careful about, likewise.
+        title: what it is about.
+        lines: the answer in sentences.
+        doubts: what to be careful about.
         tables: first what matters most.
         tree: below the tables, with its caption.
         figures: below.
         notes: what was left out, and why.
     """
 
-    title: Both
-    lines: tuple[Sequence[str], Sequence[str]] = ((), ())
-    doubts: tuple[Sequence[str], Sequence[str]] = ((), ())
+    title: Text
+    lines: Sequence[Text] = ()
+    doubts: Sequence[Text] = ()
     tables: Sequence[PageTable] = ()
-    tree: tuple[Both, Sequence[Node]] | None = None
+    tree: tuple[Text, Sequence[Node]] | None = None
     figures: Sequence[Chart] = ()
-    notes: Sequence[Both] = field(default=())
+    notes: Sequence[Text] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
         return {
-            "title": self.title,
-            "lines": [list(one) for one in self.lines],
-            "doubts": [list(one) for one in self.doubts],
-            "notes": list(self.notes),
-            "tree": self.tree and {"caption": self.tree[0], "nodes": [one.to_dict() for one in self.tree[1]]},
+            "title": _both(self.title),
+            **{name: list(map(_both, getattr(self, name))) for name in ("lines", "doubts", "notes")},
+            "tree": self.tree
+            and {"caption": _both(self.tree[0]), "nodes": [node.to_dict() for node in self.tree[1]]},
             "tables": [
-                {"caption": one.caption, "head": list(one.head), "rows": [list(row) for row in one.rows]}
-                | {"shades": None if one.shades is None else list(one.shades)}
-                for one in self.tables
+                {
+                    "caption": _both(table.caption),
+                    "head": list(map(_both, table.head)),
+                    "rows": [list(map(_both, row)) for row in table.rows],
+                    "shades": None if table.shades is None else list(table.shades),
+                }
+                for table in self.tables
             ],
-            "figures": [one.to_dict() for one in self.figures],
+            "figures": [figure.to_dict() for figure in self.figures],
         }
+
+
+def _both(text: str) -> list[str] | str:
+    """Return English and Chinese, as the page's script reads them; a name or number as it is."""
+    return [text, text.zh] if isinstance(text, Text) else text
 
 
 def array(values: Any) -> np.ndarray:

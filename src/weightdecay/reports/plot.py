@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 
 from weightdecay.monitor.record import Monitored
 from weightdecay.reports import monitor, ridge, sweep
-from weightdecay.reports.style import BLACK, BLUE, GREEN, ORANGE, style
+from weightdecay.reports.style import RIDGE, TEST, THEORY, TRAIN, style
 from weightdecay.ridge.record import RidgePath
 from weightdecay.ridge.table_fit import CoefficientPath, HeldOut
 from weightdecay.saving import replacing
 from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import LambdaCurve, Run
-
-TRAIN, TEST, THEORY, RIDGE = BLUE, ORANGE, BLACK, GREEN
 
 
 def plot(result: Any, ax: Any = None) -> Any:

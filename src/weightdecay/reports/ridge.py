@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from weightdecay.reports import chinese
-from weightdecay.reports.page import STRENGTH, Both, Chart, Line, Page, Top, array, number, thinned
-from weightdecay.reports.style import BLACK, COLOURS
-from weightdecay.ridge.record import RidgePath
+from weightdecay.reports.page import STRENGTH, Chart, Line, Page, Top, array, number, thinned
+from weightdecay.reports.style import CYCLE, GREY, INK, SCORE
+from weightdecay.ridge.record import RidgePath, facts
 from weightdecay.ridge.table_fit import CoefficientPath, HeldOut, coefficient_path, target_list, target_names
+from weightdecay.text import Text
 
-GREY = "#999999"
-_MOST_TARGETS = len(COLOURS)  # more are drawn in grey, without bands
+_MOST_TARGETS = len(CYCLE)  # more are drawn in grey, without bands
 _MOST_PANELS = 6
 _LABELLED = 8
 _MOST_LABELS = 7  # along an axis
@@ -70,7 +69,7 @@ def _draw_curve(path: RidgePath, ax: Axes) -> None:
     _score_axis(ax, scores)
     many = scores.shape[1] > _MOST_TARGETS
     names = target_names(path)
-    colours = cycle([GREY] if many else COLOURS)
+    colours = cycle([GREY] if many else CYCLE)
     for t, colour in zip(range(scores.shape[1]), colours, strict=False):
         name = names[t] if scores.shape[1] > 1 and not many else None
         _draw_scores(ax, lambdas, scores[:, t], errors[:, t], colour, name, band=not many)
@@ -118,14 +117,14 @@ def _mark(ax: Axes, lambdas: np.ndarray, scores: np.ndarray, lam: float, colour:
 def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool) -> None:
     """Lines through both choices where they are one for all; a key for the marks."""
     for lam, marker, what, line in ((best, "o", "least", "-"), (one_se, "D", "one standard error", ":")):
-        face = BLACK if marker == "o" else "white"
+        face = INK if marker == "o" else "white"
         if shared:
-            ax.axvline(float(lam[0]), color=BLACK, lw=0.8, ls=line, zorder=1)
+            ax.axvline(float(lam[0]), color=INK, lw=0.8, ls=line, zorder=1)
         label = f"{what}: λ = {float(lam[0]):.3g}" if shared else f"{what}, λ for each target"
         ax.plot(
             [],
             [],
-            color=BLACK,
+            color=INK,
             marker=marker,
             mfc=face,
             ms=5,
@@ -194,15 +193,15 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
     lambdas, coef = _array(view.lambdas), _array(view.coef)[:, :, target]
     order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
     _lambda_axis(ax, lambdas, view.unit)
-    named = order[: min(_LABELLED, len(COLOURS) - 1)]  # black is for the lines of λ
+    named = order[: min(_LABELLED, len(CYCLE) - 1)]  # black is for the lines of λ
     marker = "." if len(lambdas) <= 20 else None
     for column in order[len(named) :]:
         ax.plot(lambdas, coef[:, column], color=GREY, lw=0.5, alpha=0.5, marker=marker, ms=2)
-    for column, colour in zip(named, COLOURS, strict=False):
+    for column, colour in zip(named, CYCLE, strict=False):
         ax.plot(lambdas, coef[:, column], color=colour, lw=1.3, marker=marker, label=view.names[column])
     best, one_se = float(view.best[target]), float(view.one_se[target])
-    ax.axvline(best, color=BLACK, lw=0.8, label=f"least: λ = {best:.3g}")
-    ax.axvline(one_se, color=BLACK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
+    ax.axvline(best, color=INK, lw=0.8, label=f"least: λ = {best:.3g}")
+    ax.axvline(one_se, color=INK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
     ax.set_ylabel("coefficient × sd of the column")
     rest = f"; the {len(view.names):,} largest of {view.p:,} are drawn" if view.p > len(view.names) else ""
     ax.set_title(f"{view.targets[target]}: coefficients{rest}")
@@ -214,14 +213,14 @@ def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
     many = len(measured) > 2000
     ax.plot(
         *(measured, predicted, "."),
-        color=COLOURS[0],
+        color=SCORE,
         ms=2 if many else 5,
         alpha=0.3 if many else 0.7,
         mec="none",
         rasterized=many,
     )
     low, high = float(np.nanmin([measured, predicted])), float(np.nanmax([measured, predicted]))
-    ax.plot([low, high], [low, high], color=BLACK, lw=0.8)
+    ax.plot([low, high], [low, high], color=INK, lw=0.8)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel="measured", ylabel="predicted while held out")
     fit = f"R² = {float(view.r2[target]):.3g}, RMSE = {float(view.rmse[target]):.3g}"
@@ -245,48 +244,45 @@ _MOST_COLUMNS = 30
 _MOST_TARGETS_ON_PAGE = 6
 _MOST_ROWS = 2000
 _SCORES_ON_PAGE = {
-    "gcv": ("generalised cross-validation score", "广义交叉验证得分"),
-    "evidence": ("−2 log evidence", "−2 log 证据"),
+    "gcv": Text("generalised cross-validation score", "广义交叉验证得分"),
+    "evidence": Text("−2 log evidence", "−2 log 证据"),
 }
 
 
 def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     """The page; with predictions of rows that the fit had not seen, these beside what was measured."""
     log = bool((array(path.lambdas) > 0).any())
-    unit = STRENGTH if path.unit == "canonical" else (f"λ, {path.unit}", f"λ，{path.unit}")
+    unit = STRENGTH if path.unit == "canonical" else Text(f"λ, {path.unit}", f"λ，{path.unit}")
     dof = Chart(
-        ("Effective degrees of freedom", "有效自由度"),
+        Text("Effective degrees of freedom", "有效自由度"),
         array(path.lambdas),
-        [Line(("degrees of freedom", "自由度"), array(path.dof))],
+        [Line(Text("degrees of freedom", "自由度"), array(path.dof))],
         unit,
-        ("degrees of freedom", "自由度"),
+        Text("degrees of freedom", "自由度"),
         log,
     )
     held = [] if seen is None else _held_out(seen)
     figures = [_curve(path, log, unit), *_coefficients(path, log, unit), *held, dof]
-    lines = list(path.notes[: len(path.notes) - len(path.doubts)]), chinese.ridge_lines(path)
-    about = _about(path)
-    for said, others in zip(lines, about, strict=True):
-        said[:0] = others
+    lines = [*_about(path), *facts(path)]
     if seen is not None:
-        r2, rmse = (", ".join(f"{value:.3g}" for value in one.tolist()) for one in (seen.r2, seen.rmse))
-        lines[0].append(f"held out: R² {r2}, root mean squared error {rmse}")
-        lines[1].append(chinese.held_out_line(seen))
-    doubts = path.doubts, chinese.ridge_doubts(path)
-    size = (f"{path.n:,} rows, {path.p:,} columns", f"{path.n:,} 行，{path.p:,} 列")
-    named = target_list(path)
-    title = (
-        f"Ridge path of {named}: {size[0]}" if named else f"Ridge path: {size[0]}",
-        f"{named} 的岭回归路径：{size[1]}" if named else f"岭回归路径：{size[1]}",
-    )
-    return Page(title, lines, doubts, figures=figures, notes=_notes(path, seen))
+        r2, rmse = (", ".join(f"{value:.3g}" for value in errors.tolist()) for errors in (seen.r2, seen.rmse))
+        lines.append(
+            Text(
+                f"held out: R² {r2}, root mean squared error {rmse}", f"留出的行：R² {r2}，均方根误差 {rmse}"
+            )
+        )
+    title = Text("Ridge path", "岭回归路径")
+    if named := target_list(path):
+        title = Text(f"Ridge path of {named}", f"{named} 的岭回归路径")
+    title = Text(f"{title}: {path.n:,} rows, {path.p:,} columns", f"{title.zh}：{path.n:,} 行，{path.p:,} 列")
+    return Page(title, lines, path.doubts, figures=figures, notes=_notes(path, seen))
 
 
-def _about(path: RidgePath) -> tuple[list[str], list[str]]:
+def _about(path: RidgePath) -> list[Text]:
     """What `weightdecay fit` was asked for: the table, the targets, and the λ of the model it wrote."""
     request = path.settings.get("request")
     if request is None:
-        return [], []
+        return []
     targets, file = ", ".join(request["target"]), Path(request["data"]).name
     one_se = request["choose"] == "one-se"
     lams = array(path.one_se if one_se else path.best).reshape(-1)
@@ -294,35 +290,47 @@ def _about(path: RidgePath) -> tuple[list[str], list[str]]:
         " / …" if len(lams) > 6 else ""
     )
     why = (
-        (
+        Text(
             "the strongest within one standard error of the least score (--choose one-se)",
             "得分在最小值一倍标准误之内的最强者（--choose one-se）",
         )
         if one_se
-        else ("of the least score (--choose best)", "得分最小者（--choose best）")
+        else Text("of the least score (--choose best)", "得分最小者（--choose best）")
     )
-    return (
-        [f"target: {targets}; table: {file}", f"the model of this fit has λ = {lam}, {why[0]}"],
-        [f"目标：{targets}；表格：{file}", f"本次拟合的模型取 λ = {lam}，{why[1]}"],
-    )
+    return [
+        Text(f"target: {targets}; table: {file}", f"目标：{targets}；表格：{file}"),
+        Text(f"the model of this fit has λ = {lam}, {why}", f"本次拟合的模型取 λ = {lam}，{why.zh}"),
+    ]
 
 
-def _notes(path: RidgePath, seen: HeldOut | None) -> list[Both]:
+def _notes(path: RidgePath, seen: HeldOut | None) -> list[Text]:
     """What was left out."""
     notes = []
     if path.p > _MOST_COLUMNS:
-        drawn = f"Coefficients of the {_MOST_COLUMNS} largest of {path.p} columns are drawn."
-        notes.append((drawn, f"图中只画出 {path.p} 列中系数最大的 {_MOST_COLUMNS} 列。"))
+        notes.append(
+            Text(
+                f"Coefficients of the {_MOST_COLUMNS} largest of {path.p} columns are drawn.",
+                f"图中只画出 {path.p} 列中系数最大的 {_MOST_COLUMNS} 列。",
+            )
+        )
     if (count := len(target_names(path))) > _MOST_TARGETS_ON_PAGE:
-        drawn = f"{_MOST_TARGETS_ON_PAGE} of {count} targets are drawn."
-        notes.append((drawn, f"图中只画出 {count} 个目标中的 {_MOST_TARGETS_ON_PAGE} 个。"))
+        notes.append(
+            Text(
+                f"{_MOST_TARGETS_ON_PAGE} of {count} targets are drawn.",
+                f"图中只画出 {count} 个目标中的 {_MOST_TARGETS_ON_PAGE} 个。",
+            )
+        )
     if seen is not None and path.n > _MOST_ROWS:
-        drawn = f"Predictions of {_MOST_ROWS:,} of {path.n:,} rows are drawn."
-        notes.append((drawn, f"图中只画出 {path.n:,} 行中 {_MOST_ROWS:,} 行的预测。"))
+        notes.append(
+            Text(
+                f"Predictions of {_MOST_ROWS:,} of {path.n:,} rows are drawn.",
+                f"图中只画出 {path.n:,} 行中 {_MOST_ROWS:,} 行的预测。",
+            )
+        )
     return notes
 
 
-def _curve(path: RidgePath, log: bool, unit: Both) -> Chart:
+def _curve(path: RidgePath, log: bool, unit: Text) -> Chart:
     """Scores with their standard errors, and both choices; the degrees of freedom along the top."""
     lambdas, scores, errors = (array(one) for one in (path.lambdas, path.scores, path.errors))
     scores, errors = scores.reshape(len(lambdas), -1), errors.reshape(len(lambdas), -1)
@@ -330,11 +338,11 @@ def _curve(path: RidgePath, log: bool, unit: Both) -> Chart:
     best, one_se = (np.broadcast_to(array(one), scores.shape[1:]) for one in (path.best, path.one_se))
     curves = []
     for t, name in enumerate(names):
-        label = ("score ± one standard error", "得分 ± 一倍标准误") if len(names) == 1 else name
+        label = Text("score ± one standard error", "得分 ± 一倍标准误") if len(names) == 1 else name
         curves.append(Line(label, scores[:, t], t, band=errors[:, t]))
     for what, lam, colour in (
-        (("least", "最小"), best, "ink"),
-        (("one standard error", "一倍标准误"), one_se, "test"),
+        (Text("least", "最小"), best, "ink"),
+        (Text("one standard error", "一倍标准误"), one_se, "test"),
     ):
         marks = np.full((len(names), len(lambdas)), np.nan)
         for t in range(len(names)):
@@ -343,22 +351,24 @@ def _curve(path: RidgePath, log: bool, unit: Both) -> Chart:
         curves += [Line(what, one, colour, points=True) for one in marks]
     shown = scores[:, : len(names)]
     wide = bool(shown.min() > 0 and shown.max() > 4 * shown.min())
-    caption = ("Score against λ", "得分与 λ")
-    label = _SCORES_ON_PAGE.get(path.cv, ("squared error, held out", "留出行的均方误差"))
-    top = Top(("degrees of freedom", "自由度"), array(path.dof))
+    caption = Text("Score against λ", "得分与 λ")
+    label = _SCORES_ON_PAGE.get(path.cv, Text("squared error, held out", "留出行的均方误差"))
+    top = Top(Text("degrees of freedom", "自由度"), array(path.dof))
     return Chart(caption, lambdas, curves, unit, label, log, wide, top=top)
 
 
-def _coefficients(path: RidgePath, log: bool, unit: Both) -> list[Chart]:
+def _coefficients(path: RidgePath, log: bool, unit: Text) -> list[Chart]:
     """A figure for each target."""
     view = coefficient_path(path, most=_MOST_COLUMNS)
     found = []
     for t, target in enumerate(view.targets[:_MOST_TARGETS_ON_PAGE]):
         lines = [Line(name, array(view.coef[:, m, t]), m) for m, name in enumerate(view.names)]
         of = "" if len(view.targets) == 1 else f": {target}"
-        caption = (f"Coefficients times the columns' sd{of}", f"系数乘以各列标准差{of}")
+        caption = Text(f"Coefficients times the columns' sd{of}", f"系数乘以各列标准差{of}")
         found.append(
-            Chart(caption, array(view.lambdas), lines, unit, ("change by one sd", "一个标准差的变化"), log)
+            Chart(
+                caption, array(view.lambdas), lines, unit, Text("change by one sd", "一个标准差的变化"), log
+            )
         )
     return found
 
@@ -366,7 +376,7 @@ def _coefficients(path: RidgePath, log: bool, unit: Both) -> list[Chart]:
 def _held_out(seen: HeldOut) -> list[Chart]:
     """Predictions beside measurements, and what is left, for each target."""
     found = []
-    row, line = ("row, held out", "留出的行"), ("as measured", "与测量相等")
+    row, line = Text("row, held out", "留出的行"), Text("as measured", "与测量相等")
     for t, target in enumerate(seen.targets[:_MOST_TARGETS_ON_PAGE]):
         measured, predicted = (array(one[:, t]) for one in (seen.measured, seen.predicted))
         known = np.flatnonzero(np.isfinite(predicted))
@@ -375,13 +385,13 @@ def _held_out(seen: HeldOut) -> list[Chart]:
         up = kept[np.argsort(measured[kept], kind="stable")]
         points = Line(row, predicted[up], "train", points=True)
         same = Line(line, measured[up], "ink", dashed=True)
-        labels = ("measured", "测量值"), ("predicted", "预测值")
-        caption = (f"Predicted against measured{of}", f"预测与测量{of}")
+        labels = Text("measured", "测量值"), Text("predicted", "预测值")
+        caption = Text(f"Predicted against measured{of}", f"预测与测量{of}")
         found.append(Chart(caption, measured[up], [points, same], *labels))
         right = kept[np.argsort(predicted[kept], kind="stable")]
         left = Line(row, (measured - predicted)[right], "train", points=True)
         none = Line(line, np.zeros(len(right)), "ink", dashed=True)
-        labels = ("predicted", "预测值"), ("measured − predicted", "测量值 − 预测值")
-        caption = (f"Residuals of rows held out{of}", f"留出行的残差{of}")
+        labels = Text("predicted", "预测值"), Text("measured − predicted", "测量值 − 预测值")
+        caption = Text(f"Residuals of rows held out{of}", f"留出行的残差{of}")
         found.append(Chart(caption, predicted[right], [left, none], *labels))
     return found

@@ -19,11 +19,10 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as Styled
 
-from weightdecay.reports import chinese
 from weightdecay.reports.page import (
-    Both,
+    STRENGTH,
     Chart,
     Line,
     LineGroup,
@@ -34,15 +33,16 @@ from weightdecay.reports.page import (
     number,
     thinned,
 )
-from weightdecay.reports.style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE
+from weightdecay.reports.style import CHOSEN, CYCLE, DIVERGED, GREY, INK, SCORE
 from weightdecay.reports.terminal import chart, legend, without_colour
 from weightdecay.sweeps.grid import title
 from weightdecay.sweeps.record import Sweep
 from weightdecay.sweeps.rounds import Progress
 from weightdecay.sweeps.selection import Selection, setting_name, strength
 from weightdecay.sweeps.task import Trained
+from weightdecay.text import Text
 
-_MOST_CURVES = len(COLOURS) - 2  # black is for no decay, orange for the choices
+_MOST_CURVES = len(CYCLE) - 2  # black is for no decay, orange for the choices
 _MOST_CELLS = 100  # with more, the numbers in them are too small to read
 
 
@@ -90,9 +90,7 @@ def _draw_curve(sweep: Sweep, ax: Axes) -> None:
 def _draw_others(ax: Axes, sweep: Sweep) -> None:
     """The mean scores of the settings that are not the best."""
     others = [one for one in sweep.selections if one is not sweep.selection][: _MOST_CURVES - 1]
-    for other, colour in zip(
-        others, (one for one in COLOURS if one not in (BLUE, ORANGE, BLACK)), strict=False
-    ):
+    for other, colour in zip(others, (one for one in CYCLE if one not in (SCORE, CHOSEN, INK)), strict=False):
         seen = [i for i, value in enumerate(other.strengths) if value > 0 and math.isfinite(other.means[i])]
         strengths, scores = [other.strengths[i] for i in seen], [float(other.means[i]) for i in seen]
         ax.plot(strengths, scores, color=colour, lw=1, marker=".", ms=4, label=setting_name(other))
@@ -138,7 +136,7 @@ def _draw_seeds(ax: Axes, found: Selection) -> None:
     strengths = np.asarray(found.strengths)
     for row in found.scores.numpy():
         seen = np.isfinite(row) & (strengths > 0)
-        ax.plot(strengths[seen], row[seen], ls="none", marker=".", ms=5, mec="none", color=BLUE, alpha=0.35)
+        ax.plot(strengths[seen], row[seen], ls="none", marker=".", ms=5, mec="none", color=SCORE, alpha=0.35)
 
 
 def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
@@ -148,14 +146,16 @@ def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
     ax.plot(
         strengths[seen],
         means[seen],
-        color=BLUE,
+        color=SCORE,
         lw=1.4,
         marker="." if seen.sum() <= 30 else None,
         label=label,
     )
     if len(found.seeds) > 1:
         low, high = means[seen] - errors[seen], means[seen] + errors[seen]
-        ax.fill_between(strengths[seen], low, high, color=BLUE, alpha=0.2, lw=0, label="± one standard error")
+        ax.fill_between(
+            strengths[seen], low, high, color=SCORE, alpha=0.2, lw=0, label="± one standard error"
+        )
 
 
 def _draw_none(ax: Axes, found: Selection) -> None:
@@ -163,9 +163,9 @@ def _draw_none(ax: Axes, found: Selection) -> None:
     if found.strengths[0] != 0 or not math.isfinite(score := float(found.means[0])):
         return
     error = float(found.errors[0])
-    ax.axhline(score, color=BLACK, lw=1, ls="--", label="no decay")
+    ax.axhline(score, color=INK, lw=1, ls="--", label="no decay")
     if error > 0:
-        ax.axhspan(score - error, score + error, color=BLACK, alpha=0.07, lw=0)
+        ax.axhspan(score - error, score + error, color=INK, alpha=0.07, lw=0)
 
 
 def _draw_choices(ax: Axes, found: Selection) -> None:
@@ -176,9 +176,9 @@ def _draw_choices(ax: Axes, found: Selection) -> None:
         label = f"{what}: {strength(value, found.unit)}"
         place = (value, found.mean(value))
         face, size, order = (
-            (ORANGE, 6, 6) if marker == "o" else ("white", 10, 5)
+            (CHOSEN, 6, 6) if marker == "o" else ("white", 10, 5)
         )  # both are seen where they meet
-        style = {"marker": marker, "mfc": face, "mec": ORANGE, "ms": size, "ls": "none", "zorder": order}
+        style = {"marker": marker, "mfc": face, "mec": CHOSEN, "ms": size, "ls": "none", "zorder": order}
         ax.plot(*(([], []) if value == 0 else ([place[0]], [place[1]])), label=label, **style)
         if value == 0:  # on the line of no decay, at its weak end
             ax.plot([0.01], [place[1]], transform=ax.get_yaxis_transform(), clip_on=False, **style)
@@ -196,7 +196,7 @@ def _draw_diverged(ax: Axes, found: Selection) -> None:
     side = 0.97 if float(found.means.max()) == math.inf else 0.03
     places = [value for value in gone if value > 0]
     count = f"{len(found.diverged)} training{'s' * (len(found.diverged) > 1)} diverged"
-    cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": GREEN, "ls": "none", "clip_on": False}
+    cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": DIVERGED, "ls": "none", "clip_on": False}
     ax.plot(places, [side] * len(places), transform=ax.get_xaxis_transform(), label=count, **cross)
     if gone[0] == 0:
         ax.plot([0.01], [side], transform=ax.transAxes, **cross)
@@ -225,14 +225,14 @@ def _draw_heat(sweep: Sweep, ax: Axes) -> None:
     ax.set(xlabel=title(sweep.unit), ylabel="learning rate" if _one_rule(sweep) else "")
     ax.spines[:].set_visible(False)
     for i, j in np.argwhere(np.isinf(scores)):
-        ax.plot(j, i, marker="x", color=GREEN, ms=7, mew=1.6)
+        ax.plot(j, i, marker="x", color=DIVERGED, ms=7, mew=1.6)
     if scores.size <= _MOST_CELLS:
         _write_cells(ax, shown, image)
     for i, one in enumerate(sweep.selections):
         chosen = i == sweep.chosen
         x, y = columns.index(one.best) - 0.5, i - 0.5
         frame = {
-            "color": ORANGE if chosen else BLACK,
+            "color": CHOSEN if chosen else INK,
             "lw": 2.5 if chosen else 1.0,
             "ls": "-" if chosen else "--",
             "clip_on": False,
@@ -252,7 +252,7 @@ def _write_cells(ax: Axes, shown: np.ndarray, image: object) -> None:
         red, green, blue, _ = image.cmap(image.norm(shown[i, j]))  # pyright: ignore[reportAttributeAccessIssue]
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         ax.text(
-            j, i, f"{shown[i, j]:.3g}", ha="center", va="center", fontsize=7, color="white" if dark else BLACK
+            j, i, f"{shown[i, j]:.3g}", ha="center", va="center", fontsize=7, color="white" if dark else INK
         )
 
 
@@ -278,36 +278,20 @@ _MOST_CURVES_ON_PAGE = 40  # of each setting
 _MOST_NUMBERS = 60_000  # of all curves; and of the points of all seeds
 _MOST_COLUMNS = 24
 _MOST_ROWS = 200
-_UNITS = {
-    "weight_decay": "λ",
-    "half_lives_per_run": "每次训练的半衰期个数",
-    "half_life_steps": "半衰期（步）",
-    "half_life_epochs": "半衰期（轮）",
-    "half_life_samples": "半衰期（样本）",
-}
 
 
 def page(sweep: Sweep) -> Page:
     """The page."""
-    notes: list[Both] = []
+    notes: list[Text] = []
     scores, learning = _scores(sweep, notes), _learning(sweep, notes)
     tables = [*_heat(sweep, notes), _table(sweep, notes)]
-    lines = (*sweep.lines, f"trained {sweep.method}"), chinese.sweep_lines(sweep)
-    doubts = sweep.doubts, chinese.sweep_doubts(sweep)
-    name = sweep.goal.title
-    heading = (f"Sweep: {name} against the strength", f"扫描：{chinese.goal_name(sweep)}与强度")
+    doubts, goal = sweep.doubts, sweep.goal.title
+    lines = sweep.notes[: len(sweep.notes) - len(doubts)]
+    heading = Text(f"Sweep: {goal} against the strength", f"扫描：{goal.zh}与强度")
     return Page(heading, lines, doubts, tables, figures=[scores, *learning], notes=notes)
 
 
-def _unit(sweep: Sweep) -> Both:
-    return title(sweep.unit), _UNITS[sweep.unit]
-
-
-def _goal(sweep: Sweep) -> Both:
-    return sweep.goal.title, chinese.goal_name(sweep)
-
-
-def _scores(sweep: Sweep, notes: list[Both]) -> Chart:
+def _scores(sweep: Sweep, notes: list[Text]) -> Chart:
     """Means with error bars, and every seed."""
     found = sweep.selection
     strengths = array(found.strengths)
@@ -316,33 +300,38 @@ def _scores(sweep: Sweep, notes: list[Both]) -> Chart:
     lines = []
     seeds = thinned(len(found.seeds), max(1, _MOST_NUMBERS // len(kept)))
     for s in seeds if len(found.seeds) > 1 else ():
-        name = (f"seed {found.seeds[s]}", f"种子 {found.seeds[s]}")
+        name = Text(f"seed {found.seeds[s]}", f"种子 {found.seeds[s]}")
         lines.append(Line(name, array(found.scores[s])[kept], "soft", points=True))
     if len(seeds) < len(found.seeds):
-        some = f"Points of {len(seeds)} of {len(found.seeds)} seeds are drawn; means are those of all."
         notes.append(
-            (some, f"图中只画出 {len(found.seeds)} 个种子中 {len(seeds)} 个的点；平均是全部种子的。")
+            Text(
+                f"Points of {len(seeds)} of {len(found.seeds)} seeds are drawn; means are those of all.",
+                f"图中只画出 {len(found.seeds)} 个种子中 {len(seeds)} 个的点；平均是全部种子的。",
+            )
         )
     errors = array(found.errors)[kept] if len(found.seeds) > 1 else None
-    mean = ("mean ± standard error", "平均 ± 标准误") if len(found.seeds) > 1 else ("one seed", "一个种子")
+    mean = (
+        Text("mean ± standard error", "平均 ± 标准误")
+        if len(found.seeds) > 1
+        else Text("one seed", "一个种子")
+    )
     lines.append(Line(mean, array(found.means)[kept], 0, band=errors, bars=True))
     for value, name, colour in (
-        (found.one_se, ("one standard error", "一倍标准误"), "test"),
-        (found.best, ("best", "最好"), "ink"),
+        (found.one_se, Text("one standard error", "一倍标准误"), "test"),
+        (found.best, Text("best", "最好"), "ink"),
     ):
         mark = np.where(strengths[kept] == value, array(found.means)[kept], np.nan)
         if value > 0 and (len(found.seeds) > 1 or colour == "ink"):
             lines.append(Line(name, mark, colour, points=True))
     if 0.0 in found.strengths:
         none = found.mean(0.0)
-        lines.append(Line(("no decay", "无衰减"), np.full(len(kept), none), "ink", dashed=True))
+        lines.append(Line(Text("no decay", "无衰减"), np.full(len(kept), none), "ink", dashed=True))
     scores = array(found.scores)
     log = _spread(scores) and not sweep.goal.maximize
     name = setting_name(found)
-    caption = (f"Score against strength: {name}", f"得分与强度：{name}")
-    return Chart(
-        caption, strengths[kept], lines, _unit(sweep), _goal(sweep), True, log, top=_top(sweep, kept)
-    )
+    caption = Text(f"Score against strength: {name}", f"得分与强度：{name}")
+    labels = title(sweep.unit), sweep.goal.title
+    return Chart(caption, strengths[kept], lines, *labels, True, log, top=_top(sweep, kept))
 
 
 def _top(sweep: Sweep, kept: np.ndarray) -> Top | None:
@@ -350,11 +339,11 @@ def _top(sweep: Sweep, kept: np.ndarray) -> Top | None:
     found = sweep.selection
     if sweep.unit == "weight_decay":
         label, values = (
-            ("half-life in epochs, at the largest lr", "半衰期（轮，按最大学习率）"),
+            Text("half-life in epochs, at the largest lr", "半衰期（轮，按最大学习率）"),
             sweep.half_lives(),
         )
     else:
-        label, values = ("λ", "λ"), found.weight_decays
+        label, values = STRENGTH, found.weight_decays
     plain = np.array([np.nan if value is None else value for value in values], dtype=np.float64)[kept]
     return Top(label, plain) if np.isfinite(plain).any() else None
 
@@ -365,7 +354,7 @@ def _spread(values: np.ndarray) -> bool:
     return bool(len(finite) and finite.min() > 0 and finite.max() > 4 * finite.min())
 
 
-def _learning(sweep: Sweep, notes: list[Both]) -> list[Chart]:
+def _learning(sweep: Sweep, notes: list[Text]) -> list[Chart]:
     """Means over seeds at every look: of all settings, strengths and measures, to choose from."""
     curves = sweep.curves()
     measures = [name for name in curves.columns if name.startswith(("test_", "train_"))]
@@ -381,11 +370,19 @@ def _learning(sweep: Sweep, notes: list[Both]) -> list[Chart]:
     looks = thinned(len(epochs), max(2, _MOST_NUMBERS // rows))
     kept = epochs.gather(looks)
     if len(kept) < len(epochs):
-        some = f"Learning curves have {len(kept)} of {len(epochs)} looks."
-        notes.append((some, f"学习曲线只有 {len(epochs)} 次评估中的 {len(kept)} 次。"))
+        notes.append(
+            Text(
+                f"Learning curves have {len(kept)} of {len(epochs)} looks.",
+                f"学习曲线只有 {len(epochs)} 次评估中的 {len(kept)} 次。",
+            )
+        )
     if any(len(one.strengths) > _MOST_CURVES_ON_PAGE for one in settings):
-        some = f"Learning curves of at most {_MOST_CURVES_ON_PAGE} strengths of a setting can be chosen."
-        notes.append((some, f"每种设置最多可选 {_MOST_CURVES_ON_PAGE} 个强度的学习曲线。"))
+        notes.append(
+            Text(
+                f"Learning curves of at most {_MOST_CURVES_ON_PAGE} strengths of a setting can be chosen.",
+                f"每种设置最多可选 {_MOST_CURVES_ON_PAGE} 个强度的学习曲线。",
+            )
+        )
     lines: list[Line] = []
     groups: list[LineGroup] = []
     for one in settings:
@@ -399,8 +396,8 @@ def _learning(sweep: Sweep, notes: list[Both]) -> list[Chart]:
                 )
             )
             lines += found
-    caption = ("Learning curves, means over seeds", "学习曲线，各种子的平均")
-    labels = ("epoch", "轮"), groups[0].label
+    caption = Text("Learning curves, means over seeds", "学习曲线，各种子的平均")
+    labels = Text("epoch", "轮"), groups[0].label
     return [Chart(caption, kept.to_numpy(), lines, *labels, groups=groups, choose=True)]
 
 
@@ -418,9 +415,9 @@ def _curves(found: Selection, table: pl.DataFrame, measure: str, epochs: pl.Seri
         best = strength == found.best
         value = number(strength)
         name = (
-            (f"{value}, best", f"{value}，最好")
+            Text(f"{value}, best", f"{value}，最好")
             if best
-            else ("no decay", "无衰减")
+            else Text("no decay", "无衰减")
             if strength == 0
             else value
         )
@@ -428,15 +425,15 @@ def _curves(found: Selection, table: pl.DataFrame, measure: str, epochs: pl.Seri
     return lines
 
 
-def _measure(name: str, found: Selection, several: bool) -> Both:
+def _measure(name: str, found: Selection, several: bool) -> Text:
     """What a measure is called."""
-    words = {"test_loss": ("test loss", "测试损失"), "train_loss": ("train loss", "训练损失")}
-    english, other = words.get(name, (name.replace("_", " ", 1), f"测试 {name.removeprefix('test_')}"))
+    words = {"test_loss": Text("test loss", "测试损失"), "train_loss": Text("train loss", "训练损失")}
+    measure = words.get(name, Text(name.replace("_", " ", 1), f"测试 {name.removeprefix('test_')}"))
     setting = setting_name(found)
-    return (f"{english}, {setting}", f"{other}，{setting}") if several else (english, other)
+    return Text(f"{measure}, {setting}", f"{measure.zh}，{setting}") if several else measure
 
 
-def _heat(sweep: Sweep, notes: list[Both]) -> list[PageTable]:
+def _heat(sweep: Sweep, notes: list[Text]) -> list[PageTable]:
     """Where there is a second axis: mean scores, a row each setting, a column each strength."""
     if len(sweep.selections) == 1:
         return []
@@ -448,8 +445,12 @@ def _heat(sweep: Sweep, notes: list[Both]) -> list[PageTable]:
         value for i, value in enumerate(every) if i in thinned(len(every), _MOST_COLUMNS) or value in wanted
     ]
     if len(columns) < len(every):
-        some = f"The grid has {len(columns)} of {len(every)} strengths."
-        notes.append((some, f"网格只列出 {len(every)} 个强度中的 {len(columns)} 个。"))
+        notes.append(
+            Text(
+                f"The grid has {len(columns)} of {len(every)} strengths.",
+                f"网格只列出 {len(every)} 个强度中的 {len(columns)} 个。",
+            )
+        )
     columns = [0.0, *columns]
     scores = np.full((len(sweep.selections), len(columns)), np.nan)
     for i, one in enumerate(sweep.selections):
@@ -461,12 +462,11 @@ def _heat(sweep: Sweep, notes: list[Both]) -> list[PageTable]:
         [setting_name(one), *(number(float(score)) for score in row)]
         for one, row in zip(sweep.selections, scores, strict=True)
     ]
-    head = [("setting", "设置"), ("no decay", "无衰减"), *(number(value) for value in columns[1:])]
-    what, other = _goal(sweep)
-    unit, unit_zh = _unit(sweep)
-    caption = (
-        f"Mean {what}: a column each {unit}; the darker, the better",
-        f"{other}的平均：每列一个 {unit_zh}；颜色越深越好",
+    head = [Text("setting", "设置"), Text("no decay", "无衰减"), *(number(value) for value in columns[1:])]
+    goal, unit = sweep.goal.title, title(sweep.unit)
+    caption = Text(
+        f"Mean {goal}: a column each {unit}; the darker, the better",
+        f"{goal.zh}的平均：每列一个 {unit.zh}；颜色越深越好",
     )
     return [PageTable(caption, head, rows, [[None, *row] for row in shades])]
 
@@ -485,12 +485,16 @@ def _shades(scores: np.ndarray, maximize: bool) -> list[list[float | None]]:
     ]
 
 
-def _table(sweep: Sweep, notes: list[Both]) -> PageTable:
+def _table(sweep: Sweep, notes: list[Text]) -> PageTable:
     """All settings and strengths: the darker, the better."""
     heat = sweep.heat()
     if heat.height > _MOST_ROWS:
-        some = f"The table has the best {_MOST_ROWS} of {heat.height} rows."
-        notes.append((some, f"表中只列出 {heat.height} 行中最好的 {_MOST_ROWS} 行。"))
+        notes.append(
+            Text(
+                f"The table has the best {_MOST_ROWS} of {heat.height} rows.",
+                f"表中只列出 {heat.height} 行中最好的 {_MOST_ROWS} 行。",
+            )
+        )
         heat = heat.sort("score", descending=sweep.goal.maximize).head(_MOST_ROWS)
     rows = [
         [
@@ -501,10 +505,10 @@ def _table(sweep: Sweep, notes: list[Both]) -> PageTable:
         ]
         for row in heat.iter_rows(named=True)
     ]
-    head = [("rule", "规则"), "lr", _unit(sweep), "weight_decay", _goal(sweep)]
+    head = [Text("rule", "规则"), "lr", title(sweep.unit), "weight_decay", sweep.goal.title]
     shades = [row[0] for row in _shades(heat["score"].to_numpy()[:, None], sweep.goal.maximize)]
-    caption = ("All settings; the darker, the better", "全部设置；颜色越深越好")
-    return PageTable(caption, [*head, ("diverged seeds", "发散的种子")], rows, shades)
+    caption = Text("All settings; the darker, the better", "全部设置；颜色越深越好")
+    return PageTable(caption, [*head, Text("diverged seeds", "发散的种子")], rows, shades)
 
 
 _MOST_CURVES_IN_TERMINAL = 4
@@ -544,10 +548,10 @@ class SweepBar:
 
     def _render(self) -> Any:
         if self._last is None:
-            return Text("looking at the model")
+            return Styled("looking at the model")
         bar = ProgressBar(total=1.0, completed=self._last.share, width=max(10, self._console.width // 4))
         row = Table.grid(padding=(0, 1))
-        row.add_row(bar, Text(self._words(self._last)))
+        row.add_row(bar, Styled(self._words(self._last)))
         if not self._seen:
             return row
         width = max(24, self._console.width // 2 - 1)

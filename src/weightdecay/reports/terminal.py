@@ -19,11 +19,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as Styled
 
+from weightdecay.reports import style
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 
-TRAIN_STYLE, TEST_STYLE = "blue", "dark_orange"
+TRAIN_STYLE, TEST_STYLE = style.of("train").terminal, style.of("test").terminal
 TEST_MARK = "o"  # of the test loss where there is no colour
 
 
@@ -132,15 +133,15 @@ def without_colour(console: Console) -> bool:
     return console.no_color or console.color_system is None
 
 
-def legend(console: Console, rest: str) -> Text:
+def legend(console: Console, rest: str) -> Styled:
     """Which curve is which; by their marks where there is no colour."""
     marks = (" ─ ", f" {TEST_MARK}") if without_colour(console) else (" ", "")
-    return Text.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
+    return Styled.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
 
 
 def chart(
     looks: Sequence[Any], values: Sequence[float], width: int, height: int, plain: bool = False
-) -> Text:
+) -> Styled:
     """Train and test loss over the epochs in braille dots, log scale; `values` sets the scale's ends.
 
     Args:
@@ -152,14 +153,14 @@ def chart(
     """
     logs = [math.log10(value) for value in values if 0 < value < math.inf]
     if not logs:
-        return Text("\n" * (height - 1))
+        return Styled("\n" * (height - 1))
     low, high = math.floor(min(logs)), math.ceil(max(logs))
     high = max(high, low + 1)
     columns = width - 7
     cells = [[0] * columns for _ in range(height)]
     styles = [[""] * columns for _ in range(height)]
     dots = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-    for name, style in (("train_loss", TRAIN_STYLE), ("test_loss", TEST_STYLE)):
+    for name, drawn in (("train_loss", TRAIN_STYLE), ("test_loss", TEST_STYLE)):
         points = [(look.epoch, getattr(look, name)) for look in looks if 0 < getattr(look, name) < math.inf]
         place = [
             (
@@ -170,20 +171,20 @@ def chart(
         ]
         if plain and name == "test_loss":
             for x, y in place:
-                cells[y // 4][x // 2], styles[y // 4][x // 2] = -1, style
+                cells[y // 4][x // 2], styles[y // 4][x // 2] = -1, drawn
             continue
         for (x0, y0), (x1, y1) in zip(place, place[1:] or place, strict=False):
             steps = max(abs(x1 - x0), abs(y1 - y0), 1)
             for i in range(steps + 1):
                 x, y = round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)
                 cells[y // 4][x // 2] |= dots[y % 4][x % 2]
-                styles[y // 4][x // 2] = style
-    text = Text()
+                styles[y // 4][x // 2] = drawn
+    text = Styled()
     for line in range(height):
         label = f"1e{high}" if line == 0 else f"1e{low}" if line == height - 1 else ""
         text.append(f"{label:>5} ┤" if label else "      │")
-        for bits, style in zip(cells[line], styles[line], strict=True):
-            text.append(TEST_MARK if bits < 0 else chr(0x2800 + bits) if bits else " ", style)
+        for bits, drawn in zip(cells[line], styles[line], strict=True):
+            text.append(TEST_MARK if bits < 0 else chr(0x2800 + bits) if bits else " ", drawn)
         text.append("\n" if line < height - 1 else "")
     return text
 
@@ -201,7 +202,7 @@ def print_run(run: Run, console: Console) -> None:
     for head in heads:
         table.add_column(head, justify="left" if head == "version" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Styled, row))
     if (
         rows
         and Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width

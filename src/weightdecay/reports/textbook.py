@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from weightdecay.errors import InputError
 from weightdecay.reports.page import packed
-from weightdecay.reports.plot import TEST, TRAIN
-from weightdecay.reports.style import style
+from weightdecay.reports.style import TEST, TRAIN, style
 from weightdecay.textbook.data import Synthetic
 from weightdecay.textbook.record import Evaluation, Run
 

@@ -43,6 +43,7 @@ from weightdecay.ridge.wide import (
 )
 from weightdecay.select import Choice, Edge, choose, least
 from weightdecay.tables.source import Source, open_source
+from weightdecay.text import Text
 
 DIRECT = 1e7  # multiplications below which singular values, which keep the most digits, cost nothing
 COPIES = 6  # of the inputs, for their singular values
@@ -404,7 +405,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     small: bool = False
     precise: Callable[[], Route] | None = None
-    leaks: tuple[str, ...] = ()
+    leaks: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -605,7 +606,7 @@ def leak(
     blocks: Iterable[tuple[Float[Tensor, "b p"], Float64[Tensor, "b t"]]],
     features: Sequence[str] | None,
     targets: Sequence[str] | None,
-) -> tuple[str, ...]:
+) -> tuple[Text, ...]:
     """What there is to say of a column that equals a target in every row: a sentence, or none.
 
     It is a doubt and no error: a few rows of whole numbers may be equal by chance.
@@ -640,4 +641,9 @@ def leak(
     target, column = pairs[0].tolist()
     which = repr(targets[target]) if targets else "y" if t == 1 else f"y[:, {target}]"
     named = repr(features[column]) if features else f"X[:, {column}]"
-    return (f"{named} equals {which} in every row: a column is the target itself; drop it",)
+    return (
+        Text(
+            f"{named} equals {which} in every row: a column is the target itself; drop it",
+            f"{named} 在每一行都等于 {which}：这一列就是目标本身，请去掉它",
+        ),
+    )

@@ -1,6 +1,7 @@
 """The record of a regularisation path: every λ, its score, the choices, and the models behind them."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +21,9 @@ from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.route import Curve, Route, Scale, at_least
 from weightdecay.saving import Saved, plain, save
 from weightdecay.select import Choice, Edge
+from weightdecay.text import Text, chinese_of, texts_of
 
 if TYPE_CHECKING:
-    pass
     from weightdecay.ridge.path import Judged
 
 
@@ -30,39 +31,80 @@ MOST_DOF = 0.95  # of the rows: generalised CV is not believed beyond, and a mod
 LOST = {"float64": 1e-6, "float32": 1e-3}  # relative error of the scores from which on it is told
 
 
-def facts(path: "RidgePath") -> list[str]:
-    """What was done and what was chosen."""
+# What a path's `route` and `cv` say, in Chinese.
+_PHRASES = (
+    (r"moments of (.+) columns", r"\1 列的矩"),
+    (r"(.+) × (.+) inputs", r"\1 × \2 的输入"),
+    (r"products of (.+) rows", r"\1 行的内积"),
+    (r"loo", "留一法"),
+    (r"gcv", "广义交叉验证"),
+    (r"evidence", "证据"),
+    (r"(\d+) folds of one row", r"每折一行的 \1 折交叉验证"),
+    (r"(\d+) folds by group, shuffled, seed (\d+)", r"按组划分的 \1 折交叉验证（打乱，种子 \2）"),
+    (r"(\d+) folds, shuffled, seed (\d+)", r" \1 折交叉验证（打乱，种子 \2）"),
+)
+
+
+def _phrase(english: str) -> Text:
+    """Return what a route or criterion is called; another's splitter has its own name."""
+    for pattern, chinese in _PHRASES:
+        if match := re.fullmatch(pattern, english):
+            return Text(english, match.expand(chinese))
+    return Text(english, f" {english} ")
+
+
+def facts(path: "RidgePath") -> list[Text]:
+    """Say what was done and what was chosen."""
     lambdas = path.lambdas
-    grid = (
-        f"{len(lambdas)} λ from {_short(lambdas[0])} to {_short(lambdas[-1])}"
-        if len(lambdas) > 1
-        else "one λ"
-    )
-    found = [
-        f"{path.n:,} rows, {path.p:,} columns: the {path.route} decomposed once, judged by {path.cv} "
-        f"at {grid} ({path.unit})"
+    low, high = _short(lambdas[0]), _short(lambdas[-1])
+    grid = Text("one λ", "一个 λ")
+    if len(lambdas) > 1:
+        grid = Text(f"{len(lambdas)} λ from {low} to {high}", f"{low} 到 {high} 的 {len(lambdas)} 个 λ ")
+    route, cv = _phrase(path.route), _phrase(path.cv)
+    lines = [
+        Text(
+            f"{path.n:,} rows, {path.p:,} columns: the {route} decomposed once, judged by {cv} "
+            f"at {grid} ({path.unit})",
+            f"{path.n:,} 行，{path.p:,} 列：对 {route.zh}只分解一次，"
+            f"用{cv.zh}在 {grid.zh}上评判（单位 {path.unit}）",
+        )
     ]
     if isinstance(path.best, float) and isinstance(path.one_se, float):
-        best, one_se = (int((lambdas - lam).abs().argmin()) for lam in (path.best, path.one_se))
-        least = f" {_short(path.scores[best])}" if path.scores.ndim == 1 else ""
-        found.append(
-            f"least score{least} at λ = {_short(path.best)}, {_short(path.dof[best])} degrees of freedom; "
-            f"within one standard error up to λ = {_short(path.one_se)}, {_short(path.dof[one_se])} degrees "
-            "of freedom"
+        at_best, at_one_se = (int((lambdas - lam).abs().argmin()) for lam in (path.best, path.one_se))
+        least = f" {_short(path.scores[at_best])}" if path.scores.ndim == 1 else ""
+        best, best_dof = _short(path.best), _short(path.dof[at_best])
+        one_se, one_se_dof = _short(path.one_se), _short(path.dof[at_one_se])
+        lines.append(
+            Text(
+                f"least score{least} at λ = {best}, {best_dof} degrees of freedom; within one standard error "
+                f"up to λ = {one_se}, {one_se_dof} degrees of freedom",
+                f"得分最小值{least} 在 λ = {best} 处，自由度 {best_dof}；"
+                f"一倍标准误之内最大可取 λ = {one_se}，自由度 {one_se_dof}",
+            )
         )
     if path.cv == "gcv":
         beyond = path.dof > MOST_DOF * path.n
         if bool(beyond.any()) and not bool(beyond.all()):
-            found.append(
-                f"generalised cross-validation is not believed where degrees of freedom exceed "
-                f"{MOST_DOF:.0%} of the rows: the {int(beyond.sum())} λ up to "
-                f"{_short(lambdas[beyond].max())} are not chosen from, whatever their scores"
+            count, largest = int(beyond.sum()), _short(lambdas[beyond].max())
+            lines.append(
+                Text(
+                    f"generalised cross-validation is not believed where degrees of freedom exceed "
+                    f"{MOST_DOF:.0%} of the rows: the {count} λ up to {largest} are not chosen from, "
+                    "whatever their scores",
+                    f"自由度超过行数的 {MOST_DOF:.0%} 时，广义交叉验证不可信："
+                    f"不大于 {largest} 的 {count} 个 λ 无论得分如何都不参与选择",
+                )
             )
-    found += constant_columns_said(path)
+    lines += constant_columns_said(path)
     worst = float(path.precision.max())
-    if worst <= _told(path):
-        found.append(f"estimated relative error of the scores: at most {worst:.1g}")
-    return found
+    if worst <= _tolerance(path):
+        lines.append(
+            Text(
+                f"estimated relative error of the scores: at most {worst:.1g}",
+                f"得分的相对误差估计不超过 {worst:.1g}",
+            )
+        )
+    return lines
 
 
 def constant_columns(path: "RidgePath") -> Sequence[int]:
@@ -74,42 +116,60 @@ def constant_columns(path: "RidgePath") -> Sequence[int]:
     return [j for j in path.still if scaled and not (factors and factors[j] == 0)]
 
 
-def constant_columns_said(path: "RidgePath") -> list[str]:
-    """Which columns do not vary, in one sentence or none."""
-    still = constant_columns(path)
-    if not still:
+def constant_columns_said(path: "RidgePath") -> list[Text]:
+    """Say which columns do not vary, in one sentence or none."""
+    constant = constant_columns(path)
+    if not constant:
         return []
-    names = [path.features[j] if path.features else f"column {j}" for j in still[:5]]
-    some = ", ".join(names) + (", …" if len(still) > 5 else "")
-    return [f"columns that do not vary have the coefficient 0: {some} ({len(still)} in all)"]
+    first = path.features or {j: Text(f"column {j}", f"列 {j}") for j in constant[:5]}
+    names = [first[j] for j in constant[:5]] + ["…"] * (len(constant) > 5)
+    columns = Text(", ".join(names), "、".join(chinese_of(names)))
+    return [
+        Text(
+            f"columns that do not vary have the coefficient 0: {columns} ({len(constant)} in all)",
+            f"不变化的列系数为 0：{columns.zh}（共 {len(constant)} 列）",
+        )
+    ]
 
 
-def interpolates(path: "RidgePath", lam: float | Tensor) -> str | None:
-    """What follows if the model at λ has nearly as many degrees of freedom as rows: a sentence, or None."""
+def interpolates(path: "RidgePath", lam: float | Tensor) -> Text | None:
+    """Say what follows if the model at λ has nearly as many degrees of freedom as rows; else None."""
     left = path.n - path._dof(path._alphas(lam))
-    close = [k for k, one in enumerate(left.tolist()) if one < max(LEAST_LEFT, (1 - MOST_DOF) * path.n)]
+    close = [k for k, rest in enumerate(left.tolist()) if rest < max(LEAST_LEFT, (1 - MOST_DOF) * path.n)]
     if not close:
         return None
     k = close[0]
+    rest, dof = _short(left[k]), _short(path.n - left[k])
     if left[k] < LEAST_LEFT:
-        so = "it interpolates them, and nothing is left for a noise sd or a prediction interval"
+        effect = Text(
+            "it interpolates them, and nothing is left for a noise sd or a prediction interval",
+            "它对这些行作了插值，没有剩下什么可用来估计噪声标准差或预测区间",
+        )
     else:
-        so = f"noise sd, standard errors and prediction intervals rest on the {_short(left[k])} that are left"
-    given = _short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k])
-    return (
-        f"the model{_of(close, path)} at λ = {given} has {_short(path.n - left[k])} degrees of freedom "
-        f"for {path.n:,} rows: {so}; {stronger(path, k)}"
+        effect = Text(
+            f"noise sd, standard errors and prediction intervals rest on the {rest} that are left",
+            f"噪声标准差、标准误和预测区间只依据剩下的 {rest} 个自由度",
+        )
+    at, targets = _short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k]), _of(close, path)
+    remedy = stronger(path, k)
+    return Text(
+        f"the model{targets} at λ = {at} has {dof} degrees of freedom for {path.n:,} rows: {effect}; "
+        f"{remedy}",
+        f"模型{targets.zh}在 λ = {at} 处对 {path.n:,} 行用了 {dof} 个自由度：{effect.zh}；{remedy.zh}",
     )
 
 
-def stronger(path: "RidgePath", target: int) -> str:
-    """What to do about a model that interpolates: take λ by one standard error, if that leaves more."""
+def stronger(path: "RidgePath", target: int) -> Text:
+    """Say what to do about a model that interpolates: take λ by one standard error, if that leaves more."""
     left = path.n - float(path._dof(path._alphas(path.one_se))[target])
     if left < max(LEAST_LEFT, (1 - MOST_DOF) * path.n):
-        return "take a larger λ"
+        return Text("take a larger λ", "请取更大的 λ")
     one_se = torch.as_tensor(path.one_se).reshape(-1)
-    lam = _short(one_se[target if len(one_se) > 1 else 0])
-    return f"λ = {lam}, within one standard error (one_se, --choose one-se), leaves {_short(left)}"
+    lam, rest = _short(one_se[target if len(one_se) > 1 else 0]), _short(left)
+    return Text(
+        f"λ = {lam}, within one standard error (one_se, --choose one-se), leaves {rest}",
+        f"请取一倍标准误的 λ = {lam}（one_se，--choose one-se），可剩下 {rest} 个自由度",
+    )
 
 
 def doubts(
@@ -117,8 +177,8 @@ def doubts(
     judged: Sequence["Judged"],
     choices: Sequence[Choice],
     given: bool,
-) -> tuple[str, ...]:
-    """What to be careful about: a flat curve, an edge, a model that interpolates, digits that are lost.
+) -> tuple[Text, ...]:
+    """Say what to be careful about: a flat curve, an edge, a model that interpolates, digits that are lost.
 
     Args:
         path: the record.
@@ -126,57 +186,101 @@ def doubts(
         choices: what was chosen from each.
         given: whether the grid was the user's.
     """
-    found = []
+    said: list[Text] = []
     constant = (path._solver.variance == 0).nonzero()[:, 0].tolist()
     if constant:
-        found.append(
-            f"there is nothing to predict{_of(constant, path, all_of_them=True)}: the target is constant"
-        )
+        said.append(_constant_targets(constant, path))
     varying = [(k, choice) for k, choice in enumerate(choices) if judged[k].varies]
     flat = [k for k, choice in varying if choice.flat]
     if flat and len(path.lambdas) > 1:
         scores, errors = judged[flat[0]].scores, judged[flat[0]].errors
-        finite = scores[scores.isfinite()]
-        found.append(
-            f"the curve is flat{_of(flat, path)}: over all λ the score changes by "
-            f"{_short(finite.max() - finite.min())}, no more than its standard error of "
-            f"{_short(errors[choices[flat[0]].best])}; the data do not choose λ"
+        finite, targets = scores[scores.isfinite()], _of(flat, path)
+        change, error = _short(finite.max() - finite.min()), _short(errors[choices[flat[0]].best])
+        said.append(
+            Text(
+                f"the curve is flat{targets}: over all λ the score changes by {change}, no more than its "
+                f"standard error of {error}; the data do not choose λ",
+                f"曲线是平的{targets.zh}：在全部 λ 上得分只变化 {change}，不超过它的标准误 {error}；"
+                "这些数据选不出 λ",
+            )
         )
-    for side, meaning in (("low", "no shrinkage at all"), ("high", "the mean alone")):
+    for side in ("low", "high"):
         at = [k for k, choice in varying if choice.edge == side and not choice.flat]
         if at:
-            lam = path.lambdas[0 if side == "low" else -1]
-            hint = "widen it" if given else f"what it tends to there is {meaning}"
-            if side == "low" and not given and path.settings.get("dtype") == "float32":
-                hint = "float32 inputs may carry no smaller one; give float64"
-            found.append(
-                f"the least score is at the edge of the grid{_of(at, path)}, λ = {_short(lam)}; {hint}"
-            )
-    if (said := interpolates(path, path.best)) is not None:
-        found.append(said)
+            said.append(_edge(path, side, _of(at, path), given))
+    if (few_left := interpolates(path, path.best)) is not None:
+        said.append(few_left)
     worst = float(path.precision.max())
-    if worst > _told(path):
+    if worst > _tolerance(path):
         lam = _short(path.lambdas[int(path.precision.argmax())])
-        lost = (
-            f"no digit of the scores is certain at λ = {lam}, where rounding decides"
-            if worst == math.inf
-            else f"the scores have an estimated relative error of {worst:.1g} at λ = {lam}"
+        lost = Text(
+            f"the scores have an estimated relative error of {worst:.1g} at λ = {lam}",
+            f"在 λ = {lam} 处，得分的相对误差估计为 {worst:.1g}",
         )
-        found.append(f"digits are lost: {lost}; standardise, or take larger λ")
-    return tuple(found)
+        if worst == math.inf:
+            lost = Text(
+                f"no digit of the scores is certain at λ = {lam}, where rounding decides",
+                f"在 λ = {lam} 处，得分没有一位数字是可靠的，结果由舍入决定",
+            )
+        said.append(
+            Text(
+                f"digits are lost: {lost}; standardise, or take larger λ",
+                f"有效数字有损失：{lost.zh}；请标准化，或取更大的 λ",
+            )
+        )
+    return tuple(said)
 
 
-def _told(path: "RidgePath") -> float:
+def _constant_targets(constant: Sequence[int], path: "RidgePath") -> Text:
+    name, every = _target(constant[0], path), path.scores[0].numel()
+    return Text(
+        f"there is nothing to predict for {len(constant)} of {every} targets, {name} first: "
+        "the target is constant",
+        f"{every} 个目标中有 {len(constant)} 个目标不变化（首先是{name.zh}），没有什么可预测的",
+    )
+
+
+def _edge(path: "RidgePath", side: str, targets: Text, given: bool) -> Text:
+    """Say that the least score is at an end of the grid, and what that means there."""
+    lam = _short(path.lambdas[0 if side == "low" else -1])
+    if given:
+        hint = Text("widen it", "请把网格加宽")
+    elif side == "high":
+        hint = Text("what it tends to there is the mean alone", "那里的极限是只用均值预测")
+    elif path.settings.get("dtype") == "float32":
+        hint = Text(
+            "float32 inputs may carry no smaller one; give float64",
+            "float32 的输入也许容不下更小的 λ，请给 float64",
+        )
+    else:
+        hint = Text("what it tends to there is no shrinkage at all", "那里的极限是完全不收缩")
+    return Text(
+        f"the least score is at the edge of the grid{targets}, λ = {lam}; {hint}",
+        f"得分最小值在网格的边缘{targets.zh}，λ = {lam}；{hint.zh}",
+    )
+
+
+def _tolerance(path: "RidgePath") -> float:
     return LOST.get(path.settings.get("dtype", ""), 1e-6)
 
 
-def _of(targets: Sequence[int], path: "RidgePath", all_of_them: bool = False) -> str:
-    """Which targets, where there are several that are told apart."""
-    together = path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float)
-    if together and not all_of_them:
-        return ""
-    name = path.targets[targets[0]] if path.targets else f"target {targets[0] + 1}"
-    return f" for {len(targets)} of {path.scores.shape[1]} targets, {name} first"
+def _of(targets: Sequence[int], path: "RidgePath") -> Text:
+    """Say which targets, where there are several that are told apart."""
+    if path.scores.ndim == 1 or len(targets) == path.scores.shape[1] or isinstance(path.best, float):
+        return Text("", "")
+    name, every = _target(targets[0], path), path.scores.shape[1]
+    return Text(
+        f" for {len(targets)} of {every} targets, {name} first",
+        f"（{every} 个目标中的 {len(targets)} 个，首先是{name.zh}）",
+    )
+
+
+def _target(k: int, path: "RidgePath") -> Text:
+    return (
+        Text(path.targets[k], f" {path.targets[k]}")
+        if path.targets
+        else Text(f"target {k + 1}", f"目标 {k + 1}")
+    )
 
 
 def _short(value: Any) -> str:
@@ -240,7 +344,7 @@ class RidgePath:
     p: int
     features: tuple[str, ...] | None = field(repr=False)
     targets: tuple[str, ...] | None
-    doubts: tuple[str, ...]
+    doubts: tuple[Text, ...]
     settings: Mapping[str, Any] = field(repr=False)
     _solver: Route = field(repr=False)
     _strength: Strength = field(repr=False)
@@ -252,7 +356,7 @@ class RidgePath:
         return self._dof(self.alphas)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Text, ...]:
         """What there is to know, in sentences with the figures of this path; the doubts last."""
         return (*facts(self), *self.doubts)
 
@@ -378,6 +482,7 @@ class RidgePath:
             "targets": self.targets,
             "notes": self.notes,
             "doubts": self.doubts,
+            "doubts_zh": chinese_of(self.doubts),
             "settings": dict(self.settings),
             "context": dict(self._strength.context),
             "solver": values_of(stored),
@@ -708,7 +813,7 @@ def from_saved(saved: Saved) -> RidgePath:
         flat_range=(saved["flat_range"][0], saved["flat_range"][1]),
         features=None if features is None else tuple(features),
         targets=None if targets is None else tuple(targets),
-        doubts=tuple(saved["doubts"]),
+        doubts=texts_of(saved["doubts"], saved.values.get("doubts_zh")),
         settings=saved["settings"],
         _solver=stored_of(tensors, saved["solver"], saved["route"], saved["n"], strength),
         _strength=strength,

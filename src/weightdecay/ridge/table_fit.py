@@ -353,7 +353,7 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
     )
 
 
-def _without(doubts: Sequence[str], one: str | None, another: str | None) -> tuple[str, ...]:
+def _without(doubts: Sequence[Any], one: str | None, another: str | None) -> tuple[Any, ...]:
     """The sentences with `another` in place of `one`; either may be None."""
     return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
 

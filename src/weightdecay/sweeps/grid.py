@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from weightdecay.arguments import number
 from weightdecay.errors import InputError
+from weightdecay.text import Text
 from weightdecay.units import HalfLife, HalfLives, grid
 
 Unit = Literal[
@@ -19,10 +20,12 @@ Unit = Literal[
 ]
 UNITS: tuple[Unit, ...] = Unit.__args__  # pyright: ignore[reportAttributeAccessIssue]
 # How an axis or a column calls them.
-TITLES: dict[str, str] = {
-    "weight_decay": "λ",
-    "half_lives_per_run": "half-lives per run",
-    **{f"half_life_{unit}": f"half-life in {unit}" for unit in ("steps", "epochs", "samples")},
+TITLES: dict[str, Text] = {
+    "weight_decay": Text("λ", "λ"),
+    "half_lives_per_run": Text("half-lives per run", "每次训练的半衰期个数"),
+    "half_life_steps": Text("half-life in steps", "半衰期（步）"),
+    "half_life_epochs": Text("half-life in epochs", "半衰期（轮）"),
+    "half_life_samples": Text("half-life in samples", "半衰期（样本）"),
 }
 _LIFE = "half_life_"  # a time: the longer, the weaker
 
@@ -75,7 +78,7 @@ def ascending(values: "Sequence[float] | set[float]", unit: str) -> tuple[float,
     return tuple(sorted(values, key=lambda value: _log_strength(value, unit)))
 
 
-def title(unit: str) -> str:
+def title(unit: str) -> Text:
     """How an axis or a column calls a unit.
 
     >>> title("half_life_epochs")

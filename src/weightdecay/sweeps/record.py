@@ -14,7 +14,10 @@ from weightdecay.select import Edge
 from weightdecay.sweeps import selection
 from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
 from weightdecay.sweeps.task import Copy, Look, Trained
+from weightdecay.text import Text
 from weightdecay.units.halflife import half_life
+
+_METHODS = {"linear": "线性回归，直接求解", "vectorised": "所有副本合成一个模型", "one by one": "逐个训练"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,20 +143,22 @@ class Sweep:
         )
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[Text, ...]:
         """The answer: the best, one standard error, against no decay, and the shape of the curve."""
         return selection.lines(self.selection, self.goal, len(self.selections))
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def doubts(self) -> tuple[Text, ...]:
         """What to be careful about, in sentences."""
         others = tuple(one for one in self.selections if one is not self.selection)
         return selection.doubts(self.selection, self.goal, others)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Text, ...]:
         """What there is to know, in sentences; the doubts last."""
-        return (*self.lines, f"trained {self.method}", *self.doubts)
+        name, _, reason = self.method.partition(": ")
+        method = Text(self.method, f"{_METHODS[name]}（{reason}）" if name in _METHODS else self.method)
+        return (*self.lines, Text(f"trained {method}", f"训练方式：{method.zh}"), *self.doubts)
 
     def table(self) -> pl.DataFrame:
         """One row per training: rule, lr, strength, weight_decay, seed, losses, metrics, diverged (step)."""

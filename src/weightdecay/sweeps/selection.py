@@ -13,6 +13,7 @@ from weightdecay.errors import DivergenceError, InputError
 from weightdecay.select import Choice, Edge, choose_paired, student_t
 from weightdecay.sweeps.grid import ascending, title
 from weightdecay.sweeps.task import Trained
+from weightdecay.text import Text
 
 LEVEL = 0.95  # of the interval of the difference to no decay
 
@@ -30,9 +31,11 @@ class Goal:
     maximize: bool = False
 
     @property
-    def title(self) -> str:
+    def title(self) -> Text:
         """How an axis or a sentence calls it."""
-        return f"test {self.name}"
+        if self.name == "loss":
+            return Text("test loss", "测试损失")
+        return Text(f"test {self.name}", f"测试 {self.name}")
 
     @property
     def sign(self) -> float:
@@ -306,7 +309,7 @@ def _standard_errors(scores: Float64[Tensor, "S L"]) -> Float64[Tensor, " L"]:
     return (scores.std(0) / math.sqrt(len(scores))).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def lines(found: Selection, goal: Goal, settings: int) -> tuple[str, str, str, str]:
+def lines(found: Selection, goal: Goal, settings: int) -> tuple[Text, Text, Text, Text]:
     """Four lines: the best, one standard error, against no decay, and the shape of the curve.
 
     Args:
@@ -317,11 +320,16 @@ def lines(found: Selection, goal: Goal, settings: int) -> tuple[str, str, str, s
     return _best(found, goal, settings), _one_se(found, goal), _no_decay(found, goal), _shape(found)
 
 
-def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tuple[str, ...]:
+def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tuple[Text, ...]:
     """What to be careful about."""
-    said = []
+    said: list[Text] = []
     if len(found.seeds) == 1:
-        said.append("one seed only: there are no error bars, and a difference may be luck; give more seeds")
+        said.append(
+            Text(
+                "one seed only: there are no error bars, and a difference may be luck; give more seeds",
+                "只有一个种子：没有误差棒，差别可能是偶然；请多给几个种子",
+            )
+        )
     elif found.no_decay is not None and _flattered(found.no_decay):
         said.append(_optimism(found.no_decay, goal))
     failed = [one for selection in (found, *others) for one in selection.diverged]
@@ -331,32 +339,59 @@ def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tup
         said.append(_unmeasured(unmeasured, goal))
     if found.edge is not None and not found.flat:
         said.append(
-            f"the best is the {'strongest' if found.edge == 'high' else 'weakest'} that was tried: "
-            f"{'stronger' if found.edge == 'high' else 'weaker'} ones may be better"
+            Text(
+                "the best is the strongest that was tried: stronger ones may be better",
+                "最好的是试过的最强的：更强的也许更好",
+            )
+            if found.edge == "high"
+            else Text(
+                "the best is the weakest that was tried: weaker ones may be better",
+                "最好的是试过的最弱的：更弱的也许更好",
+            )
         )
     if found.no_decay is None:
-        said.append("no decay was not trained to the end: there is nothing to compare with")
-    if (elsewhere := _none_elsewhere(found, goal, others)) is not None:
         said.append(
-            f"no decay does better at {setting_name(elsewhere)}: {goal.title} {elsewhere.mean(0.0):.4g}"
+            Text(
+                "no decay was not trained to the end: there is nothing to compare with",
+                "没有训练完无衰减的情形：没有可比较的",
+            )
+        )
+    if (elsewhere := _none_elsewhere(found, goal, others)) is not None:
+        name, score = setting_name(elsewhere), f"{elsewhere.mean(0.0):.4g}"
+        said.append(
+            Text(
+                f"no decay does better at {name}: {goal.title} {score}",
+                f"在 {name} 下无衰减做得更好：{goal.title.zh} {score}",
+            )
         )
     return tuple(said)
 
 
-def strength(value: float, unit: str, weight_decay: float | None = None) -> str:
+_TIMES = {
+    "half_life_steps": Text("steps", "步"),
+    "half_life_epochs": Text("epochs", "轮"),
+    "half_life_samples": Text("samples", "个样本"),
+}
+
+
+def strength(value: float, unit: str, weight_decay: float | None = None) -> Text:
     """A strength as a sentence says it.
 
     >>> strength(2.0, "half_life_epochs", 0.35), strength(0.0, "weight_decay")
     ('half-life 2 epochs (λ = 0.35)', 'no decay')
     """
     if value == 0:
-        return "no decay"
+        return Text("no decay", "无衰减")
     if unit == "weight_decay":
-        return f"λ = {value:.3g}"
-    behind = "" if weight_decay is None else f" (λ = {weight_decay:.3g})"
+        return Text(f"λ = {value:.3g}", f"λ = {value:.3g}")
+    lam = Text("", "")
+    if weight_decay is not None:
+        lam = Text(f" (λ = {weight_decay:.3g})", f"（λ = {weight_decay:.3g}）")
     if unit == "half_lives_per_run":
-        return f"{value:.3g} half-{'life' if value == 1 else 'lives'} per run{behind}"
-    return f"half-life {value:.3g} {unit.removeprefix('half_life_')}{behind}"
+        lives = "half-life" if value == 1 else "half-lives"
+        return Text(f"{value:.3g} {lives} per run{lam}", f"每次训练 {value:.3g} 个半衰期{lam.zh}")
+    time = _TIMES[unit]
+    return Text(f"half-life {value:.3g} {time}{lam}", f"半衰期 {value:.3g} {time.zh}{lam.zh}")
 
 
 def setting_name(found: Selection) -> str:
@@ -376,78 +411,131 @@ def _none_elsewhere(found: Selection, goal: Goal, others: "tuple[Selection, ...]
     return min(better, key=lambda other: goal.sign * other.mean(0.0), default=None)
 
 
-def _named(found: Selection, value: float) -> str:
-    return strength(value, found.unit, found.weight_decays[found.place(value)])
-
-
-def _scored(found: Selection, value: float, goal: Goal) -> str:
+def _scored(found: Selection, value: float, goal: Goal) -> Text:
+    """A strength with its score."""
     place = found.place(value)
-    error = f" ± {float(found.errors[place]):.2g}" if len(found.seeds) > 1 else ""
-    return f"{goal.title} {float(found.means[place]):.4g}{error}"
+    named = strength(value, found.unit, found.weight_decays[place])
+    score = f"{float(found.means[place]):.4g}"
+    if len(found.seeds) > 1:
+        score += f" ± {float(found.errors[place]):.2g}"
+    return Text(f"{named}, {goal.title} {score}", f"{named.zh}，{goal.title.zh} {score}")
 
 
-def _best(found: Selection, goal: Goal, settings: int) -> str:
-    among = f"{'most' if goal.maximize else 'least'} of {len(found.strengths)} strengths"
-    where = f" and {settings} settings, with {setting_name(found)}" if settings > 1 else ""
-    seeds = f"mean of {len(found.seeds)} seeds" if len(found.seeds) > 1 else "one seed"
-    return f"best: {_named(found, found.best)}, {_scored(found, found.best, goal)}, {among}{where} ({seeds})"
-
-
-def _one_se(found: Selection, goal: Goal) -> str:
-    if len(found.seeds) == 1:
-        return "one standard error: not known from one seed"
-    if found.best == found.strengths[-1]:
-        return "one standard error: the best is the strongest that was tried"
-    if found.one_se == found.best:
-        return "one standard error: every stronger decay is further than that from the best"
-    return (
-        f"one standard error: {_named(found, found.one_se)}, {_scored(found, found.one_se, goal)}, is the "
-        "strongest as near as that to the best"
+def _best(found: Selection, goal: Goal, settings: int) -> Text:
+    scored, strengths, several = _scored(found, found.best, goal), len(found.strengths), Text("", "")
+    among = Text("most", "最大") if goal.maximize else Text("least", "最小")
+    if settings > 1:
+        name = setting_name(found)
+        several = Text(f" and {settings} settings, with {name}", f"、{settings} 种设置（取 {name}）")
+    seeds = Text("one seed", "一个种子")
+    if len(found.seeds) > 1:
+        seeds = Text(f"mean of {len(found.seeds)} seeds", f"{len(found.seeds)} 个种子的平均")
+    return Text(
+        f"best: {scored}, {among} of {strengths} strengths{several} ({seeds})",
+        f"最好：{scored.zh}，在 {strengths} 个强度{several.zh}中{among.zh}（{seeds.zh}）",
     )
 
 
-def _no_decay(found: Selection, goal: Goal) -> str:
+def _one_se(found: Selection, goal: Goal) -> Text:
+    if len(found.seeds) == 1:
+        return Text("one standard error: not known from one seed", "一倍标准误：一个种子无从知道")
+    if found.best == found.strengths[-1]:
+        return Text(
+            "one standard error: the best is the strongest that was tried",
+            "一倍标准误：最好的就是试过的最强的",
+        )
+    if found.one_se == found.best:
+        return Text(
+            "one standard error: every stronger decay is further than that from the best",
+            "一倍标准误：更强的衰减都比最好的差一倍标准误以上",
+        )
+    scored = _scored(found, found.one_se, goal)
+    return Text(
+        f"one standard error: {scored}, is the strongest as near as that to the best",
+        f"一倍标准误：与最好的相差不超过一倍标准误的最强者是 {scored.zh}",
+    )
+
+
+def _no_decay(found: Selection, goal: Goal) -> Text:
     none = found.no_decay
     if none is None:
-        return "no decay: not trained"
+        return Text("no decay: not trained", "无衰减：没有训练")
     if found.best == 0:
-        return "no decay: no strength that was tried is better"
+        return Text("no decay: no strength that was tried is better", "无衰减：试过的强度没有一个更好")
     if math.isinf(none.difference):
-        by_metric = any(one.copy.strength == 0 and goal.unmeasured(one) for one in found.diverged)
-        return f"no decay: its {goal.title} is not finite" if by_metric else "no decay: it diverged"
+        if any(one.copy.strength == 0 and goal.unmeasured(one) for one in found.diverged):
+            return Text(f"no decay: its {goal.title} is not finite", f"无衰减：{goal.title.zh}不是有限的数")
+        return Text("no decay: it diverged", "无衰减：发散")
     if none.difference == 0:
         return _no_difference(none, goal)
-    what = f"no decay: {goal.title} {found.mean(0.0):.4g}, worse by {none.difference:.3g}"
+    score, worse = f"{found.mean(0.0):.4g}", f"{none.difference:.3g}"
+    what = Text(
+        f"no decay: {goal.title} {score}, worse by {worse}", f"无衰减：{goal.title.zh} {score}，差 {worse}"
+    )
     if none.seeds == 1:
-        return f"{what}; one seed cannot tell whether that is luck"
-    interval = f"95 % interval [{none.low:.3g}, {none.high:.3g}], seed by seed"
+        return Text(
+            f"{what}; one seed cannot tell whether that is luck",
+            f"{what.zh}；一个种子分不出这是不是偶然",
+        )
+    interval = f"[{none.low:.3g}, {none.high:.3g}]"
+    what = Text(
+        f"{what}, 95 % interval {interval}, seed by seed",
+        f"{what.zh}，逐个种子比较的 95 % 区间 {interval}",
+    )
     if none.tells:
-        return f"{what}, {interval}"
-    needed = none.seeds_needed
-    more = f"; about {needed} seeds would" if needed and needed > none.seeds else ""
-    return f"{what}, {interval}: the data cannot tell the best from no decay{more}"
+        return what
+    needed, more = none.seeds_needed, Text("", "")
+    if needed and needed > none.seeds:
+        more = Text(f"; about {needed} seeds would", f"；大约需要 {needed} 个种子")
+    return Text(
+        f"{what}: the data cannot tell the best from no decay{more}",
+        f"{what.zh}：这些数据分不出最好的强度与无衰减{more.zh}",
+    )
 
 
-def _no_difference(none: Comparison, goal: Goal) -> str:
+def _no_difference(none: Comparison, goal: Goal) -> Text:
     """What is said of means that are equal; the stronger of the two is the best."""
     if none.error > 0:
-        return f"no decay: the same mean {goal.title}, by seeds that differ; they cannot tell the two apart"
+        return Text(
+            f"no decay: the same mean {goal.title}, by seeds that differ; they cannot tell the two apart",
+            f"无衰减：{goal.title.zh}的平均相同，各种子的却不同；它们分不出两者",
+        )
     if goal.name != "loss":  # a count, say, which a small change leaves as it is
-        return f"no decay: the very same {goal.title} at every seed"
-    return "no decay: the very same score; the best strength is too weak to change it"
+        return Text(
+            f"no decay: the very same {goal.title} at every seed",
+            f"无衰减：每个种子的{goal.title.zh}都完全相同",
+        )
+    return Text(
+        "no decay: the very same score; the best strength is too weak to change it",
+        "无衰减：得分完全相同；最好的强度太弱，改变不了得分",
+    )
 
 
-def _shape(found: Selection) -> str:
+def _shape(found: Selection) -> Text:
     if len(found.seeds) == 1:
-        return "range: not known from one seed"
-    weakest, strongest = (_named(found, value) for value in found.flat_range)
+        return Text("range: not known from one seed", "范围：一个种子无从知道")
     if found.flat:
-        return "flat: one standard error tells no strength from the best"
-    if weakest == strongest:
-        inside = found.best not in (found.strengths[0], found.strengths[-1])
-        beside = "both neighbours of the best are" if inside else "the best's one neighbour is"
-        return f"range: {beside} further than one standard error from it"
-    return f"range: from {weakest} to {strongest} no strength is told from the best by one standard error"
+        return Text(
+            "flat: one standard error tells no strength from the best",
+            "平：一倍标准误分不出哪个强度更好",
+        )
+    weakest, strongest = (
+        strength(value, found.unit, found.weight_decays[found.place(value)]) for value in found.flat_range
+    )
+    if weakest != strongest:
+        return Text(
+            f"range: from {weakest} to {strongest} no strength is told from the best by one standard error",
+            f"范围：从 {weakest.zh} 到 {strongest.zh}，一倍标准误分不出哪个更好",
+        )
+    if found.best in (found.strengths[0], found.strengths[-1]):
+        return Text(
+            "range: the best's one neighbour is further than one standard error from it",
+            "范围：与最好的相邻的那个强度比它差一倍标准误以上",
+        )
+    return Text(
+        "range: both neighbours of the best are further than one standard error from it",
+        "范围：与最好的相邻的两个强度都比它差一倍标准误以上",
+    )
 
 
 def _flattered(none: Comparison) -> bool:
@@ -458,32 +546,44 @@ def _flattered(none: Comparison) -> bool:
     return none.left_out < none.difference * (1 - 1e-9)
 
 
-def _optimism(none: Comparison, goal: Goal) -> str:
+def _optimism(none: Comparison, goal: Goal) -> Text:
     assert none.left_out is not None
-    left = "" if none.left_out > 0 else " there is none"
-    return (
+    gain, left = f"{none.difference:.3g}", Text(f": {none.left_out:.3g}", f"它是 {none.left_out:.3g}")
+    if none.left_out <= 0:
+        left = Text(f" there is none: {none.left_out:.3g}", f"就没有优势：{none.left_out:.3g}")
+    return Text(
         "the best strength was chosen by the very scores it is judged by, so its gain over no decay, "
-        f"{none.difference:.3g} of {goal.title}, is a little too good; "
-        f"chosen without the seed it is judged by{left}: {none.left_out:.3g}"
+        f"{gain} of {goal.title}, is a little too good; chosen without the seed it is judged by{left}",
+        f"最好的强度就是按评判它的这些得分选出来的，所以它比无衰减的优势（{goal.title.zh} {gain}）略为乐观；"
+        f"选择时不用评判它的那个种子，{left.zh}",
     )
 
 
-def _unmeasured(trained: "list[Trained]", goal: Goal) -> str:
+def _unmeasured(trained: "list[Trained]", goal: Goal) -> Text:
     """Of trainings whose metric is not finite, and whose loss is."""
     first, count = trained[0], len(trained)
-    which = f"{strength(first.copy.strength, first.copy.unit, first.weight_decay)}, seed {first.copy.seed}"
-    return (
-        f"the metric {goal.name} is not finite at {count} training{'s' * (count > 1)} whose loss is, "
-        f"the first at {which}; such a {title(first.copy.unit)} is never chosen"
+    which = strength(first.copy.strength, first.copy.unit, first.weight_decay)
+    seed, unit = first.copy.seed, title(first.copy.unit)
+    plural = "s" * (count > 1)
+    return Text(
+        f"the metric {goal.name} is not finite at {count} training{plural} whose loss is, "
+        f"the first at {which}, seed {seed}; such a {unit} is never chosen",
+        f"有 {count} 次训练的损失是有限的数，指标 {goal.name} 却不是，第一次在 {which.zh}，种子 {seed}；"
+        f"这样的 {unit.zh} 不会被选中",
     )
 
 
-def _diverged(gone: "list[Trained]") -> str:
+def _diverged(gone: "list[Trained]") -> Text:
     first = min(gone, key=lambda one: math.inf if one.diverged is None else one.diverged)
-    unit = first.copy.unit
-    when = "at the end" if first.diverged is None else f"at step {first.diverged}"
-    return (
-        f"{len(gone)} training{'s' * (len(gone) > 1)} diverged, the earliest {when} "
-        f"({strength(first.copy.strength, unit, first.weight_decay)}, seed {first.copy.seed}); "
-        f"a {title(unit)} at which a seed diverged is never chosen"
+    which = strength(first.copy.strength, first.copy.unit, first.weight_decay)
+    seed, unit, count = first.copy.seed, title(first.copy.unit), len(gone)
+    when = Text("at the end", "结束时")
+    if first.diverged is not None:
+        when = Text(f"at step {first.diverged}", f"第 {first.diverged} 步")
+    plural = "s" * (count > 1)
+    return Text(
+        f"{count} training{plural} diverged, the earliest {when} ({which}, seed {seed}); "
+        f"a {unit} at which a seed diverged is never chosen",
+        f"{count} 次训练发散，最早的一次在{when.zh}（{which.zh}，种子 {seed}）；"
+        f"有种子发散的 {unit.zh} 不会被选中",
     )

@@ -13,6 +13,7 @@ from weightdecay.arguments import grid
 from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.ridge import LeastLoo, LinearModel, factor, least_loo
 from weightdecay.sweeps import LinearSweep
+from weightdecay.text import Text
 from weightdecay.textbook import theory
 from weightdecay.textbook.compare import (
     Measured,
@@ -98,12 +99,22 @@ def run_experiment(
         curve = lambda_curve(first, experiment, draws, on_progress) if experiment.curve else None
         positions = slider(experiment, draws[0]) if experiment.curve else None
     except KeyboardInterrupt as interrupt:
-        notes.append("interrupted: only what was computed until then is here")
+        notes.append(
+            Text(
+                "interrupted: only what was computed until then is here",
+                "已中断：这里只有中断之前算出的结果",
+            )
+        )
         results = as_table(experiment, measured, watched)
         partial = Run(experiment, results, tuple(outcomes), notes=tuple(notes), complete=False)
         raise Interrupted(partial) from interrupt
     if experiment.curve and curve is None:
-        notes.append(f"No curve over λ: at lr = {experiment.lr:g} gradient descent works at none of its λ.")
+        notes.append(
+            Text(
+                f"No curve over λ: at lr = {experiment.lr:g} gradient descent works at none of its λ.",
+                f"没有 λ 的曲线：lr = {experiment.lr:g} 时梯度下降在它的任何 λ 上都不可行。",
+            )
+        )
     results = as_table(experiment, measured, watched)
     notes += explain(experiment, draws[0], results, outcomes, curve, max(m.gap for m in measured.values()))
     return Run(experiment, results, tuple(outcomes), curve, tuple(notes), slider=positions)
@@ -118,7 +129,7 @@ def resolved(experiment: Experiment) -> Experiment:
     return _resolved(experiment, draw(experiment.data, experiment.seed_list[0]))[0]
 
 
-def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[str]]:
+def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[Text]]:
     """The settings with λ and curve filled in, and for a table a note on the λ of least leave-one-out error.
 
     λ is 0 and 3 as in the textbook; for a table 0 and the λ of least exact leave-one-out error.
@@ -154,14 +165,19 @@ def _least_loo(first: Draw, needed: bool) -> LeastLoo | None:
     return None
 
 
-def _loo_note(best: LeastLoo, first: Draw) -> str:
-    edge = " (an edge of its grid: the least may lie beyond)" if best.at_edge else ""
+def _loo_note(best: LeastLoo, first: Draw) -> Text:
     ridge = theory.ridge_models(first, torch.tensor([best.lam], dtype=torch.float64))
-    test_loss = float(ridge.half_mse(first.X_test, first.y_test))
-    return (
-        f"λ = {best.lam:.3g}{edge} has the least exact leave-one-out error on the training part of seed "
-        f"{first.seed}: half mean squared error {best.error / 2:.4g}. Exact ridge there has a test loss of "
-        f"{test_loss:.4g}."
+    test_loss, error = f"{float(ridge.half_mse(first.X_test, first.y_test)):.4g}", f"{best.error / 2:.4g}"
+    lam, edge = f"{best.lam:.3g}", Text("", "")
+    if best.at_edge:
+        edge = Text(
+            " (an edge of its grid: the least may lie beyond)", "（在网格的边缘：最小值也许还在外面）"
+        )
+    return Text(
+        f"λ = {lam}{edge} has the least exact leave-one-out error on the training part of seed "
+        f"{first.seed}: half mean squared error {error}. Exact ridge there has a test loss of {test_loss}.",
+        f"λ = {lam}{edge.zh} 在种子 {first.seed} 的训练部分上精确留一误差最小：½ 均方误差 {error}。"
+        f"该处精确岭回归的测试损失是 {test_loss}。",
     )
 
 

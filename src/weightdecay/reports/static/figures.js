@@ -1,7 +1,6 @@
 "use strict";
 // A page of sentences, figures, tables and trees; all of it is in the data.
 
-const COLOURS = ["train", "test", "ridge", "pink", "sky", "amber", "ink"];
 const TEXTS = {
   en: { notes: "Left out", offline: "This file works without a network.", all: "all", none: "none", show: "Show", what: "measure", point: "Point at a line: its name stands here.", doubts: "note: " },
   zh: { notes: "未显示", offline: "本文件不需要网络。", all: "全选", none: "全不选", show: "显示", what: "量", point: "把指针放在一条线上，这里会显示它的名字。", doubts: "注意：" },
@@ -10,7 +9,6 @@ const words = () => TEXTS[language()];
 const say = (both) => (Array.isArray(both) ? both[language() === "zh" ? 1 : 0] : both);
 const numbers = (packed) => [...unpack(packed, Float64Array)].map((value) => (Number.isFinite(value) ? value : null));
 const positive = (values, log) => (log ? values.map((value) => (value > 0 ? value : null)) : values);
-const named = (line) => (typeof line.colour === "number" ? COLOURS[line.colour % COLOURS.length] : line.colour);
 const many = 8; // with more lines a figure has no legend: the name of a line appears when it is pointed at
 
 function element(name, text, parent) {
@@ -39,7 +37,7 @@ const inGroup = (figure) => figure.lines.filter((line) => line.group === null ||
 const logY = (figure) => (figure.groups.length ? figure.groups[figure.group].log_y : figure.log_y);
 
 function series(line) {
-  const name = named(line);
+  const name = line.colour;
   const base = { label: say(line.name), stroke: colour(name), width: line.points ? 0 : 2, value: (_, v) => (v == null ? "–" : shown(v)) };
   if (line.dashed) base.dash = [6, 4];
   if (line.dashed) base.points = { show: false };
@@ -57,7 +55,7 @@ function drawBands(u, lines, log) {
     u.ctx.beginPath();
     u.ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
     u.ctx.clip();
-    u.ctx.fillStyle = `${colour(named(line))}33`;
+    u.ctx.fillStyle = `${colour(line.colour)}33`;
     u.ctx.beginPath();
     for (const k of known) u.ctx.lineTo(at(k), u.valToPos(high[k], "y", true));
     for (const k of known.reverse()) u.ctx.lineTo(at(k), u.valToPos(low[k], "y", true));
@@ -70,7 +68,7 @@ function drawBars(u, lines, log) {
   for (const line of lines.filter((each) => each.bars && each.band)) {
     const low = range(line, log, -1), high = range(line, log, 1);
     u.ctx.save();
-    u.ctx.strokeStyle = colour(named(line));
+    u.ctx.strokeStyle = colour(line.colour);
     u.ctx.lineWidth = devicePixelRatio;
     u.ctx.beginPath();
     u.data[0].forEach((x, k) => {
@@ -207,9 +205,9 @@ function speak() {
   document.querySelector("h1").textContent = say(data.title);
   const lines = byId("lines"), doubts = byId("doubts"), notes = byId("notes"), tree = byId("tree");
   lines.textContent = doubts.textContent = notes.textContent = tree.textContent = byId("tables").textContent = byId("rest").textContent = "";
-  for (const line of say(data.lines)) element("p", line, lines);
-  for (const doubt of say(data.doubts)) element("li", `${words().doubts}${doubt}`, doubts);
-  if (!say(data.doubts).length) doubts.hidden = true;
+  for (const line of data.lines) element("p", say(line), lines);
+  for (const doubt of data.doubts) element("li", `${words().doubts}${say(doubt)}`, doubts);
+  if (!data.doubts.length) doubts.hidden = true;
   for (const figure of figures) { figure.heading.textContent = say(figure.caption); controls(figure); }
   data.tables.forEach((one, i) => tableOf(one, byId(figures.length && i ? "rest" : "tables")));
   if (data.tree) {
