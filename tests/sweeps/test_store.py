@@ -17,9 +17,9 @@ from weightdecay.engine import Capacity, as_finished, connected, in_processes, p
 from weightdecay.errors import InputError
 from weightdecay.sweeps.method import Method, Plan, chunks_of, plan_of, split
 from weightdecay.sweeps.rounds import Leader
-from weightdecay.sweeps.selection import Goal, best_of, selections_of
+from weightdecay.sweeps.selection import best_of, selections_of
 from weightdecay.sweeps.store import FILE, Keeper, Round, Weights, opened
-from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Look, Trained
+from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Goal, Look, Trained
 
 CPU = torch.device("cpu")
 METHOD = Method("vectorised", "", True, 100)

@@ -441,16 +441,6 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def taken(weights: Mapping[str, Tensor], seeds: slice, place: int) -> dict[str, Tensor]:
-    """The weights of one strength of a chunk: (seeds, …)."""
-    return {name: tensor[seeds, place].clone() for name, tensor in weights.items()}
-
-
-def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of one strength whose seeds ran in several chunks."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
 _PLAIN = (bool, int, float, str, type(None))
 
 
