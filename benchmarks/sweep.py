@@ -21,10 +21,9 @@ from torch import nn
 import weightdecay as wd
 from devices import device_of, name_of
 from weightdecay.sweeps.chunk import Recipes
-from weightdecay.sweeps.looks import order, set_up
+from weightdecay.sweeps.looks import order
 from weightdecay.sweeps.method import method_of, train_chunk
 from weightdecay.sweeps.task import Chunk, Data, Task
-from weightdecay.sweeps.vectorised import train_vectorised
 
 EPOCHS = 3
 
@@ -228,22 +227,10 @@ def _plain_linear(task: Task) -> float:
     return time.perf_counter() - start
 
 
-def blocks(task: Task, strengths: int) -> None:
-    """Strengths a pass: does a part of the copies that stays in cache go faster?"""
-    chunk = Chunk("Decoupled", None, tuple(1e-3 * (i + 1) for i in range(strengths)), "weight_decay", (0,))
-    for together in (4, 8, 16, 32, 64):
-        with set_up(task):
-            settings = Recipes(task).of(chunk.rule, chunk.lr).settings(chunk)
-            start = time.perf_counter()
-            train_vectorised(settings, together=together)
-        print(f"  {together:3d} a pass: {1e3 * (time.perf_counter() - start) / task.steps:.2f} ms a step")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few copies, one repeat: to see that it runs")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--blocks", action="store_true", help="also: strengths a pass")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: that comparison alone"
     )
@@ -267,8 +254,6 @@ def main() -> None:
         compare(f"MLP 64-{width}-10, batch {batch}", task, 1, strengths, repeats, 3, goal)
         shared = gemm_share(width, batch, strengths)
         print(f"  its matrix products alone: {1e3 * shared:.2f} ms a step")
-        if given.blocks:
-            blocks(task, strengths)
     compare(
         "the same, 8 seeds", task_of(partial(mlp, 64), 128), 8, max(1, strengths // 8), repeats, 3, "≥ 10"
     )

@@ -3,7 +3,6 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,9 +25,7 @@ from weightdecay.sweeps.looks import (
     trained_of,
 )
 from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
-from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look
-
-OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
+from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look, OnEpoch
 
 
 class Alone:

@@ -22,11 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightdecay.hooks.plan import Plan
 from weightdecay.rules import L2, Decoupled
-from weightdecay.sweeps.alone import OnEpoch
 from weightdecay.sweeps.chunk import Recipes, Settings
 from weightdecay.sweeps.looks import all_trained, doubles, made, measures_of, order
 from weightdecay.sweeps.store import pack, unpack
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Task
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import measured
 
 # What one block of strengths may take in residuals of the larger data set, in bytes.

@@ -18,7 +18,7 @@ from weightdecay.engine import Capacity
 from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.rules import Rule, Step
-from weightdecay.sweeps.alone import Alone, OnEpoch, train_alone
+from weightdecay.sweeps.alone import Alone, train_alone
 from weightdecay.sweeps.chunk import Recipes, Settings, optimizer_of
 from weightdecay.sweeps.linear import Linear, linear_of, train_squared
 from weightdecay.sweeps.looks import (
@@ -34,7 +34,7 @@ from weightdecay.sweeps.looks import (
     reseed,
     set_up,
 )
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Data, Task
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Data, OnEpoch, Task
 from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, moved, train_vectorised
 
 
@@ -539,7 +539,7 @@ def _training(settings: Settings) -> str | None:
 
     noting = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
     try:
-        together = Copies(noting, range(len(settings.chunk.strengths)))
+        together = Copies(noting)
         data = moved(task.train, task.device)
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)

@@ -565,3 +565,7 @@ class Checkpoint:
     epoch: int
     tensors: dict[str, Tensor]
     plain: dict[str, Any]
+
+
+# Called after an epoch with the number of epochs done and a function that makes the checkpoint.
+OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
