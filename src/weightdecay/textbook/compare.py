@@ -196,7 +196,7 @@ def predicted(
         ridge = models.half_mse(one.X_test, one.y_test)
         loss = path.half_mse(one.X_test, one.y_test)[:, 0]
         rows.append((loss, path.b[:, 0], ridge, models.b))
-    return _Predicted(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    return _Predicted(*map(torch.stack, zip(*rows, strict=True)))
 
 
 def _quartiles(values: Float64[Tensor, "S L"]) -> Float64[Tensor, "3 L"]:
