@@ -75,6 +75,8 @@ def check_same(
     Raises:
         InputError: names the settings that differ, with both values of the first.
     """
+    if there == here:
+        return
     one, other = (
         _flat({name: value for name, value in values.items() if name not in apart})
         for values in (there, here)
@@ -149,21 +151,21 @@ def _held(function: Any) -> dict[str, Any]:
     """
     if isinstance(function, type):
         return {}
-    found: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     if (code := getattr(function, "__code__", None)) is not None:
         names = code.co_varnames[: code.co_argcount]
         defaults = function.__defaults__ or ()
-        found |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-        found |= function.__kwdefaults__ or {}
+        held |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        held |= function.__kwdefaults__ or {}
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # a name that has no value yet
-                found[name] = cell.cell_contents
+                held[name] = cell.cell_contents
     owner = getattr(function, "__self__", None if code else function)
     if owner is not None and not isinstance(owner, type | ModuleType):
-        found |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
+        held |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
     if isinstance(owner, nn.Module):
-        found |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
-    return {name: value for name, value in found.items() if _is_plain(value)}
+        held |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
+    return {name: value for name, value in held.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

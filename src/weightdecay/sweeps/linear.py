@@ -376,14 +376,14 @@ def train_squared(
     task, chunk = settings.task, settings.chunk
     problem = _problem(task, chunk, linear)
     lambdas = problem.X.new_tensor([strong.weight_decay for strong in settings.strong])
-    state, found = None, {}  # by the first place of a block: the measures of each look
+    state, by_block = None, {}  # by the first place of a block: the measures of each look
     if start is not None:
-        Z, seen, batch_loss, diverged, found = unpack(start.tensors, start.plain, task.device)
+        Z, seen, batch_loss, diverged, by_block = unpack(start.tensors, start.plain, task.device)
         state = LinearState(start.epoch, Z, seen, batch_loss, diverged)
 
     def look(place: slice, predictions: Tensor) -> None:
         outputs = linear.output(predictions.mT)
-        found.setdefault(place.start, []).append(
+        by_block.setdefault(place.start, []).append(
             {
                 name: measured(name, f, outputs, task.test.target.to(outputs.device), outputs.shape[:2]).cpu()
                 for name, f in measures_of(task).items()
@@ -392,7 +392,7 @@ def train_squared(
 
     def on_state(now: LinearState) -> None:
         def make() -> Checkpoint:
-            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, found]))
+            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, by_block]))
 
         if on_epoch is not None:
             on_epoch(now.epoch, make)
@@ -410,7 +410,7 @@ def train_squared(
         state=state,
         on_state=on_state,
     )
-    blocks = [found[place] for place in sorted(found)]
+    blocks = [by_block[place] for place in sorted(by_block)]
     measures = [
         {name: torch.cat([block[e][name] for block in blocks], 1) for name in blocks[0][e]}
         for e in range(len(sweep.epochs))
@@ -475,9 +475,9 @@ def _polynomial(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor
     """What a function gives, and the gradients of its sum; None where an operation is no polynomial."""
     leaves = [tensor.detach().requires_grad_() for tensor in given]
     with _Operations() as operations:
-        found = function(*leaves)
-        gradients = torch.autograd.grad(found.sum(), leaves)
-    return (found.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
+        value = function(*leaves)
+        gradients = torch.autograd.grad(value.sum(), leaves)
+    return (value.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
 
 
 def _sizes(rows: int, batch: int) -> list[int]:
@@ -487,7 +487,7 @@ def _sizes(rows: int, batch: int) -> list[int]:
 
 def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
-    drawn, found = doubles(0), None
+    drawn, value = doubles(0), None
     named = dict(model.named_parameters())
     most = max(1, _TRIED // task.train.inputs[0].shape[1])
     sizes = [(True, size) for size in _sizes(len(task.train), task.batch_size)]
@@ -499,14 +499,14 @@ def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[T
         tried = _polynomial(lambda w, b: functional_call(model, {weight: w, bias: b}, (X,)), w, b)  # noqa: B023
         if tried is None:
             return None
-        found, gradients = tried
+        value, gradients = tried
         wanted = X @ w[0] + b, X.sum(0), torch.full_like(b, size)
-        if found.shape not in ((size,), (size, 1)):
+        if value.shape not in ((size,), (size, 1)):
             return None
-        if not all(map(_equal, (found.flatten(), gradients[0][0], gradients[1]), wanted)):
+        if not all(map(_equal, (value.flatten(), gradients[0][0], gradients[1]), wanted)):
             return None
-    assert found is not None
-    return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
+    assert value is not None
+    return (lambda y: y) if value.ndim == 1 else (lambda y: y.unsqueeze(-1))
 
 
 def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
@@ -531,9 +531,9 @@ def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
     return scales[0] if alike and scales[0] > 0 else None
 
 
-def _equal(found: Tensor, wanted: Tensor) -> bool:
+def _equal(value: Tensor, wanted: Tensor) -> bool:
     """Equal up to rounding, of the largest."""
-    return bool((found - wanted).abs().max() <= 1e-10 * wanted.abs().max())
+    return bool((value - wanted).abs().max() <= 1e-10 * wanted.abs().max())
 
 
 def _memory(value: Any, seen: "set[int] | None" = None) -> Any:

@@ -34,8 +34,8 @@ from weightdecay.sweeps.looks import (
     reseed,
     set_up,
 )
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Data, OnEpoch, Task
-from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, moved, train_vectorised
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
+from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, train_vectorised
 
 
 @dataclass(frozen=True)
@@ -385,13 +385,11 @@ def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> str | None:
     if {p.dtype for p in made(task, seeds[0]).parameters()} == {torch.float64}:
         return None  # that was it
 
-    def data(part: Data) -> Data:
-        *inputs, target = (x.double() if x.is_floating_point() else x for x in (*part.inputs, part.target))
-        return Data(tuple(inputs), target)
+    def double(x: Tensor) -> Tensor:
+        return x.double() if x.is_floating_point() else x
 
-    doubled = dataclasses.replace(
-        task, make_model=lambda: task.make_model().double(), train=data(task.train), test=data(task.test)
-    )
+    train, test = task.train.map(double), task.test.map(double)
+    doubled = dataclasses.replace(task, make_model=lambda: task.make_model().double(), train=train, test=test)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -417,9 +415,7 @@ def _short(
     settings = recipes.of(*pair).settings(Chunk(*pair, strengths, "weight_decay", seeds))
     full, last = divmod(len(task.train), task.batch_size)
     rows = min(full, _STEPS - 1) * task.batch_size + last
-    train = Data(tuple(tensor[:rows] for tensor in task.train.inputs), task.train.target[:rows])
-    few = task.batch_size
-    test = Data(tuple(tensor[:few] for tensor in task.test.inputs), task.test.target[:few])
+    train, test = task.train.map(lambda x: x[:rows]), task.test.map(lambda x: x[: task.batch_size])
     short = dataclasses.replace(task, train=train, test=test, every=1)
     epochs = min(task.epochs, -(-_STEPS // short.steps_per_epoch))
     short = dataclasses.replace(short, epochs=epochs)
@@ -540,7 +536,7 @@ def _training(settings: Settings) -> str | None:
     noting = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
     try:
         together = Copies(noting)
-        data = moved(task.train, task.device)
+        data = task.train.map(lambda x: x.to(task.device))
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)
     except Exception as error:

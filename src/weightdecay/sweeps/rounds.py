@@ -22,7 +22,7 @@ from weightdecay.sweeps.looks import set_up
 from weightdecay.sweeps.method import Plan, chunks_of, train_chunk
 from weightdecay.sweeps.record import Sweep, sweep_record
 from weightdecay.sweeps.selection import best_of, selections_of, tied
-from weightdecay.sweeps.store import Keeper, Round, Store, Weights
+from weightdecay.sweeps.store import Checkpoints, Round, Store, Weights
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Goal, Trained
 
 GRID = "the grid"
@@ -90,7 +90,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.task = self.recipes.task
-        self.keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
+        self.checkpoints = Checkpoints(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
         self.weights = Weights(self.folder and self.folder / "weights")
         self.leader = Leader(self.task.goal, self.task.seeds, self.task.pairs)
 
@@ -110,7 +110,7 @@ class Search:
                 record.save(self.folder)
                 for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
                     self.weights.drop(chunk)
-                    self.keeper.drop(chunk)
+                    self.checkpoints.drop(chunk)
                 for name in ("weights", "checkpoints"):
                     with contextlib.suppress(OSError):
                         (self.folder / name).rmdir()
@@ -188,7 +188,7 @@ class Search:
             self._report(result.trained[-1])
 
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
-        job = Job(self.recipes, self.plan, self.keeper)
+        job = Job(self.recipes, self.plan, self.checkpoints)
         self.pending = list(chunks)
 
         def on_share(share: float) -> None:
@@ -197,7 +197,7 @@ class Search:
         with contextlib.closing(results(job, chunks, self.client, on_share)) as pairs:
             for chunk, result in pairs:
                 yield chunk, result
-                self.keeper.drop(chunk)
+                self.checkpoints.drop(chunk)
                 self.pending.remove(chunk)
 
     def _report(self, looks: Trained | None, share: float | None = None) -> None:
@@ -252,7 +252,7 @@ class Search:
             return ""
         finished = f"{len(self.done & self.store.names())} of {self.total} trainings are finished"
         at = {
-            chunk: self.keeper.epoch(chunk)
+            chunk: self.checkpoints.epoch(chunk)
             for chunk in self.pending
             if not self.done.issuperset(chunk.copies)
         }
@@ -367,12 +367,12 @@ class Job:
     Args:
         recipes: of the task that is trained.
         plan: how.
-        keeper: of checkpoints.
+        checkpoints: of running chunks.
     """
 
     recipes: Recipes
     plan: Plan
-    keeper: Keeper
+    checkpoints: Checkpoints
 
 
 class _LongWork(Exception):
@@ -396,7 +396,7 @@ def results(
     """
     if client is not None:
         # Workers have their own disks: no checkpoints there.
-        shared = replace(job, keeper=Keeper(None))
+        shared = replace(job, checkpoints=Checkpoints(None))
         names = [str(chunk) for chunk in chunks]
         for place, result in as_finished(run_chunk, shared, chunks, client, names):
             yield chunks[place], result
@@ -432,17 +432,17 @@ def run_chunk(
     method = job.plan.method
     copies = len(chunk.copies) if method.name == "one by one" else 1
     total = job.recipes.task.epochs * copies
-    keeper = replace(job.keeper, last=time.monotonic())
+    checkpoints = replace(job.checkpoints, last=time.monotonic())
 
     def on_epoch(done: int, make: Callable[[], Checkpoint]) -> None:
         if done < total:
-            keeper.keep(chunk, make)
+            checkpoints.write(chunk, make)
         if on_share is not None:
             on_share(done / total)
         if until is not None and time.monotonic() > until:
             raise _LongWork
 
-    return train_chunk(job.recipes, chunk, method, keeper.found(chunk), on_epoch)
+    return train_chunk(job.recipes, chunk, method, checkpoints.read(chunk), on_epoch)
 
 
 def cores() -> int:

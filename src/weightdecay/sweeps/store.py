@@ -114,7 +114,7 @@ class Store:
                     looks[at].append(Look(epoch, *losses, _metrics(metrics)))
         return [
             Trained(
-                Copy(rule, lr, strength, unit, seed),
+                Copy(*name),
                 weight_decay,
                 _number(train_loss),
                 _number(test_loss),
@@ -122,7 +122,7 @@ class Store:
                 tuple(looks[at]),
                 diverged,
             )
-            for at, rule, lr, strength, unit, seed, weight_decay, train_loss, test_loss, metrics, diverged in rows
+            for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows
         ]
 
     def names(self) -> set[Copy]:
@@ -289,8 +289,8 @@ def name_of(chunk: Chunk) -> str:
 
 
 @dataclass
-class Keeper:
-    """Keeps checkpoints of running chunks in a folder, or keeps none.
+class Checkpoints:
+    """The checkpoints of running chunks, in files of a folder, or none.
 
     Args:
         folder: where; None for nowhere.
@@ -305,7 +305,7 @@ class Keeper:
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
-    def found(self, chunk: Chunk) -> Checkpoint | None:
+    def read(self, chunk: Chunk) -> Checkpoint | None:
         """The checkpoint of a chunk, if there is one that can be read."""
         if self.folder is None:
             return None
@@ -323,7 +323,7 @@ class Keeper:
             return _about(content)["epoch"]
         return None
 
-    def keep(self, chunk: Chunk, make: Callable[[], Checkpoint]) -> None:
+    def write(self, chunk: Chunk, make: Callable[[], Checkpoint]) -> None:
         """Write a checkpoint, if it is time.
 
         Raises:

@@ -40,6 +40,10 @@ class Data:
     def __len__(self) -> int:
         return len(self.target)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Data":
+        """These data with a function applied to every tensor."""
+        return Data(tuple(map(function, self.inputs)), function(self.target))
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -283,11 +287,11 @@ def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
             raise InputError(what, "rule", rule.shown, remedy)
         if not callable(rule):
             raise InputError("not a rule", "rule", repr(rule), f"give, say, wd.Decoupled for {name}")
-    found = dict(pairs)
-    if not found or len(found) < len(pairs):
+    rules = dict(pairs)
+    if not rules or len(rules) < len(pairs):
         names = ", ".join(name for name, _ in pairs) or "none"
         raise InputError("rules need different names", "rule", names, "give a mapping from name to rule")
-    return found
+    return rules
 
 
 def _metrics(given: Any) -> dict[str, Callable[..., Any]]:

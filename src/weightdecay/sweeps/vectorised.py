@@ -102,10 +102,10 @@ class Copies:
         # Losses and metrics get a target of every copy's own, a view: some refuse one that only seeds have.
         *inputs, target = batch
         target = target.unsqueeze(1).expand(-1, losses.shape[1], *target.shape[1:])
-        found = self._losses(dict(self.parameters), self.buffers, *inputs, target)
-        losses.copy_(found.detach())
+        each = self._losses(dict(self.parameters), self.buffers, *inputs, target)
+        losses.copy_(each.detach())
         self.optimizer.zero_grad(set_to_none=True)
-        found.sum().backward()
+        each.sum().backward()
         if task.clip is not None:
             clip_each(list(self.parameters.values()), task.clip)
         self.decay.before(step)
@@ -118,15 +118,15 @@ class Copies:
         self.model.eval()
         reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
-        test = moved(task.test, task.device)
+        test = task.test.map(lambda x: x.to(task.device))
         outputs = outputs_of(
             lambda *inputs: self._outputs(weights, self.buffers, *inputs), test, task, rows_axis=AXES
         )
-        found = {
+        measures = {
             name: measured(name, measure, outputs, test.target, train_loss.shape).cpu()
             for name, measure in measures_of(task).items()
         }
-        self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": found})
+        self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": measures})
 
     def state(self) -> dict[str, Any]:
         """All that training goes on from."""
@@ -154,7 +154,7 @@ def train_vectorised(
 ) -> ChunkResult:
     """Train all copies of a chunk."""
     task, chunk = settings.task, settings.chunk
-    data, copies, done = moved(task.train, task.device), Copies(settings), 0
+    data, copies, done = task.train.map(lambda x: x.to(task.device)), Copies(settings), 0
     if start is not None:
         (state,), done = unpack(start.tensors, start.plain, task.device), start.epoch
         copies.load(state)
@@ -218,8 +218,8 @@ def _with_one_seed(inner: Callable[..., Any], shared: int) -> Callable[..., Any]
     def function(parameters: Any, buffers: Any, *data: Tensor) -> Any:
         own = parameters, buffers, data[shared:]
         parameters, buffers, data_of_seed = pytree.tree_map(lambda leaf: leaf.squeeze(0), own)
-        found = inner(parameters, buffers, *data[:shared], *data_of_seed)
-        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), found)
+        outputs = inner(parameters, buffers, *data[:shared], *data_of_seed)
+        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), outputs)
 
     return function
 
@@ -241,11 +241,6 @@ def fuse(optimizer: optim.Optimizer) -> None:
         plain = not group.get("differentiable") and not group.get("amsgrad")
         if type(optimizer) in _FUSED and free and plain and all(p.dtype in floats for p in group["params"]):
             group["fused"] = True
-
-
-def moved(data: Data, device: torch.device) -> Data:
-    """The data on a device."""
-    return Data(tuple(tensor.to(device) for tensor in data.inputs), data.target.to(device))
 
 
 class StackedDecay:
