@@ -20,11 +20,10 @@ from torch import nn
 
 import weightdecay as wd
 from devices import device_of, name_of
-from weightdecay.sweeps.chunk import settings_of
-from weightdecay.sweeps.looks import order, set_up
+from weightdecay.sweeps.chunk import Recipes
+from weightdecay.sweeps.looks import order
 from weightdecay.sweeps.method import method_of, train_chunk
 from weightdecay.sweeps.task import Chunk, Data, Task
-from weightdecay.sweeps.vectorised import train_vectorised
 
 EPOCHS = 3
 
@@ -118,14 +117,14 @@ def compare(name: str, task: Task, seeds: int, strengths: int, repeats: int, loo
     grid = tuple(float(x) for x in torch.logspace(-3, 1, strengths))
     copies = seeds * strengths
     chunk = Chunk("Decoupled", None, grid, "weight_decay", tuple(range(seeds)))
-    method = method_of(task, chunk.seeds)
+    method = method_of(Recipes(replace(task, seeds=chunk.seeds)))
     assert method.name == "vectorised", method
-    train_chunk(replace(task, epochs=1), chunk, method)  # warm
+    train_chunk(Recipes(replace(task, epochs=1)), chunk, method)  # warm
     ratios, ours, theirs = [], [], []
     for _ in range(repeats):
         one = statistics.mean(plain(task, grid[i % strengths]) for i in range(loops))
         start = time.perf_counter()
-        train_chunk(task, chunk, method)
+        train_chunk(Recipes(task), chunk, method)
         ours.append(time.perf_counter() - start)
         theirs.append(one * copies)
         ratios.append(theirs[-1] / ours[-1])
@@ -145,14 +144,14 @@ def beside(
     """The same chunk on a device and on the CPU, in turn."""
     chunk = Chunk("Decoupled", None, tuple(1e-3 * (i + 1) for i in range(copies)), "weight_decay", (0,))
     tasks = {where: task_of(make, batch, where) for where in ("cpu", device)}
-    methods = {where: method_of(task, chunk.seeds) for where, task in tasks.items()}
+    methods = {where: method_of(Recipes(replace(task, seeds=chunk.seeds))) for where, task in tasks.items()}
     assert all(method.name == "vectorised" for method in methods.values()), methods
     seconds: dict[str, list[float]] = {where: [] for where in tasks}
     losses: dict[str, list[float]] = {}
     for repeat in range(repeats + 1):
         for where, task in tasks.items():
             start = time.perf_counter()
-            found = train_chunk(task, chunk, methods[where])
+            found = train_chunk(Recipes(task), chunk, methods[where])
             if repeat:  # the first also loads kernels
                 seconds[where].append(time.perf_counter() - start)
             losses[where] = [one.test_loss for one in found.trained]
@@ -170,12 +169,12 @@ def beside(
 
 def memory(task: Task, copies: int) -> None:
     """What copies really take: the growth of the process, against the estimate that sizes chunks."""
-    method = method_of(task, (0,))
+    method = method_of(Recipes(task))
     small = Chunk("Decoupled", None, (0.0,), "weight_decay", (0,))
-    train_chunk(task, small, method)
+    train_chunk(Recipes(task), small, method)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     grid = tuple(1e-3 * (i + 1) for i in range(copies))
-    train_chunk(task, replace(small, strengths=grid), method)
+    train_chunk(Recipes(task), replace(small, strengths=grid), method)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / copies
     print(f"memory: {grown / 1e3:.0f} kB a copy measured, {method.bytes_per_copy / 1e3:.0f} kB estimated")
 
@@ -194,7 +193,7 @@ def linear(seeds: int, strengths: int, repeats: int) -> None:
         epochs=100,
         every=5,
     )
-    method = method_of(task, tuple(range(seeds)))
+    method = method_of(Recipes(replace(task, seeds=tuple(range(seeds)))))
     assert method.name == "linear", method
     grid = tuple(float(x) for x in torch.logspace(-3, 1.5, strengths))
     chunk = Chunk("Decoupled", None, grid, "weight_decay", tuple(range(seeds)))
@@ -202,7 +201,7 @@ def linear(seeds: int, strengths: int, repeats: int) -> None:
     for _ in range(repeats):
         one = _plain_linear(task)
         start = time.perf_counter()
-        train_chunk(task, chunk, method)
+        train_chunk(Recipes(task), chunk, method)
         ratios.append(one * seeds * strengths / (time.perf_counter() - start))
     print(
         f"linear, {seeds * strengths} copies: {statistics.median(ratios):.0f} × "
@@ -228,22 +227,10 @@ def _plain_linear(task: Task) -> float:
     return time.perf_counter() - start
 
 
-def blocks(task: Task, strengths: int) -> None:
-    """Strengths a pass: does a part of the copies that stays in cache go faster?"""
-    chunk = Chunk("Decoupled", None, tuple(1e-3 * (i + 1) for i in range(strengths)), "weight_decay", (0,))
-    for together in (4, 8, 16, 32, 64):
-        with set_up(task):
-            settings = settings_of(task, chunk)
-            start = time.perf_counter()
-            train_vectorised(settings, together=together)
-        print(f"  {together:3d} a pass: {1e3 * (time.perf_counter() - start) / task.steps:.2f} ms a step")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few copies, one repeat: to see that it runs")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--blocks", action="store_true", help="also: strengths a pass")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: that comparison alone"
     )
@@ -267,8 +254,6 @@ def main() -> None:
         compare(f"MLP 64-{width}-10, batch {batch}", task, 1, strengths, repeats, 3, goal)
         shared = gemm_share(width, batch, strengths)
         print(f"  its matrix products alone: {1e3 * shared:.2f} ms a step")
-        if given.blocks:
-            blocks(task, strengths)
     compare(
         "the same, 8 seeds", task_of(partial(mlp, 64), 128), 8, max(1, strengths // 8), repeats, 3, "≥ 10"
     )

@@ -1,17 +1,18 @@
-"""Map a function over shards, in this process or by Dask workers: results merged, or as they finish."""
+"""Map a function over items, in this process, in local processes or by Dask workers."""
 
+import contextlib
 import os
+import pickle
 import queue
-import struct
 import subprocess
 import sys
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from weightdecay.errors import InputError
 
@@ -282,8 +283,6 @@ def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterat
         yield engine
         return
     if engine == "dask":
-        import os
-
         import dask.config
 
         single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
@@ -319,16 +318,11 @@ def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterat
         yield client
 
 
-_START = "from weightdecay.engine import serve; serve()"
-
-
 def packed(value: Any) -> bytes | None:
     """A value for another process; None where it cannot be sent, or cloudpickle is not installed."""
     try:
-        import cloudpickle
-
-        return cloudpickle.dumps(value)
-    except Exception:
+        return _packed(value)
+    except (ImportError, InputError):
         return None
 
 
@@ -340,6 +334,10 @@ def in_processes(
     An item whose process died is given to another. When the caller stops, so do the processes; and when this
     process is killed.
 
+    `concurrent.futures.ProcessPoolExecutor` keeps none of that: a process that dies breaks the pool and takes
+    the items of the others with it, one that is computing goes on when its parent is killed, and the start
+    of a process runs the user's script again, which may have no `if __name__ == "__main__"`.
+
     Args:
         function: of a module, so that it can be found by its name.
         shared: from `packed`; sent to each process once.
@@ -350,115 +348,100 @@ def in_processes(
     Raises:
         InputError: what the function raised; an item several processes died of.
     """
-    waiting = deque(enumerate(items))
-    died = [0] * len(items)
-    found: queue.Queue[tuple[int, bool, Any]] = queue.Queue()
-    crew = [_Worker(function, shared) for _ in range(min(count, len(items)))]
-    threads = [
-        threading.Thread(target=_feed, args=(worker, waiting, died, deaths, found), daemon=True)
-        for worker in crew
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in items:
-            place, fine, result = found.get()
-            if not fine:
-                raise result
-            yield place, result
-    finally:
-        waiting.clear()
-        for worker in crew:
-            worker.stop()
-        for thread in threads:
-            thread.join()
+    processes = _Processes(function, shared, deaths)
+    with ThreadPoolExecutor(max(1, min(count, len(items)))) as threads:  # one waits for each process
+        places = {threads.submit(processes.ask, item): place for place, item in enumerate(items)}
+        try:
+            for future in as_completed(places):
+                yield places[future], future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            processes.stop()
 
 
-class _Worker:
-    """A process, started when first needed and again when it died."""
+class _Processes:
+    """Processes that compute one item at a time each, started when one is needed and none is idle."""
 
-    def __init__(self, function: Callable[..., Any], shared: bytes) -> None:
-        self.hello = list(sys.path), (function, shared)  # apart: the function is found by way of the path
-        self.process: subprocess.Popen[bytes] | None = None
-        self.stopped = False
+    def __init__(self, function: Callable[..., Any], shared: bytes, deaths: int) -> None:
+        import cloudpickle
+
+        # Bytes in the message: the function is found by way of the path, so the path is set before.
+        self.hello = list(sys.path), cloudpickle.dumps((function, shared))
+        self.deaths, self.stopped = deaths, False
+        self.idle: list[subprocess.Popen[bytes]] = []
+        self.busy: set[subprocess.Popen[bytes]] = set()
         self.lock = threading.Lock()
 
-    def ask(self, item: Any) -> tuple[bool, Any]:
-        """Whether it went well and the result, or what was raised. EOFError, OSError: the process died."""
+    def ask(self, item: Any) -> Any:
+        """What the function gives; raises what it raised."""
+        import cloudpickle
+
+        for _ in range(self.deaths + 1):
+            process = self._take()
+            assert process.stdout is not None
+            try:
+                _send(process.stdin, cloudpickle.dumps(item))
+                fine, result = cloudpickle.loads(pickle.load(process.stdout))
+            except (EOFError, OSError, pickle.UnpicklingError):  # the process died
+                _end(process)
+                with self.lock:
+                    self.busy.discard(process)
+                continue
+            with self.lock:
+                self.busy.discard(process)
+                self.idle.append(process)
+            if fine:
+                return result
+            raise result
+        remedy = "give the machine more memory, or make the model smaller"
+        raise InputError("processes die of a training", str(item), f"{self.deaths + 1} times", remedy)
+
+    def _take(self) -> "subprocess.Popen[bytes]":
+        """An idle process, or a new one."""
         with self.lock:
             if self.stopped:
-                raise EOFError
-            if self.process is None:
-                # A session of its own: Ctrl-C is for this process, which then ends the others.
-                self.process = subprocess.Popen(
-                    [sys.executable, "-c", _START],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,
-                )
-                fresh = True
+                raise CancelledError
+            if self.idle:
+                process, fresh = self.idle.pop(), False
             else:
-                fresh = False
-        process = self.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for part in self.hello if fresh else ():
-            _send(process.stdin, part)
-        _send(process.stdin, item)
-        return _receive(process.stdout)
-
-    def end(self) -> None:
-        """Kill the process; the next item starts another."""
-        with self.lock:
-            if self.process is not None:
-                self.process.kill()
-                self.process.wait()
-                for pipe in (self.process.stdin, self.process.stdout):
-                    try:
-                        if pipe is not None:
-                            pipe.close()
-                    except OSError:  # what was not sent
-                        pass
-                self.process = None
+                # A session of its own: Ctrl-C is for this process, which then ends the others.
+                process, fresh = (
+                    subprocess.Popen(
+                        [sys.executable, "-c", "from weightdecay.engine import serve; serve()"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        start_new_session=True,
+                    ),
+                    True,
+                )
+            self.busy.add(process)
+        if fresh:
+            with contextlib.suppress(OSError):  # it died: its first item will tell
+                _send(process.stdin, self.hello)
+        return process
 
     def stop(self) -> None:
-        """Kill the process, and start no other."""
+        """End all of them, and start no other."""
         with self.lock:
             self.stopped = True
-            if self.process is not None:
-                self.process.kill()
+            for process in self.busy:  # the thread that waits for it ends it
+                process.kill()
+            for process in self.idle:
+                _end(process)
 
 
-def _feed(
-    worker: _Worker, waiting: deque[Any], died: list[int], deaths: int, found: "queue.Queue[Any]"
-) -> None:
-    """One process's items, until there are none."""
-    try:
-        while True:
-            try:
-                place, item = waiting.popleft()
-            except IndexError:
-                # What another process dies of now is left to the one that waits for it.
-                return
-            while True:
-                try:
-                    fine, result = worker.ask(item)
-                    break
-                except (EOFError, OSError):
-                    worker.end()
-                    if worker.stopped:
-                        return
-                    died[place] += 1
-                    if died[place] > deaths:
-                        remedy = "give the machine more memory, or make the model smaller"
-                        fine = False
-                        result = InputError(
-                            "processes die of a training", str(item), f"{deaths + 1} times", remedy
-                        )
-                        break
-            found.put((place, fine, result))
-    finally:
-        worker.end()
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what was not sent
+            if pipe is not None:
+                pipe.close()
+
+
+def _send(pipe: Any, message: Any) -> None:
+    pickle.dump(message, pipe)
+    pipe.flush()
 
 
 def serve() -> None:
@@ -467,16 +450,16 @@ def serve() -> None:
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a user's code prints is not an answer
-    inbox: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, inbox), daemon=True).start()
-    sys.path[:] = cloudpickle.loads(inbox.get())
-    hello, loaded = inbox.get(), None
+    inbox: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_read, args=(inbox,), daemon=True).start()
+    sys.path[:], work = inbox.get()
+    loaded = None
     while True:
         item = None
         content = inbox.get()
         try:
             if loaded is None:
-                function, shared = cloudpickle.loads(hello)
+                function, shared = cloudpickle.loads(work)
                 loaded = function, cloudpickle.loads(shared)
             item = cloudpickle.loads(content)
             answer = True, loaded[0](loaded[1], item)
@@ -484,40 +467,13 @@ def serve() -> None:
             known = isinstance(error, InputError)
             what = f"{type(error).__name__}: {error}"
             answer = False, error if known else InputError("a training failed", str(item), what, "mend it")
-        _send(answers, answer)
+        _send(answers, cloudpickle.dumps(answer))
 
 
-def _read(source: BinaryIO, inbox: "queue.Queue[bytes]") -> None:
+def _read(inbox: "queue.Queue[Any]") -> None:
     """Read items; when the input ends, so does this process, in the middle of whatever it does."""
     try:
         while True:
-            inbox.put(_content(source))
+            inbox.put(pickle.load(sys.stdin.buffer))
     except BaseException:
         os._exit(0)
-
-
-def _send(pipe: Any, value: Any) -> None:
-    import cloudpickle
-
-    content = cloudpickle.dumps(value)
-    pipe.write(struct.pack("<Q", len(content)))
-    pipe.write(content)
-    pipe.flush()
-
-
-def _receive(pipe: Any) -> Any:
-    import cloudpickle
-
-    return cloudpickle.loads(_content(pipe))
-
-
-def _content(pipe: Any) -> bytes:
-    (size,) = struct.unpack("<Q", _exactly(pipe, 8))
-    return _exactly(pipe, size)
-
-
-def _exactly(pipe: Any, size: int) -> bytes:
-    content = pipe.read(size)
-    if len(content) < size:
-        raise EOFError
-    return content

@@ -42,8 +42,8 @@ def require(needed: int, what: str, device: torch.device | str = "cpu") -> None:
         )
 
 
-# glibc's malloc.h: which threshold, and its default. Setting either ends glibc's own adjusting of both.
-_TRIM, _MMAP, _DEFAULT = -1, -3, 128 * 2**10
+# glibc's malloc.h: which threshold. Setting either ends glibc's own adjusting of both.
+_TRIM, _MMAP = -1, -3
 # What glibc's adjusting may reach at most on 64 bits, and what is as good as never.
 _MMAP_MOST, _NEVER = 32 * 2**20, 2**31 - 1
 
@@ -55,29 +55,16 @@ def kept_memory() -> Iterator[None]:
     Freed memory that goes back to the kernel comes back as pages to be zeroed, one fault each; on small
     models that took a third of the time.
     """
-    mallopt = _mallopt()
-    if mallopt is None:
+    if platform.libc_ver()[0] != "glibc":
         yield
         return
-    mallopt(_MMAP, 1 << 30)
-    mallopt(_TRIM, _NEVER)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP, 1 << 30)
+    libc.mallopt(_TRIM, _NEVER)
     try:
         yield
     finally:
         # Near the defaults: the mapping threshold where glibc's own adjusting ends up.
-        mallopt(_MMAP, _MMAP_MOST)
-        mallopt(_TRIM, 2 * _MMAP_MOST)
-        _trim()
-
-
-def _mallopt() -> "ctypes._NamedFuncPointer | None":
-    if platform.libc_ver()[0] != "glibc":
-        return None
-    return getattr(ctypes.CDLL(None), "mallopt", None)
-
-
-def _trim() -> None:
-    """Give back what is free now."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+        libc.mallopt(_MMAP, _MMAP_MOST)
+        libc.mallopt(_TRIM, 2 * _MMAP_MOST)
+        libc.malloc_trim(0)  # gives back what is free now

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.rules import base
-from weightdecay.sweeps.chunk import settings_of
-from weightdecay.sweeps.method import Method, method_of, train_chunk
+from weightdecay.sweeps import method as methods
+from weightdecay.sweeps.chunk import Recipes
+from weightdecay.sweeps.method import Method
 from weightdecay.sweeps.task import Checkpoint, Chunk, Data, Task, data_of
 
 DOUBLE = torch.float64
@@ -68,6 +69,14 @@ def regression(**options):
     data = {"train": Data((X[:40],), y[:40]), "test": Data((X[40:],), y[40:]), "loss": F.mse_loss}
     more = {"metrics": {"error": lambda o, t: (o - t).abs().mean()}, "optimizer": partial(optim.SGD, lr=0.05)}
     return task_of(lambda: nn.Linear(6, 1).to(DOUBLE), **{**data, **more, **options})
+
+
+def method_of(task, seeds):
+    return methods.method_of(Recipes(replace(task, seeds=seeds)))
+
+
+def train_chunk(task, *more, **options):
+    return methods.train_chunk(Recipes(task), *more, **options)
 
 
 def chunk_of(strengths=(0.0, 0.5, 3.0), seeds=(0, 7), **options):
@@ -390,7 +399,7 @@ def test_strengths_come_to_numbers_where_they_do():
     task = task_of(schedule="constant")
     found = train_chunk(task, chunk_of((0.0, 20.0), unit="half_life_steps", seeds=(0,)), TOGETHER).trained
     assert found[1].weight_decay == pytest.approx((1 - 2 ** (-1 / 20)) / 1e-2)
-    assert settings_of(task, chunk_of()).strong[1].weight_decay == 0.5
+    assert Recipes(task).of("rule", None).settings(chunk_of()).strong[1].weight_decay == 0.5
 
 
 class Items(Dataset):

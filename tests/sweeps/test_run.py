@@ -15,9 +15,10 @@ from torch import nn
 import weightdecay as wd
 from weightdecay.engine import connected
 from weightdecay.errors import InputError, Interrupted
+from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.method import Method, Plan
 from weightdecay.sweeps.rounds import Job, results
-from weightdecay.sweeps.store import FILE, Keeper
+from weightdecay.sweeps.store import FILE, Checkpoints
 from weightdecay.sweeps.task import Chunk, task_of
 
 job = jobs.job
@@ -31,6 +32,9 @@ ARGUMENTS = {
     "optimizer": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0),
     "metrics": {"accuracy": jobs.accuracy},
     "rule": wd.Decoupled,
+    "strengths": [0.3, 3.0],
+    "seeds": 2,
+    **{"minimize": "loss", "maximize": None, "widen": 0, "refine": 0},
     "epochs": 6,
     "batch_size": 32,
     "every": 2,
@@ -348,6 +352,6 @@ def test_one_by_one_in_processes_is_what_it_is_here(tmp_path):
         for one in found.trained
     ]
     task = task_of(**{**ARGUMENTS, "make_model": jobs.Branching, "epochs": 3})
-    work = Job(task, Plan(method, 1, 1), Keeper(tmp_path, 0))
+    work = Job(Recipes(task), Plan(method, 1, 1), Checkpoints(tmp_path, 0))
     several = dict(results(work, chunks, None, lambda share: None, patience=0.0))
     assert [several[chunk].trained[0] for chunk in chunks] == list(found.trained)

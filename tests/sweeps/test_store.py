@@ -17,9 +17,9 @@ from weightdecay.engine import Capacity, as_finished, connected, in_processes, p
 from weightdecay.errors import InputError
 from weightdecay.sweeps.method import Method, Plan, chunks_of, plan_of, split
 from weightdecay.sweeps.rounds import Leader
-from weightdecay.sweeps.selection import Goal, best_of, selections_of
-from weightdecay.sweeps.store import FILE, Keeper, Round, Weights, opened
-from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Look, Trained
+from weightdecay.sweeps.selection import best_of, selections_of
+from weightdecay.sweeps.store import FILE, Checkpoints, Round, Weights, opened
+from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Goal, Look, Trained
 
 CPU = torch.device("cpu")
 METHOD = Method("vectorised", "", True, 100)
@@ -147,17 +147,17 @@ def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
         "flags": torch.tensor([True, False]),
     }
     plain = {"step": 3, "looks": [[1, 0.1, None]], "name": "λ"}
-    keeper = Keeper(tmp_path / "checkpoints", seconds=0)
-    assert keeper.found(CHUNK) is None
-    keeper.keep(CHUNK, lambda: Checkpoint(4, tensors, plain))
-    found = Keeper(tmp_path / "checkpoints").found(CHUNK)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", seconds=0)
+    assert checkpoints.read(CHUNK) is None
+    checkpoints.write(CHUNK, lambda: Checkpoint(4, tensors, plain))
+    found = Checkpoints(tmp_path / "checkpoints").read(CHUNK)
     assert (found.epoch, found.plain) == (4, plain)
     assert found.tensors.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(found.tensors[name], tensor)
         assert found.tensors[name].dtype == tensor.dtype
-    assert keeper.found(Chunk("Decoupled", None, (0.0,), "weight_decay", (0, 1))) is None
-    keeper.drop(CHUNK)
+    assert checkpoints.read(Chunk("Decoupled", None, (0.0,), "weight_decay", (0, 1))) is None
+    checkpoints.drop(CHUNK)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -168,24 +168,24 @@ def test_checkpoints_are_written_when_it_is_time(tmp_path):
         made.append(1)
         return Checkpoint(1, {}, {})
 
-    Keeper(None, 0).keep(CHUNK, make)
-    slow = Keeper(tmp_path, seconds=0.2)
-    slow.keep(CHUNK, make)
+    Checkpoints(None, 0).write(CHUNK, make)
+    slow = Checkpoints(tmp_path, seconds=0.2)
+    slow.write(CHUNK, make)
     assert not made
     time.sleep(0.21)
-    slow.keep(CHUNK, make)
-    slow.keep(CHUNK, make)
+    slow.write(CHUNK, make)
+    slow.write(CHUNK, make)
     assert len(made) == 1
 
 
 def test_a_checkpoint_that_is_not_whole_is_none(tmp_path):
-    keeper = Keeper(tmp_path, seconds=0)
-    keeper.keep(CHUNK, lambda: Checkpoint(4, {"w": torch.ones(100)}, {}))
+    checkpoints = Checkpoints(tmp_path, seconds=0)
+    checkpoints.write(CHUNK, lambda: Checkpoint(4, {"w": torch.ones(100)}, {}))
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     for cut in (0, 5, 60, len(content) - 8):
         file.write_bytes(content[:cut])
-        assert keeper.found(CHUNK) is None
+        assert checkpoints.read(CHUNK) is None
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -10,8 +10,8 @@ from torch import nn
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.sweeps.rounds import Leader
-from weightdecay.sweeps.selection import Goal, selections_of
-from weightdecay.sweeps.task import Copy, Trained
+from weightdecay.sweeps.selection import selections_of
+from weightdecay.sweeps.task import Copy, Goal, Trained
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 3, generator=GENERATOR)

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 import weightdecay as wd
 from weightdecay.rules import Rule, base
+from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.looks import mixed, order
 from weightdecay.sweeps.method import Method, train_chunk
 from weightdecay.sweeps.task import Chunk, Data, Task
@@ -186,8 +187,8 @@ def cells():
 def test_each_copy_is_what_it_is_alone(model, optimizer, rule, dtype):
     task = task_of(MODELS[model], OPTIMIZERS[optimizer], RULES[rule], dtype)
     method = Method("vectorised", "", True, 0)
-    together = train_chunk(task, Chunk("rule", None, (0.0, 2.0), "weight_decay", (3,)), method)
-    alone = train_chunk(task, Chunk("rule", None, (2.0,), "weight_decay", (3,)), ALONE)
+    together = train_chunk(Recipes(task), Chunk("rule", None, (0.0, 2.0), "weight_decay", (3,)), method)
+    alone = train_chunk(Recipes(task), Chunk("rule", None, (2.0,), "weight_decay", (3,)), ALONE)
     compare(task, together, alone, dtype, IDLE)
 
 
@@ -197,7 +198,7 @@ def test_a_bias_before_batchnorm_wanders_and_the_loss_does_not_see_it(optimizer)
     method = Method("vectorised", "", True, 0)
     chunk = Chunk("rule", None, (0.0, 2.0), "weight_decay", (3,))
     # Held out, the running mean lags behind a bias that wanders: of Adam's only the training loss agrees.
-    together, alone = train_chunk(task, chunk, method), train_chunk(task, chunk, ALONE)
+    together, alone = train_chunk(Recipes(task), chunk, method), train_chunk(Recipes(task), chunk, ALONE)
     idle = ("1.bias", "2.running_mean")
     compare(task, together, alone, torch.float64, idle, held_out=optimizer == "SGD")
 
@@ -232,7 +233,7 @@ def test_against_a_loop_written_by_hand(model, kind):
     on = [wd.Group(where=lambda name, p: p.ndim > 1), wd.Group(name="*", scale=0)]
     task = task_of(MODELS[model], optimizer, rule, torch.float64, on=on)
     chunk = Chunk("rule", None, (0.0, 0.7), "weight_decay", (5,))
-    found = train_chunk(task, chunk, Method("vectorised", "", True, 0)).weights
+    found = train_chunk(Recipes(task), chunk, Method("vectorised", "", True, 0)).weights
     with torch.random.fork_rng():
         wanted = by_hand(task, 5, 0.7, kind)
     for name, tensor in wanted.items():

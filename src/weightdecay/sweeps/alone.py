@@ -3,7 +3,6 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,9 +25,7 @@ from weightdecay.sweeps.looks import (
     trained_of,
 )
 from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
-from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look
-
-OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
+from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look, OnEpoch
 
 
 class Alone:
@@ -51,6 +48,10 @@ class Alone:
                 steps=settings.rates.shape[1],
                 schedule=settings.rates,
             )
+        # Whether the optimizer evaluates the loss itself, as LBFGS does.
+        closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        needed = closure is not None and closure.default is inspect.Parameter.empty
+        self.takes_closure = needed or isinstance(self.optimizer, torch.optim.LBFGS)
         self.looks: list[Look] = []
         self.diverged: int | None = None
 
@@ -90,7 +91,7 @@ class Alone:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeightDecayWarning)
-            if _needs_closure(self.optimizer):
+            if self.takes_closure:
                 self.optimizer.step(closure)  # pyright: ignore[reportCallIssue, reportArgumentType]
             else:
                 closure()
@@ -108,21 +109,21 @@ class Alone:
             lambda *inputs: self.model(*(x.to(task.device) for x in inputs)), task.test, task
         )
         target = task.test.target.to(task.device)
-        found = {
+        measures = {
             name: measured_alone(name, measure, outputs, target)
             for name, measure in measures_of(task).items()
         }
-        return Look(epoch, train_loss, found.pop(""), found)
+        return Look(epoch, train_loss, measures.pop(""), measures)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers on the CPU; NaN if it diverged."""
         named = (*self.model.named_parameters(), *self.model.named_buffers())
-        found = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named}
+        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named}
         if self.diverged is not None:
-            for tensor in found.values():
+            for tensor in weights.values():
                 if tensor.is_floating_point():
                     tensor.fill_(math.nan)
-        return found
+        return weights
 
     def state(self) -> dict[str, Any]:
         """All that training goes on from."""
@@ -188,11 +189,3 @@ def _result(settings: Settings, finished: list[list[Any]]) -> ChunkResult:
         name: torch.stack([part[2][name] for part in finished]).unflatten(0, shape) for name in finished[0][2]
     }
     return ChunkResult(tuple(trained), weights)
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer evaluates the loss itself, as LBFGS does."""
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return isinstance(optimizer, torch.optim.LBFGS) or (
-        closure is not None and closure.default is inspect.Parameter.empty
-    )

@@ -1,12 +1,13 @@
-"""What a chunk's trainings share before any of them begins: step sizes, and how strongly each copy decays."""
+"""A rule at a learning rate, read once: step sizes, the parameters that decay, the strength of each copy."""
 
 import dataclasses
 import inspect
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,16 +17,16 @@ from weightdecay.hooks.plan import Plan, check_strengths, make_plan
 from weightdecay.hooks.refusals import check_native, check_optimizer
 from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Rule, Strength, rules_of
-from weightdecay.rules.strength import GroupStrength, Setting, group_strength
+from weightdecay.rules.strength import Setting, group_strength
 from weightdecay.schedule import lrs
 from weightdecay.sweeps.grid import strength_of
-from weightdecay.sweeps.looks import made, set_up
+from weightdecay.sweeps.looks import function_name, made, set_up
 from weightdecay.sweeps.task import Chunk, Task
 
 
 @dataclass(frozen=True)
 class Strong:
-    """One strength of a chunk, read for every rule and parameter group.
+    """One strength, read for every rule and parameter group.
 
     Args:
         rules: one after another.
@@ -56,73 +57,152 @@ class Settings:
     strong: tuple[Strong, ...]
     steps_per_epoch: int
 
-    @property
-    def setting(self) -> Setting:
-        """What `attach` is told."""
-        return setting_of(self.task, self.rates, self.steps_per_epoch)
 
+@dataclass(frozen=True)
+class Recipe:
+    """A rule at a learning rate.
 
-def settings_of(task: Task, chunk: Chunk) -> Settings:
-    """Read the schedule and the strengths of a chunk.
-
-    Raises:
-        InputError: a schedule, an optimizer, a rule or a strength that cannot be used; see `wd.attach`.
+    Args:
+        task: what is trained.
+        rule: the rule's name.
+        lr: the learning rate where there are several, else None.
+        model: one of the models, for its parameters' names and shapes.
+        optimizer: one of its parameters, which makes no step.
+        rates: the step sizes (groups, steps).
     """
-    model = made(task, chunk.seeds[0])
-    rates = rates_of(task, list(model.parameters()), chunk.lr)
-    setting = setting_of(task, rates, task.steps_per_epoch)
-    optimizer = optimizer_of(task, list(model.parameters()), chunk.lr)
-    strong, plan = [], None
-    for strength in chunk.strengths:
-        rules = rules_made(task, chunk.rule, strength_of(strength, chunk.unit))
-        if plan is None or [type(rule) for rule in rules] != [type(rule) for rule in strong[0].rules]:
-            plan = make_plan(optimizer, rules, model, task.on, setting)
+
+    task: Task
+    rule: str
+    lr: float | None
+    model: nn.Module
+    optimizer: Optimizer
+    rates: np.ndarray
+    _strong: dict[Strength, Strong] = field(default_factory=dict)
+    _plans: dict[tuple[type, ...], Plan] = field(default_factory=dict)
+
+    def settings(self, chunk: Chunk) -> Settings:
+        """A chunk of this rule and learning rate.
+
+        Raises:
+            InputError: as `strong`.
+        """
+        strong = tuple(self.strong(value, chunk.unit) for value in chunk.strengths)
+        return Settings(self.task, chunk, self.rates, strong, self.task.steps_per_epoch)
+
+    def strong(self, value: float, unit: str) -> Strong:
+        """Read a strength.
+
+        Raises:
+            InputError: a rule or a strength that cannot be used; see `wd.attach`.
+        """
+        strength = strength_of(value, unit)
+        if strength not in self._strong:
+            self._strong[strength] = self._read(strength)
+        return self._strong[strength]
+
+    def _read(self, strength: Strength) -> Strong:
+        rules, optimizer = rules_at(self.task, self.rule, strength), self.optimizer
+        setting = Setting(
+            steps_per_epoch=self.task.steps_per_epoch,
+            samples_per_step=self.task.batch_size,
+            steps=self.rates.shape[1],
+            lrs=self.rates,
+        )
+        kinds = tuple(type(rule) for rule in rules)
+        if kinds not in self._plans:
+            plan = make_plan(optimizer, rules, self.model, self.task.on, setting)
             if not plan.all_targets:
                 what = "no parameter of the model decays"
-                raise InputError(what, "on", repr(task.on), "choose other groups")
+                raise InputError(what, "on", repr(self.task.on), "choose other groups")
             for rule in rules:
                 try_rule(rule, plan.all_targets)
-        strengths = tuple(_by_group(rule, optimizer, plan, setting) for rule in rules)
-        own = dataclasses.replace(plan, strengths=strengths)
-        check_strengths(optimizer, rules, own, setting)
-        strong.append(Strong(rules, own, _number(rules[0], strengths[0])))
-    return Settings(task, chunk, rates, tuple(strong), task.steps_per_epoch)
+            self._plans[kinds] = plan
+        plan, groups = self._plans[kinds], optimizer.param_groups
+        strengths = tuple(
+            tuple(
+                group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
+                if plan.targets[i]
+                else None
+                for i, group in enumerate(groups)
+            )
+            for rule in rules
+        )
+        plan = dataclasses.replace(plan, strengths=strengths)
+        check_strengths(optimizer, rules, plan, setting)
+        numbers = set()
+        if not callable(rules[0].weight_decay):
+            numbers = {float(one.at(0)) for one in strengths[0] if one is not None}
+        return Strong(rules, plan, numbers.pop() if len(numbers) == 1 else None)
+
+    @property
+    def factor(self) -> float | None:
+        """The fraction of a weight that λ = 1 removes in a step at the largest learning rate.
+
+        None where there is no such number: coupled decay, several step sizes, a rule with no law of its own.
+        """
+        none = self.strong(0.0, "weight_decay")
+        if len(none.rules) != 1 or none.rules[0].coupled:
+            return None
+        factors = {
+            float(strength.rate(1.0, float(rates.max())))
+            for strength, rates in zip(none.plan.strengths[0], self.rates, strict=True)
+            if strength is not None
+        }
+        return factors.pop() if len(factors) == 1 else None
 
 
-def factor_of(task: Task, rule: str, lr: float | None) -> float | None:
-    """The fraction of a weight that λ = 1 removes in a step at the largest learning rate.
+@dataclass(frozen=True)
+class Recipes:
+    """The recipe of every rule and learning rate of a task, each made when first asked for."""
 
-    None where there is no such number: coupled decay, several step sizes, a rule without a law of its own.
-    """
-    with set_up(task):  # making a model draws random numbers
-        settings = settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", (0,)))
-    strong = settings.strong[0]
-    if len(strong.rules) != 1 or strong.rules[0].coupled:
-        return None
-    (strengths,) = strong.plan.strengths
-    found = {
-        float(strength.rate(1.0, float(rates.max())))
-        for strength, rates in zip(strengths, settings.rates, strict=True)
-        if strength is not None
-    }
-    return found.pop() if len(found) == 1 else None
+    task: Task
+    _made: dict[tuple[str, float | None], Recipe] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process makes its own: not every model can be sent."""
+        return Recipes, (self.task,)
+
+    def of(self, rule: str, lr: float | None) -> Recipe:
+        """The recipe of a rule and a learning rate; draws random numbers.
+
+        Raises:
+            InputError: a model, an optimizer or a schedule that cannot be used.
+        """
+        if (rule, lr) not in self._made:
+            model = next((recipe.model for recipe in self._made.values()), None)
+            model = made(self.task, self.task.seeds[0]) if model is None else model
+            rates = rates_of(self.task, list(model.parameters()), lr)
+            optimizer = optimizer_of(self.task, list(model.parameters()), lr)
+            self._made[rule, lr] = Recipe(self.task, rule, lr, model, optimizer, rates)
+        return self._made[rule, lr]
+
+    def check(self, strengths: Sequence[float]) -> None:
+        """Read strengths with every rule and learning rate.
+
+        Raises:
+            InputError: one that a rule cannot have, or that would remove a whole weight in a step.
+        """
+        with set_up(self.task):
+            for pair in self.task.pairs:
+                for strength in strengths:
+                    self.of(*pair).strong(strength, self.task.strengths.unit)
 
 
-def rules_made(task: Task, name: str, strength: Strength) -> tuple[Rule, ...]:
+def rules_at(task: Task, name: str, strength: Strength) -> tuple[Rule, ...]:
     """The rules that a name stands for, at a strength.
 
     Raises:
         InputError: the user's function of the strength fails, or gives no rule.
     """
     try:
-        made_one = task.rules[name](strength)
+        rule = task.rules[name](strength)
     except InputError:  # a rule's own, of a strength that it cannot have
         raise
     except Exception as error:
         what = f"the rule {name} cannot be made with a strength ({type(error).__name__}: {error})"
         remedy = "give a class such as wd.Decoupled, or a function of the strength that returns a rule"
         raise InputError(what, "rule", repr(strength), remedy) from error
-    return rules_of(made_one)
+    return rules_of(rule)
 
 
 def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> Optimizer:
@@ -136,25 +216,20 @@ def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -
     except Exception as error:
         what = f"the optimizer cannot be made ({type(error).__name__}: {error})"
         remedy = "give a function of the parameters, say partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
-        raise InputError(what, "optimizer", _name(task.optimizer), remedy) from error
+        raise InputError(what, "optimizer", function_name(task.optimizer), remedy) from error
     optimizer = check_optimizer(optimizer)
-    _without_default_decay(optimizer)
+    # A class's own default, such as AdamW's .01, is nobody's wish: the strengths take its place.
+    own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
+    if own is not None:
+        for options in (getattr(optimizer, "defaults", {}), *optimizer.param_groups):
+            if options.get("weight_decay") == own.default:
+                options["weight_decay"] = 0.0
     if getattr(optimizer, "defaults", {}).get("weight_decay"):
         what = "the optimizer decays by itself, beside the strengths that are tried"
         value, kind = optimizer.defaults["weight_decay"], type(optimizer).__name__
         raise InputError(what, f"weight_decay of {kind}", value, "give it weight_decay=0")
     check_native(optimizer)
     return optimizer
-
-
-def _without_default_decay(optimizer: Optimizer) -> None:
-    """A class's own default, such as AdamW's .01, is nobody's wish: the strengths take its place."""
-    own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
-    if own is None:
-        return
-    for options in (getattr(optimizer, "defaults", {}), *optimizer.param_groups):
-        if options.get("weight_decay") == own.default:
-            options["weight_decay"] = 0.0
 
 
 def rates_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> np.ndarray:
@@ -168,24 +243,17 @@ def rates_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> np
     own = [float(group["lr"]) for group in optimizer.param_groups]
     if schedule is None or isinstance(schedule, str):
         return lrs(schedule or "constant", steps, own)
-    made_one = _scheduler(schedule, optimizer)
-    if made_one is None and lr is not None:
+    scheduler = _scheduler(schedule, optimizer)
+    if scheduler is None and lr is not None:
         what = "the schedule has step sizes of its own, and so has the second axis"
         remedy = "give a schedule's name, or a function optimizer -> torch scheduler"
         raise InputError(what, "schedule", type(schedule).__name__, remedy)
     # A sweep steps a scheduler once an optimizer step.
-    rows = lrs(schedule if made_one is None else made_one, steps, interval="step")
+    rows = lrs(schedule if scheduler is None else scheduler, steps, interval="step")
     if len(rows) not in (1, len(own)):
         what = "a schedule has one row for each parameter group"
         raise InputError(what, "schedule", len(rows), f"give {len(own)} rows")
     return np.broadcast_to(rows, (len(own), steps))
-
-
-def setting_of(task: Task, rates: np.ndarray, steps_per_epoch: int) -> Setting:
-    """What is known about the run, as `attach` has it."""
-    return Setting(
-        steps_per_epoch=steps_per_epoch, samples_per_step=task.batch_size, steps=rates.shape[1], lrs=rates
-    )
 
 
 def _scheduler(schedule: Any, optimizer: Optimizer) -> LRScheduler | None:
@@ -193,40 +261,12 @@ def _scheduler(schedule: Any, optimizer: Optimizer) -> LRScheduler | None:
     if isinstance(schedule, LRScheduler) or not callable(schedule):
         return None
     try:
-        found = schedule(optimizer)
+        scheduler = schedule(optimizer)
     except Exception:  # a function of the step; `lrs` says so if it is none
         return None
-    if not isinstance(found, LRScheduler):
+    if not isinstance(scheduler, LRScheduler):
         return None
-    if getattr(found, "cycle_momentum", False):
+    if getattr(scheduler, "cycle_momentum", False):
         what, remedy = "a schedule that changes the momentum, too", "give it cycle_momentum=False"
-        raise InputError(what, "schedule", type(found).__name__, remedy)
-    return found
-
-
-def _by_group(
-    rule: Rule, optimizer: Optimizer, plan: Plan, setting: Setting
-) -> tuple[GroupStrength | None, ...]:
-    groups = optimizer.param_groups
-    return tuple(
-        group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
-        if plan.targets[i]
-        else None
-        for i, group in enumerate(groups)
-    )
-
-
-def _number(rule: Rule, strengths: tuple[GroupStrength | None, ...]) -> float | None:
-    """The strength as a number, where it is one number."""
-    if callable(rule.weight_decay):
-        return None
-    found = {_plain(strength.at(0)) for strength in strengths if strength is not None}
-    return found.pop() if len(found) == 1 else None
-
-
-def _plain(value: float | Tensor) -> float:
-    return float(value)
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
+        raise InputError(what, "schedule", type(scheduler).__name__, remedy)
+    return scheduler

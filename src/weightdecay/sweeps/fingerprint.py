@@ -20,11 +20,9 @@ from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.sweeps.chunk import optimizer_of
-from weightdecay.sweeps.grid import Strengths
 from weightdecay.sweeps.looks import forked, made
 from weightdecay.sweeps.method import check_parameters
-from weightdecay.sweeps.selection import Goal
-from weightdecay.sweeps.task import Data, Task
+from weightdecay.sweeps.task import Task
 
 _FUNCTIONS = ("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on")
 # What decides how trainings are judged, and by that which rounds follow; not what a training is.
@@ -32,37 +30,24 @@ JUDGING = ("goal", "widen", "refine")
 _PLAIN = ("lrs", "epochs", "batch_size", "every", "clip")
 
 
-def settings_plain(
-    task: Task,
-    strengths: Strengths,
-    seeds: Sequence[int],
-    goal: Goal,
-    widen: int,
-    refine: int,
-    about: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def settings_plain(task: Task, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """All settings as JSON has them; functions and classes by name and a checksum of their source.
 
     Args:
-        task: what is trained.
-        strengths: the grid as given.
-        seeds: the seeds.
-        goal: what is chosen by.
-        widen: how many rounds may widen the grid.
-        refine: how many rounds refine it.
+        task: what is asked for.
         about: what the caller adds, say a script's checksum.
     """
     return {
         **{name: plain(getattr(task, name)) for name in (*_FUNCTIONS, *_PLAIN)},
-        **_made(task, seeds[0]),
-        "train": _data(task.train),
-        "test": _data(task.test),
-        "strengths": list(strengths.values),
-        "unit": strengths.unit,
-        "seeds": list(seeds),
-        "goal": asdict(goal),
-        "widen": widen,
-        "refine": refine,
+        **_model_and_optimizer(task),
+        "train": [_tensor(tensor) for tensor in (*task.train.inputs, task.train.target)],
+        "test": [_tensor(tensor) for tensor in (*task.test.inputs, task.test.target)],
+        "strengths": list(task.strengths.values),
+        "unit": task.strengths.unit,
+        "seeds": list(task.seeds),
+        "goal": asdict(task.goal),
+        "widen": task.widen,
+        "refine": task.refine,
         "device": task.device.type,
         "versions": {name: version(name) for name in ("weightdecay", "torch")},
         **plain(dict(about or {})),
@@ -90,6 +75,8 @@ def check_same(
     Raises:
         InputError: names the settings that differ, with both values of the first.
     """
+    if there == here:
+        return
     one, other = (
         _flat({name: value for name, value in values.items() if name not in apart})
         for values in (there, here)
@@ -164,21 +151,21 @@ def _held(function: Any) -> dict[str, Any]:
     """
     if isinstance(function, type):
         return {}
-    found: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     if (code := getattr(function, "__code__", None)) is not None:
         names = code.co_varnames[: code.co_argcount]
         defaults = function.__defaults__ or ()
-        found |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-        found |= function.__kwdefaults__ or {}
+        held |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        held |= function.__kwdefaults__ or {}
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # a name that has no value yet
-                found[name] = cell.cell_contents
+                held[name] = cell.cell_contents
     owner = getattr(function, "__self__", None if code else function)
     if owner is not None and not isinstance(owner, type | ModuleType):
-        found |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
+        held |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
     if isinstance(owner, nn.Module):
-        found |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
-    return {name: value for name, value in found.items() if _is_plain(value)}
+        held |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
+    return {name: value for name, value in held.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
@@ -187,10 +174,10 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | int | float)
 
 
-def _made(task: Task, seed: int) -> dict[str, Any]:
+def _model_and_optimizer(task: Task) -> dict[str, Any]:
     """The model's layout and the source of every class that is not torch's; the optimizer's options."""
     with forked(task.device):
-        model = made(task, seed)
+        model = made(task, task.seeds[0])
     check_parameters(model)
     layout = {name: [list(p.shape), str(p.dtype)] for name, p in model.state_dict().items()}
     classes = {type(module) for module in model.modules()}
@@ -207,10 +194,6 @@ def _made(task: Task, seed: int) -> dict[str, Any]:
         "model": {"numbers": count, "layout": checksum, "classes": own},
         "optimizer_options": plain(options),
     }
-
-
-def _data(data: Data) -> list[str]:
-    return [_tensor(tensor) for tensor in (*data.inputs, data.target)]
 
 
 def _tensor(tensor: Tensor) -> str:

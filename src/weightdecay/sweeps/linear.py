@@ -20,14 +20,12 @@ from torch import Tensor, nn, optim
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan
 from weightdecay.rules import L2, Decoupled
-from weightdecay.sweeps.alone import OnEpoch
-from weightdecay.sweeps.chunk import Settings, optimizer_of, rules_made, settings_of
+from weightdecay.sweeps.chunk import Recipes, Settings
 from weightdecay.sweeps.looks import all_trained, doubles, made, measures_of, order
 from weightdecay.sweeps.store import pack, unpack
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Task
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import measured
 
 # What one block of strengths may take in residuals of the larger data set, in bytes.
@@ -334,14 +332,15 @@ class Linear:
         return "a linear model, a squared loss, plain SGD: solved in the span of the examples"
 
 
-def linear_of(task: Task, seed: int) -> Linear | None:
+def linear_of(recipes: Recipes) -> Linear | None:
     """How a task is linear regression; None where it is not."""
+    task = recipes.task
     X, target = task.train.inputs[0], task.train.target
     if task.clip is not None or len(task.train.inputs) != 1 or X.ndim != 2 or not X.is_floating_point():
         return None
     if target.dtype != X.dtype or target.shape[1:] not in ((), (1,)):
         return None
-    model = made(task, seed)
+    model = made(task, task.seeds[0])
     named = dict(model.named_parameters())
     weights = [name for name, p in named.items() if p.ndim == 2 and len(p) == 1]
     biases = [name for name, p in named.items() if p.shape == (1,)]
@@ -351,7 +350,7 @@ def linear_of(task: Task, seed: int) -> Linear | None:
     if list(model.buffers()) or any(p.dtype != X.dtype for p in named.values()) or _hooked(model):
         return None
     weight, bias = weights[0], biases[0]
-    if (bias_decays := _plain_sgd(task, model, weight, bias)) is None:
+    if (bias_decays := _plain_sgd(recipes, weight, bias)) is None:
         return None
     try:
         before = _memory([model.train(), task.loss])
@@ -371,28 +370,20 @@ def linear_of(task: Task, seed: int) -> Linear | None:
 
 
 def train_squared(
-    settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
+    linear: Linear, settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
 ) -> ChunkResult:
-    """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop.
-
-    Raises:
-        InputError: the task is not linear regression, though its store says so.
-    """
+    """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop."""
     task, chunk = settings.task, settings.chunk
-    linear = linear_of(task, chunk.seeds[0])
-    if linear is None:
-        what = "the store was begun by a version that took this for plain linear regression, which it is not"
-        raise InputError(what, "out", None, "begin again in another folder")
     problem = _problem(task, chunk, linear)
-    lambdas = problem.X.new_tensor([_lambda(settings, i) for i in range(len(chunk.strengths))])
-    state, found = None, {}  # by the first place of a block: the measures of each look
+    lambdas = problem.X.new_tensor([strong.weight_decay for strong in settings.strong])
+    state, by_block = None, {}  # by the first place of a block: the measures of each look
     if start is not None:
-        Z, seen, batch_loss, diverged, found = unpack(start.tensors, start.plain, task.device)
+        Z, seen, batch_loss, diverged, by_block = unpack(start.tensors, start.plain, task.device)
         state = LinearState(start.epoch, Z, seen, batch_loss, diverged)
 
     def look(place: slice, predictions: Tensor) -> None:
         outputs = linear.output(predictions.mT)
-        found.setdefault(place.start, []).append(
+        by_block.setdefault(place.start, []).append(
             {
                 name: measured(name, f, outputs, task.test.target.to(outputs.device), outputs.shape[:2]).cpu()
                 for name, f in measures_of(task).items()
@@ -401,7 +392,7 @@ def train_squared(
 
     def on_state(now: LinearState) -> None:
         def make() -> Checkpoint:
-            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, found]))
+            return Checkpoint(now.epoch, *pack([now.Z, now.seen, now.batch_loss, now.diverged, by_block]))
 
         if on_epoch is not None:
             on_epoch(now.epoch, make)
@@ -419,7 +410,7 @@ def train_squared(
         state=state,
         on_state=on_state,
     )
-    blocks = [found[place] for place in sorted(found)]
+    blocks = [by_block[place] for place in sorted(by_block)]
     measures = [
         {name: torch.cat([block[e][name] for block in blocks], 1) for name in blocks[0][e]}
         for e in range(len(sweep.epochs))
@@ -427,28 +418,26 @@ def train_squared(
     return _result(settings, linear, sweep, measures)
 
 
-def _plain_sgd(task: Task, model: nn.Module, weight: str, bias: str) -> bool | None:
+def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:
     """Whether the bias decays, if all there is is w <- (1 - lr λ) w - lr g at a constant lr; else None."""
     plans: list[Plan] = []
-    both = sorted(map(id, model.parameters()))
-    for lr in task.lrs or (None,):
-        optimizer = optimizer_of(task, list(model.parameters()), lr)
+    for pair in recipes.task.pairs:
+        recipe = recipes.of(*pair)
+        optimizer, rates, none = recipe.optimizer, recipe.rates, recipe.strong(0.0, "weight_decay")
         group = optimizer.param_groups[0]
         options = ("momentum", "dampening", "nesterov", "maximize", "weight_decay")
         if type(optimizer) is not optim.SGD or len(optimizer.param_groups) > 1 or _hooked(optimizer):
             return None
-        if any(map(group.get, options)) or sorted(map(id, group["params"])) != both:
+        if any(map(group.get, options)):
             return None
-        for name in task.rules:
-            if not all(type(rule) in (Decoupled, L2) for rule in rules_made(task, name, 0.0)):
-                return None
-            settings = settings_of(task, Chunk(name, lr, (0.0,), "weight_decay", (0,)))
-            strong = settings.strong[0]
-            if (settings.rates != settings.rates[0, 0]).any() or len(strong.rules) > 1:
-                return None
-            if strong.weight_decay is None:
-                return None
-            plans.append(strong.plan)
+        if sorted(map(id, group["params"])) != sorted(map(id, recipe.model.parameters())):
+            return None
+        kinds = [type(rule) for rule in none.rules]
+        if kinds not in ([Decoupled], [L2]) or none.weight_decay is None:
+            return None
+        if (rates != rates[0, 0]).any():
+            return None
+        plans.append(none.plan)
     decaying = {frozenset((target.name, target.scale) for target in plan.all_targets) for plan in plans}
     if decaying == {frozenset({(weight, 1.0)})}:
         return False
@@ -486,9 +475,9 @@ def _polynomial(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor
     """What a function gives, and the gradients of its sum; None where an operation is no polynomial."""
     leaves = [tensor.detach().requires_grad_() for tensor in given]
     with _Operations() as operations:
-        found = function(*leaves)
-        gradients = torch.autograd.grad(found.sum(), leaves)
-    return (found.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
+        value = function(*leaves)
+        gradients = torch.autograd.grad(value.sum(), leaves)
+    return (value.detach(), list(gradients)) if operations.names <= _POLYNOMIAL else None
 
 
 def _sizes(rows: int, batch: int) -> list[int]:
@@ -498,7 +487,7 @@ def _sizes(rows: int, batch: int) -> list[int]:
 
 def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[Tensor], Tensor] | None:
     """From predictions (n,) to what the model puts out; None if it is not Xw + b."""
-    drawn, found = doubles(0), None
+    drawn, value = doubles(0), None
     named = dict(model.named_parameters())
     most = max(1, _TRIED // task.train.inputs[0].shape[1])
     sizes = [(True, size) for size in _sizes(len(task.train), task.batch_size)]
@@ -510,14 +499,14 @@ def _output(task: Task, model: nn.Module, weight: str, bias: str) -> Callable[[T
         tried = _polynomial(lambda w, b: functional_call(model, {weight: w, bias: b}, (X,)), w, b)  # noqa: B023
         if tried is None:
             return None
-        found, gradients = tried
+        value, gradients = tried
         wanted = X @ w[0] + b, X.sum(0), torch.full_like(b, size)
-        if found.shape not in ((size,), (size, 1)):
+        if value.shape not in ((size,), (size, 1)):
             return None
-        if not all(map(_equal, (found.flatten(), gradients[0][0], gradients[1]), wanted)):
+        if not all(map(_equal, (value.flatten(), gradients[0][0], gradients[1]), wanted)):
             return None
-    assert found is not None
-    return (lambda y: y) if found.ndim == 1 else (lambda y: y.unsqueeze(-1))
+    assert value is not None
+    return (lambda y: y) if value.ndim == 1 else (lambda y: y.unsqueeze(-1))
 
 
 def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
@@ -542,9 +531,9 @@ def _loss_scale(task: Task, output: Callable[[Tensor], Tensor]) -> float | None:
     return scales[0] if alike and scales[0] > 0 else None
 
 
-def _equal(found: Tensor, wanted: Tensor) -> bool:
+def _equal(value: Tensor, wanted: Tensor) -> bool:
     """Equal up to rounding, of the largest."""
-    return bool((found - wanted).abs().max() <= 1e-10 * wanted.abs().max())
+    return bool((value - wanted).abs().max() <= 1e-10 * wanted.abs().max())
 
 
 def _memory(value: Any, seen: "set[int] | None" = None) -> Any:
@@ -595,12 +584,6 @@ def _problem(task: Task, chunk: Chunk, linear: Linear) -> LinearProblem:
         b=torch.stack([start[linear.bias].detach()[0] for start in starts]),
         order=torch.stack(orders).to(device),
     )
-
-
-def _lambda(settings: Settings, place: int) -> float:
-    found = settings.strong[place].weight_decay
-    assert found is not None
-    return found
 
 
 def _result(

@@ -1,4 +1,4 @@
-"""Looking at the test data, and what becomes of the looks."""
+"""Around a training: its random numbers and torch's flags, losses and metrics measured, its record."""
 
 import contextlib
 import hashlib
@@ -16,6 +16,100 @@ from torch.utils import _pytree as pytree
 
 from weightdecay.errors import InputError
 from weightdecay.sweeps.task import Chunk, Copy, Data, Look, Task, Trained
+
+_CUDNN: Any = torch.backends.cudnn
+# The order of the examples in an epoch, a step's own draws (dropout), a look's own draws.
+What = Literal["order", "step", "look"]
+
+
+def mixed(seed: int, what: What, number: int) -> int:
+    """A seed of its own for each use of a training's seed.
+
+        mixed(s, what, k) = the first four bytes of BLAKE2b("s/what/k"), as a little-endian integer
+
+    Args:
+        seed: the training's seed s.
+        what: "order" for the data order of epoch k, "step" for what the model draws at step k, "look" for
+            what it draws while it is looked at after epoch k.
+        number: k; steps, and epochs of "order", count from 0.
+
+    Returns:
+        An integer of 32 bits, which is what torch's CPU generator keeps of a seed.
+
+    >>> mixed(0, "order", 0) == int.from_bytes(hashlib.blake2b(b"0/order/0").digest()[:4], "little")
+    True
+    """
+    text = f"{seed}/{what}/{number}".encode()
+    return int.from_bytes(hashlib.blake2b(text).digest()[:4], "little")
+
+
+def order(examples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
+    """The order in which an epoch, counted from 0, sees the examples."""
+    generator = torch.Generator().manual_seed(mixed(seed, "order", epoch))
+    return torch.randperm(examples, generator=generator, device="cpu")
+
+
+def reseed(number: int, device: torch.device) -> None:
+    """Start torch's random stream on the CPU and on the device; `torch.manual_seed` starts every GPU's."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+
+
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Put the random states of the CPU and of the device back afterwards."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def made(task: Task, seed: int) -> nn.Module:
+    """The model with the initialisation of a seed, on the task's device.
+
+    Raises:
+        InputError: it cannot be made, or is none.
+    """
+    reseed(seed, task.device)
+    try:
+        model = task.make_model()
+        moved = model.to(task.device) if isinstance(model, nn.Module) else None
+    except Exception as error:
+        what = f"the model cannot be made ({brief(error)})"
+        raise InputError(what, "make_model", function_name(task.make_model), "mend it") from error
+    if moved is None:
+        what = "make_model has to return a torch.nn.Module"
+        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
+    return moved
+
+
+@contextlib.contextmanager
+def set_up(task: Task) -> Iterator[None]:
+    """Torch's threads and flags as a training needs them; everything is put back, random states included."""
+    threads, cudnn = torch.get_num_threads(), _CUDNN
+    flags = cudnn.deterministic, cudnn.benchmark
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    with (
+        forked(task.device),
+        sdpa_kernel(SDPBackend.MATH),  # the one form of attention that can be batched over copies
+        warnings.catch_warnings(),
+    ):
+        # An operation that torch batches by a loop is slow and right.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        try:
+            torch.set_num_threads(task.threads)
+            # A transformer layer's way for inference has no batched form, and other roundings.
+            torch.backends.mha.set_fastpath_enabled(False)
+            if task.device.type == "cuda":
+                cudnn.deterministic, cudnn.benchmark = True, False
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.mha.set_fastpath_enabled(fast_attention)
+            cudnn.deterministic, cudnn.benchmark = flags
+
+
+def doubles(seed: int) -> dict[str, Any]:
+    """Options of torch's random functions: the same doubles, whatever device is the default."""
+    return {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}
 
 
 def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: int = 0) -> Any:
@@ -72,19 +166,27 @@ def at_epoch(epoch: int) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:200]
-        what = f"a training fails ({type(error).__name__}: {line})"
+        what = f"a training fails ({brief(error)})"
         remedy = "mend the model or the optimizer; a plain loop shows where"
         raise InputError(what, "epoch", epoch, remedy) from error
 
 
+def brief(error: Exception, most: int = 200) -> str:
+    """An error's type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:most]}"
+
+
+def function_name(function: Any) -> str:
+    """How a message calls a function."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
 def failed(name: str, measure: Callable[..., Any], error: Exception) -> InputError:
     """What is said of a loss (an empty name) or a metric that raises."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
-    what = f"the {'metric' if name else 'loss'} cannot be computed ({type(error).__name__}: {line})"
+    what = f"the {'metric' if name else 'loss'} cannot be computed ({brief(error)})"
     remedy = "give a function of (output, target)" + " that returns one number" * bool(name)
     where = f"metrics[{name!r}]" if name else "loss"
-    return InputError(what, where, getattr(measure, "__qualname__", type(measure).__name__), remedy)
+    return InputError(what, where, function_name(measure), remedy)
 
 
 def all_trained(
@@ -134,100 +236,3 @@ def trained_of(
 
 def _blank(look: Look) -> Look:
     return Look(look.epoch, math.nan, math.nan, dict.fromkeys(look.metrics, math.nan))
-
-
-_CUDNN: Any = torch.backends.cudnn
-# The order of the examples in an epoch, a step's own draws (dropout), a look's own draws.
-What = Literal["order", "step", "look"]
-
-
-def mixed(seed: int, what: What, number: int) -> int:
-    """A seed of its own for each use of a training's seed.
-
-        mixed(s, what, k) = the first four bytes of BLAKE2b("s/what/k"), as a little-endian integer
-
-    Args:
-        seed: the training's seed s.
-        what: "order" for the data order of epoch k, "step" for what the model draws at step k, "look" for
-            what it draws while it is looked at after epoch k.
-        number: k; steps, and epochs of "order", count from 0.
-
-    Returns:
-        An integer of 32 bits, which is what torch's CPU generator keeps of a seed.
-
-    >>> mixed(0, "order", 0) == int.from_bytes(hashlib.blake2b(b"0/order/0").digest()[:4], "little")
-    True
-    """
-    text = f"{seed}/{what}/{number}".encode()
-    return int.from_bytes(hashlib.blake2b(text).digest()[:4], "little")
-
-
-def order(examples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
-    """The order in which an epoch, counted from 0, sees the examples."""
-    generator = torch.Generator().manual_seed(mixed(seed, "order", epoch))
-    return torch.randperm(examples, generator=generator, device="cpu")
-
-
-def reseed(number: int, device: torch.device) -> None:
-    """Start torch's random stream on the CPU and on the device; `torch.manual_seed` starts every GPU's."""
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(number)
-
-
-def forked(device: torch.device) -> AbstractContextManager[None]:
-    """Put the random states of the CPU and of the device back afterwards."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def made(task: Task, seed: int) -> nn.Module:
-    """The model with the initialisation of a seed, on the task's device.
-
-    Raises:
-        InputError: it cannot be made, or is none.
-    """
-    reseed(seed, task.device)
-    name = getattr(task.make_model, "__qualname__", type(task.make_model).__name__)
-    try:
-        model = task.make_model()
-        moved = model.to(task.device) if isinstance(model, nn.Module) else None
-    except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        what = f"the model cannot be made ({type(error).__name__}: {said})"
-        raise InputError(what, "make_model", name, "mend it") from error
-    if moved is None:
-        what = "make_model has to return a torch.nn.Module"
-        raise InputError(what, "make_model", type(model).__name__, "return a new model at each call")
-    return moved
-
-
-@contextlib.contextmanager
-def set_up(task: Task) -> Iterator[None]:
-    """Torch's threads and flags as a training needs them; everything is put back, random states included."""
-    threads, cudnn = torch.get_num_threads(), _CUDNN
-    flags = cudnn.deterministic, cudnn.benchmark
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
-    with (
-        forked(task.device),
-        sdpa_kernel(SDPBackend.MATH),  # the one form of attention that can be batched over copies
-        warnings.catch_warnings(),
-    ):
-        # An operation that torch batches by a loop is slow and right.
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        try:
-            torch.set_num_threads(task.threads)
-            # A transformer layer's way for inference has no batched form, and other roundings.
-            torch.backends.mha.set_fastpath_enabled(False)
-            if task.device.type == "cuda":
-                cudnn.deterministic, cudnn.benchmark = True, False
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.backends.mha.set_fastpath_enabled(fast_attention)
-            cudnn.deterministic, cudnn.benchmark = flags
-
-
-def doubles(seed: int) -> dict[str, Any]:
-    """Options of torch's random functions: the same doubles, whatever device is the default."""
-    return {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}

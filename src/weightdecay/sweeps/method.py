@@ -1,8 +1,11 @@
-"""Train a chunk of copies: which method does it, and the training itself."""
+"""How the copies of a task are trained: the method, found by trying, its chunks, and the training of one.
 
-import contextlib
+The sections: what may be trained at all (`check_task`), whether copies can be trained together
+(`why_not_together`, the linear route and doubles), and how many go into a chunk (`plan_of`, `chunks_of`).
+"""
+
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
@@ -15,13 +18,15 @@ from weightdecay.engine import Capacity
 from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.rules import Rule, Step
-from weightdecay.sweeps.alone import Alone, OnEpoch, train_alone
-from weightdecay.sweeps.chunk import Settings, optimizer_of, settings_of
-from weightdecay.sweeps.linear import linear_of, train_squared
+from weightdecay.sweeps.alone import Alone, train_alone
+from weightdecay.sweeps.chunk import Recipes, Settings, optimizer_of
+from weightdecay.sweeps.linear import Linear, linear_of, train_squared
 from weightdecay.sweeps.looks import (
     at_epoch,
+    brief,
     doubles,
     failed,
+    function_name,
     loss_of,
     made,
     mixed,
@@ -29,230 +34,8 @@ from weightdecay.sweeps.looks import (
     reseed,
     set_up,
 )
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Data, Task
-from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, moved, train_vectorised
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a batch and the test data showed.
-
-    Args:
-        draws: whether the model draws random numbers.
-        forward_bytes: of one copy, kept from the forward pass of a batch for the backward pass.
-        weight_bytes: of its parameters and buffers.
-        output_bytes: of its outputs for all test examples.
-        results: loss and metrics, to be compared.
-    """
-
-    draws: bool
-    forward_bytes: int
-    weight_bytes: int
-    output_bytes: int
-    results: str
-
-
-def check_task(task: Task, seeds: Sequence[int]) -> Seen:
-    """Try model, loss and metrics on one batch, twice under the first seed.
-
-    Raises:
-        InputError: the model cannot be made or called; parameters that are not float, or none to train; two
-            runs under one seed differ; a seed has a model of another layout; the loss is not one number
-            that the parameters decide, or has other values for equal arguments; a metric fails.
-    """
-    seed = seeds[0]
-    models = [made(task, seed) for _ in range(2)]
-    check_parameters(models[0])
-    one, two = ({id(p) for p in model.parameters()} for model in models)
-    if not one.isdisjoint(two):
-        what, remedy = (
-            "every call has to return a new model",
-            "make the model in the function, or a deep copy",
-        )
-        raise InputError(what, "make_model", _named(task.make_model), remedy)
-    for other in seeds[1:]:
-        _check_layout(models[0], made(task, other), other)
-    again = models[1].state_dict()
-    for name, tensor in models[0].state_dict().items():
-        if name not in again or not torch.equal(tensor, again[name]):
-            raise _undetermined("its initialisation differs between two runs", name)
-    one, two = (_seen(task, model, seed) for model in models)
-    if one.results != two.results:
-        raise _undetermined("its output differs between two runs", type(models[0]).__name__)
-    _try_last_batch(task, models[1].train())
-    return one
-
-
-def _check_layout(model: nn.Module, other: nn.Module, seed: int) -> None:
-    """Weights of several seeds are kept together: they have to be of the same shapes."""
-    one, two = (
-        {name: (tuple(x.shape), x.dtype) for name, x in (*each.named_parameters(), *each.named_buffers())}
-        for each in (model, other)
-    )
-    if one != two:
-        name = next(name for name in {**one, **two} if one.get(name) != two.get(name))
-        what = f"the model's layout depends on the seed: {name} is another with seed {seed}"
-        raise InputError(what, "make_model", type(model).__name__, "make models of one layout")
-
-
-def _try_last_batch(task: Task, model: nn.Module) -> None:
-    """An epoch's last batch holds what is left: BatchNorm refuses one of a single example."""
-    if not (rows := len(task.train) % task.batch_size):
-        return
-    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
-    try:
-        _loss(task, _output(model, inputs), task.train.target[:rows].to(task.device))
-    except InputError as error:
-        what = f"the last batch of an epoch holds {rows} of {task.batch_size} examples, and {error}"
-        raise InputError(what, "batch_size", task.batch_size, "give another batch size") from error
-
-
-def _seen(task: Task, model: nn.Module, seed: int) -> Seen:
-    rows = min(task.batch_size, len(task.train))
-    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
-    target = task.train.target[:rows].to(task.device)
-    saved: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.data_ptr()] = _bytes_of_tensors([tensor])
-        return tensor
-
-    def forward_and_back() -> Tensor:
-        model.train()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = _loss(task, _output(model, inputs), target)
-            trained = [p for p in model.parameters() if p.requires_grad]
-            try:
-                torch.autograd.grad(loss, trained, allow_unused=True)
-            except Exception as error:
-                what = f"the loss has no gradient ({type(error).__name__}: {_line(error)})"
-                raise InputError(what, "loss", _named(task.loss), "mend the model or the loss") from error
-            return loss
-
-    def looked() -> Any:
-        model.eval()
-        try:
-            return outputs_of(
-                lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
-            )
-        except InputError:
-            raise
-        except Exception as error:
-            what = f"the outputs of batches cannot be joined ({type(error).__name__}: {_line(error)})"
-            remedy = "return tensors whose first axis counts the examples"
-            raise InputError(what, "make_model", type(model).__name__, remedy) from error
-
-    weights = [*model.parameters(), *model.buffers()]
-    loss, draws = _drawing(task, mixed(seed, "step", 0), forward_and_back)
-    with torch.no_grad():
-        output, draws_too = _drawing(task, mixed(seed, "look", 0), looked)
-        target = task.test.target.to(task.device)
-        losses = [loss.item(), _loss(task, output, target, decided=False).item()]
-        _check_loss(task, output, target)
-        results = [*losses, *(_metric(task, name, output, target) for name in task.metrics)]
-    shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
-    return Seen(
-        draws=draws or draws_too,
-        forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
-        weight_bytes=_bytes_of_tensors(weights),
-        output_bytes=_bytes_of_tensors(pytree.tree_leaves(output)),
-        results=repr([results, [leaf.double().sum().item() for leaf in pytree.tree_leaves(output)]]),
-    )
-
-
-def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
-    """What a function gives, and whether it drew random numbers."""
-    reseed(seed, task.device)
-    before = _random_states(task)
-    found = function()
-    return found, not all(map(torch.equal, before, _random_states(task)))
-
-
-def _random_states(task: Task) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else states
-
-
-def check_parameters(model: nn.Module) -> None:
-    """Refuse parameters that are not float or have no shape yet, and a model with nothing to train."""
-    for name, p in model.named_parameters():
-        if isinstance(p, nn.UninitializedParameter):
-            remedy = "give the layer its sizes"
-            raise InputError("a parameter without a shape before the first batch", name, "lazy", remedy)
-        if not p.is_floating_point():
-            kind = str(p.dtype).removeprefix("torch.")
-            raise InputError("a parameter that is not float", name, kind, "use a floating point type")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("nothing to train", "make_model", type(model).__name__, "unfreeze some parameters")
-
-
-def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
-    try:
-        return model(*inputs)
-    except InputError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
-        what = f"the model cannot be called with the data ({type(error).__name__}: {_line(error)})"
-        raise InputError(
-            what, "inputs", shapes, "give what the model takes; the last tensor is the target"
-        ) from error
-
-
-def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
-    """The loss; `decided`: it has to depend on the parameters."""
-    loss: Any = loss_of(task, output, target)
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        what = "the loss has to be one number for a batch"
-        raise InputError(what, "loss", found, "return the mean over the batch, a 0-dim tensor")
-    if (decided and not loss.requires_grad) or not loss.is_floating_point():
-        what = "the loss does not depend on the parameters"
-        raise InputError(
-            what, "loss", _named(task.loss), "compute it from the output, without detach or item"
-        )
-    return loss
-
-
-def _check_loss(task: Task, output: Any, target: Tensor) -> None:
-    """Refuse a loss that remembers: it would be another one in each training."""
-    values = []
-    for _ in range(2):
-        reseed(0, task.device)
-        values.append(_loss(task, output, target, decided=False).item())
-    if repr(values[0]) != repr(values[1]):
-        what = "the loss has another value when it is called again"
-        remedy = "make it a function of (output, target) alone, drawing from torch's global generator"
-        raise InputError(what, "loss", _named(task.loss), remedy)
-
-
-def _metric(task: Task, name: str, output: Any, target: Tensor) -> float:
-    try:
-        return float(task.metrics[name](output, target))
-    except Exception as error:
-        raise failed(name, task.metrics[name], error) from error
-
-
-def _undetermined(what: str, where: str) -> InputError:
-    return InputError(
-        f"the model is not deterministic under a fixed seed: {what}",
-        "make_model",
-        where,
-        "draw all random numbers from torch's global generator, and none at import",
-    )
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
-
-
-def _named(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
-def _bytes_of_tensors(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
+from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, train_vectorised
 
 
 @dataclass(frozen=True)
@@ -273,38 +56,35 @@ class Method:
     bytes_per_copy: int
 
 
-def method_of(task: Task, seeds: tuple[int, ...]) -> Method:
+def method_of(recipes: Recipes) -> Method:
     """Find out how the copies of a task can be trained, by trying it on one batch.
-
-    Args:
-        task: what is to be trained.
-        seeds: the seeds of the sweep.
 
     Raises:
         InputError: the task cannot be trained at all; see `check_task` and `wd.attach`.
     """
+    task = recipes.task
     with set_up(task):
-        seen = check_task(task, seeds)
-        for lr in task.lrs or (None,):
-            for rule in task.rules:  # refuses what attach refuses, before any training
-                settings_of(task, Chunk(rule, lr, (0.0,), "weight_decay", seeds[:1]))
-        linear = None if seen.draws else linear_of(task, seeds[0])
-        if linear is not None and linear_is_right(task, seeds):
+        trial = check_task(task)
+        recipes.check((0.0,))  # refuses what attach refuses, before any training
+        linear = None if trial.draws else linear_of(recipes)
+        if linear is not None and linear_is_right(recipes, linear):
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
-        tried = seeds[:1] if seen.draws else seeds[:2]
-        reason = why_not_together(task, tried)
-        if reason is not None:
-            try_alone(task, seeds[0])
+        seeds = task.seeds[:1] if trial.draws else task.seeds[:2]
+        reason = why_not_together(recipes, seeds) or why_not_in_doubles(task, seeds)
+        if reason is not None:  # refuses what cannot be trained this way, either
+            train_alone(_short(recipes, task.pairs[0], seeds[:1], (0.0,)))
+    # Weights, gradients, two of the optimizer's, a rule's point, copies; activations; outputs.
+    size = 10 * trial.weight_bytes + 5 * trial.forward_bytes + 3 * trial.output_bytes
     if reason is not None:
-        return Method("one by one", reason, True, _bytes_of_run(seen))
-    said = "all copies run as one model"
-    if seen.draws:
-        said += "; the model draws random numbers, so each seed has a chunk of its own"
-    return Method("vectorised", said, not seen.draws, _bytes_of_run(seen))
+        return Method("one by one", reason, True, size)
+    reason = "all copies run as one model"
+    if trial.draws:
+        reason += "; the model draws random numbers, so each seed has a chunk of its own"
+    return Method("vectorised", reason, not trial.draws, size)
 
 
 def train_chunk(
-    task: Task,
+    recipes: Recipes,
     chunk: Chunk,
     method: Method,
     start: Checkpoint | None = None,
@@ -316,7 +96,7 @@ def train_chunk(
     many copies the chunk holds, but not on their values: a copy that diverges leaves the others alone.
 
     Args:
-        task: what is trained.
+        recipes: of the task that is trained.
         chunk: the copies.
         method: what `method_of` found.
         start: go on from here.
@@ -325,21 +105,228 @@ def train_chunk(
 
     Raises:
         InputError: a strength that cannot be, a step that would remove a whole weight; before any training.
+            The task is not linear regression, though its store says so.
     """
-    with set_up(task):
-        settings = settings_of(task, chunk)
-        if method.name == "linear":
-            return train_squared(settings, start, on_epoch)
+    with set_up(recipes.task):
+        settings = recipes.of(chunk.rule, chunk.lr).settings(chunk)
         if method.name == "one by one":
             return train_alone(settings, start, on_epoch)
-        assert method.seeds_together or len(chunk.seeds) == 1
-        return train_vectorised(settings, start, on_epoch)
+        if method.name == "vectorised":
+            assert method.seeds_together or len(chunk.seeds) == 1
+            return train_vectorised(settings, start, on_epoch)
+        linear = linear_of(recipes)
+        if linear is None:
+            what = (
+                "the store was begun by a version that took this for plain linear regression, which it is not"
+            )
+            raise InputError(what, "out", None, "begin again in another folder")
+        return train_squared(linear, settings, start, on_epoch)
 
 
-def _bytes_of_run(seen: Seen) -> int:
-    """Weights, gradients, two of the optimizer's, a rule's point, copies; activations; outputs."""
-    return 10 * seen.weight_bytes + 5 * seen.forward_bytes + 3 * seen.output_bytes
+# What may be trained at all.
 
+
+@dataclass(frozen=True)
+class Trial:
+    """What a batch and the test data showed.
+
+    Args:
+        draws: whether the model draws random numbers.
+        forward_bytes: of one copy, kept from the forward pass of a batch for the backward pass.
+        weight_bytes: of its parameters and buffers.
+        output_bytes: of its outputs for all test examples.
+        results: loss, metrics and outputs, to be compared.
+    """
+
+    draws: bool
+    forward_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    results: str
+
+
+def check_task(task: Task) -> Trial:
+    """Try model, loss and metrics on one batch, twice under the first seed.
+
+    Raises:
+        InputError: the model cannot be made or called; parameters that are not float, or none to train; two
+            runs under one seed differ; a seed has a model of another layout; the loss is not one number
+            that the parameters decide, or has other values for equal arguments; a metric fails.
+    """
+    seed = task.seeds[0]
+    models = [made(task, seed) for _ in range(2)]
+    check_parameters(models[0])
+    kind = type(models[0]).__name__
+    if not {*map(id, models[0].parameters())}.isdisjoint(map(id, models[1].parameters())):
+        remedy = "make the model in the function, or a deep copy"
+        where = function_name(task.make_model)
+        raise InputError("every call has to return a new model", "make_model", where, remedy)
+    layout = _layout(models[0])
+    for other in task.seeds[1:]:  # weights of several seeds are kept together
+        if (another := _layout(made(task, other))) != layout:
+            name = next(name for name in {**layout, **another} if layout.get(name) != another.get(name))
+            what = f"the model's layout depends on the seed: {name} is another with seed {other}"
+            raise InputError(what, "make_model", kind, "make models of one layout")
+    again = models[1].state_dict()
+    for name, tensor in models[0].state_dict().items():
+        if name not in again or not torch.equal(tensor, again[name]):
+            raise _undetermined("its initialisation differs between two runs", name)
+    one, two = (_tried(task, model, seed) for model in models)
+    if one.results != two.results:
+        raise _undetermined("its output differs between two runs", kind)
+    if rows := len(task.train) % task.batch_size:  # BatchNorm refuses a last batch of a single example
+        inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+        try:
+            _loss(task, _output(models[1].train(), inputs), task.train.target[:rows].to(task.device))
+        except InputError as error:
+            what = f"the last batch of an epoch holds {rows} of {task.batch_size} examples, and {error}"
+            raise InputError(what, "batch_size", task.batch_size, "give another batch size") from error
+    return one
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Refuse parameters that are not float or have no shape yet, and a model with nothing to train."""
+    for name, p in model.named_parameters():
+        if isinstance(p, nn.UninitializedParameter):
+            remedy = "give the layer its sizes"
+            raise InputError("a parameter without a shape before the first batch", name, "lazy", remedy)
+        if not p.is_floating_point():
+            kind = str(p.dtype).removeprefix("torch.")
+            raise InputError("a parameter that is not float", name, kind, "use a floating point type")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("nothing to train", "make_model", type(model).__name__, "unfreeze some parameters")
+
+
+def _layout(model: nn.Module) -> dict[str, Any]:
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in named}
+
+
+def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
+    rows = min(task.batch_size, len(task.train))
+    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = _bytes_of([tensor])
+        return tensor
+
+    def forward_and_back() -> Tensor:
+        model.train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = _loss(task, _output(model, inputs), task.train.target[:rows].to(task.device))
+            trained = [p for p in model.parameters() if p.requires_grad]
+            try:
+                torch.autograd.grad(loss, trained, allow_unused=True)
+            except Exception as error:
+                what = f"the loss has no gradient ({brief(error)})"
+                raise InputError(
+                    what, "loss", function_name(task.loss), "mend the model or the loss"
+                ) from error
+            return loss
+
+    def test_outputs() -> Any:
+        model.eval()
+        try:
+            return outputs_of(
+                lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            what = f"the outputs of batches cannot be joined ({brief(error)})"
+            remedy = "return tensors whose first axis counts the examples"
+            raise InputError(what, "make_model", type(model).__name__, remedy) from error
+
+    weights = [*model.parameters(), *model.buffers()]
+    loss, draws = _drawing(task, mixed(seed, "step", 0), forward_and_back)
+    results = [loss.item()]
+    with torch.no_grad():
+        output, draws_too = _drawing(task, mixed(seed, "look", 0), test_outputs)
+        target = task.test.target.to(task.device)
+        results.append(_loss(task, output, target, decided=False).item())
+        _check_loss(task, output, target)
+        for name, metric in task.metrics.items():
+            try:
+                results.append(float(metric(output, target)))
+            except Exception as error:
+                raise failed(name, metric, error) from error
+    leaves = pytree.tree_leaves(output)
+    shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
+    return Trial(
+        draws=draws or draws_too,
+        forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
+        weight_bytes=_bytes_of(weights),
+        output_bytes=_bytes_of(leaves),
+        results=repr([results, [leaf.double().sum().item() for leaf in leaves]]),
+    )
+
+
+def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
+    """What a function gives, and whether it drew random numbers."""
+
+    def states() -> list[Tensor]:
+        cuda = [torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else []
+        return [torch.get_rng_state(), *cuda]
+
+    reseed(seed, task.device)
+    before = states()
+    result = function()
+    return result, not all(map(torch.equal, before, states()))
+
+
+def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
+    try:
+        return model(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
+        what = f"the model cannot be called with the data ({brief(error)})"
+        raise InputError(
+            what, "inputs", shapes, "give what the model takes; the last tensor is the target"
+        ) from error
+
+
+def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
+    """The loss; `decided`: it has to depend on the parameters."""
+    loss: Any = loss_of(task, output, target)
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        what = "the loss has to be one number for a batch"
+        raise InputError(what, "loss", shape, "return the mean over the batch, a 0-dim tensor")
+    if (decided and not loss.requires_grad) or not loss.is_floating_point():
+        what, remedy = "the loss does not depend on the parameters", "without detach or item"
+        raise InputError(what, "loss", function_name(task.loss), f"compute it from the output, {remedy}")
+    return loss
+
+
+def _check_loss(task: Task, output: Any, target: Tensor) -> None:
+    """Refuse a loss that remembers: it would be another one in each training."""
+    values = []
+    for _ in range(2):
+        reseed(0, task.device)
+        values.append(_loss(task, output, target, decided=False).item())
+    if repr(values[0]) != repr(values[1]):
+        what = "the loss has another value when it is called again"
+        remedy = "make it a function of (output, target) alone, drawing from torch's global generator"
+        raise InputError(what, "loss", function_name(task.loss), remedy)
+
+
+def _undetermined(what: str, where: str) -> InputError:
+    return InputError(
+        f"the model is not deterministic under a fixed seed: {what}",
+        "make_model",
+        where,
+        "draw all random numbers from torch's global generator, and none at import",
+    )
+
+
+def _bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+# Whether copies can be trained together.
 
 _STEPS = 3
 _MORE_STEPS = 12  # of an optimizer that is not torch's, which may do something else after a while
@@ -350,76 +337,85 @@ _STRENGTH = 0.01
 _SIZES = (1.0, 1e4, 1e-3)
 
 
-def linear_is_right(task: Task, seeds: tuple[int, ...]) -> bool:
-    """Whether the linear route ends where the plain loop does, after a few steps."""
-    for name in task.rules:
-        chunk = Chunk(name, _first_lr(task), (0.0, _STRENGTH), "weight_decay", seeds[:2])
-        settings = _short(settings_of(task, chunk))
-        found, wanted = train_squared(settings), train_alone(settings)
-        if not _same_ends(found, wanted):
-            return False
+def linear_is_right(recipes: Recipes, linear: Linear) -> bool:
+    """Whether the linear route ends where the plain loop does, after a few steps: losses and weights."""
+    _, lr = recipes.task.pairs[0]
+    for rule in recipes.task.rules:
+        settings = _short(recipes, (rule, lr), recipes.task.seeds[:2])
+        fast, plain = train_squared(linear, settings), train_alone(settings)
+        eps = torch.finfo(next(iter(plain.weights.values())).dtype).eps
+        for one, other in zip(fast.trained, plain.trained, strict=True):
+            losses = torch.tensor(
+                [[copy.train_loss, copy.test_loss] for copy in (one, other)],
+                dtype=torch.float64,
+                device="cpu",
+            )
+            if one.diverged != other.diverged or not torch.allclose(*losses, rtol=1e4 * eps, equal_nan=True):
+                return False
+        for name, weights in plain.weights.items():
+            wanted = weights.nan_to_num()
+            if not _close(fast.weights[name].nan_to_num(), wanted, wanted):
+                return False
     return True
 
 
-def try_alone(task: Task, seed: int) -> None:
-    """A few steps by the plain loop.
-
-    Raises:
-        InputError: they fail.
-    """
-    chunk = Chunk(next(iter(task.rules)), _first_lr(task), (0.0,), "weight_decay", (seed,))
-    train_alone(_short(settings_of(task, chunk)))
-
-
-def _first_lr(task: Task) -> float | None:
-    return None if task.lrs is None else task.lrs[0]
-
-
-def _same_ends(found: ChunkResult, wanted: ChunkResult) -> bool:
-    """Equal losses and weights, up to rounding."""
-    for one, other in zip(found.trained, wanted.trained, strict=True):
-        losses = (
-            torch.tensor([copy.train_loss, copy.test_loss], dtype=torch.float64, device="cpu")
-            for copy in (one, other)
-        )
-        eps = torch.finfo(next(iter(wanted.weights.values())).dtype).eps
-        if one.diverged != other.diverged or not torch.allclose(*losses, rtol=1e4 * eps, equal_nan=True):
-            return False
-    return all(
-        _close(weights.nan_to_num(), other.nan_to_num(), other.nan_to_num())
-        for weights, other in ((found.weights[name], wanted.weights[name]) for name in wanted.weights)
-    )
-
-
-def why_not_together(task: Task, seeds: tuple[int, ...]) -> str | None:
+def why_not_together(recipes: Recipes, seeds: tuple[int, ...]) -> str | None:
     """Why copies have to be trained one by one, as a sentence; None where they need not.
 
     Tried are the optimizer (three stacked copies against each alone, made-up gradients), every rule
     (stacked against alone) and then training itself, two strengths against the plain loop.
     """
+    task = recipes.task
     for name, p in made(task, seeds[0]).named_parameters():
         if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
             return f"the parameter {name} has hooks, which stacked copies of it have not"
     for lr in task.lrs or (None,):
         if reason := _optimizer(task, seeds[0], lr):
             return reason
-    lr = _first_lr(task)
-    for name in task.rules:
-        chunk = Chunk(name, lr, (0.0, _STRENGTH), "weight_decay", seeds)
-        settings = _short(settings_of(task, chunk))
+    _, lr = task.pairs[0]
+    for rule in task.rules:
+        settings = _short(recipes, (rule, lr), seeds)
         if reason := _rules(settings) or _training(settings):
             return reason
-    return _in_doubles(task, Chunk(next(iter(task.rules)), lr, (0.0, _STRENGTH), "weight_decay", seeds))
+    return None
 
 
-def _short(settings: Settings) -> Settings:
-    """The same with about three steps: at most two full batches, the last one, and few test data."""
-    task = settings.task
+def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> str | None:
+    """Why not together, found in doubles, where rounding hides less; None if model or loss take none."""
+    if {p.dtype for p in made(task, seeds[0]).parameters()} == {torch.float64}:
+        return None  # that was it
+
+    def double(x: Tensor) -> Tensor:
+        return x.double() if x.is_floating_point() else x
+
+    train, test = task.train.map(double), task.test.map(double)
+    doubled = dataclasses.replace(task, make_model=lambda: task.make_model().double(), train=train, test=test)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        try:
+            settings = _short(Recipes(doubled), task.pairs[0], seeds)
+            none = dataclasses.replace(settings.chunk, strengths=(0.0,))
+            train_alone(dataclasses.replace(settings, chunk=none))
+        except Exception:  # a weight of the loss in float32, say
+            return None
+        return _training(settings)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _short(
+    recipes: Recipes,
+    pair: tuple[str, float | None],
+    seeds: tuple[int, ...],
+    strengths: tuple[float, ...] = (0.0, _STRENGTH),
+) -> Settings:
+    """A chunk of about three steps: at most two full batches, the last one, and few test data."""
+    task = recipes.task
+    settings = recipes.of(*pair).settings(Chunk(*pair, strengths, "weight_decay", seeds))
     full, last = divmod(len(task.train), task.batch_size)
     rows = min(full, _STEPS - 1) * task.batch_size + last
-    train = Data(tuple(tensor[:rows] for tensor in task.train.inputs), task.train.target[:rows])
-    few = task.batch_size
-    test = Data(tuple(tensor[:few] for tensor in task.test.inputs), task.test.target[:few])
+    train, test = task.train.map(lambda x: x[:rows]), task.test.map(lambda x: x[: task.batch_size])
     short = dataclasses.replace(task, train=train, test=test, every=1)
     epochs = min(task.epochs, -(-_STEPS // short.steps_per_epoch))
     short = dataclasses.replace(short, epochs=epochs)
@@ -448,22 +444,22 @@ def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
         fuse(stacked)
         drawn = doubles(0)
         for _ in range(_STEPS if type(alone[0]).__module__.startswith("torch.optim.") else _MORE_STEPS):
-            for i, one in enumerate(together):
-                if not one.requires_grad:
+            for i, p in enumerate(together):
+                if not p.requires_grad:
                     continue
-                draw = torch.randn(one.shape[1:], **drawn).to(one)
+                draw = torch.randn(p.shape[1:], **drawn).to(p)
                 gradients = [size * part for size, part in zip(_SIZES, draw, strict=True)]
-                one.grad = torch.stack(gradients)[None]
+                p.grad = torch.stack(gradients)[None]
                 for copy, gradient in zip(apart, gradients, strict=True):
                     copy[i].grad = gradient.clone()
             for optimizer in (stacked, *alone):
                 optimizer.step()
     except Exception as error:
-        return f"{kind} does not take stacked parameters ({_said(error)})"
-    for i, one in enumerate(together):
+        return f"{kind} does not take stacked parameters ({_cause(error)})"
+    for i, p in enumerate(together):
         for j, copy in enumerate(apart):
-            found, wanted = one.detach()[0, j], copy[i].detach()
-            if not _close(found - copies[i][j], wanted - copies[i][j], wanted):
+            value, wanted = p.detach()[0, j], copy[i].detach()
+            if not _close(value - copies[i][j], wanted - copies[i][j], wanted):
                 return f"{kind} does not treat every element by itself"
     return None
 
@@ -500,7 +496,7 @@ def _rules(settings: Settings) -> str | None:
         try:
             together, each = _applied(rule, copies, target.name)
         except Exception as error:
-            return f"{name} does not take stacked weights ({_said(error)})"
+            return f"{name} does not take stacked weights ({_cause(error)})"
         if not _close(together, each, each):
             return f"{name} does not treat every copy by itself"
     return None
@@ -537,14 +533,14 @@ def _training(settings: Settings) -> str | None:
         models.append(task.make_model())
         return models[-1]
 
-    noted = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
+    noting = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
     try:
-        together = Copies(noted, range(len(settings.chunk.strengths)))
-        data = moved(task.train, task.device)
+        together = Copies(noting)
+        data = task.train.map(lambda x: x.to(task.device))
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)
     except Exception as error:
-        return f"the copies do not run as one model ({_said(error)})"
+        return f"the copies do not run as one model ({_cause(error)})"
     if any(p.grad is not None for model in models for p in model.parameters()):
         return "model or loss reach the weights otherwise than as the model's parameters"
     alone = []
@@ -553,83 +549,49 @@ def _training(settings: Settings) -> str | None:
         for epoch in range(task.epochs):
             with at_epoch(epoch + 1):
                 alone[-1].train_epoch(epoch)
-    return _other_losses(together, alone) or _other_gradients(together, alone) or _unmoved(together, alone)
-
-
-def _in_doubles(task: Task, chunk: Chunk) -> str | None:
-    """The same in doubles, where model and loss take them."""
-    kinds = {p.dtype for p in made(task, chunk.seeds[0]).parameters()}
-    if kinds == {torch.float64}:
-        return None  # that was it
-    with _default_dtype(torch.float64):
-        try:
-            settings = _short(settings_of(_doubled(task), chunk))
-            train_alone(dataclasses.replace(settings, chunk=dataclasses.replace(chunk, strengths=(0.0,))))
-        except Exception:  # a weight of the loss in float32, say
-            return None
-        return _training(settings)
-
-
-def _doubled(task: Task) -> Task:
-    def data(part: Data) -> Data:
-        tensors = [x.double() if x.is_floating_point() else x for x in (*part.inputs, part.target)]
-        return Data(tuple(tensors[:-1]), tensors[-1])
-
-    return dataclasses.replace(
-        task, make_model=lambda: task.make_model().double(), train=data(task.train), test=data(task.test)
+    eps = max(torch.finfo(p.dtype).eps for p in together.parameters.values())
+    return (
+        _other_losses(together, alone, eps)
+        or _other_gradients(together, alone, eps)
+        or _unmoved(together, alone)
     )
 
 
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _eps(together: Copies) -> float:
-    return max(torch.finfo(p.dtype).eps for p in together.parameters.values())
-
-
-def _other_losses(together: Copies, alone: list[Alone]) -> str | None:
-    eps = _eps(together)
+def _other_losses(together: Copies, alone: list[Alone], eps: float) -> str | None:
     loose = 1e-8 if eps < 1e-12 else max(1e-3, 2 * eps)
     train, test = together.looks[-1]["train"], together.looks[-1]["test"][""]
     diverged = together.diverged.flatten().tolist()
-    for one, at, *found in zip(
-        alone, diverged, train.flatten().tolist(), test.flatten().tolist(), strict=True
-    ):
-        if (None if at < 0 else at) != one.diverged:
+    losses = zip(train.flatten().tolist(), test.flatten().tolist(), strict=True)
+    for plain, at, both in zip(alone, diverged, losses, strict=True):
+        if (None if at < 0 else at) != plain.diverged:
             return "copies trained as one model diverge at another step than alone"
-        wanted = [one.looks[-1].train_loss, one.looks[-1].test_loss]
-        gap = max(abs(x - y) - loose * abs(y) for x, y in zip(found, wanted, strict=True))
-        if one.diverged is None and gap > loose:
+        wanted = plain.looks[-1].train_loss, plain.looks[-1].test_loss
+        gap = max(abs(x - y) - loose * abs(y) for x, y in zip(both, wanted, strict=True))
+        if plain.diverged is None and gap > loose:
             return f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
     return None
 
 
-def _other_gradients(together: Copies, alone: list[Alone]) -> str | None:
+def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> str | None:
     """Whether a gradient of the last step differs, without decay: a loss may not show it in three steps.
 
     What is compared are norms of tensors; one that is all rounding, as of a bias before a BatchNorm, is
     small beside the norm of them all.
     """
-    eps = _eps(together)
     loose, floor = (eps**0.5, eps**0.75) if eps < 1e-12 else (eps ** (1 / 3), eps ** (2 / 3))
     width = together.diverged.shape[1]
-    for s, one in enumerate(alone[::width]):
+    for s, plain in enumerate(alone[::width]):
         gradients = {
-            name: p.grad.to_dense().double() for name, p in one.model.named_parameters() if p.grad is not None
+            name: p.grad.to_dense().double()
+            for name, p in plain.model.named_parameters()
+            if p.grad is not None
         }
         norms = {name: float(g.norm()) for name, g in gradients.items()}
         whole = torch.tensor([*norms.values()], dtype=torch.float64, device="cpu").norm().item()
         for name, p in together.parameters.items():
             if (p.grad is None) != (name not in gradients):
                 return f"the parameter {name} has a gradient together and none alone, or the other way round"
-            if p.grad is None or one.diverged is not None:
+            if p.grad is None or plain.diverged is not None:
                 continue
             gap = float((p.grad[s, 0].double() - gradients[name]).norm())
             if gap > loose * norms[name] + floor * whole:
@@ -645,16 +607,18 @@ def _unmoved(together: Copies, alone: list[Alone]) -> str | None:
 
     What it moved by is compared roughly: before a BatchNorm, biases follow rounding noise.
     """
+    if not together.buffers:
+        return None
     task, seeds = together.settings.task, together.settings.chunk.seeds
     starts = [dict(made(task, seed).named_buffers()) for seed in seeds]
     for name, stacked in together.buffers.items():
         start = torch.stack([buffers[name] for buffers in starts]).unsqueeze(1).double()
-        ends = torch.stack([dict(one.model.named_buffers())[name] for one in alone]).unflatten(
+        ends = torch.stack([dict(plain.model.named_buffers())[name] for plain in alone]).unflatten(
             0, stacked.shape[:AXES]
         )
-        found, wanted = stacked.double() - start, ends.double() - start
+        moved_by, wanted = stacked.double() - start, ends.double() - start
         room = 0.5 * wanted.abs().max() + 1e-6 * start.abs().max() if start.numel() else 0
-        if start.numel() and ((found - wanted).abs() > room).any():
+        if start.numel() and ((moved_by - wanted).abs() > room).any():
             return f"the buffer {name} does not follow a copy's batches (the model replaces it)"
     return None
 
@@ -665,18 +629,18 @@ def _fixed(rule: Rule) -> Any:
     return type(rule), [getattr(rule, f.name) for f in fields], callable(rule.weight_decay)
 
 
-def _close(found: Tensor, wanted: Tensor, weights: Tensor) -> bool:
+def _close(value: Tensor, wanted: Tensor, weights: Tensor) -> bool:
     """Equal up to rounding, of the difference and of the weights it was taken from."""
     eps = torch.finfo(wanted.dtype).eps
     room = 1e3 * eps * wanted.abs().max() + 8 * eps * weights.abs().max()
-    return bool(((found - wanted).abs() <= room).all())
+    return bool(((value - wanted).abs() <= room).all())
 
 
-def _said(error: Exception) -> str:
-    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line[:100]}"
+def _cause(error: Exception) -> str:
+    return brief(error.__cause__ if isinstance(error.__cause__, Exception) else error, 100)
 
+
+# How many copies go into a chunk.
 
 T = TypeVar("T")
 # What chunks may take of the memory that can be had: the estimate is of one copy, and others need some, too.
@@ -715,7 +679,7 @@ def plan_of(
     capacity: Capacity | None,
     chunk: int | None,
 ) -> Plan:
-    """Chunks as large as memory allows, but as many as there are workers.
+    """Make chunks as large as memory allows, but as many as there are workers.
 
     Args:
         method: how copies are trained.
@@ -749,8 +713,8 @@ def chunks_of(
     """Every strength and seed of every rule and learning rate, in chunks.
 
     >>> method = Method("vectorised", "", True, 1)
-    >>> found = chunks_of(Plan(method, 4, 1), [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1))
-    >>> [(chunk.strengths, chunk.seeds) for chunk in found]
+    >>> chunks = chunks_of(Plan(method, 4, 1), [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1))
+    >>> [(chunk.strengths, chunk.seeds) for chunk in chunks]
     [((0.0, 0.1), (0, 1)), ((0.2,), (0, 1))]
     """
     together = plan.method.seeds_together and plan.copies > 1

@@ -12,8 +12,8 @@ from torch import Tensor
 from weightdecay.saving import KINDS, Saved, plain, save
 from weightdecay.select import Edge
 from weightdecay.sweeps import selection
-from weightdecay.sweeps.selection import Comparison, Goal, Selection, best_of, goal_of, selections_of
-from weightdecay.sweeps.task import Copy, Look, Trained
+from weightdecay.sweeps.selection import Comparison, Selection, best_of, selections_of
+from weightdecay.sweeps.task import Copy, Goal, Look, Trained, goal_of
 from weightdecay.text import Text
 from weightdecay.units.halflife import half_life
 

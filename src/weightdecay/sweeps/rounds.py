@@ -15,61 +15,17 @@ from torch import Tensor
 from weightdecay.engine import as_finished, in_processes, packed
 from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.saving import load
-from weightdecay.sweeps.chunk import factor_of, settings_of
+from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.fingerprint import check_same
 from weightdecay.sweeps.grid import Strengths, ascending, refined, widened
 from weightdecay.sweeps.looks import set_up
 from weightdecay.sweeps.method import Plan, chunks_of, train_chunk
 from weightdecay.sweeps.record import Sweep, sweep_record
-from weightdecay.sweeps.selection import Goal, best_of, selections_of, tied
-from weightdecay.sweeps.store import Keeper, Round, Store, Weights, joined, taken
-from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Task, Trained
+from weightdecay.sweeps.selection import best_of, selections_of, tied
+from weightdecay.sweeps.store import Checkpoints, Round, Store, Weights
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Goal, Trained
 
 GRID = "the grid"
-
-
-def next_round(
-    rounds: Sequence[Round],
-    trained: Sequence[Trained],
-    goal: Goal,
-    unit: str,
-    widen: int,
-    refine: int,
-    possible: Callable[[float], bool],
-) -> Round | None:
-    """What to train after these rounds; None: nothing.
-
-    Args:
-        rounds: those that are trained.
-        trained: what they gave.
-        goal: what is best.
-        unit: of the strengths.
-        widen: how many rounds may widen the grid; none does after the first that refines.
-        refine: how many rounds refine it.
-        possible: whether a strength can be trained.
-    """
-    strengths = Strengths((), unit).and_([value for one in rounds for value in one.strengths])  # pyright: ignore[reportArgumentType]
-    wider = sum(one.why.startswith("wider") for one in rounds)
-    finer = sum(one.why.startswith("finer") for one in rounds)
-    found = None
-    with contextlib.suppress(DivergenceError):  # there is no best; the record says so
-        selections = selections_of(trained, goal)
-        found = selections[best_of(selections, goal)]
-    if found is None:
-        return None
-    if found.edge is not None and wider < widen and not finer:
-        new = _new(widened(strengths, found.edge), strengths, possible)
-        if new:
-            return Round(len(rounds), f"wider at the {found.edge} end", new)
-    if finer < refine:
-        new = _new(refined(strengths, strengths.values.index(found.best)), strengths, possible)
-        if new:
-            return Round(len(rounds), f"finer around {found.best:g}", new)
-    return None
-
-
-def _new(values: Sequence[float], there: Strengths, possible: Callable[[float], bool]) -> tuple[float, ...]:
-    return tuple(value for value in values if value not in there.values and possible(value))
 
 
 @dataclass(frozen=True)
@@ -102,60 +58,23 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for.
-
-    Args:
-        task: what is trained.
-        grid: the strengths as given, no decay included.
-        seeds: the seeds.
-        goal: what is chosen by.
-        widen: how many rounds may widen the grid.
-        refine: how many rounds refine it.
-    """
-
-    task: Task
-    grid: Strengths
-    seeds: tuple[int, ...]
-    goal: Goal
-    widen: int
-    refine: int
-
-    @property
-    def pairs(self) -> list[tuple[str, float | None]]:
-        """Every rule at every step size."""
-        return [(rule, lr) for rule in self.task.rules for lr in self.task.lrs or (None,)]
-
-
-def check_strengths(asked: Asked, strengths: tuple[float, ...]) -> None:
-    """Refuse strengths that a rule cannot have at a step size.
-
-    Raises:
-        InputError: one is out of range, or would remove a whole weight in a step.
-    """
-    with set_up(asked.task):
-        for rule, lr in asked.pairs:
-            settings_of(asked.task, Chunk(rule, lr, strengths, asked.grid.unit, asked.seeds[:1]))
-
-
 @dataclass
-class Course:
-    """A sweep on its way.
+class Search:
+    """A sweep in progress.
 
     Args:
-        asked: what was asked for.
+        recipes: of the task.
         store: what is finished.
         plan: how trainings are put together.
         folder: of the store; None for memory.
         checkpoint_seconds: the least time between two checkpoints of a chunk.
         client: of Dask; None: here.
-        on_progress: who is told.
+        on_progress: called with a `Progress`.
         settings: for the record.
         begun: when, by the monotonic clock.
     """
 
-    asked: Asked
+    recipes: Recipes
     store: Store
     plan: Plan
     folder: Path | None
@@ -170,106 +89,124 @@ class Course:
     total: int = 0
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
+        self.task = self.recipes.task
+        self.checkpoints = Checkpoints(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
         self.weights = Weights(self.folder and self.folder / "weights")
-        self.leader = Leader(self.asked.goal, self.asked.seeds, self.asked.pairs)
+        self.leader = Leader(self.task.goal, self.task.seeds, self.task.pairs)
 
-    def to_the_end(self) -> Sweep:
-        """Every round, and the record."""
+    def run(self) -> Sweep:
+        """Train every round, and make the record."""
         try:
-            for one in self._rounds():
-                self._train(one)
-            trained = self._trained()
-            record = self._record(trained)
-            return self._finished(replace(record, weights=self._best_weights(record)))
+            self._agree_rounds()
+            rounds: list[Round] = []
+            new: Round | None = Round(0, GRID, self.task.strengths.values)
+            while new is not None:  # each is decided on, and stored, when the ones before are trained
+                rounds.append(self.store.agree_round(new))
+                self._train(rounds[-1])
+                new = self._next(rounds)
+            record = self._record(self._trained())
+            record = replace(record, weights=self._best_weights(record))
+            if self.folder is not None:
+                record.save(self.folder)
+                for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
+                    self.weights.drop(chunk)
+                    self.checkpoints.drop(chunk)
+                for name in ("weights", "checkpoints"):
+                    with contextlib.suppress(OSError):
+                        (self.folder / name).rmdir()
+            return record
         except KeyboardInterrupt as interrupt:
             raise Interrupted(self._partial(), self._kept()) from interrupt
 
-    def _rounds(self) -> Iterator[Round]:
-        """The rounds, each decided on, and stored, when the ones before are trained."""
-        self._agree_rounds()
-        rounds: list[Round] = []
-        new: Round | None = Round(0, GRID, self.asked.grid.values)
-        while new is not None:
-            rounds.append(self.store.agree_round(new))
-            yield rounds[-1]
-            new = self._next(rounds)
-
-    def _next(self, rounds: Sequence[Round]) -> Round | None:
-        """What follows these rounds by what they alone gave: the store may have more, which they led to."""
-        asked, so_far = self.asked, {strength for one in rounds for strength in one.strengths}
-        trained = [one for one in self._trained() if one.copy.strength in so_far]
-        limits = asked.widen, asked.refine
-        return next_round(rounds, trained, asked.goal, asked.grid.unit, *limits, self._possible)
-
     def _agree_rounds(self) -> None:
         """Go on with a store that was judged otherwise, if its rounds are those of this judging, too."""
-        there, rounds = self.store.about("settings"), self.store.rounds()
-        if there == self.settings:
+        stored, rounds = self.store.about("settings"), self.store.rounds()
+        if stored == self.settings:
             return
         if any(self._next(rounds[:place]) != rounds[place] for place in range(1, len(rounds))):
-            check_same(there, self.settings, self.store.file)
+            check_same(stored, self.settings, self.store.file)
         self.store.put("settings", self.settings)
 
-    def _possible(self, strength: float) -> bool:
-        """Whether every rule at every step size can have that strength."""
-        task = self.asked.task
-        try:
-            with set_up(task):
-                for rule, lr in self.asked.pairs:
-                    settings_of(
-                        task, Chunk(rule, lr, (strength,), self.asked.grid.unit, self.asked.seeds[:1])
-                    )
-        except InputError:
-            return False
-        return True
+    def _next(self, rounds: Sequence[Round]) -> Round | None:
+        """What to train after these rounds, by what they alone gave; None: nothing.
 
-    def _train(self, one: Round) -> None:
+        The store may have more, which they led to. No round widens the grid after the first that refines.
+        """
+        task, unit = self.task, self.task.strengths.unit
+        tried = {strength for earlier in rounds for strength in earlier.strengths}
+        grid = Strengths(ascending(tried, unit), unit)
+        try:
+            selections = selections_of(
+                [trained for trained in self._trained() if trained.copy.strength in tried], task.goal
+            )
+        except DivergenceError:  # there is no best; the record says so
+            return None
+        best = selections[best_of(selections, task.goal)]
+        wider = sum(earlier.why.startswith("wider") for earlier in rounds)
+        finer = sum(earlier.why.startswith("finer") for earlier in rounds)
+        if best.edge is not None and wider < task.widen and not finer:
+            new = self._new(widened(grid, best.edge), tried)
+            if new:
+                return Round(len(rounds), f"wider at the {best.edge} end", new)
+        if finer < task.refine:
+            new = self._new(refined(grid, grid.values.index(best.best)), tried)
+            if new:
+                return Round(len(rounds), f"finer around {best.best:g}", new)
+        return None
+
+    def _new(self, strengths: Sequence[float], tried: set[float]) -> tuple[float, ...]:
+        """Those not tried yet that every rule at every step size can have."""
+        possible = []
+        for strength in strengths:
+            if strength not in tried:
+                with contextlib.suppress(InputError):
+                    self.recipes.check([strength])
+                    possible.append(strength)
+        return tuple(possible)
+
+    def _train(self, new: Round) -> None:
         """Train and store what is missing of a round."""
-        asked = self.asked
-        chunks = chunks_of(self.plan, asked.pairs, one.strengths, asked.grid.unit, asked.seeds)
+        task = self.task
+        chunks = chunks_of(self.plan, task.pairs, new.strengths, task.strengths.unit, task.seeds)
         self.chunks += chunks
-        there = self.store.names()
-        self.leader.add(trained for trained in self._trained() if trained.copy in there)
-        missing = [chunk for chunk in chunks if not there.issuperset(chunk.copies)]
+        stored = self.store.names()
+        self.leader.add(trained for trained in self._trained() if trained.copy in stored)
+        missing = [chunk for chunk in chunks if not stored.issuperset(chunk.copies)]
         self.total = sum(len(chunk.copies) for chunk in self.chunks)
-        self.done = {copy for chunk in self.chunks for copy in chunk.copies} & there
+        self.done = {copy for chunk in self.chunks for copy in chunk.copies} & stored
         for chunk, result in self._results(missing):
-            self._keep(chunk, result.trained, result.weights)
+            # The weights first, so that what the store has is whole.
+            self.weights.put(chunk, result.weights)
+            for trained in result.trained:
+                self.store.add(trained)
+            self.leader.add(result.trained)
+            # Another process, or one that was killed, may have stored some of a chunk: each counts once.
+            self.done |= set(chunk.copies)
+            for other in self.chunks:
+                if not self.leader.may_need(other):
+                    self.weights.drop(other)
+            self._report(result.trained[-1])
 
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
-        job = Job(self.asked.task, self.plan, self.keeper)
+        job = Job(self.recipes, self.plan, self.checkpoints)
         self.pending = list(chunks)
 
-        def told(share: float) -> None:
-            self._say(None, share)
+        def on_share(share: float) -> None:
+            self._report(None, share)
 
-        with contextlib.closing(results(job, chunks, self.client, told)) as found:
-            for chunk, result in found:
+        with contextlib.closing(results(job, chunks, self.client, on_share)) as pairs:
+            for chunk, result in pairs:
                 yield chunk, result
-                self.keeper.drop(chunk)
+                self.checkpoints.drop(chunk)
                 self.pending.remove(chunk)
 
-    def _keep(self, chunk: Chunk, trained: Sequence[Trained], weights: dict[str, Tensor]) -> None:
-        """Store a chunk: its weights first, so that what the store has is whole."""
-        self.weights.put(chunk, weights)
-        for one in trained:
-            self.store.add(one)
-        self.leader.add(trained)
-        # Another process, or one that was killed, may have stored some of a chunk: each counts once.
-        self.done |= set(chunk.copies)
-        for other in self.chunks:
-            if not self.leader.may_need(other):
-                self.weights.drop(other)
-        self._say(trained[-1])
-
-    def _say(self, looks: Trained | None, share: float | None = None) -> None:
-        """Tell how far it is; `share` of the running chunk's epochs, None between chunks."""
+    def _report(self, looks: Trained | None, share: float | None = None) -> None:
+        """Call `on_progress`; `share` of the running chunk's epochs, None between chunks."""
         if self.on_progress is None:
             return
         together = 0 if share is None else len(set(self.pending[0].copies) - self.done)
         running = (share or 0.0) * together
-        epochs = self.asked.task.epochs
+        epochs = self.task.epochs
         now = (together, round((share or 0.0) * epochs), epochs)
         best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
         whole = min(1.0, (len(self.done) + running) / max(1, self.total))
@@ -278,22 +215,20 @@ class Course:
 
     def _trained(self) -> list[Trained]:
         """What is stored, in an order that does not depend on who finished first."""
-        pairs, unit = self.asked.pairs, self.asked.grid.unit
-        found = self.store.trained()
-        values = {one.copy.strength for one in found}
-        places = {value: i for i, value in enumerate(Strengths((), unit).and_(list(values)).values)}
-        seeds = {seed: i for i, seed in enumerate(self.asked.seeds)}
-        return sorted(
-            found,
-            key=lambda one: (
-                pairs.index((one.copy.rule, one.copy.lr)),
-                places[one.copy.strength],
-                seeds[one.copy.seed],
-            ),
-        )
+        trained, task = self.store.trained(), self.task
+        strengths = ascending({each.copy.strength for each in trained}, task.strengths.unit)
+        places = {value: i for i, value in enumerate(strengths)}
+
+        def place(each: Trained) -> tuple[int, int, int]:
+            copy = each.copy
+            return task.pairs.index((copy.rule, copy.lr)), places[copy.strength], task.seeds.index(copy.seed)
+
+        return sorted(trained, key=place)
 
     def _record(self, trained: Sequence[Trained]) -> Sweep:
-        goal, method = self.asked.goal, self.plan.method
+        goal, method = self.task.goal, self.plan.method
+        with set_up(self.task):  # making a model draws random numbers
+            factors = {pair: self.recipes.of(*pair).factor for pair in self.task.pairs}
         return sweep_record(
             trained,
             minimize="loss" if goal.maximize else goal.name,
@@ -301,8 +236,8 @@ class Course:
             method=f"{method.name}: {method.reason}",
             settings=self.settings,
             seconds=time.monotonic() - self.begun,
-            steps_per_epoch=self.asked.task.steps_per_epoch,
-            factors={pair: factor_of(self.asked.task, *pair) for pair in self.asked.pairs},
+            steps_per_epoch=self.task.steps_per_epoch,
+            factors=factors,
         )
 
     def _partial(self) -> Sweep | None:
@@ -317,7 +252,7 @@ class Course:
             return ""
         finished = f"{len(self.done & self.store.names())} of {self.total} trainings are finished"
         at = {
-            chunk: self.keeper.epoch(chunk)
+            chunk: self.checkpoints.epoch(chunk)
             for chunk in self.pending
             if not self.done.issuperset(chunk.copies)
         }
@@ -326,24 +261,26 @@ class Course:
             return f"{finished}, and no checkpoint of the others was written yet"
         copies = sum(len(chunk.copies) for chunk, epoch in at.items() if epoch is not None)
         span = str(epochs[0]) if len({*epochs}) == 1 else f"{min(epochs)} to {max(epochs)}"
-        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.asked.task.epochs}"
+        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.task.epochs}"
 
     def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
         """The best strength's, seed by seed; trained again where its files are gone."""
-        key = record.rule, record.lr, record.best
-        if (kept := self._saved(record)) is not None:
-            return kept
+        if (saved := self._saved(record)) is not None:
+            return saved
         parts: dict[int, dict[str, Tensor]] = {}
         for chunk in self.chunks:
-            if (chunk.rule, chunk.lr) != key[:2] or record.best not in chunk.strengths:
+            if (chunk.rule, chunk.lr) != (record.rule, record.lr) or record.best not in chunk.strengths:
                 continue
             weights = self.weights.get(chunk)
             if weights is None:
                 weights = next(result.weights for _, result in self._results([chunk]))
                 self.weights.put(chunk, weights)
-            part = taken(weights, slice(None), chunk.strengths.index(record.best))
-            parts[self.asked.seeds.index(chunk.seeds[0])] = part
-        return joined([parts[place] for place in sorted(parts)])
+            place = chunk.strengths.index(record.best)
+            parts[self.task.seeds.index(chunk.seeds[0])] = {
+                name: tensor[:, place].clone() for name, tensor in weights.items()
+            }
+        in_order = [parts[place] for place in sorted(parts)]
+        return {name: torch.cat([part[name] for part in in_order]) for name in in_order[0]}
 
     def _saved(self, record: Sweep) -> dict[str, Tensor] | None:
         """The weights of a record in the folder that this one repeats."""
@@ -351,23 +288,11 @@ class Course:
             return None
         with contextlib.suppress(InputError):
             before = load(self.folder / "sweep.json")
-            names = [key_of(one.copy) for one in before.trained]
-            same = names == [key_of(one.copy) for one in record.trained] and before.best == record.best
-            if same and (before.rule, before.lr) == (record.rule, record.lr):
+            names, again = ([key_of(one.copy) for one in each.trained] for each in (before, record))
+            best = record.rule, record.lr, record.best
+            if names == again and (before.rule, before.lr, before.best) == best:
                 return dict(before.weights)
         return None
-
-    def _finished(self, record: Sweep) -> Sweep:
-        """Save the record beside the store; what served to go on is removed."""
-        if self.folder is not None:
-            record.save(self.folder)
-            for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
-                self.weights.drop(chunk)
-                self.keeper.drop(chunk)
-            for name in ("weights", "checkpoints"):
-                with contextlib.suppress(OSError):
-                    (self.folder / name).rmdir()
-        return record
 
 
 Key = tuple[str, float | None, float]  # rule, learning rate, strength
@@ -399,16 +324,16 @@ class Leader:
 
     def add(self, trained: Iterable[Trained]) -> None:
         """Take in trainings."""
-        for one in trained:
-            key = key_of(one.copy)
+        for each in trained:
+            key = key_of(each.copy)
             scores = self.scores.setdefault(key, {})
-            scores[one.copy.seed] = self.goal.score(one)
+            scores[each.copy.seed] = self.goal.score(each)
             if self.complete(key):
                 several = [scores[seed] for seed in self.seeds]
                 mean = torch.tensor(several, dtype=torch.float64, device="cpu").mean().item()
                 if not math.isfinite(mean):  # one diverged: never chosen
                     continue
-                if self.best is None or self._before(one.copy.unit, (key, mean), self.best):
+                if self.best is None or self._before(each.copy.unit, (key, mean), self.best):
                     self.best = key, mean
 
     def _before(self, unit: str, new: tuple[Key, float], old: tuple[Key, float]) -> bool:
@@ -432,7 +357,7 @@ class Leader:
 
 
 PATIENCE = 5.0  # seconds of training one by one here before processes are started
-Told = Callable[[float], None]  # the share of a chunk's epochs that is done
+OnShare = Callable[[float], None]  # called with the share of a chunk's epochs that is done
 
 
 @dataclass(frozen=True)
@@ -440,14 +365,14 @@ class Job:
     """What every chunk needs.
 
     Args:
-        task: what is trained.
+        recipes: of the task that is trained.
         plan: how.
-        keeper: of checkpoints.
+        checkpoints: of running chunks.
     """
 
-    task: Task
+    recipes: Recipes
     plan: Plan
-    keeper: Keeper
+    checkpoints: Checkpoints
 
 
 class _LongWork(Exception):
@@ -455,7 +380,7 @@ class _LongWork(Exception):
 
 
 def results(
-    job: Job, chunks: Sequence[Chunk], client: Any, told: Told, patience: float = PATIENCE
+    job: Job, chunks: Sequence[Chunk], client: Any, on_share: OnShare, patience: float = PATIENCE
 ) -> Generator[tuple[Chunk, ChunkResult]]:
     """Train chunks; each with its result as soon as it is there.
 
@@ -463,7 +388,7 @@ def results(
         job: what every chunk needs.
         chunks: what is to be trained.
         client: of Dask; None: here, and one by one in processes, if it takes long and things can be sent.
-        told: called after each epoch of a chunk that is trained here.
+        on_share: called after each epoch of a chunk that is trained here.
         patience: seconds to train one by one before processes are started.
 
     Raises:
@@ -471,18 +396,18 @@ def results(
     """
     if client is not None:
         # Workers have their own disks: no checkpoints there.
-        shared = replace(job, keeper=Keeper(None))
+        shared = replace(job, checkpoints=Checkpoints(None))
         names = [str(chunk) for chunk in chunks]
         for place, result in as_finished(run_chunk, shared, chunks, client, names):
             yield chunks[place], result
         return
     left = list(chunks)
-    several = job.plan.method.name == "one by one" and job.task.device.type == "cpu" and cores() > 1
+    several = job.plan.method.name == "one by one" and job.recipes.task.device.type == "cpu" and cores() > 1
     until = time.monotonic() + patience
     while left:
         may_leave = several and len(left) > 1
         try:
-            result = run_chunk(job, left[0], told, until if may_leave else None)
+            result = run_chunk(job, left[0], on_share, until if may_leave else None)
         except _LongWork:
             several = False  # one attempt
             if (shared := packed(job)) is None:
@@ -493,29 +418,31 @@ def results(
         yield left.pop(0), result
 
 
-def run_chunk(job: Job, chunk: Chunk, told: Told | None = None, until: float | None = None) -> ChunkResult:
+def run_chunk(
+    job: Job, chunk: Chunk, on_share: OnShare | None = None, until: float | None = None
+) -> ChunkResult:
     """Train a chunk, from its checkpoint if there is one.
 
     Args:
         job: what every chunk needs.
         chunk: what is trained.
-        told: called after each epoch with the share that is done.
+        on_share: called after each epoch with the share that is done.
         until: a time at which to leave it to processes.
     """
-    task, method = replace(job.task, threads=job.plan.threads), job.plan.method
+    method = job.plan.method
     copies = len(chunk.copies) if method.name == "one by one" else 1
-    total = task.epochs * copies
-    keeper = replace(job.keeper, last=time.monotonic())
+    total = job.recipes.task.epochs * copies
+    checkpoints = replace(job.checkpoints, last=time.monotonic())
 
     def on_epoch(done: int, make: Callable[[], Checkpoint]) -> None:
         if done < total:
-            keeper.keep(chunk, make)
-        if told is not None:
-            told(done / total)
+            checkpoints.write(chunk, make)
+        if on_share is not None:
+            on_share(done / total)
         if until is not None and time.monotonic() > until:
             raise _LongWork
 
-    return train_chunk(task, chunk, method, keeper.found(chunk), on_epoch)
+    return train_chunk(job.recipes, chunk, method, checkpoints.read(chunk), on_epoch)
 
 
 def cores() -> int:

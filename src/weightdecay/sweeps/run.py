@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,14 @@ from weightdecay.engine import Capacity, connected
 from weightdecay.errors import InputError
 from weightdecay.rules import Decoupled
 from weightdecay.saving import writable_folder
+from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.fingerprint import JUDGING, check_same, environment, settings_plain
-from weightdecay.sweeps.grid import strengths_of
 from weightdecay.sweeps.looks import forked
 from weightdecay.sweeps.method import Method, Plan, method_of, plan_of
 from weightdecay.sweeps.record import Sweep
-from weightdecay.sweeps.rounds import Asked, Course, OnProgress, check_strengths
-from weightdecay.sweeps.selection import goal_of
+from weightdecay.sweeps.rounds import OnProgress, Search
 from weightdecay.sweeps.store import FILE, SECONDS, Store, opened
-from weightdecay.sweeps.task import seeds_of, task_of
+from weightdecay.sweeps.task import task_of
 
 
 def sweep(
@@ -122,10 +122,6 @@ def sweep(
     (0.0, 6)
     """
     begun = time.monotonic()
-    grid, seed_list = strengths_of(strengths), seeds_of(seeds)
-    widen, refine = count(widen, "widen", least=0, most=20), count(refine, "refine", least=0, most=20)
-    chunk = None if chunk is None else count(chunk, "chunk")
-    seconds = number(checkpoint_seconds, "checkpoint_seconds", least=0)
     task = task_of(
         make_model,
         train,
@@ -133,6 +129,8 @@ def sweep(
         loss=loss,
         optimizer=optimizer,
         rule=rule,
+        strengths=strengths,
+        seeds=seeds,
         epochs=epochs,
         batch_size=batch_size,
         metrics=metrics,
@@ -141,44 +139,46 @@ def sweep(
         on=on,
         every=every,
         lr=lr,
+        minimize=minimize,
+        maximize=maximize,
+        widen=widen,
+        refine=refine,
         device=device,
     )
+    chunk = None if chunk is None else count(chunk, "chunk")
+    seconds = number(checkpoint_seconds, "checkpoint_seconds", least=0)
     if about is not None and not isinstance(about, Mapping):
         raise InputError("not a mapping", "about", type(about).__name__, "give names and plain values")
-    folder = None if out is None else _folder(out)
-    goal = goal_of(minimize, maximize, tuple(task.metrics))
-    asked = Asked(task, grid, seed_list, goal, widen, refine)
     if on_progress is not None:
         function(on_progress, "on_progress", "give one, or None", type(on_progress).__name__)
+    try:
+        folder = None if out is None else Path(out)
+    except TypeError as error:
+        raise InputError("not a folder's name", "out", repr(out), "give a path, or None") from error
     with forked(task.device):
-        settings = settings_plain(task, grid, seed_list, goal, widen, refine, about)
+        settings = settings_plain(task, about)
+    recipes = Recipes(task)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
     there = folder is not None and os.path.exists(folder / FILE)  # noqa: PTH110 (raises nothing)
-    method = None if there else _tried(asked)
+    method = None if there else _method(recipes)
     with connected(engine) as (client, capacity):
         folder = folder and writable_folder(folder)
         with opened(folder) as store:
-            plan = _agreed(store, asked, settings, resume, method, capacity, chunk)
-            course = Course(asked, store, plan, folder, seconds, client, on_progress, settings, begun)
-            return course.to_the_end()
+            plan = _agreed(store, recipes, settings, resume, method, capacity, chunk)
+            recipes = replace(recipes, task=replace(task, threads=plan.threads))
+            search = Search(recipes, store, plan, folder, seconds, client, on_progress, settings, begun)
+            return search.run()
 
 
-def _folder(given: Any) -> Path:
-    try:
-        return Path(given)
-    except TypeError as error:
-        raise InputError("not a folder's name", "out", repr(given), "give a path, or None") from error
-
-
-def _tried(asked: Asked) -> Method:
+def _method(recipes: Recipes) -> Method:
     """How copies are trained, strengths and everything else tried."""
-    check_strengths(asked, asked.grid.values)
-    return method_of(asked.task, asked.seeds)
+    recipes.check(recipes.task.strengths.values)
+    return method_of(recipes)
 
 
 def _agreed(
     store: Store,
-    asked: Asked,
+    recipes: Recipes,
     here: dict[str, Any],
     resume: bool,
     method: Method | None,
@@ -191,9 +191,9 @@ def _agreed(
         remedy = "resume it (resume=True, --resume), or give another folder"
         raise InputError("there is a sweep in the folder", "out", store.file, remedy)
     if there is None:
-        method = method or _tried(asked)
-        total = len(asked.pairs) * len(asked.grid) * len(asked.seeds)
-        plan = plan_of(method, total, asked.task.threads, asked.task.device, capacity, chunk)
+        method, task = method or _method(recipes), recipes.task
+        total = len(task.pairs) * len(task.strengths) * len(task.seeds)
+        plan = plan_of(method, total, task.threads, task.device, capacity, chunk)
         begun = {"settings": here, "plan": plan.to_dict(), "environment": environment()}
         there = store.agree(begun)["settings"]
     check_same(there, here, store.file, JUDGING)  # also where another process came first

@@ -12,65 +12,10 @@ from torch import Tensor
 from weightdecay.errors import DivergenceError, InputError
 from weightdecay.select import Choice, Edge, choose_paired, student_t
 from weightdecay.sweeps.grid import ascending, title
-from weightdecay.sweeps.task import Trained
+from weightdecay.sweeps.task import Goal, Trained
 from weightdecay.text import Text
 
 LEVEL = 0.95  # of the interval of the difference to no decay
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a strength is chosen by.
-
-    Args:
-        name: "loss", the test loss, or the name of a metric.
-        maximize: whether more is better.
-    """
-
-    name: str = "loss"
-    maximize: bool = False
-
-    @property
-    def title(self) -> Text:
-        """How an axis or a sentence calls it."""
-        if self.name == "loss":
-            return Text("test loss", "测试损失")
-        return Text(f"test {self.name}", f"测试 {self.name}")
-
-    @property
-    def sign(self) -> float:
-        """Times this, less is better."""
-        return -1.0 if self.maximize else 1.0
-
-    def score(self, trained: Trained) -> float:
-        """A training's score; infinitely bad where it diverged or its score is not finite."""
-        value = trained.test_loss if self.name == "loss" else trained.metrics[self.name]
-        return value if trained.diverged is None and math.isfinite(value) else self.sign * math.inf
-
-    def unmeasured(self, trained: Trained) -> bool:
-        """Whether the metric is not finite where the loss is: the metric's doing, not the training's."""
-        if self.name == "loss" or trained.diverged is not None or not math.isfinite(trained.test_loss):
-            return False
-        return not math.isfinite(trained.metrics[self.name])
-
-
-def goal_of(minimize: str, maximize: str | None, metrics: Sequence[str]) -> Goal:
-    """What to choose by: `minimize` ("loss" or a metric), or `maximize` where it is given.
-
-    Raises:
-        InputError: no such metric; a metric called "loss".
-
-    >>> goal_of("loss", "accuracy", ["accuracy"])
-    Goal(name='accuracy', maximize=True)
-    """
-    if "loss" in metrics:
-        raise InputError("a metric has the loss's name", "metrics", "'loss'", "give it another")
-    where, name = ("minimize", minimize) if maximize is None else ("maximize", maximize)
-    if maximize == "loss":
-        raise InputError("more loss is not better", "maximize", "'loss'", "use minimize, or name a metric")
-    if name not in ("loss", *metrics):
-        raise InputError("no such score", where, repr(name), f"use {' or '.join(['loss', *metrics])}")
-    return Goal(name, maximize is not None)
 
 
 @dataclass(frozen=True)

@@ -86,89 +86,99 @@ class Store:
         Raises:
             InputError: it cannot be written; what was stored before is there.
         """
-        with self._transaction() as run:
-            row = run(_INSERT, _row(trained))
+        copy = trained.copy
+        values = (
+            *(copy.rule, copy.lr, copy.strength, copy.unit, copy.seed),
+            *(trained.weight_decay, trained.train_loss, trained.test_loss),
+            *(_json(trained.metrics), trained.diverged),
+        )
+        with self._execute(write=True) as execute:
+            row = execute(_INSERT, values)
             if not row.rowcount:
                 return False
-            looks = [
-                (row.lastrowid, look.epoch, look.train_loss, look.test_loss, _json(look.metrics))
-                for look in trained.looks
-            ]
-            for look in looks:
-                run("INSERT INTO look VALUES (?, ?, ?, ?, ?)", look)
+            for look in trained.looks:
+                values = row.lastrowid, look.epoch, look.train_loss, look.test_loss, _json(look.metrics)
+                execute("INSERT INTO look VALUES (?, ?, ?, ?, ?)", values)
         return True
 
     def trained(self) -> list[Trained]:
         """Every training, in the order of their names, whoever stored what first."""
-        with self._told():
-            looks: dict[int, list[Look]] = {}
-            for at, epoch, train_loss, test_loss, metrics in self.connection.execute(
+        with self._execute() as execute:
+            rows = execute("SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed").fetchall()
+            looks: dict[int, list[Look]] = {row[0]: [] for row in rows}
+            for at, epoch, train_loss, test_loss, metrics in execute(
                 "SELECT * FROM look ORDER BY trained, epoch"
             ):
-                look = Look(epoch, _number(train_loss), _number(test_loss), _metrics(metrics))
-                looks.setdefault(at, []).append(look)
-            rows = self.connection.execute(
-                "SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed"
-            ).fetchall()
-        return [_trained(row, tuple(looks.get(row[0], ()))) for row in rows]
+                if at in looks:  # else its training was stored after the rows were read
+                    losses = _number(train_loss), _number(test_loss)
+                    looks[at].append(Look(epoch, *losses, _metrics(metrics)))
+        return [
+            Trained(
+                Copy(*name),
+                weight_decay,
+                _number(train_loss),
+                _number(test_loss),
+                _metrics(metrics),
+                tuple(looks[at]),
+                diverged,
+            )
+            for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows
+        ]
 
     def names(self) -> set[Copy]:
         """The names of the trainings that are there."""
-        with self._told():
-            rows = self.connection.execute("SELECT rule, lr, strength, unit, seed FROM trained").fetchall()
+        with self._execute() as execute:
+            rows = execute("SELECT rule, lr, strength, unit, seed FROM trained").fetchall()
         return {Copy(*row) for row in rows}
 
     def agree(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Store JSON values by name, none of them if there are any; returns what is there."""
-        with self._transaction() as run:
-            if not run("SELECT count(*) FROM about").fetchone()[0]:
+        with self._execute(write=True) as execute:
+            if not execute("SELECT count(*) FROM about").fetchone()[0]:
                 for name, value in values.items():
-                    run("INSERT INTO about VALUES (?, ?)", (name, json.dumps(value)))
-            rows = run("SELECT name, value FROM about").fetchall()
+                    execute("INSERT INTO about VALUES (?, ?)", (name, json.dumps(value)))
+            rows = execute("SELECT name, value FROM about").fetchall()
         return {name: json.loads(text) for name, text in rows}
 
     def about(self, name: str) -> Any:
         """The JSON value of a name; None if there is none."""
-        with self._told():
-            row = self.connection.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        with self._execute() as execute:
+            row = execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return row and json.loads(row[0])
 
     def put(self, name: str, value: Any) -> None:
         """Store a JSON value in the place of the one of that name."""
-        with self._transaction() as run:
-            run("UPDATE about SET value = ? WHERE name = ?", (json.dumps(value), name))
+        with self._execute(write=True) as execute:
+            execute("UPDATE about SET value = ? WHERE name = ?", (json.dumps(value), name))
 
     def agree_round(self, new: Round) -> Round:
         """Store a round unless one of that place is there; returns what is there."""
-        with self._transaction() as run:
+        with self._execute(write=True) as execute:
             values = (new.place, new.why, json.dumps(new.strengths))
-            run("INSERT OR IGNORE INTO round VALUES (?, ?, ?)", values)
-            why, strengths = run("SELECT why, strengths FROM round WHERE place = ?", (new.place,)).fetchone()
-        return Round(new.place, why, tuple(json.loads(strengths)))
+            execute("INSERT OR IGNORE INTO round VALUES (?, ?, ?)", values)
+            row = execute("SELECT why, strengths FROM round WHERE place = ?", (new.place,)).fetchone()
+        return Round(new.place, row[0], tuple(json.loads(row[1])))
 
     def rounds(self) -> list[Round]:
         """The rounds so far."""
-        with self._told():
-            rows = self.connection.execute("SELECT * FROM round ORDER BY place").fetchall()
+        with self._execute() as execute:
+            rows = execute("SELECT * FROM round ORDER BY place").fetchall()
         return [Round(place, why, tuple(json.loads(strengths))) for place, why, strengths in rows]
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        with self._told():
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.connection.execute
-                self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite says, as an InputError."""
+    def _execute(self, write: bool = False) -> Iterator[Any]:
+        """The connection's `execute`, in a transaction to write; what SQLite raises, as an InputError."""
+        connection = self.connection
         try:
-            yield
+            try:
+                if write:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection.execute
+                if write:
+                    connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise failure(self.file, error) from error
 
@@ -245,22 +255,6 @@ _INSERT = (
 )
 
 
-def _row(trained: Trained) -> tuple[Any, ...]:
-    copy = trained.copy
-    return (
-        *(copy.rule, copy.lr, copy.strength, copy.unit, copy.seed),
-        *(trained.weight_decay, trained.train_loss, trained.test_loss),
-        *(_json(trained.metrics), trained.diverged),
-    )
-
-
-def _trained(row: tuple[Any, ...], looks: tuple[Look, ...]) -> Trained:
-    _, *name, weight_decay, train_loss, test_loss, metrics, diverged = row
-    copy = Copy(*name)
-    losses = _number(train_loss), _number(test_loss)
-    return Trained(copy, weight_decay, *losses, _metrics(metrics), looks, diverged)
-
-
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -295,8 +289,8 @@ def name_of(chunk: Chunk) -> str:
 
 
 @dataclass
-class Keeper:
-    """Keeps checkpoints of running chunks in a folder, or keeps none.
+class Checkpoints:
+    """The checkpoints of running chunks, in files of a folder, or none.
 
     Args:
         folder: where; None for nowhere.
@@ -311,7 +305,7 @@ class Keeper:
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
-    def found(self, chunk: Chunk) -> Checkpoint | None:
+    def read(self, chunk: Chunk) -> Checkpoint | None:
         """The checkpoint of a chunk, if there is one that can be read."""
         if self.folder is None:
             return None
@@ -329,7 +323,7 @@ class Keeper:
             return _about(content)["epoch"]
         return None
 
-    def keep(self, chunk: Chunk, make: Callable[[], Checkpoint]) -> None:
+    def write(self, chunk: Chunk, make: Callable[[], Checkpoint]) -> None:
         """Write a checkpoint, if it is time.
 
         Raises:
@@ -439,16 +433,6 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         result[name] = tensor if whole and place not in seen else tensor.clone()
         seen.add(place)
     return result
-
-
-def taken(weights: Mapping[str, Tensor], seeds: slice, place: int) -> dict[str, Tensor]:
-    """The weights of one strength of a chunk: (seeds, …)."""
-    return {name: tensor[seeds, place].clone() for name, tensor in weights.items()}
-
-
-def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of one strength whose seeds ran in several chunks."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 _PLAIN = (bool, int, float, str, type(None))

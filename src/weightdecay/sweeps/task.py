@@ -1,7 +1,8 @@
-"""What is trained, and on what: everything about a sweep but the strengths and the seeds."""
+"""The task of a sweep, checked; its data in memory; and what a training gives."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from weightdecay.arguments import count, function, number
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import On
 from weightdecay.rules import Chain, Rule, Strength
+from weightdecay.sweeps.grid import Strengths, strengths_of
+from weightdecay.text import Text
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,69 @@ class Data:
     def __len__(self) -> int:
         return len(self.target)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Data":
+        """These data with a function applied to every tensor."""
+        return Data(tuple(map(function, self.inputs)), function(self.target))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a strength is chosen by.
+
+    Args:
+        name: "loss", the test loss, or the name of a metric.
+        maximize: whether more is better.
+    """
+
+    name: str = "loss"
+    maximize: bool = False
+
+    @property
+    def title(self) -> Text:
+        """How an axis or a sentence calls it."""
+        if self.name == "loss":
+            return Text("test loss", "测试损失")
+        return Text(f"test {self.name}", f"测试 {self.name}")
+
+    @property
+    def sign(self) -> float:
+        """Times this, less is better."""
+        return -1.0 if self.maximize else 1.0
+
+    def score(self, trained: "Trained") -> float:
+        """A training's score; infinitely bad where it diverged or its score is not finite."""
+        value = trained.test_loss if self.name == "loss" else trained.metrics[self.name]
+        return value if trained.diverged is None and math.isfinite(value) else self.sign * math.inf
+
+    def unmeasured(self, trained: "Trained") -> bool:
+        """Whether the metric is not finite where the loss is: the metric's doing, not the training's."""
+        if self.name == "loss" or trained.diverged is not None or not math.isfinite(trained.test_loss):
+            return False
+        return not math.isfinite(trained.metrics[self.name])
+
+
+def goal_of(minimize: str, maximize: str | None, metrics: Sequence[str]) -> Goal:
+    """What to choose by: `minimize` ("loss" or a metric), or `maximize` where it is given.
+
+    Raises:
+        InputError: no such metric; a metric called "loss".
+
+    >>> goal_of("loss", "accuracy", ["accuracy"])
+    Goal(name='accuracy', maximize=True)
+    """
+    if "loss" in metrics:
+        raise InputError("a metric has the loss's name", "metrics", "'loss'", "give it another")
+    where, name = ("minimize", minimize) if maximize is None else ("maximize", maximize)
+    if maximize == "loss":
+        raise InputError("more loss is not better", "maximize", "'loss'", "use minimize, or name a metric")
+    if name not in ("loss", *metrics):
+        raise InputError("no such score", where, repr(name), f"use {' or '.join(['loss', *metrics])}")
+    return Goal(name, maximize is not None)
+
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained; everything but strength and seed.
+    """What a sweep is asked to train, checked.
 
     Args:
         make_model: makes a model, drawing its initialisation from torch's global generator.
@@ -60,6 +122,11 @@ class Task:
         clip: largest norm of a copy's gradient, as torch.nn.utils.clip_grad_norm_; None: as it is.
         device: where the training happens.
         threads: of torch, while a chunk is trained.
+        strengths: the grid as given, no decay included.
+        seeds: the seeds.
+        goal: what is chosen by.
+        widen: how many rounds may widen the grid.
+        refine: how many rounds refine it.
     """
 
     make_model: Callable[[], nn.Module]
@@ -78,6 +145,16 @@ class Task:
     clip: float | None
     device: torch.device
     threads: int
+    strengths: Strengths = field(default_factory=lambda: Strengths((0.0,), "weight_decay"))
+    seeds: tuple[int, ...] = (0,)
+    goal: Goal = Goal()
+    widen: int = 0
+    refine: int = 0
+
+    @property
+    def pairs(self) -> list[tuple[str, float | None]]:
+        """Every rule at every step size."""
+        return [(rule, lr) for rule in self.rules for lr in self.lrs or (None,)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -105,6 +182,8 @@ def task_of(
     loss: Any,
     optimizer: Any,
     rule: Any,
+    strengths: Any,
+    seeds: Any,
     epochs: Any,
     batch_size: Any,
     metrics: Any,
@@ -113,13 +192,19 @@ def task_of(
     on: Any,
     every: Any,
     lr: Any,
+    minimize: Any,
+    maximize: Any,
+    widen: Any,
+    refine: Any,
     device: Any,
 ) -> Task:
-    """What is trained, from what a user gave to `sweep`.
+    """The task, from what a user gave to `sweep`.
 
     Raises:
         InputError: an argument that cannot be used.
     """
+    grid, seeds = strengths_of(strengths), seeds_of(seeds)
+    widen, refine = count(widen, "widen", least=0, most=20), count(refine, "refine", least=0, most=20)
     adamw = "partial(torch.optim.AdamW, lr=1e-3, weight_decay=0)"
     for name, value, example in (
         ("make_model", make_model, "a function that returns a new model"),
@@ -130,13 +215,15 @@ def task_of(
         function(None if isinstance(value, torch.optim.Optimizer) else value, name, f"give {example}", kind)
     train_data, test_data = data_of(train, "train"), data_of(test, "test")
     if batch_size is None:
-        batch_size = min(_own_batch(train) or BATCH, len(train_data))
+        own = train.batch_size if isinstance(train, DataLoader) else None
+        batch_size = min(own or BATCH, len(train_data))
+    metrics = _metrics(metrics)
     return Task(
         make_model=make_model,
         train=train_data,
         test=test_data,
         loss=loss,
-        metrics=_metrics(metrics),
+        metrics=metrics,
         optimizer=optimizer,
         rules=rules_named(rule),
         lrs=_lrs(lr),
@@ -148,6 +235,11 @@ def task_of(
         clip=None if clip is None else number(clip, "clip", above=0),
         device=_device(device, train_data.target),
         threads=torch.get_num_threads(),
+        strengths=grid,
+        seeds=seeds,
+        goal=goal_of(minimize, maximize, tuple(metrics)),
+        widen=widen,
+        refine=refine,
     )
 
 
@@ -198,11 +290,11 @@ def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
             raise InputError(what, "rule", rule.shown, remedy)
         if not callable(rule):
             raise InputError("not a rule", "rule", repr(rule), f"give, say, wd.Decoupled for {name}")
-    found = dict(pairs)
-    if not found or len(found) < len(pairs):
+    rules = dict(pairs)
+    if not rules or len(rules) < len(pairs):
         names = ", ".join(name for name, _ in pairs) or "none"
         raise InputError("rules need different names", "rule", names, "give a mapping from name to rule")
-    return found
+    return rules
 
 
 def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
@@ -228,10 +320,6 @@ def _lrs(given: Any) -> tuple[float, ...] | None:
     if not values or len(set(values)) < len(values):
         raise InputError("step sizes have to be different", "lr", list(values), "give each once")
     return values
-
-
-def _own_batch(train: Any) -> int | None:
-    return train.batch_size if isinstance(train, DataLoader) else None
 
 
 def _device(given: Any, data: torch.Tensor) -> torch.device:
@@ -484,3 +572,7 @@ class Checkpoint:
     epoch: int
     tensors: dict[str, Tensor]
     plain: dict[str, Any]
+
+
+# Called after an epoch with the number of epochs done and a function that makes the checkpoint.
+OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]

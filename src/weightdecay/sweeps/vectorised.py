@@ -1,8 +1,7 @@
 """The copies of a chunk as one model: parameters (seeds, strengths, ...), nested vmap, one optimizer."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from weightdecay.hooks.apply import direction, readable
+from weightdecay.hooks.plan import Target
 from weightdecay.memory import kept_memory
 from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.chunk import Settings, optimizer_of
@@ -29,40 +29,30 @@ from weightdecay.sweeps.looks import (
     reseed,
 )
 from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
-from weightdecay.sweeps.task import Checkpoint, ChunkResult, Data
+from weightdecay.sweeps.task import Checkpoint, ChunkResult, Data, OnEpoch
 
-OnEpoch = Callable[[int, Callable[[], Checkpoint]], None]
+AXES = 2  # the leading axes of a stacked parameter: seeds and strengths
 # Optimizers whose fused kernels do the same arithmetic in one pass over memory.
 _FUSED = (optim.SGD, optim.Adam, optim.AdamW, optim.Adagrad)
 
 
 class Copies:
-    """Some strengths of a chunk at all of its seeds, in training.
+    """Every strength of a chunk at all of its seeds, in training."""
 
-    Args:
-        settings: the chunk.
-        strengths: which of its strengths, by position.
-    """
-
-    def __init__(self, settings: Settings, strengths: range) -> None:
-        self.settings, self.strengths = settings, strengths
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         task, chunk = settings.task, settings.chunk
         models = [made(task, seed) for seed in chunk.seeds]
-        self.model, count = models[0], len(strengths)
+        self.model, shape = models[0], (len(chunk.seeds), len(chunk.strengths))
+        stacked = _stacked([dict(model.named_parameters()) for model in models], shape[1])
         self.parameters = {
-            name: nn.Parameter(stacked, requires_grad=p.requires_grad)
-            for (name, p), stacked in zip(
-                self.model.named_parameters(),
-                _stacked([dict(model.named_parameters()) for model in models], count),
-                strict=True,
-            )
+            name: nn.Parameter(stacked[name], requires_grad=p.requires_grad)
+            for name, p in self.model.named_parameters()
         }
-        buffers = [dict(model.named_buffers()) for model in models]
-        self.buffers = dict(zip(buffers[0], _stacked(buffers, count), strict=True))
+        self.buffers = _stacked([dict(model.named_buffers()) for model in models], shape[1])
         self.optimizer = optimizer_of(task, list(self.parameters.values()), chunk.lr)
         fuse(self.optimizer)
-        self.decay = StackedDecay(settings, strengths, self.optimizer, self.parameters)
-        shape = len(chunk.seeds), count
+        self.decay = StackedDecay(settings, self.optimizer, self.parameters)
         self.diverged = torch.full(shape, -1, dtype=torch.int64, device=task.device)
         self.looks: list[dict[str, Any]] = []
         self._losses = self._over_copies(self._loss, len(task.train.inputs), 0, seed=0)
@@ -112,10 +102,10 @@ class Copies:
         # Losses and metrics get a target of every copy's own, a view: some refuse one that only seeds have.
         *inputs, target = batch
         target = target.unsqueeze(1).expand(-1, losses.shape[1], *target.shape[1:])
-        found = self._losses(dict(self.parameters), self.buffers, *inputs, target)
-        losses.copy_(found.detach())
+        each = self._losses(dict(self.parameters), self.buffers, *inputs, target)
+        losses.copy_(each.detach())
         self.optimizer.zero_grad(set_to_none=True)
-        found.sum().backward()
+        each.sum().backward()
         if task.clip is not None:
             clip_each(list(self.parameters.values()), task.clip)
         self.decay.before(step)
@@ -128,15 +118,15 @@ class Copies:
         self.model.eval()
         reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
-        test = moved(task.test, task.device)
+        test = task.test.map(lambda x: x.to(task.device))
         outputs = outputs_of(
             lambda *inputs: self._outputs(weights, self.buffers, *inputs), test, task, rows_axis=AXES
         )
-        found = {
+        measures = {
             name: measured(name, measure, outputs, test.target, train_loss.shape).cpu()
             for name, measure in measures_of(task).items()
         }
-        self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": found})
+        self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": measures})
 
     def state(self) -> dict[str, Any]:
         """All that training goes on from."""
@@ -160,32 +150,28 @@ class Copies:
 
 
 def train_vectorised(
-    settings: Settings,
-    start: Checkpoint | None = None,
-    on_epoch: OnEpoch | None = None,
-    together: int | None = None,
+    settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
 ) -> ChunkResult:
-    """Train all copies of a chunk, `together` strengths at a time within each epoch."""
+    """Train all copies of a chunk."""
     task, chunk = settings.task, settings.chunk
-    data = moved(task.train, task.device)
-    together = together or len(chunk.strengths)
-    parts = [
-        Copies(settings, range(i, min(i + together, len(chunk.strengths))))
-        for i in range(0, len(chunk.strengths), together)
-    ]
-    done = 0
+    data, copies, done = task.train.map(lambda x: x.to(task.device)), Copies(settings), 0
     if start is not None:
-        done = start.epoch
-        for part, state in zip(parts, unpack(start.tensors, start.plain, task.device), strict=True):
-            part.load(state)
+        (state,), done = unpack(start.tensors, start.plain, task.device), start.epoch
+        copies.load(state)
     with kept_memory():
         for epoch in range(done, task.epochs):
             with at_epoch(epoch + 1):
-                for part in parts:
-                    part.train_epoch(epoch, data)
-            if on_epoch is not None:
-                on_epoch(epoch + 1, lambda at=epoch + 1: Checkpoint(at, *pack([p.state() for p in parts])))
-    return _result(settings, parts)
+                copies.train_epoch(epoch, data)
+            if on_epoch is not None:  # a list of one, as stored checkpoints are
+                on_epoch(epoch + 1, lambda at=epoch + 1: Checkpoint(at, *pack([copies.state()])))
+    diverged = copies.diverged.cpu()
+    weights = {name: x.detach().cpu() for name, x in {**copies.parameters, **copies.buffers}.items()}
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            tensor[diverged >= 0] = math.nan
+    numbers = [strong.weight_decay for strong in settings.strong]
+    trained = all_trained(chunk, numbers, task.steps_per_epoch, copies.looks, diverged)
+    return ChunkResult(trained, weights)
 
 
 def measured(
@@ -232,20 +218,19 @@ def _with_one_seed(inner: Callable[..., Any], shared: int) -> Callable[..., Any]
     def function(parameters: Any, buffers: Any, *data: Tensor) -> Any:
         own = parameters, buffers, data[shared:]
         parameters, buffers, data_of_seed = pytree.tree_map(lambda leaf: leaf.squeeze(0), own)
-        found = inner(parameters, buffers, *data[:shared], *data_of_seed)
-        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), found)
+        outputs = inner(parameters, buffers, *data[:shared], *data_of_seed)
+        return pytree.tree_map(lambda leaf: leaf.unsqueeze(0), outputs)
 
     return function
 
 
-def _stacked(by_seed: list[dict[str, Tensor]], strengths: int) -> list[Tensor]:
+def _stacked(by_seed: list[dict[str, Tensor]], strengths: int) -> dict[str, Tensor]:
     """Each tensor with leading axes (S, L), every strength with memory of its own."""
-    return [
-        torch.stack([tensors[name].detach() for tensors in by_seed])
-        .unsqueeze(1)
-        .repeat(1, strengths, *(1,) * by_seed[0][name].ndim)
-        for name in by_seed[0]
-    ]
+    stacked = {}
+    for name, tensor in by_seed[0].items():
+        seeds = torch.stack([tensors[name].detach() for tensors in by_seed])
+        stacked[name] = seeds.unsqueeze(1).repeat(1, strengths, *(1,) * tensor.ndim)
+    return stacked
 
 
 def fuse(optimizer: optim.Optimizer) -> None:
@@ -258,48 +243,6 @@ def fuse(optimizer: optim.Optimizer) -> None:
             group["fused"] = True
 
 
-def moved(data: Data, device: torch.device) -> Data:
-    """The data on a device."""
-    return Data(tuple(tensor.to(device) for tensor in data.inputs), data.target.to(device))
-
-
-def _result(settings: Settings, parts: list[Copies]) -> ChunkResult:
-    chunk, steps = settings.chunk, settings.task.steps_per_epoch
-    diverged = torch.cat([part.diverged for part in parts], 1).cpu()
-    weights = {
-        name: torch.cat([{**part.parameters, **part.buffers}[name].detach() for part in parts], 1).cpu()
-        for name in (*parts[0].parameters, *parts[0].buffers)
-    }
-    for tensor in weights.values():
-        if tensor.is_floating_point():
-            tensor[diverged >= 0] = math.nan
-    # One look of all parts is theirs side by side.
-    seen = [
-        {
-            "epoch": looks[0]["epoch"],
-            "train": torch.cat([look["train"] for look in looks], 1),
-            "test": {name: torch.cat([look["test"][name] for look in looks], 1) for name in looks[0]["test"]},
-        }
-        for looks in zip(*(part.looks for part in parts), strict=True)
-    ]
-    numbers = [strong.weight_decay for strong in settings.strong]
-    return ChunkResult(all_trained(chunk, numbers, steps, seen, diverged), weights)
-
-
-# The leading axes of a stacked parameter: seeds and strengths.
-AXES = 2
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A stacked parameter that decays."""
-
-    name: str
-    parameter: nn.Parameter
-    group: int
-    scale: float
-
-
 class StackedDecay:
     """What happens around a step of the optimizer that holds the stacked parameters.
 
@@ -309,29 +252,23 @@ class StackedDecay:
 
     Args:
         settings: the chunk.
-        strengths: which of the chunk's strengths these copies have, by position.
         optimizer: over the stacked parameters, as many groups as the user's.
         parameters: (S, L, ...) by name.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        strengths: range,
-        optimizer: Optimizer,
-        parameters: Mapping[str, nn.Parameter],
+        self, settings: Settings, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
     ) -> None:
-        self._strong = [settings.strong[i] for i in strengths]
+        self._strong = settings.strong
         self._rules, self._optimizer = self._strong[0].rules, optimizer
         self._order = sorted(range(len(self._rules)), key=lambda r: self._rules[r].needs_update)
-        plan = self._strong[0].plan
         self._targets = [
-            _Target(target.name, parameters[target.name], group, target.scale)
-            for group, targets in enumerate(plan.targets)
+            (group, Target(target.name, parameters[target.name], target.scale))
+            for group, targets in enumerate(self._strong[0].plan.targets)
             for target in targets
         ]
-        self.states = [[_started(rule, target) for target in self._targets] for rule in self._rules]
-        self._told: dict[Any, Any] = {}
+        self.states = [[_started(rule, target) for _, target in self._targets] for rule in self._rules]
+        self._rates: dict[Any, tuple[float, Tensor, Tensor]] = {}
         self._waiting: list[tuple[Tensor, Tensor, list[tuple[Rule, Step]]]] = []
 
     @torch.no_grad()
@@ -340,21 +277,21 @@ class StackedDecay:
         waiting: dict[int, tuple[Tensor, Tensor, list[tuple[Rule, Step]]]] = {}
         for r in self._order:
             rule = self._rules[r]
-            for i, target in enumerate(self._targets):
-                w = target.parameter
+            for i, (group, target) in enumerate(self._targets):
+                w, options = target.parameter, self._optimizer.param_groups[group]
                 if w.grad is None:
                     continue
-                told = self._step(r, target, step, self.states[r][i])
+                rates = self._step(r, group, target, step, self.states[r][i])
                 if rule.coupled:
-                    sign = -1 if self._optimizer.param_groups[target.group].get("maximize") else 1
-                    w.grad = _gradient(rule, w.grad, w, told, sign)
+                    w.grad = _gradient(rule, w.grad, w, rates, -1 if options.get("maximize") else 1)
                 elif not rule.needs_update:
-                    _decay(rule, w, told)
+                    _decay(rule, w, rates)
                 elif readable(self._optimizer):
-                    _decay(rule, w, told, self._direction(target))
+                    update = direction(self._optimizer, options, w)
+                    _decay(rule, w, rates, update.into(torch.empty_like(w), *update.tensors))
                 else:
                     kept = waiting.setdefault(i, (w, w.detach().clone(), []))
-                    kept[2].append((rule, told))
+                    kept[2].append((rule, rates))
         self._waiting = list(waiting.values())
 
     @torch.no_grad()
@@ -362,47 +299,33 @@ class StackedDecay:
         """What is to be done after it: rules whose update is the difference that the step made."""
         for w, before, rules in self._waiting:
             decayed, update = before.clone(), before - w
-            for rule, told in rules:
-                _decay(rule, decayed, told, update.clone())
+            for rule, rates in rules:
+                _decay(rule, decayed, rates, update.clone())
             w.add_(decayed.sub_(before))
         self._waiting = []
 
-    def _direction(self, target: _Target) -> Tensor:
-        found = direction(self._optimizer, self._optimizer.param_groups[target.group], target.parameter)
-        return found.into(torch.empty_like(target.parameter), *found.tensors)
-
-    def _step(self, r: int, target: _Target, step: int, state: dict[str, Tensor]) -> Step:
+    def _step(self, r: int, group: int, target: Target, step: int, state: dict[str, Tensor]) -> Step:
         """Rate and strength of every copy, in the parameter's type, to be broadcast over it."""
-        lr = self._optimizer.param_groups[target.group]["lr"]
-        varies = callable(self._rules[r].weight_decay)
-        key = r, target.group, target.scale, target.parameter.ndim, target.parameter.dtype
-        kept = self._told.get(key)
-        if kept is None or kept[0] != lr or varies:
-            kept = self._told[key] = (lr, *self._numbers(r, target, step, lr))
+        lr, w = self._optimizer.param_groups[group]["lr"], target.parameter
+        key = r, group, target.scale, w.ndim, w.dtype
+        kept = self._rates.get(key)
+        if kept is None or kept[0] != lr or callable(self._rules[r].weight_decay):
+            strengths = [strong.plan.strength(r, group) for strong in self._strong]
+            numbers = [float(strength.at(step)) for strength in strengths]
+            at = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+            rate, weight_decay = (
+                torch.as_tensor(value * target.scale, device="cpu").to(w).view(1, -1, *(1,) * (w.ndim - AXES))
+                for value in (strengths[0].rate(at, lr), at)
+            )
+            kept = self._rates[key] = lr, rate, weight_decay
         return Step(kept[1], kept[2], state=state)
 
-    def _numbers(self, r: int, target: _Target, step: int, lr: float) -> Iterator[Tensor]:
-        strengths = [one.plan.strength(r, target.group) for one in self._strong]
-        numbers = [float(strength.at(step)) for strength in strengths]
-        at = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-        rate = strengths[0].rate(at, lr)
-        w = target.parameter
-        shape = (1, len(at), *(1,) * (w.ndim - AXES))
-        for value in (rate, at):
-            yield torch.as_tensor(value * target.scale, device="cpu").to(w).view(shape)
 
-
-def _started(rule: Rule, target: _Target) -> dict[str, Tensor]:
+def _started(rule: Rule, target: Target) -> dict[str, Tensor]:
     """The state of a rule for every copy (S, L, ...): all strengths of a seed start at the same weights."""
     copies = target.parameter.detach()
     by_seed = [rule.start(copies[s, 0].clone(), target.name) for s in range(len(copies))]
-    strengths = copies.shape[1]
-    return {
-        key: torch.stack(
-            [state[key].unsqueeze(0).expand(strengths, *state[key].shape) for state in by_seed]
-        ).clone()
-        for key in by_seed[0]
-    }
+    return _stacked(by_seed, copies.shape[1])
 
 
 def apply_to_copies(rule: Rule, w: Tensor, step: Step) -> Tensor:
@@ -422,15 +345,15 @@ def _decay(rule: Rule, w: Tensor, step: Step, update: Tensor | None = None) -> N
     elif rule.elementwise:
         rule.decay_(w, Step(step.rate, step.weight_decay, update, step.state))
     else:
-        _each(lambda one, told: (rule.decay_(one, told), one)[1], w, step, update)
+        _each(lambda one, rates: (rule.decay_(one, rates), one)[1], w, step, update)
 
 
 def _gradient(rule: Rule, gradient: Tensor, w: Tensor, step: Step, sign: int) -> Tensor:
     """The gradient of every copy with the penalty's share."""
-    told = Step(step.rate, step.weight_decay * sign, state=step.state)
+    rates = Step(step.rate, step.weight_decay * sign, state=step.state)
     if rule.elementwise:
-        return rule.gradient(gradient, w, told)
-    return _each(lambda one, told: rule.gradient(told.update, one, told), w, told, gradient)
+        return rule.gradient(gradient, w, rates)
+    return _each(lambda one, rates: rule.gradient(rates.update, one, rates), w, rates, gradient)
 
 
 def _each(function: Any, w: Tensor, step: Step, beside: Tensor | None) -> Tensor:
@@ -445,7 +368,6 @@ def _each(function: Any, w: Tensor, step: Step, beside: Tensor | None) -> Tensor
     flat = [tensor.detach().flatten(0, 1) for tensor in (w, beside, *step.state.values())]
 
     def one(rate: Tensor, strength: Tensor, w: Tensor, beside: Tensor, *state: Tensor) -> Tensor:
-        told = Step(rate, strength, beside, dict(zip(step.state, state, strict=True)))
-        return function(w, told)
+        return function(w, Step(rate, strength, beside, dict(zip(step.state, state, strict=True))))
 
     return vmap(one)(rate, strength, *flat).unflatten(0, w.shape[:AXES])

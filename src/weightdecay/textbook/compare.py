@@ -61,8 +61,7 @@ def as_table(
     for version in experiment.versions:
         if version in measured:
             m = measured[version]
-            axes = (torch.arange(size) for size in m.test_loss.shape)
-            s, i, e = (index.flatten() for index in torch.meshgrid(*axes, indexing="ij"))
+            s, i, e = torch.cartesian_prod(*map(torch.arange, m.test_loss.shape)).T
             columns = {
                 "version": pl.repeat(version, len(s), eager=True),
                 "seed": torch.tensor(experiment.seed_list)[s].numpy(),
@@ -87,7 +86,7 @@ def outcomes_of(
 ) -> list[Outcome]:
     """The last look at every λ, medians over seeds, with theory computed for each seed's own draw."""
     given = experiment.lambdas or ()
-    found = predicted(version, experiment, draws, given)
+    expected = predicted(version, experiment, draws, given)
     canonical, lr = version.canonical(torch.tensor(given, dtype=torch.float64), experiment.lr)
     left = [theory.residue(one.X, canonical, lr, experiment.steps) for one in draws]
     reached = [theory.out_of_reach(one.X, w) for one, w in zip(draws, measured.w, strict=True)]
@@ -98,18 +97,18 @@ def outcomes_of(
         "test_low": low,
         "test_high": high,
         "w_norm": _median(measured.w_norm[:, :, -1]),
-        "ridge": _median(found.ridge),
+        "ridge": _median(expected.ridge),
         "b": _median(measured.b),
-        "ridge_b": _median(found.ridge_b),
+        "ridge_b": _median(expected.ridge_b),
         "residue": _median(torch.stack(left)) * (experiment.init == "normal"),
         "out_of_reach": _median(torch.stack(reached)),
     }
     if not version.adam_bias:
-        columns["theory"] = _median(found.loss)
-        columns["theory_b"] = _median(found.b)
+        columns["theory"] = _median(expected.loss)
+        columns["theory_b"] = _median(expected.b)
     if isinstance(experiment.data, Synthetic):
         columns["excess"] = _median(theory.excess_risk(experiment.data, measured.w, measured.b))
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    rows = zip(*map(Tensor.tolist, columns.values()), strict=True)
     missing = dict.fromkeys({"theory", "theory_b", "excess"} - set(columns))
     return [
         Outcome(version.name, lam, **missing, **dict(zip(columns, row, strict=True)))
@@ -135,10 +134,10 @@ def lambda_curve(
     stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
     on_epoch = functools.partial(progress, stage) if progress else None
     sweep = train_batched(version, draws, experiment, lambdas, on_epoch, every=experiment.epochs)
-    found = predicted(version, experiment, draws, possible)
+    expected = predicted(version, experiment, draws, possible)
     low, middle, high = _quartiles(sweep.test_loss[:, :, -1].double())
-    theory_loss = torch.full_like(middle, torch.nan) if version.adam_bias else _median(found.loss)
-    columns = (lambdas, middle, low, high, theory_loss, _median(found.ridge))
+    theory_loss = torch.full_like(middle, torch.nan) if version.adam_bias else _median(expected.loss)
+    columns = (lambdas, middle, low, high, theory_loss, _median(expected.ridge))
     table = {name: column.numpy() for name, column in zip(CURVE_SCHEMA, columns, strict=True)}
     best = theory.best_lam(experiment.data) if isinstance(experiment.data, Synthetic) else None
     return LambdaCurve(
@@ -155,12 +154,12 @@ def workable(
 ) -> list[float]:
     """Those of the λ at which gradient descent on full batches converges, for every draw."""
     h = max(theory.largest_curvature(one.X, with_bias=not version.adam_bias) for one in draws)
-    found = []
+    possible = []
     for given in lambdas:
         lam, lr = version.canonical(given, experiment.lr)
         if lr * (h + lam) < 2 and lr * lam < 1:
-            found.append(given)
-    return found
+            possible.append(given)
+    return possible
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def predicted(
         ridge = models.half_mse(one.X_test, one.y_test)
         loss = path.half_mse(one.X_test, one.y_test)[:, 0]
         rows.append((loss, path.b[:, 0], ridge, models.b))
-    return _Predicted(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    return _Predicted(*map(torch.stack, zip(*rows, strict=True)))
 
 
 def _quartiles(values: Float64[Tensor, "S L"]) -> Float64[Tensor, "3 L"]:

@@ -81,22 +81,22 @@ def run_experiment(
     experiment = (experiment or Experiment()).checked()
     draws = [draw(experiment.data, seed) for seed in experiment.seed_list]
     experiment, notes = _resolved(experiment, draws[0])
-    for name in experiment.versions:
-        check_lr(VERSIONS[name], experiment, draws, experiment.lambdas or ())
+    versions = [VERSIONS[name] for name in experiment.versions]
+    for version in versions:
+        check_lr(version, experiment, draws, experiment.lambdas or ())
     watched: dict[str, list[Evaluation]] = {}
     measured: dict[str, Measured] = {}
     outcomes: list[Outcome] = []
     try:
-        for name in experiment.versions:
-            watched[name] = []
-            _watch(VERSIONS[name], experiment, draws[0], watched[name], on_evaluation)
-        for name in experiment.versions:
-            sweep = _batched(VERSIONS[name], experiment, draws, on_progress)
-            measured[name] = merge(experiment, sweep, watched[name])
-        for name in experiment.versions:
-            outcomes += outcomes_of(VERSIONS[name], experiment, draws, measured[name])
-        first = VERSIONS[experiment.versions[0]]
-        curve = lambda_curve(first, experiment, draws, on_progress) if experiment.curve else None
+        for version in versions:
+            watched[version.name] = []
+            _watch(version, experiment, draws[0], watched[version.name], on_evaluation)
+        for version in versions:
+            sweep = _batched(version, experiment, draws, on_progress)
+            measured[version.name] = merge(experiment, sweep, watched[version.name])
+        for version in versions:
+            outcomes += outcomes_of(version, experiment, draws, measured[version.name])
+        curve = lambda_curve(versions[0], experiment, draws, on_progress) if experiment.curve else None
         positions = slider(experiment, draws[0]) if experiment.curve else None
     except KeyboardInterrupt as interrupt:
         notes.append(
@@ -134,16 +134,15 @@ def _resolved(experiment: Experiment, first: Draw) -> tuple[Experiment, list[Tex
 
     λ is 0 and 3 as in the textbook; for a table 0 and the λ of least exact leave-one-out error.
     """
-    if isinstance(experiment.data, Synthetic):
-        lambdas, curve, notes = (0.0, 3.0), grid("1e-3:100:61"), []
-    else:
-        best = _least_loo(first, needed=experiment.lambdas is None)
-        lambdas, curve = (0.0, best.lam if best else 0.0), grid("1e-10:100:73")
-        notes = [] if best is None else [_loo_note(best, first)]
-    if experiment.lambdas is not None:
-        lambdas = experiment.lambdas
-    if experiment.curve is not None:
-        curve = experiment.curve
+    lambdas, curve, notes = experiment.lambdas, experiment.curve, []
+    textbook = isinstance(experiment.data, Synthetic)
+    best = None if textbook else _least_loo(first, needed=lambdas is None)
+    if best is not None:
+        notes = [_loo_note(best, first)]
+    if lambdas is None:
+        lambdas = (0.0, best.lam if best else 3.0)
+    if curve is None:
+        curve = grid("1e-3:100:61" if textbook else "1e-10:100:73")
     return dataclasses.replace(experiment, lambdas=lambdas, curve=curve).checked(), notes
 
 

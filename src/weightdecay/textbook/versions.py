@@ -63,7 +63,8 @@ def train_plain(
 ) -> tuple[Tensor, Tensor]:
     """Train one seed at one λ by the program a reader reads; returns the final weights (p,) and bias ()."""
     dtype = settings.torch_dtype
-    w, b = (tensor.to(dtype) for tensor in version.start(draw, settings))
+    w, b = version.start(draw, settings)
+    w, b = w.to(dtype), b.to(dtype)
     train_data = draw.X.to(dtype), draw.y.to(dtype)
     test_data = draw.X_test.to(dtype), draw.y_test.to(dtype)
     loop = {
@@ -94,23 +95,6 @@ def train_plain(
     return model.weight.detach().squeeze(0), model.bias.detach().squeeze(0)
 
 
-def stack(
-    version: Version, draws: list[Draw], settings: Experiment, dtype: torch.dtype | None = None
-) -> LinearProblem:
-    """The draws of several seeds as one batched problem."""
-    dtype = dtype or settings.torch_dtype
-    starts = [version.start(draw, settings) for draw in draws]
-    return LinearProblem(
-        *(
-            torch.stack([getattr(draw, name) for draw in draws]).to(dtype)
-            for name in ("X", "y", "X_test", "y_test")
-        ),
-        w=torch.stack([w for w, _ in starts]).to(dtype),
-        b=torch.stack([b for _, b in starts]).to(dtype),
-        order=torch.stack([draw.order(settings.epochs) for draw in draws]),
-    )
-
-
 def train_batched(
     version: Version,
     draws: list[Draw],
@@ -122,8 +106,13 @@ def train_batched(
     every: int | None = None,
 ) -> LinearSweep:
     """Train several seeds at several λ as one batched program; each comes out as trained alone."""
+    seeds = []
+    for draw in draws:
+        start = version.start(draw, settings)
+        seeds.append((draw.X, draw.y, draw.X_test, draw.y_test, *start, draw.order(settings.epochs)))
+    *tensors, order = map(torch.stack, zip(*seeds, strict=True))
     return train_linear(
-        stack(version, draws, settings),
+        LinearProblem(*(tensor.to(settings.torch_dtype) for tensor in tensors), order=order),
         version.lam_factor * lambdas,
         lr=version.lr_factor * (settings.lr if lr is None else lr),
         batch_size=settings.batch_size,
