@@ -452,7 +452,7 @@ def _on_grid(route: Route, job: Job) -> _Found:
     if job.lambdas is not None:
         alphas = at_least(_given(job)[0], route, squares=job.cv != "evidence")
         return _Found(route, alphas, route.curve(alphas.to(device)))
-    scale = route.scale
+    scale = route.spectrum_scale()
     low, high = grids.first(scale)
     found = _Found(route, alphas := grids.automatic(scale, low, high), route.curve(alphas.to(device)))
     while True:
@@ -542,7 +542,7 @@ def _judged(found: _Found, job: Job, final: bool = True) -> list[Judged]:
     if job.shared:
         varies = varies.any()[None]
     if job.cv == "gcv":
-        s = found.route.eigenvalues.cpu()
+        s = found.route.spectrum().cpu()
         dof = (s / (s + found.alphas[:, None])).sum(1) + found.route.unpenalized
         believed = dof <= MOST_DOF * found.route.n
         if bool(believed.any()):

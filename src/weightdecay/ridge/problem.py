@@ -122,23 +122,19 @@ def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tup
     return mean + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
 
 
-def means(problem: Problem) -> Float64[Tensor, " p"]:
-    """Weighted means of the columns."""
-    n, p = problem.X.shape
-    share = problem.y.new_ones(n) if problem.weights is None else problem.weights
-    return torch.cat([(share / share.sum()) @ problem.X[:, J].double() for J in blocks(n, p)])
-
-
 def columns(problem: Problem) -> Columns:
     """Means and factors over the problem's rows."""
-    p = problem.X.shape[1]
+    n, p = problem.X.shape
     penalty = problem.y.new_ones(p) if problem.penalty is None else problem.penalty
     mean, divisor = problem.y.new_zeros(p), penalty.sqrt()
     if problem.standardize:
         mean, sd = means_and_sds(problem)
         divisor = sd * divisor
     elif problem.intercept == "free":
-        mean = means(problem)
+        share = problem.y.new_ones(n) if problem.weights is None else problem.weights
+        share = share / share.sum()
+        for J in blocks(n, p):
+            mean[J] = share @ problem.X[:, J].double()
     factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
     still = constant_columns(problem)
     if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
@@ -167,12 +163,6 @@ def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
     return weighted_mean((problem.y - mean) ** 2, problem.weights)
 
 
-def targets(problem: Problem, cols: Columns) -> Float64[Tensor, "n t"]:
-    """The weighted targets, centred before anything is projected out: a large mean takes no digits."""
-    y = problem.y - cols.y_mean
-    return y if problem.root is None else y * problem.root[:, None]
-
-
 def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
     """The part without penalty: the constant where the intercept is free, and free columns, centred."""
     parts = [problem.X[:, cols.free].double() - cols.mean[cols.free]]
@@ -185,7 +175,8 @@ def blocks(n: int, p: int) -> Iterator[slice]:
     """Slices of columns of about `BLOCK` numbers each."""
     # Not so narrow that adding up n × n products costs more than they.
     width = max(NARROWEST, n, BLOCK // max(1, n))
-    return (slice(first, min(first + width, p)) for first in range(0, p, width))
+    for first in range(0, p, width):
+        yield slice(first, min(first + width, p))
 
 
 def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor, "n w"]]:

@@ -27,7 +27,7 @@ from weightdecay.ridge.moments import (
 )
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.scores import Block
-from weightdecay.ridge.tall import Tall
+from weightdecay.ridge.tall import Tall, route_of_moments
 from weightdecay.tables.parquet_blocks import row_group_rows
 from weightdecay.tables.source import RowBlock, Shard, Source, open_source, row_count
 
@@ -247,13 +247,13 @@ def tall_from(
     whole, dtype = merge_tree(stats.folds), stats.source.dtype
     penalty = penalty or Penalty()
     if criterion is not None:
-        return Tall(whole, (), (), criterion, penalty, dtype, rows)
+        return route_of_moments(whole, criterion, penalty, dtype, rows)
     K = len(stats.folds)
     if K < 2:
         raise InputError("too few folds", "cv", K, "two are needed at least")
 
-    chosen = partial(_places, K=K, seed=stats.seed)
-    return Tall(whole, stats.folds, tuple(training(stats.folds)), "folds", penalty, dtype, rows, chosen)
+    trains, chosen = tuple(training(stats.folds)), partial(_places, K=K, seed=stats.seed)
+    return route_of_moments(whole, "folds", penalty, dtype, rows, stats.folds, trains, chosen)
 
 
 def _again(stats: Statistics) -> Callable[[], Iterator[Block]]:
