@@ -52,7 +52,9 @@ def fold_ids(first_row: int, count: int, K: int, seed: int) -> Int64[Tensor, " c
     keys = _mixed(_mixed(np.array([seed % 2**64], dtype=np.uint64)) ^ rows).reshape(-1, K)
     # A rank by comparisons where K is small: ten times faster than to sort many short lines.
     if K <= 16:
-        folds = np.stack([(keys < keys[:, k : k + 1]).sum(1) for k in range(K)], axis=1)
+        folds = np.empty(keys.shape, dtype=np.int64)
+        for k in range(K):
+            folds[:, k] = (keys < keys[:, k : k + 1]).sum(1)
     else:
         folds = np.argsort(keys, axis=1)
     offset = first_row - start * K
@@ -77,7 +79,6 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
         InputError: fewer rows or groups than folds, less than two folds, folds that share rows between
             training and test, an empty side, row numbers out of range, labels of another length or none.
     """
-    checked_seed(seed)
     cv = as_given(cv)
     if groups is not None:
         groups = _labels(groups, n)
@@ -95,7 +96,17 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
     if isinstance(cv, bool):
         raise InputError("not a way to hold rows out", "cv", cv, REMEDY)
     if isinstance(cv, (int, np.integer)):
-        return _counted(int(cv), n, seed, groups)
+        K = int(cv)
+        if K < 2:
+            raise InputError("too few folds", "cv", K, "two are needed at least")
+        if groups is not None:
+            fold = _deal(groups, K, seed)
+            return Splits("loo" if n == K else fold, f"{K} folds by group, shuffled, seed {seed}")
+        if n < K:
+            raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
+        if n == K:
+            return Splits("loo", f"{n} folds of one row")
+        return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
     if hasattr(cv, "split") and not isinstance(cv, Tensor):
         there = (np.zeros((n, 1)) if X is None else X, _on_cpu(y), *(() if groups is None else (groups,)))
         return _from_pairs(_guarded(cv, there), n, getattr(cv, "name", type(cv).__name__))
@@ -116,12 +127,6 @@ def as_given(cv: Any) -> Any:
     return int(cv) if isinstance(cv, str) and cv.strip().isdecimal() else cv
 
 
-def checked_seed(seed: Any) -> None:
-    """Raise unless it is a whole number."""
-    if not isinstance(seed, int | np.integer):
-        raise InputError("not a whole number", "seed", repr(seed), "give an integer")
-
-
 def _on_cpu(values: Any) -> Any:
     """NumPy's array of a tensor, on any device; anything else as it is."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
@@ -139,20 +144,6 @@ def _numbered(fold: np.ndarray, n: int) -> Splits:
     if len(numbers) == n:
         return Splits("loo", f"{n} given folds")
     return Splits(torch.from_numpy(found.astype(np.int64)), f"{len(numbers)} given folds")
-
-
-def _counted(K: int, n: int, seed: int, groups: Any) -> Splits:
-    """K folds, shuffled; groups stay together."""
-    if K < 2:
-        raise InputError("too few folds", "cv", K, "two are needed at least")
-    if groups is not None:
-        fold = _deal(groups, K, seed)
-        return Splits("loo" if n == K else fold, f"{K} folds by group, shuffled, seed {seed}")
-    if n < K:
-        raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
-    if n == K:
-        return Splits("loo", f"{n} folds of one row")
-    return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
 
 
 def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]:

@@ -75,7 +75,7 @@ class RidgeModel:
         """
         return self._predict(matched(X, self.features, len(self.coef)))
 
-    @on_cpu
+    @on_cpu()
     def interval(self, X: Any, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Prediction intervals: where a new measurement of each row lies with probability `level`.
 

@@ -1,6 +1,6 @@
 """What a person gives -> a checked problem: tensors, arrays or DataFrames; weights and penalties."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -198,8 +198,36 @@ TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it 
 TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
 
+@dataclass(frozen=True, eq=False)
+class RidgeOptions:
+    """The options of `weightdecay.ridge_path`, whose docstring says what each of them means.
+
+    Raises:
+        InputError: an intercept that is none of the choices; a seed that is no whole number.
+    """
+
+    lambdas: Any = None
+    cv: Any = 5
+    unit: str = "canonical"
+    seed: int = 0
+    groups: Any = None
+    sample_weight: Any = None
+    penalty_factors: Any = None
+    intercept: Intercept = "free"
+    standardize: bool = False
+    shared: bool = False
+    drop: Sequence[str] = ()
+    engine: Any = None
+    on_progress: Callable[[int, int | None], None] | None = None
+
+    def __post_init__(self) -> None:
+        choice(self.intercept, "intercept", get_args(Intercept))
+        if not isinstance(self.seed, int | np.integer):
+            raise InputError("not a whole number", "seed", repr(self.seed), "give an integer")
+
+
 @dataclass(frozen=True)
-class Given:
+class Checked:
     """A checked problem and what to call its parts.
 
     Args:
@@ -217,14 +245,7 @@ class Given:
     single: bool
 
 
-def checked(
-    X: Any,
-    y: Any,
-    sample_weight: Any = None,
-    penalty_factors: Any = None,
-    intercept: Intercept = "free",
-    standardize: bool = False,
-) -> Given:
+def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     """Check the data and put them into one form. X is not copied where it is a tensor or array of floats.
 
     Whether its cells are finite is left to the sums that are made of them anyway; see `all_finite`.
@@ -234,9 +255,11 @@ def checked(
             not numbers or that repeat a name, a constant target, weights that are negative or all zero.
     """
     features, targets = names_of(X), names_of(y)
-    no_name_twice(features, "X")
-    no_index(features, "X")
-    no_name_twice(targets, "y")
+    if features is not None:
+        no_name_twice(features, "X")
+        no_index(features, "X")
+    if targets is not None:
+        no_name_twice(targets, "y")
     inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
     if inputs.ndim != 2:
         shape = tuple(inputs.shape)
@@ -256,10 +279,9 @@ def checked(
         raise InputError("too few rows", "X", n, "two are needed at least")
     if not bool(target.abs().sum() < TOO_LARGE):
         all_finite(target, "y", targets)
-    weights = None if sample_weight is None else vector(sample_weight, n, "sample_weight", inputs)
-    penalty = None if penalty_factors is None else factors(penalty_factors, p, features, inputs)
-    checked_choice(intercept)
-    rows = None
+    weights, penalty, rows = options.sample_weight, options.penalty_factors, None
+    weights = None if weights is None else vector(weights, n, "sample_weight", inputs)
+    penalty = None if penalty is None else factors(penalty, p, features, inputs)
     if weights is not None:
         if bool((weights == 0).any()):
             rows = weights.nonzero()[:, 0]
@@ -277,8 +299,8 @@ def checked(
     not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
-    problem = Problem(inputs, target, weights, penalty, intercept, standardize)
-    return Given(problem, rows, features, targets, single)
+    problem = Problem(inputs, target, weights, penalty, options.intercept, options.standardize)
+    return Checked(problem, rows, features, targets, single)
 
 
 def names_of(values: Any) -> tuple[str, ...] | None:
@@ -472,11 +494,6 @@ def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str]
         what = f"a column varies by less than {least:.0e}, too little for its squares"
         column = repr(names[place]) if names else place
         raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
-
-
-def checked_choice(intercept: str) -> None:
-    """Raise unless it is a way to treat the intercept."""
-    choice(intercept, "intercept", get_args(Intercept))
 
 
 def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:

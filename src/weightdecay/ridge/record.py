@@ -378,7 +378,7 @@ class RidgePath:
         """Predictions for new rows (m,) or (m, t) at λ; a DataFrame is matched by name."""
         return self._model(lam, None, {}).predict(X)
 
-    @on_cpu
+    @on_cpu()
     def out_of_fold(self, lam: float | Tensor | None = None) -> Float64[Tensor, "n *t"]:
         """The prediction of each row by a fit that has not seen it; leave-one-out where there are no folds.
 
@@ -391,7 +391,7 @@ class RidgePath:
         for predicted in self._solver.out_of_fold_blocks(self._alphas(lam)):
             yield self._squeezed(predicted)
 
-    @on_cpu
+    @on_cpu()
     def standard_errors(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Standard errors of the coefficients (p,) or (p, t): how they vary with the noise, at fixed λ.
 
@@ -404,7 +404,7 @@ class RidgePath:
         spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
         return self._squeezed(spread * self._noise(alphas))
 
-    @on_cpu
+    @on_cpu()
     def model(self, lam: float | Tensor | None = None) -> RidgeModel:
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         alphas = self._alphas(lam)
@@ -500,7 +500,7 @@ class RidgePath:
             raise InputError("one λ for each target is needed", "lam", len(alphas), f"give one, or {t}")
         return at_least(alphas, self._solver).expand(t).to(self._solver.device)
 
-    @on_cpu
+    @on_cpu()
     def _solution(
         self, alphas: Float64[Tensor, " t"]
     ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:

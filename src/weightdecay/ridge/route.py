@@ -39,6 +39,19 @@ class Curve:
     joint: Callable[[], Float64[Tensor, " L"]] | None = None
 
 
+def joined(curves: list[Curve]) -> Curve:
+    """Join the curves of one table on grids that follow each other."""
+    folds = [curve.folds for curve in curves if curve.folds is not None]
+    joints = [curve.joint for curve in curves if curve.joint is not None]
+    return Curve(
+        torch.cat([curve.mean for curve in curves]),
+        torch.cat([curve.error for curve in curves]),
+        torch.cat(folds, dim=1) if folds else None,
+        torch.cat([curve.precision for curve in curves]),
+        (lambda: torch.cat([joint().cpu() for joint in joints])) if joints else None,
+    )
+
+
 @dataclass(frozen=True)
 class Scale:
     """The size of the eigenvalues, by which grids are made.

@@ -81,8 +81,10 @@ def folds_curve(
         weights: Σ w of those rows.
         precision: estimated relative error (L,).
     """
-    folds = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)])
-    mean = torch.stack(sums).sum(0) / sum(weights)
+    folds = torch.stack(sums)
+    mean = folds.sum(0) / sum(weights)
+    for fold, weight in zip(folds, weights, strict=True):
+        fold /= weight
     unit = mean.clamp_min(torch.finfo(mean.dtype).tiny)  # squares of scores may be out of range
     spread = (folds / unit).std(0) * unit if len(folds) > 1 else torch.zeros_like(mean)
     return Curve(mean, spread / len(folds) ** 0.5, folds, precision.to(mean.device))

@@ -16,8 +16,8 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.folds import fold_ids, splits
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
-from weightdecay.ridge.path import ridge_path
-from weightdecay.ridge.problem import Intercept
+from weightdecay.ridge.path import fit_path
+from weightdecay.ridge.problem import Intercept, RidgeOptions
 from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
 from weightdecay.ridge.tall import Tall
 from weightdecay.saving import replacing, writable_folder
@@ -213,6 +213,26 @@ class Request:
         """All options as JSON has them."""
         return json.loads(json.dumps(asdict(self)))
 
+    def options(self, inputs: Sequence[str], **more: Any) -> RidgeOptions:
+        """Return the options of the path of a table with these inputs; `more` is what hangs on the table.
+
+        Raises:
+            InputError: a column that is not to be penalised is no input.
+        """
+        for name in self.unpenalized:
+            if name not in inputs:
+                raise no_such_column(name, inputs, "unpenalized", "the inputs are")
+        return RidgeOptions(
+            self.lambdas,
+            unit=self.unit,
+            seed=self.seed,
+            penalty_factors=dict.fromkeys(self.unpenalized, 0.0) or None,
+            intercept=self.intercept,
+            standardize=self.standardize,
+            shared=self.shared,
+            **more,
+        )
+
 
 @dataclass(frozen=True)
 class InTimeOrder:
@@ -365,20 +385,8 @@ def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | T
         request.data, request.target, aside, groups=request.groups, weights=request.weights
     )
     single = len(request.target) == 1
-    path = ridge_path(
-        table.X,
-        table.y.to_series() if single else table.y,
-        request.lambdas,
-        cv=cv,
-        unit=request.unit,
-        seed=request.seed,
-        groups=table.groups,
-        sample_weight=table.weights,
-        penalty_factors=_penalty(request.unpenalized, table.X.columns),
-        intercept=request.intercept,
-        standardize=request.standardize,
-        shared=request.shared,
-    )
+    options = request.options(table.X.columns, cv=cv, groups=table.groups, sample_weight=table.weights)
+    path = fit_path(table.X, table.y.to_series() if single else table.y, options)
     lam = path.best if request.choose == "best" else path.one_se
     y = torch.from_numpy(table.y.filter(table.kept).to_numpy().copy())
     seen = held_out(path, y[:, 0] if single else y, lam)
@@ -404,22 +412,16 @@ def _streamed(
         return None if told is None else lambda done, total: told(what, done, total)
 
     table = open_source(request.data, request.target, request.drop, request.weights)
-    path = ridge_path(
-        request.data,
-        request.target[0] if len(request.target) == 1 else request.target,
-        request.lambdas,
+    options = request.options(
+        table.inputs,
         cv=5 if request.cv is None else cv,
-        unit=request.unit,
-        seed=request.seed,
         drop=request.drop,
         sample_weight=request.weights,
-        penalty_factors=_penalty(request.unpenalized, table.inputs),
-        intercept=request.intercept,
-        standardize=request.standardize,
-        shared=request.shared,
         engine=request.engine,
         on_progress=stage("reading"),
     )
+    target = request.target[0] if len(request.target) == 1 else request.target
+    path = fit_path(request.data, target, options)
     lam = path.best if request.choose == "best" else path.one_se
     seen = write_held_out(path, lam, table, folder / "out_of_fold.parquet", stage("predicting"))
     return path, seen, lam, None
@@ -446,14 +448,6 @@ def _cv(request: Request) -> Any:
     if count < 1 or (count < 2 and not request.time):
         raise InputError("too few folds", "cv", count, "two are needed at least")
     return InTimeOrder(count) if request.time else count
-
-
-def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, float] | None:
-    """Penalty factors by name, or None where all are 1."""
-    for name in unpenalized:
-        if name not in columns:
-            raise no_such_column(name, columns, "unpenalized", "the inputs are")
-    return dict.fromkeys(unpenalized, 0.0) or None
 
 
 def _settings(request: Request) -> dict[str, Any]:
