@@ -1,6 +1,6 @@
 """Which rows are held out together: shuffled folds by row number, groups, any scikit-learn splitter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,11 @@ def fold_ids(first_row: int, count: int, K: int, seed: int) -> Int64[Tensor, " c
         folds = np.argsort(keys, axis=1)
     offset = first_row - start * K
     return torch.from_numpy(folds.ravel()[offset : offset + count].astype(np.int64))
+
+
+def places(fold: Int64[Tensor, " b"], K: int) -> Sequence[Int64[Tensor, " m"]]:
+    """Return the places of each of K folds among some rows, ascending."""
+    return fold.argsort(stable=True).split(fold.bincount(minlength=K).tolist())
 
 
 def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y: Any = None) -> Splits:
@@ -154,7 +159,9 @@ def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]
             "fewer groups than folds", "cv", K, f"there are {len(sizes)} groups; use fewer folds"
         )
     luck = torch.from_numpy(
-        _mixed(np.arange(len(sizes), dtype=np.uint64) ^ _mixed(_seed(seed))).view(np.int64)
+        _mixed(
+            np.arange(len(sizes), dtype=np.uint64) ^ _mixed(np.array([seed % 2**64], dtype=np.uint64))
+        ).view(np.int64)
     )
     order = sorted(range(len(sizes)), key=lambda g: (-int(sizes[g]), int(luck[g])))
     of_group, filled = torch.zeros(len(sizes), dtype=torch.int64), [0] * K
@@ -259,10 +266,6 @@ def _labels(groups: Any, n: int) -> Int64[Tensor, " n"]:
         kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
         raise InputError("labels of several kinds", "groups", kinds, "give numbers, or texts") from error
     return torch.from_numpy(found.astype(np.int64))
-
-
-def _seed(seed: int) -> Any:
-    return np.array([seed % 2**64], dtype=np.uint64)
 
 
 def _mixed(x: Any) -> Any:

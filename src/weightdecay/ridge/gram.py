@@ -1,4 +1,10 @@
-"""The rows of a table as their products: one Gram matrix, its decomposition, and folds as blocks of it."""
+"""The rows of a table in their eigenbasis, and all that the route through the rows takes from it.
+
+`Rows` holds the basis. It comes from products of the rows (`kernel`, `decompose`) or from singular values
+(`decompose_directly`), which keep more digits and a bound on their rounding (`Noise`). From it follow
+residuals, leave-one-out errors and criteria; folds, as blocks of the basis or by a decomposition of their own
+(`Fold`, `DirectFold`); bounds on what rounding has moved; coefficients; and the covariance of predictions.
+"""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -8,7 +14,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.linalg import eigh, gram, matmul, solve_definite
+from weightdecay.ridge.linalg import EPS, eigh, gram, matmul, solve_definite
 from weightdecay.ridge.problem import (
     Columns,
     Problem,
@@ -19,6 +25,10 @@ from weightdecay.ridge.problem import (
 )
 
 NEEDED = 1e-12  # of a row's own, beside the unpenalised part: below, that has no solution without it
+ROUNDING = 32 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
+SMALLEST = 1e-153  # a singular value whose square keeps its digits
+SAFE = 0.3  # η beside the least of √(s + α): beyond, first derivatives say nothing
+LARGEST = 2e8  # numbers in a covariance's `root`: 1.6 GB
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,9 @@ def _outside(rows: Rows, c: Float64[Tensor, "k t"]) -> Float64[Tensor, " t"]:
     return ((rows.y - matmul(rows.U, c)) ** 2).sum(0)
 
 
+# Decomposing the products of the rows.
+
+
 def orthonormal(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "n r"]:
     """An orthonormal basis of what columns span, by their rank: columns that repeat others add nothing."""
     if N.shape[1] == 0:
@@ -247,6 +260,9 @@ def part_of_kernel(rows: Kernel, keep: Int64[Tensor, " m"]) -> Kernel:
     return Kernel(rows.K[keep][:, keep], rows.N[keep], rows.y[keep], root)
 
 
+# Folds by a decomposition of their own.
+
+
 @dataclass(frozen=True)
 class Cross:
     """Rows that were not fitted, beside those that were.
@@ -315,10 +331,7 @@ def fresh_fold(
     return part_of_kernel(both, torch.arange(m)), Cross(both.K[m:, :m], both.N[m:], both.y[m:])
 
 
-EPS = torch.finfo(torch.float64).eps
-ROUNDING = 32 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
-SMALLEST = 1e-153  # a singular value whose square keeps its digits
-SAFE = 0.3  # η beside the least of √(s + α): beyond, first derivatives say nothing
+# Singular values, and how far rounding may have moved what follows from them.
 
 
 @dataclass(frozen=True)
@@ -577,6 +590,9 @@ def evidence_bound(
     return (left * (off + noise.own) + spread[:, None]) * n.enlarge[:, None]
 
 
+# Coefficients and their covariance.
+
+
 def coefficients(
     problem: Problem, cols: Columns, dual: Float64[Tensor, "n t"]
 ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
@@ -611,9 +627,6 @@ def free_part(
         constant, a = a[0], a[1:]
     coef[cols.free] = a
     return coef, constant - cols.mean @ coef
-
-
-LARGEST = 2e8  # numbers in `root`: 1.6 GB
 
 
 @dataclass(frozen=True)

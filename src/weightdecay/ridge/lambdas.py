@@ -1,4 +1,4 @@
-"""The grid of λ that suits ridge, and how it is widened where the least score is near its edge."""
+"""Grids of λ: the automatic one, conventions of λ as α, and the pivots of a long one."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,6 +21,14 @@ FIRST, LAST = 1e-6, 1e2  # of the mean eigenvalue: from almost no shrinkage to a
 LOWEST, HIGHEST = 1e-14, 1e6  # the true edges: beyond, nothing changes that float64 can tell
 GRAM = 3e-6  # of the largest eigenvalue: see the precision of the route of Gram matrices
 STEP = 2.0  # decades by which a grid is widened
+SUM = "sklearn.Ridge"  # the convention of α
+SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
+FEW = 8  # λ that are their own pivots
+LONG = 128  # λ from which on pivots pay for themselves
+TOLERANCE = 3e-14  # of the family's norm that pivots may leave
+MARGIN = 1e-2  # below the least eigenvalue, or α, where a fold may have smaller ones than all rows
+CANDIDATES = 200  # for pivots, of a long grid
+CHUNK = 1 << 20  # errors that are carried over together: 8 MB
 
 
 def automatic(scale: Scale, low: float = FIRST, high: float = LAST) -> Float64[Tensor, " L"]:
@@ -40,7 +48,7 @@ def first(scale: Scale) -> tuple[float, float]:
     return max(FIRST, GRAM * scale.largest / scale.mean), LAST
 
 
-SUM = "sklearn.Ridge"
+# Conventions of λ.
 
 
 @dataclass(frozen=True)
@@ -125,12 +133,7 @@ def _needed(unit: str) -> set[str]:
     return {name for row in ROWS if row.name in (unit, SUM) for name in (*row.needs, *row.takes)}
 
 
-SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
-FEW = 8  # λ that are their own pivots
-TOLERANCE = 3e-14
-MARGIN = 1e-2
-CANDIDATES = 200  # for pivots, of a long grid
-CHUNK = 1 << 20  # errors that are carried over together: 8 MB
+# Pivots: a few λ from which held-out errors are carried over to all.
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+EPS = torch.finfo(torch.float64).eps
 # Some kernels of NumPy's warn of numbers beyond the largest; what is made of them is checked and told.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 

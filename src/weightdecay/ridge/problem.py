@@ -1,4 +1,8 @@
-"""What a person gives -> a checked problem: tensors, arrays or DataFrames; weights and penalties."""
+"""The ridge problem: its data, how columns enter it, and the checks of what a user gives.
+
+`Problem` and `Columns` are what the routes compute with. `RidgeOptions` and `checked` make a problem of
+tensors, arrays or DataFrames, weights and penalties; `matched` reads new rows for a model.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ from torch import Tensor
 
 from weightdecay.arguments import choice
 from weightdecay.errors import InputError
+from weightdecay.ridge.linalg import EPS
 from weightdecay.tables.cells import (
     TOO_LARGE,
     check_names,
@@ -26,8 +31,10 @@ from weightdecay.tables.cells import (
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
 # Of its mean: a standard deviation under it is rounding in float64, or less than the last digit of float32.
-CONSTANT = {torch.float64: 16 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+CONSTANT = {torch.float64: 16 * EPS, torch.float32: torch.finfo(torch.float32).eps}
 NARROWEST = 64  # columns in a block at least
+TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
+TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
 
 @dataclass(frozen=True)
@@ -194,8 +201,7 @@ def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor
         yield problem.y.new_ones(n, 1)
 
 
-TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
-TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
+# Options and data as they are given, checked.
 
 
 @dataclass(frozen=True, eq=False)

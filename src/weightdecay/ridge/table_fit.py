@@ -1,9 +1,10 @@
-"""A person's table -> a fitted path, a model, and what there is to say of them: behind `weightdecay fit`."""
+"""Fit a table from a file for `weightdecay fit`: its path, model, figures and predictions out of fold."""
 
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,14 @@ from weightdecay.tables.source import (
     read_for_ridge,
     row_names,
 )
+
+Progress = Callable[[str, int, int | None], None]
+NAME = "out_of_fold.parquet"
+SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
+SHOWN = 5000  # rows of the figure of held-out predictions
+HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+
+# Figures of a path.
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +168,7 @@ def _columns(values: Tensor) -> Tensor:
     return values[:, None] if values.ndim == 1 else values
 
 
-Progress = Callable[[str, int, int | None], None]
-SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
-HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+# Fitting a table.
 
 
 @dataclass(frozen=True)
@@ -298,9 +305,10 @@ class TableFit:
             InputError: they cannot be written; then no file is half-written.
         """
         folder = writable_folder(Path(folder))
-        rows = folder / "out_of_fold.parquet"
+        rows = folder / NAME
         if self.out_of_fold is not None:
-            write_parquet(rows, self.out_of_fold)
+            with replacing(rows) as temporary:
+                self.out_of_fold.write_parquet(temporary)
         frames = {
             "coefficients": self.path.coef_frame(self.model.lam),
             "path": self.path.frame(),
@@ -408,8 +416,7 @@ def _streamed(
             raise InputError(what, name, given, "leave it out, or take a part that fits memory")
 
     def stage(what: str) -> Callable[[int, int | None], None] | None:
-        told = on_progress
-        return None if told is None else lambda done, total: told(what, done, total)
+        return None if on_progress is None else partial(on_progress, what)
 
     table = open_source(request.data, request.target, request.drop, request.weights)
     options = request.options(
@@ -423,14 +430,8 @@ def _streamed(
     target = request.target[0] if len(request.target) == 1 else request.target
     path = fit_path(request.data, target, options)
     lam = path.best if request.choose == "best" else path.one_se
-    seen = write_held_out(path, lam, table, folder / "out_of_fold.parquet", stage("predicting"))
+    seen = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
     return path, seen, lam, None
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary)
 
 
 def _cv(request: Request) -> Any:
@@ -552,7 +553,7 @@ def _several(values: float | Tensor, most: int = 3) -> str:
     return " / ".join(numbers[:most]) + (" / …" if len(numbers) > most else "")
 
 
-SAMPLE = 5000  # rows of the figure
+# Predictions out of fold of a table that is read in blocks, and of a folder that was written.
 
 
 @dataclass
@@ -606,8 +607,8 @@ def write_held_out(
             kept = torch.arange(len(block.y)) if block.weights is None else block.weights.nonzero()[:, 0]
             measured = block.y[kept]
             sums = _added(sums, measured, predicted)
-            if sum(len(y) for y, _ in shown) < SAMPLE:
-                shown.append((measured[:SAMPLE], predicted[:SAMPLE]))
+            if sum(len(y) for y, _ in shown) < SHOWN:
+                shown.append((measured[:SHOWN], predicted[:SHOWN]))
             fold = fold_ids(first, len(block.y), folds, seed)[kept] + 1 if folds else None
             yield _frame(before + block.rows[kept], measured, predicted, names, fold)
             first += len(block.y)
@@ -631,7 +632,7 @@ def write_held_out(
             ) from error
     assert sums is not None
     spread = sums.about2 - sums.about**2 / sums.count
-    measured, predicted = (torch.cat(parts)[:SAMPLE] for parts in zip(*shown, strict=True))
+    measured, predicted = (torch.cat(parts)[:SHOWN] for parts in zip(*shown, strict=True))
     how = "loo" if path.cv in ("gcv", "evidence") else path.cv
     rmse = (sums.squares / sums.count).sqrt()
     return HeldOut(names, measured, predicted, rmse, 1 - sums.squares / spread, how)
@@ -683,10 +684,6 @@ def _frame(
         },
         schema_overrides={"fold": pl.Int64},
     )
-
-
-NAME = "out_of_fold.parquet"
-SHOWN = 5000  # rows of the figures
 
 
 def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:

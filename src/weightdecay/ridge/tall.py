@@ -7,14 +7,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 from typing_extensions import override
 
 from weightdecay.errors import InputError
 from weightdecay.ridge import moments, scores
+from weightdecay.ridge.folds import places
 from weightdecay.ridge.gram import ROUNDING, Covariance, undetermined
-from weightdecay.ridge.lambdas import Axis, axis, whole
+from weightdecay.ridge.lambdas import LONG, Axis, axis, whole
 from weightdecay.ridge.moments import (
     Basis,
     Moments,
@@ -46,8 +47,6 @@ from weightdecay.ridge.scores import (
     squares_by_rows,
 )
 
-EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
-LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 4e9  # multiplications below which every λ is its own pivot
 
 
@@ -84,7 +83,7 @@ class Tall(Route):
         Raises:
             InputError: one leaves an unpenalised coefficient open that all rows determine.
         """
-        fits = [basis(part, self.penalty, self._eps) for part in self.trains]
+        fits = [basis(part, self.penalty, self.dtype) for part in self.trains]
         for k, fit in enumerate(fits):
             if fit.free < self.whole.free:
                 raise undetermined(k)
@@ -92,7 +91,7 @@ class Tall(Route):
 
     @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        return self.all.x_mean, deviations(self.all, self._eps)
+        return self.all.x_mean, deviations(self.all, self.dtype)
 
     @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
@@ -171,7 +170,7 @@ class Tall(Route):
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
-        share = self._left(alphas) / n
+        share = (self.whole.lost(alphas).sum(0) + n - self.whole.rank - self.unpenalized) / n  # 1 − dof/n
         mean = rss / n / share[:, None] ** 2
         precision = scores.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
         found = gcv_curve(mean, n, scores.with_squares(precision + 4 * self._eps / share))
@@ -194,10 +193,6 @@ class Tall(Route):
         relative = scores.of_criterion(fit, alphas, misfit, self._eps, self._outside_lost, self._null)
         absolute = left * relative + scores.of_spread(fit, alphas, self._eps, self._null)
         return evidence_curve(mean, absolute / mean.abs().amin(1).clamp_min(tiny))
-
-    def _left(self, alphas: Tensor) -> Tensor:
-        """The rows less the degrees of freedom."""
-        return self.whole.lost(alphas).sum(0) + self.n - self.whole.rank - self.unpenalized
 
     @override
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
@@ -255,11 +250,10 @@ class Tall(Route):
         for block in rows():
             found = block.y.new_zeros(block.y.shape)
             count = block.y.new_zeros(len(found), 1)
-            for (coef, intercept), places in zip(
-                solutions, self.chosen(block.first, len(block.X)), strict=True
-            ):
-                if len(places):
-                    here = places.to(found.device)
+            held = self.chosen(block.first, len(block.X))
+            for (coef, intercept), rows_out in zip(solutions, held, strict=True):
+                if len(rows_out):
+                    here = rows_out.to(found.device)
                     found[here] += block.X.index_select(0, here).double() @ coef + intercept
                     count[here] += 1
             yield torch.where(count > 0, found / count, torch.nan)
@@ -300,7 +294,7 @@ class Tall(Route):
 
     @property
     def _eps(self) -> float:
-        return EPS[self.dtype]
+        return torch.finfo(self.dtype).eps
 
     def _data(self, why: str) -> Rows:
         if self.rows is None:
@@ -338,7 +332,7 @@ def route_of_moments(
     chosen: Chooser | None = None,
 ) -> Tall:
     """Factor the moments of all rows; arguments as those of `Tall`."""
-    whole, sd = basis(moments, penalty, EPS[dtype]), deviations(moments, EPS[dtype])
+    whole, sd = basis(moments, penalty, dtype), deviations(moments, dtype)
     return Tall(
         moments, whole, parts, trains, criterion, penalty, dtype, rows, chosen,
         name=f"moments of {moments.p} columns",
@@ -364,7 +358,11 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
     parts, trains, chosen = (), (), None
     if isinstance(scheme, Tensor):
         parts = fold_moments(X, y, scheme, weights)
-        whole, trains, chosen = merge_tree(parts), [*training(parts)], by_fold(scheme)
+        whole, trains, chosen = (
+            merge_tree(parts),
+            [*training(parts)],
+            partial(_of_folds, scheme.cpu(), len(parts)),
+        )
     else:
         whole = fold_moments(X, y, None, weights)[0]
     if not bool(whole.G.diagonal().sum().isfinite()):
@@ -372,27 +370,15 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
     if isinstance(scheme, list):
         trains = [moments_of_rows(X, y, train, weights) for train, _ in scheme]
         parts = [moments_of_rows(X, y, test, weights) for _, test in scheme]
-        chosen = by_pairs([test for _, test in scheme])
+        chosen = partial(_of_tests, [test.cpu().sort().values for _, test in scheme])
     criterion = scheme if isinstance(scheme, str) else "folds"
-    return route_of_moments(whole, criterion, penalty, X.dtype, in_memory(problem), parts, trains, chosen)
-
-
-def in_memory(problem: Problem) -> Rows:
-    """The rows of a problem in blocks."""
-    return partial(_blocks, problem)
-
-
-def by_fold(fold: Int64[Tensor, " n"]) -> Chooser:
-    """Held-out places in a block, where every row is in one fold."""
-    return partial(_of_folds, fold.cpu(), int(fold.max()) + 1)
-
-
-def by_pairs(tests: Sequence[Tensor]) -> Chooser:
-    """Held-out places in a block, where splits may overlap or leave rows out."""
-    return partial(_of_tests, [test.cpu().sort().values for test in tests])
+    return route_of_moments(
+        whole, criterion, penalty, X.dtype, partial(_blocks, problem), parts, trains, chosen
+    )
 
 
 def _blocks(problem: Problem) -> Iterator[Block]:
+    """The rows of a problem in blocks."""
     n, p = problem.X.shape
     step = max(moments.LEAST_ROWS, moments.BLOCK // (4 * p))
     for first in range(0, n, step):
@@ -402,10 +388,11 @@ def _blocks(problem: Problem) -> Iterator[Block]:
 
 
 def _of_folds(fold: Tensor, K: int, first: int, count: int) -> Sequence[Tensor]:
-    here = fold[first : first + count]
-    return here.argsort(stable=True).split(here.bincount(minlength=K).tolist())
+    """Held-out places in a block, where every row is in one fold."""
+    return places(fold[first : first + count], K)
 
 
 def _of_tests(tests: Sequence[Tensor], first: int, count: int) -> Sequence[Tensor]:
+    """Held-out places in a block, where splits may overlap or leave rows out."""
     ends = torch.tensor([first, first + count])
     return [test[slice(*torch.searchsorted(test, ends).tolist())] - first for test in tests]

@@ -1,6 +1,7 @@
-"""Ridge through the rows: everything from their products, or from the singular values of X.
+"""The routes through the rows: from their products, or from the singular values of X.
 
-For tables with no more rows than columns; and for any table in memory where digits are short.
+For tables with no more rows than columns, and for any table in memory where digits are short. `ByRows`
+decomposes all rows; `ByFolds` takes few folds of many rows by Lanczos.
 """
 
 from dataclasses import dataclass, field, replace
@@ -48,8 +49,8 @@ from weightdecay.ridge.gram import (
     spread_of_rows,
     undetermined,
 )
-from weightdecay.ridge.lambdas import Axis, axis, sums_of_squares, whole
-from weightdecay.ridge.linalg import gram, matmul
+from weightdecay.ridge.lambdas import LONG, Axis, axis, sums_of_squares, whole
+from weightdecay.ridge.linalg import EPS, gram, matmul
 from weightdecay.ridge.problem import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
 from weightdecay.ridge.route import Criterion, Curve, Route, Scale, Scheme, Split
 from weightdecay.ridge.scores import (
@@ -62,7 +63,6 @@ from weightdecay.ridge.scores import (
     side_by_side,
 )
 
-LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
@@ -70,6 +70,11 @@ REFITS = 1e8  # multiplications of the decompositions that rows of large leverag
 FEW_REFITS = 4
 DOUBTFUL = 1e-11  # of a typical error: a row whose error may be off by more is left out for once
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
+# Of Lanczos:
+LEAST_ROWS, MOST_FOLDS = 1200, 20  # with fewer rows or more folds decomposing is faster
+SHARE = 12  # 1/12 of n steps cost no more than decomposing all rows
+RESIDUAL = 1e-15  # of the target's norm
+LOOK = 6  # steps between looks at the residual
 
 
 @dataclass(frozen=True)
@@ -391,7 +396,7 @@ def check_determined(problem: Problem, scheme: Scheme) -> None:
 
 def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
     """Relative error of the scores: 100 eps times the condition number of what is inverted."""
-    return (100 * torch.finfo(torch.float64).eps * condition).clamp_min(LEAST_PRECISION)
+    return (100 * EPS * condition).clamp_min(LEAST_PRECISION)
 
 
 def lost(y: Float64[Tensor, "n t"], mean: Float64[Tensor, "L t"]) -> Float64[Tensor, " L"]:
@@ -409,8 +414,7 @@ def splits_of(scheme: Scheme) -> Criterion | list[Split]:
     ]
 
 
-RESIDUAL = 1e-15  # of the target's norm
-LOOK = 6  # steps between looks at the residual
+# Folds by Lanczos, where a few hundred products cost less than a decomposition.
 
 
 @dataclass(frozen=True)
@@ -525,11 +529,6 @@ class _Unpenalized:
         for _ in range(2):
             v = v - self.inside @ (self.inverse @ v)
         return v
-
-
-LEAST_ROWS = 1200  # below, decomposing is faster
-MOST_FOLDS = 20
-SHARE = 12  # 1/12 of n steps of Lanczos cost no more than decomposing all rows
 
 
 @dataclass(frozen=True)
