@@ -52,7 +52,7 @@ def choose(
     """
     best = least(scores, doubt)
     bound = float(scores[best]) + float(errors[best])
-    return _choice(best, [value <= bound for value in scores.tolist()])
+    return _choice(best, (scores.double() <= bound).tolist())
 
 
 def least(scores: Float[Tensor, " L"], doubt: Float[Tensor, " L"] | None = None) -> int:
@@ -117,7 +117,7 @@ def _choice(best: int, within: list[bool]) -> Choice:
         low -= 1
     while high + 1 < len(within) and within[high + 1]:
         high += 1
-    one_se = max(place for place, near in enumerate(within) if near)
+    one_se = len(within) - 1 - within[::-1].index(True)
     edge: Edge = "low" if best == 0 else "high" if best == len(within) - 1 else None
     return Choice(best, one_se, low, high, edge if len(within) > 1 else None, all(within))
 

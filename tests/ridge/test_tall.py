@@ -226,7 +226,7 @@ def test_duplicate_and_constant_columns():
         coef, _ = route.solve(alphas[1:])
         assert float(coef[-1]) == 0
         assert float((coef[0] - coef[-2]).abs()) < 1e-12
-        assert int((route.eigenvalues > 0).sum()) == 4
+        assert int((route.spectrum() > 0).sum()) == 4
         curve = route.curve(alphas)
         assert bool(curve.mean.isfinite().all())
         assert float(curve.precision.max()) < 1e-6

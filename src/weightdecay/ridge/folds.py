@@ -1,6 +1,6 @@
 """Which rows are held out together: shuffled folds by row number, groups, any scikit-learn splitter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,18 @@ def fold_ids(first_row: int, count: int, K: int, seed: int) -> Int64[Tensor, " c
     keys = _mixed(_mixed(np.array([seed % 2**64], dtype=np.uint64)) ^ rows).reshape(-1, K)
     # A rank by comparisons where K is small: ten times faster than to sort many short lines.
     if K <= 16:
-        folds = np.stack([(keys < keys[:, k : k + 1]).sum(1) for k in range(K)], axis=1)
+        folds = np.empty(keys.shape, dtype=np.int64)
+        for k in range(K):
+            folds[:, k] = (keys < keys[:, k : k + 1]).sum(1)
     else:
         folds = np.argsort(keys, axis=1)
     offset = first_row - start * K
     return torch.from_numpy(folds.ravel()[offset : offset + count].astype(np.int64))
+
+
+def places(fold: Int64[Tensor, " b"], K: int) -> Sequence[Int64[Tensor, " m"]]:
+    """Return the places of each of K folds among some rows, ascending."""
+    return fold.argsort(stable=True).split(fold.bincount(minlength=K).tolist())
 
 
 def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y: Any = None) -> Splits:
@@ -77,7 +84,6 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
         InputError: fewer rows or groups than folds, less than two folds, folds that share rows between
             training and test, an empty side, row numbers out of range, labels of another length or none.
     """
-    checked_seed(seed)
     cv = as_given(cv)
     if groups is not None:
         groups = _labels(groups, n)
@@ -95,7 +101,17 @@ def splits(cv: Any, n: int, seed: int = 0, groups: Any = None, X: Any = None, y:
     if isinstance(cv, bool):
         raise InputError("not a way to hold rows out", "cv", cv, REMEDY)
     if isinstance(cv, (int, np.integer)):
-        return _counted(int(cv), n, seed, groups)
+        K = int(cv)
+        if K < 2:
+            raise InputError("too few folds", "cv", K, "two are needed at least")
+        if groups is not None:
+            fold = _deal(groups, K, seed)
+            return Splits("loo" if n == K else fold, f"{K} folds by group, shuffled, seed {seed}")
+        if n < K:
+            raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
+        if n == K:
+            return Splits("loo", f"{n} folds of one row")
+        return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
     if hasattr(cv, "split") and not isinstance(cv, Tensor):
         there = (np.zeros((n, 1)) if X is None else X, _on_cpu(y), *(() if groups is None else (groups,)))
         return _from_pairs(_guarded(cv, there), n, getattr(cv, "name", type(cv).__name__))
@@ -114,12 +130,6 @@ def as_given(cv: Any) -> Any:
     if cv is None:
         return 5
     return int(cv) if isinstance(cv, str) and cv.strip().isdecimal() else cv
-
-
-def checked_seed(seed: Any) -> None:
-    """Raise unless it is a whole number."""
-    if not isinstance(seed, int | np.integer):
-        raise InputError("not a whole number", "seed", repr(seed), "give an integer")
 
 
 def _on_cpu(values: Any) -> Any:
@@ -141,20 +151,6 @@ def _numbered(fold: np.ndarray, n: int) -> Splits:
     return Splits(torch.from_numpy(found.astype(np.int64)), f"{len(numbers)} given folds")
 
 
-def _counted(K: int, n: int, seed: int, groups: Any) -> Splits:
-    """K folds, shuffled; groups stay together."""
-    if K < 2:
-        raise InputError("too few folds", "cv", K, "two are needed at least")
-    if groups is not None:
-        fold = _deal(groups, K, seed)
-        return Splits("loo" if n == K else fold, f"{K} folds by group, shuffled, seed {seed}")
-    if n < K:
-        raise InputError("fewer rows than folds", "cv", K, f"there are {n} rows; use fewer folds")
-    if n == K:
-        return Splits("loo", f"{n} folds of one row")
-    return Splits(fold_ids(0, n, K, seed), f"{K} folds, shuffled, seed {seed}")
-
-
 def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]:
     """Groups to folds: the largest first, each to the fold with the fewest rows; ties by lot."""
     sizes = groups.bincount()
@@ -163,7 +159,9 @@ def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]
             "fewer groups than folds", "cv", K, f"there are {len(sizes)} groups; use fewer folds"
         )
     luck = torch.from_numpy(
-        _mixed(np.arange(len(sizes), dtype=np.uint64) ^ _mixed(_seed(seed))).view(np.int64)
+        _mixed(
+            np.arange(len(sizes), dtype=np.uint64) ^ _mixed(np.array([seed % 2**64], dtype=np.uint64))
+        ).view(np.int64)
     )
     order = sorted(range(len(sizes)), key=lambda g: (-int(sizes[g]), int(luck[g])))
     of_group, filled = torch.zeros(len(sizes), dtype=torch.int64), [0] * K
@@ -268,10 +266,6 @@ def _labels(groups: Any, n: int) -> Int64[Tensor, " n"]:
         kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
         raise InputError("labels of several kinds", "groups", kinds, "give numbers, or texts") from error
     return torch.from_numpy(found.astype(np.int64))
-
-
-def _seed(seed: int) -> Any:
-    return np.array([seed % 2**64], dtype=np.uint64)
 
 
 def _mixed(x: Any) -> Any:

@@ -1,4 +1,10 @@
-"""The rows of a table as their products: one Gram matrix, its decomposition, and folds as blocks of it."""
+"""The rows of a table in their eigenbasis, and all that the route through the rows takes from it.
+
+`Rows` holds the basis. It comes from products of the rows (`kernel`, `decompose`) or from singular values
+(`decompose_directly`), which keep more digits and a bound on their rounding (`Noise`). From it follow
+residuals, leave-one-out errors and criteria; folds, as blocks of the basis or by a decomposition of their own
+(`Fold`, `DirectFold`); bounds on what rounding has moved; coefficients; and the covariance of predictions.
+"""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -8,18 +14,21 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.ridge.linalg import eigh, gram, matmul, solve_definite
+from weightdecay.ridge.linalg import EPS, eigh, gram, matmul, solve_definite
 from weightdecay.ridge.problem import (
     Columns,
     Problem,
     blocks,
     columns,
     penalized_blocks,
-    targets,
     unpenalized,
 )
 
 NEEDED = 1e-12  # of a row's own, beside the unpenalised part: below, that has no solution without it
+ROUNDING = 32 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
+SMALLEST = 1e-153  # a singular value whose square keeps its digits
+SAFE = 0.3  # η beside the least of √(s + α): beyond, first derivatives say nothing
+LARGEST = 2e8  # numbers in a covariance's `root`: 1.6 GB
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,9 @@ def _outside(rows: Rows, c: Float64[Tensor, "k t"]) -> Float64[Tensor, " t"]:
     return ((rows.y - matmul(rows.U, c)) ** 2).sum(0)
 
 
+# Decomposing the products of the rows.
+
+
 def orthonormal(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "n r"]:
     """An orthonormal basis of what columns span, by their rank: columns that repeat others add nothing."""
     if N.shape[1] == 0:
@@ -209,11 +221,12 @@ def kernel(problem: Problem, cols: Columns) -> Kernel:
         K += gram(block)
     if not bool(K.diagonal().sum().isfinite()):
         raise FloatingPointError("X")
-    N, root = unpenalized(problem, cols), problem.root
+    # Targets are centred before anything is projected out: a large mean takes no digits.
+    N, y, root = unpenalized(problem, cols), problem.y - cols.y_mean, problem.root
     if root is not None:
         K *= root[:, None] * root
-        N = N * root[:, None]
-    return Kernel(K, N, targets(problem, cols), root)
+        N, y = N * root[:, None], y * root[:, None]
+    return Kernel(K, N, y, root)
 
 
 def decompose(rows: Kernel) -> Rows:
@@ -245,6 +258,9 @@ def part_of_kernel(rows: Kernel, keep: Int64[Tensor, " m"]) -> Kernel:
     """The same of some of the rows."""
     root = None if rows.root is None else rows.root[keep]
     return Kernel(rows.K[keep][:, keep], rows.N[keep], rows.y[keep], root)
+
+
+# Folds by a decomposition of their own.
 
 
 @dataclass(frozen=True)
@@ -280,21 +296,19 @@ class Fold:
 
     def errors(self, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t d"]:
         """At each α."""
-        k, t = self.c.shape
-        spread = (self._inverse(alphas).mT[:, None, :] * self.c.mT).reshape(len(alphas) * t, k)
-        return self.base.mT - matmul(spread, self.B.mT / self._unit).reshape(len(alphas), t, len(self.B))
+        (k, t), (inverse, unit) = self.c.shape, self._inverse(alphas)
+        spread = (inverse.mT[:, None, :] * self.c.mT).reshape(len(alphas) * t, k)
+        return self.base.mT - matmul(spread, self.B.mT / unit).reshape(len(alphas), t, len(self.B))
 
     def errors_each(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "d t"]:
         """Each target at an α of its own."""
-        return self.base - matmul(self.B / self._unit, self._inverse(alphas) * self.c)
+        inverse, unit = self._inverse(alphas)
+        return self.base - matmul(self.B / unit, inverse * self.c)
 
-    @property
-    def _unit(self) -> float:
-        """A power of two near the largest s, so that c/(s + α) stays in range whatever the scale of X."""
-        return 2.0 ** (math.frexp(float(self.s.max()))[1] - 1) if len(self.s) else 1.0
-
-    def _inverse(self, alphas: Tensor) -> Tensor:
-        return torch.where(self.s[:, None] > 0, self._unit / (self.s[:, None] + alphas), 0)
+    def _inverse(self, alphas: Tensor) -> tuple[Tensor, float]:
+        """u/(s + α), and u: a power of two near the largest s, which keeps it in range for any scale of X."""
+        unit = 2.0 ** (math.frexp(float(self.s.max()))[1] - 1) if len(self.s) else 1.0
+        return torch.where(self.s[:, None] > 0, unit / (self.s[:, None] + alphas), 0), unit
 
 
 def fold_of(fitted: Kernel, beside: Cross) -> Fold:
@@ -317,10 +331,7 @@ def fresh_fold(
     return part_of_kernel(both, torch.arange(m)), Cross(both.K[m:, :m], both.N[m:], both.y[m:])
 
 
-EPS = torch.finfo(torch.float64).eps
-ROUNDING = 32 * EPS  # c·eps: of sums, products and decompositions, relative to the norms of what enters
-SMALLEST = 1e-153  # a singular value whose square keeps its digits
-SAFE = 0.3  # η beside the least of √(s + α): beyond, first derivatives say nothing
+# Singular values, and how far rounding may have moved what follows from them.
 
 
 @dataclass(frozen=True)
@@ -347,13 +358,6 @@ class Noise:
         """The same for some of the targets."""
         return replace(self, y=self.y[some], outside=self.outside[some])
 
-    def inflated(self, s: Float64[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
-        """By how much a first derivative is to be enlarged at α/size²; infinite where it says nothing."""
-        if len(s) == 0:
-            return torch.ones_like(alphas)
-        off = self.z / (s.clamp_min(self.least).min() + alphas).sqrt()
-        return torch.where(off < SAFE, 1 / (1 - off) ** 2, torch.inf)
-
 
 @dataclass(frozen=True)
 class Norms:
@@ -367,7 +371,7 @@ class Norms:
         keep: α/(s + α) (k, L).
         coef: ‖β‖ (L, t).
         residual: ‖r‖ (L, t).
-        enlarge: see `Noise.inflated` (L,).
+        enlarge: by how much a first derivative is to be enlarged; infinite where it says nothing (L,).
     """
 
     inverse: Float64[Tensor, "k L"]
@@ -389,14 +393,23 @@ def norms(
     keep = alphas / (s[:, None] + alphas)
     coef = matmul(gain.mT**2, c**2).sqrt()
     residual = (matmul(keep.mT**2, c**2) + noise.outside**2).sqrt()
-    return Norms(inverse, gain, keep, coef, residual, noise.inflated(s, alphas))
+    enlarge = torch.ones_like(alphas)
+    if len(s):
+        off = noise.z / (s.clamp_min(noise.least).min() + alphas).sqrt()
+        enlarge = torch.where(off < SAFE, 1 / (1 - off) ** 2, torch.inf)
+    return Norms(inverse, gain, keep, coef, residual, enlarge)
 
 
-def centred(problem: Problem, cols: Columns) -> tuple[Float64[Tensor, "n m"], Float64[Tensor, "n q"]]:
-    """The weighted rows: what is penalised, centred and scaled, and what is not."""
-    Z = torch.cat([block.clone() for block in penalized_blocks(problem, cols)], dim=1)
-    N, root = unpenalized(problem, cols), problem.root
-    return (Z, N) if root is None else (Z * root[:, None], N * root[:, None])
+Weighted = tuple[Float64[Tensor, "n m"], Float64[Tensor, "n q"], Float64[Tensor, "n t"]]
+
+
+def weighted(problem: Problem, cols: Columns) -> Weighted:
+    """The weighted rows: what is penalised, centred and scaled; what is not; and the centred targets."""
+    Z = ((problem.X.double() - cols.mean) * cols.factor).contiguous()
+    if cols.ones:
+        Z = torch.cat([Z, Z.new_ones(len(Z), 1)], dim=1)
+    N, y, root = unpenalized(problem, cols), problem.y - cols.y_mean, problem.root
+    return (Z, N, y) if root is None else (Z * root[:, None], N * root[:, None], y * root[:, None])
 
 
 @dataclass(frozen=True)
@@ -414,22 +427,33 @@ class Direct:
     noise: Noise
 
 
-def decompose_directly(problem: Problem, cols: Columns) -> Direct:
+def decompose_directly(problem: Problem, cols: Columns, parts: Weighted | None = None) -> Direct:
     """The rows' basis and the right singular vectors, from one singular value decomposition.
 
     The unpenalised part is appended, larger than all else, and its directions are dropped, so that what is
     left is orthogonal to it even where X has no rank of its own. Columns that do not take part are left out.
 
+    Args:
+        problem: the rows.
+        cols: how the columns enter.
+        parts: the rows as `weighted` gives them, where they are at hand.
+
     Raises:
         FloatingPointError: a cell is not finite.
     """
-    Z, N = centred(problem, cols)
+    Z, N, y = weighted(problem, cols) if parts is None else parts
     taken = torch.cat([cols.factor != 0, cols.factor.new_ones(int(cols.ones)) != 0])
     every = bool(taken.all())
     Z = Z if every else Z[:, taken]
-    Q, y = orthonormal(N), targets(problem, cols)
+    Q = orthonormal(N)
     (n, m), q = Z.shape, Q.shape[1]
-    own = ROUNDING * _condition(N)
+    own, size = 1.0, N.norm(dim=0)
+    if (
+        int((size > 0).sum()) > 1
+    ):  # condition number, by any scale of theirs, of columns as far as they differ
+        d = torch.linalg.svdvals(N[:, size > 0] / size[size > 0])
+        own = float(d[0] / d[d > n * EPS * d[0]][-1])
+    own *= ROUNDING
     noise_z, noise_y = own * float(Z.norm()), own * y.norm(dim=0)
     if not math.isfinite(noise_z):
         raise FloatingPointError("X")
@@ -449,15 +473,6 @@ def decompose_directly(problem: Problem, cols: Columns) -> Direct:
         Vh = Vh.new_zeros(len(Vh), len(taken)).index_copy_(1, taken.nonzero()[:, 0], Vh)
     noise = Noise(own, size, noise_z / size, noise_y, (max(floor, noise_z) / size) ** 2, outside)
     return Direct(Rows(d**2, U, y, c, Q, problem.root), Vh, noise)
-
-
-def _condition(N: Float64[Tensor, "n q"]) -> float:
-    """Condition number of the unpenalised columns, by any scale of theirs, as far as they differ."""
-    size = N.norm(dim=0)
-    if int((size > 0).sum()) < 2:
-        return 1.0
-    d = torch.linalg.svdvals(N[:, size > 0] / size[size > 0])
-    return float(d[0] / d[d > len(N) * EPS * d[0]][-1])
 
 
 @dataclass(frozen=True)
@@ -500,41 +515,25 @@ class DirectFold(Fold):
         return moved * n.enlarge[:, None, None]
 
 
-def once(problem: Problem, rows: Int64[Tensor, " m"]) -> Problem:
-    """Some of the rows; one that is named several times once, with its weight as often."""
-    rows, count = rows.unique(return_counts=True)
-    found = problem.of_rows(rows)
-    if int(count.max()) == 1:
-        return found
-    weights = count.double() if found.weights is None else found.weights * count
-    return replace(found, weights=weights)
-
-
-def direct_fold(fit: Problem, held: Problem, scale: Float64[Tensor, " p"] | None = None) -> DirectFold:
+def direct_fold(fit: Problem, cols: Columns, held: Problem) -> DirectFold:
     """The fold of singular values: B = (Z_S − N_S A Z_T) V diag(d).
 
     Args:
         fit: the training rows.
+        cols: how the columns enter.
         held: the rows held out.
-        scale: 1/(sd_j √f_j) of the columns; by default that of the training rows.
     """
-    cols = columns(fit)
-    if scale is not None:
-        cols = Columns(
-            cols.mean, cols.y_mean, torch.where(cols.factor > 0, scale, 0), cols.free, cols.still, cols.ones
-        )
-    direct = decompose_directly(fit, cols)
-    rows, Vh, own = direct.rows, direct.Vh, direct.noise.own
-    (Z, N), (Z_fit, N_fit) = centred(held, cols), centred(fit, cols)
+    (Z, N, y), (Z_fit, N_fit, y_fit) = weighted(held, cols), weighted(fit, cols)
+    direct = decompose_directly(fit, cols, (Z_fit, N_fit, y_fit))
+    rows, Vh, own, size = direct.rows, direct.Vh, direct.noise.own, direct.noise.size
     weights = matmul(N, left_inverse(N_fit))
-    y, share = targets(held, cols), weights.norm(dim=1)
-    base = y - matmul(weights, targets(fit, cols))
+    share = weights.norm(dim=1)
+    base = y - matmul(weights, y_fit)
     off = own * (Z.norm(dim=1) + share * Z_fit.norm())
     Z -= matmul(weights, Z_fit)
     W = matmul(Z, Vh.mT)
     complete = len(Vh) >= int((cols.factor != 0).sum()) + cols.ones
     beyond = W.new_zeros(len(W)) if complete else (Z - matmul(W, Vh)).norm(dim=1)
-    size = direct.noise.size
     return DirectFold(
         rows.s, rows.c, W * rows.s.sqrt(), base, direct.noise,
         W / size, beyond / size, off / size, share, y.abs(),
@@ -546,9 +545,9 @@ def loo_bound(
     noise: Noise,
     alphas: Float64[Tensor, " r"],
     errors: Float64[Tensor, "r t n"],
-    slack: Float64[Tensor, "r n"],
 ) -> Float64[Tensor, "r t n"]:
     """How far rounding may have moved each leave-one-out error r_i/(1 − h_i)."""
+    left_of_one = slack(rows, alphas)
     n, U2 = norms(rows.s, rows.c, noise, alphas), rows.U**2
     a2, b = matmul(n.keep.mT**2, U2.mT), matmul(n.gain.mT**2, U2.mT).sqrt()
     if rows.complete:
@@ -558,8 +557,8 @@ def loo_bound(
         own = torch.ones_like(a)
     residual = noise.z * (a[:, None] * n.coef[:, :, None] + b[:, None] * n.residual[:, :, None])
     residual = residual + noise.own * n.residual[:, :, None] + own[:, None] * noise.y[:, None]
-    off = (2 * (noise.z * a * b + noise.own * own) / slack)[:, None]
-    moved = (residual / slack[:, None] + errors.abs() * off) / (1 - off)
+    off = (2 * (noise.z * a * b + noise.own * own) / left_of_one)[:, None]
+    moved = (residual / left_of_one[:, None] + errors.abs() * off) / (1 - off)
     return torch.where(off < SAFE, moved, torch.inf) * n.enlarge[:, None, None]
 
 
@@ -567,10 +566,9 @@ def _largest(values: Float64[Tensor, "k L"]) -> Float64[Tensor, " L"]:
     return values.amax(0) if len(values) else values.new_zeros(values.shape[1])
 
 
-def gcv_bound(
-    rows: Rows, noise: Noise, alphas: Float64[Tensor, " L"], outside: int
-) -> Float64[Tensor, "L t"]:
-    """Relative error of generalised CV; `outside`: how many directions no α reaches."""
+def gcv_bound(rows: Rows, noise: Noise, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
+    """Relative error of generalised CV."""
+    outside = len(rows.U) - rows.U.shape[1] - rows.Q.shape[1]  # directions that no α reaches
     n = norms(rows.s, rows.c, noise, alphas)
     norm = _largest(n.keep) if rows.complete else torch.ones_like(alphas)
     residual = noise.z * (norm[:, None] * n.coef + _largest(n.gain)[:, None] * n.residual)
@@ -592,6 +590,9 @@ def evidence_bound(
     return (left * (off + noise.own) + spread[:, None]) * n.enlarge[:, None]
 
 
+# Coefficients and their covariance.
+
+
 def coefficients(
     problem: Problem, cols: Columns, dual: Float64[Tensor, "n t"]
 ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
@@ -604,16 +605,6 @@ def coefficients(
         coef[J] = matmul((problem.X[:, J].double() - cols.mean[J]).mT, u)
     coef *= (cols.factor**2)[:, None]
     constant = u.sum(0) if cols.ones else u.new_zeros(u.shape[1])
-    return free_part(problem, cols, coef, constant)
-
-
-def from_right(
-    problem: Problem, cols: Columns, beta: Float64[Tensor, "m t"]
-) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
-    """From coefficients of the centred, scaled columns to those of the columns as they were given."""
-    p = problem.X.shape[1]
-    coef = beta[:p] * cols.factor[:, None]
-    constant = beta[p] if cols.ones else beta.new_zeros(beta.shape[1])
     return free_part(problem, cols, coef, constant)
 
 
@@ -636,9 +627,6 @@ def free_part(
         constant, a = a[0], a[1:]
     coef[cols.free] = a
     return coef, constant - cols.mean @ coef
-
-
-LARGEST = 2e8  # numbers in `root`: 1.6 GB
 
 
 @dataclass(frozen=True)

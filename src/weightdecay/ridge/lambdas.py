@@ -1,4 +1,4 @@
-"""The grid of λ that suits ridge, and how it is widened where the least score is near its edge."""
+"""Grids of λ: the automatic one, conventions of λ as α, and the pivots of a long one."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,22 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.ridge.linalg import matmul
 from weightdecay.ridge.route import Scale
-from weightdecay.units.conversion import convert
+from weightdecay.units.conventions import ROWS
+from weightdecay.units.conversion import checked_context, converted
 
 PER_DECADE = 12
 FIRST, LAST = 1e-6, 1e2  # of the mean eigenvalue: from almost no shrinkage to almost nothing left
 LOWEST, HIGHEST = 1e-14, 1e6  # the true edges: beyond, nothing changes that float64 can tell
 GRAM = 3e-6  # of the largest eigenvalue: see the precision of the route of Gram matrices
 STEP = 2.0  # decades by which a grid is widened
+SUM = "sklearn.Ridge"  # the convention of α
+SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
+FEW = 8  # λ that are their own pivots
+LONG = 128  # λ from which on pivots pay for themselves
+TOLERANCE = 3e-14  # of the family's norm that pivots may leave
+MARGIN = 1e-2  # below the least eigenvalue, or α, where a fold may have smaller ones than all rows
+CANDIDATES = 200  # for pivots, of a long grid
+CHUNK = 1 << 20  # errors that are carried over together: 8 MB
 
 
 def automatic(scale: Scale, low: float = FIRST, high: float = LAST) -> Float64[Tensor, " L"]:
@@ -39,16 +48,7 @@ def first(scale: Scale) -> tuple[float, float]:
     return max(FIRST, GRAM * scale.largest / scale.mean), LAST
 
 
-def wider(low: float, high: float, edges: set[str]) -> tuple[float, float]:
-    """The next range, two decades further where a least score sits near an edge that can move."""
-    if "low" in edges:
-        low = max(LOWEST, low / 10**STEP)
-    if "high" in edges:
-        high = min(HIGHEST, high * 10**STEP)
-    return low, high
-
-
-SUM = "sklearn.Ridge"
+# Conventions of λ.
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,33 @@ class Strength:
     unit: str
     context: Mapping[str, Any] = field(default_factory=dict)
 
+    _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
     def alpha(self, lam: Any, where: str = "lam") -> Float64[Tensor, " L"]:
         """α of one λ or several, (L,).
 
         Raises:
             InputError: negative, not finite, or no number; or a convention without a ridge equivalent.
         """
-        return torch.from_numpy(np.atleast_1d(self._convert(self.numbers(lam, where), self.unit, SUM)))
+        values = self.numbers(lam, where)
+        if self.unit != SUM:
+            values = converted(values, self.unit, SUM, self._context(self.unit, SUM))
+        return torch.from_numpy(np.atleast_1d(values))
+
+    def lam(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """λ of several α (L,)."""
+        values = alphas.cpu().numpy().copy()
+        if self.unit != SUM:
+            values = converted(values, SUM, self.unit, self._context(SUM, self.unit))
+        return torch.from_numpy(np.atleast_1d(values))
+
+    def grid(self, lambdas: Any) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
+        """A grid as given, as α ascending and in its own unit; repeated strengths once."""
+        alphas, values = self.alpha(lambdas, "lambdas"), torch.from_numpy(self.numbers(lambdas, "lambdas"))
+        order = torch.from_numpy(alphas.numpy().argsort(kind="stable"))
+        alphas, values = alphas[order], values[order]
+        new = torch.cat([torch.ones(1, dtype=torch.bool), alphas[1:] > alphas[:-1]])
+        return alphas[new], values[new]
 
     @staticmethod
     def numbers(lam: Any, where: str = "lam") -> np.ndarray:
@@ -85,15 +105,14 @@ class Strength:
             raise InputError("not a strength", where, what, "give finite numbers of 0 or more")
         return values
 
-    def lam(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
-        """λ of several α (L,)."""
-        return torch.from_numpy(np.atleast_1d(self._convert(alphas.cpu().numpy(), SUM, self.unit)))
-
-    def _convert(self, values: np.ndarray, source: str, target: str) -> np.ndarray:
-        if source == target:
-            return values.copy()
-        needed = {name: self.context[name] for name in self.context if name in _used(source, target)}
-        return np.asarray(convert(values, source, target, **needed))
+    def _context(self, source: str, target: str) -> dict[str, Any]:
+        """What the conversion needs to know, checked the first time."""
+        if not self._known:
+            context = dict(self.context)
+            for name in context.keys() - _needed(self.unit):
+                del context[name]
+            self._known.update(checked_context(source, target, context))
+        return self._known
 
 
 def strength(unit: str, n: int, variance: Float64[Tensor, " t"]) -> Strength:
@@ -103,25 +122,18 @@ def strength(unit: str, n: int, variance: Float64[Tensor, " t"]) -> Strength:
         InputError: several targets of different sd, in a convention that goes with the target's sd.
     """
     sd = variance.sqrt()
-    if "sd_y" in _used(unit, SUM) and float(sd.max() - sd.min()) > 1e-12 * float(sd.max()):
+    if "sd_y" in _needed(unit) and float(sd.max() - sd.min()) > 1e-12 * float(sd.max()):
         what = "this convention goes with the target's standard deviation, and there are several"
         raise InputError(what, "unit", repr(unit), "fit one target at a time, or use 'canonical'")
     return Strength(unit, {"n": n, "sd_y": float(sd[0])})
 
 
-def _used(source: str, target: str) -> set[str]:
-    from weightdecay.units.conventions import ROWS
-
-    rows = [row for row in ROWS if row.name in (source, target)]
-    return {name for row in rows for name in (*row.needs, *row.takes)}
+def _needed(unit: str) -> set[str]:
+    """The names of what the conversion between a convention and α needs to know, or may."""
+    return {name for row in ROWS if row.name in (unit, SUM) for name in (*row.needs, *row.takes)}
 
 
-SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
-FEW = 8  # λ that are their own pivots
-TOLERANCE = 3e-14
-MARGIN = 1e-2
-CANDIDATES = 200  # for pivots, of a long grid
-CHUNK = 1 << 20  # errors that are carried over together: 8 MB
+# Pivots: a few λ from which held-out errors are carried over to all.
 
 
 @dataclass(frozen=True)
@@ -178,13 +190,8 @@ def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
     values = alphas.cpu()
     family = torch.cat([torch.ones_like(values)[None], samples / (samples + values)])
     step = max(1, len(alphas) // CANDIDATES)  # the family is smooth in log α, too
-    return Axis(alphas, *_interpolate(family, torch.arange(0, len(alphas), step)))
-
-
-def _interpolate(
-    family: Float64[Tensor, "m L"], candidates: Int64[Tensor, " l"]
-) -> tuple[Int64[Tensor, " r"], Float64[Tensor, "r L"]]:
-    """Columns that span the others, by Gram and Schmidt with pivoting, twice, to be orthogonal."""
+    candidates = torch.arange(0, len(alphas), step)
+    # Columns that span the others, by Gram and Schmidt with pivoting, twice, to be orthogonal.
     rest = family[:, candidates].numpy()
     target = TOLERANCE * float((rest**2).sum(0).max()) ** 0.5
     Q, chosen = [], []
@@ -202,11 +209,10 @@ def _interpolate(
         Q.append(q)
         chosen.append(column)
     pivots = candidates[chosen]
-    basis = torch.stack([torch.from_numpy(q) for q in Q])
-    coordinates = basis @ family
+    coordinates = torch.from_numpy(np.stack(Q)) @ family
     T = torch.linalg.solve_triangular(coordinates[:, pivots].triu(), coordinates, upper=True)
     T[:, pivots] = torch.eye(len(pivots), dtype=T.dtype)
-    return pivots, T
+    return Axis(alphas, pivots, T)
 
 
 def sums_of_squares(E: Float64[Tensor, "r t n"], grid: Axis) -> Float64[Tensor, "L t"]:

@@ -6,9 +6,7 @@ they take turns. On other devices they are torch's.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,8 +14,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
+EPS = torch.finfo(torch.float64).eps
 # Some kernels of NumPy's warn of numbers beyond the largest; what is made of them is checked and told.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 
@@ -60,15 +57,11 @@ def eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n
     return torch.from_numpy(s), torch.from_numpy(U)
 
 
-def on_cpu(function: Callable[P, R]) -> Callable[P, R]:
-    """Small tensors that the function makes are on the CPU, whatever `torch.set_default_device` says."""
-
-    @functools.wraps(function)
-    def inner(*args: P.args, **options: P.kwargs) -> R:
-        with torch.device("cpu"):
-            return function(*args, **options)
-
-    return inner
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Make small tensors on the CPU meanwhile, whatever `torch.set_default_device` says."""
+    with torch.device("cpu"):
+        yield
 
 
 @contextlib.contextmanager

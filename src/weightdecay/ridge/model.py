@@ -1,5 +1,6 @@
 """A fitted ridge model: predictions, intervals, and a folder of two plain files that holds it."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ class RidgeModel:
         """
         return self._predict(matched(X, self.features, len(self.coef)))
 
-    @on_cpu
+    @on_cpu()
     def interval(self, X: Any, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Prediction intervals: where a new measurement of each row lies with probability `level`.
 
@@ -96,22 +97,17 @@ class RidgeModel:
         """
         probability(level, "level")
         if self.covariance is None:
-            raise InputError(
-                "no intervals without the covariance of the coefficients",
-                "covariance",
-                "not kept",
-                self._why_not(),
-            )
+            what = "no intervals without the covariance of the coefficients"
+            remedy = "fit with fewer columns or rows, or take the spread of the held-out errors"
+            reason = self.settings.get("no_covariance") or remedy
+            raise InputError(what, "covariance", "not kept", str(reason))
         left = self.n - torch.as_tensor(self.dof, dtype=torch.float64)
         if not bool((left >= LEAST_LEFT).all()):
-            raise InputError(
-                "the model interpolates its training rows, and no degrees of freedom are left for the noise",
-                "n − dof",
-                f"{float(left.min()):.3g}",
-                str(
-                    self.settings.get("no_noise") or "fit with a larger λ (--choose one-se), or on more rows"
-                ),
+            what = (
+                "the model interpolates its training rows, and no degrees of freedom are left for the noise"
             )
+            remedy = self.settings.get("no_noise") or "fit with a larger λ (--choose one-se), or on more rows"
+            raise InputError(what, "n − dof", f"{float(left.min()):.3g}", str(remedy))
         rows = matched(X, self.features, len(self.coef))
         middle = self._predict(rows)
         t = torch.tensor([student_t(level, float(one)) for one in left.reshape(-1)], dtype=torch.float64)
@@ -155,14 +151,6 @@ class RidgeModel:
 
     def _predict(self, rows: Float64[Tensor, "m p"]) -> Float64[Tensor, "m *t"]:
         return rows @ self.coef.to(rows.device) + self.intercept.to(rows.device)
-
-    def _why_not(self) -> str:
-        reason = self.settings.get("no_covariance")
-        return (
-            str(reason)
-            if reason
-            else "fit with fewer columns or rows, or take the spread of the held-out errors"
-        )
 
 
 def from_saved(saved: Saved) -> RidgeModel:
@@ -253,7 +241,7 @@ def predict_file(
 
     def source(*_: Any) -> Iterator[pl.DataFrame]:
         nonlocal count
-        for block in _chained(first, blocks):
+        for block in itertools.chain([first], blocks):
             count += block.height
             yield block
 
@@ -298,11 +286,6 @@ def _blocks(
         done += len(rows)
         if on_progress is not None:
             on_progress(done)
-
-
-def _chained(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    yield first
-    yield from rest
 
 
 def _predicted(

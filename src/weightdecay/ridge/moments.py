@@ -6,15 +6,15 @@ whole, so a part with rows a million times as large as the rest takes no digits 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
+from weightdecay.ridge.folds import places
 from weightdecay.ridge.linalg import eigh, gram, matmul, one_pool
-from weightdecay.ridge.problem import is_constant
+from weightdecay.ridge.problem import Intercept, is_constant
 
 BLOCK = 2_000_000  # numbers to a block: 16 MB in float64, of which the working copies are made
 LEAST_ROWS = 256  # rows in a block at least
@@ -207,9 +207,9 @@ def by_columns(X: Float[Tensor, "b p"]) -> bool:
     return X.stride(0) == 1 and X.stride(1) != 1
 
 
-def some_rows(X: Float[Tensor, "b p"], places: Int64[Tensor, " m"]) -> Float[Tensor, "m p"]:
+def some_rows(X: Float[Tensor, "b p"], rows: Int64[Tensor, " m"]) -> Float[Tensor, "m p"]:
     """A copy of some rows, laid out as X is."""
-    return X.mT.index_select(1, places).mT if by_columns(X) else X.index_select(0, places)
+    return X.mT.index_select(1, rows).mT if by_columns(X) else X.index_select(0, rows)
 
 
 @one_pool()
@@ -237,7 +237,7 @@ def fold_moments(
         if fold is None:
             sums[0].add(X[rows], y[rows], None if weights is None else weights[rows])
             continue
-        for k, chosen in enumerate(_by_fold(fold[rows], K)):
+        for k, chosen in enumerate(places(fold[rows].cpu(), K)):
             if len(chosen) == 0:
                 continue
             if int(chosen[-1] - chosen[0]) + 1 == len(chosen):  # one stretch: no need to gather
@@ -275,12 +275,6 @@ def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:
     return share
 
 
-def _by_fold(fold: Int64[Tensor, " b"], K: int) -> list[Int64[Tensor, " m"]]:
-    """The places of each fold in a block, ascending."""
-    order = fold.cpu().argsort(stable=True)
-    return list(order.split(fold.cpu().bincount(minlength=K).tolist()))
-
-
 def check_float32(alphas: Float64[Tensor, " L"], largest: float) -> None:
     """Refuse single precision where it cannot be trusted.
 
@@ -296,7 +290,7 @@ def check_float32(alphas: Float64[Tensor, " L"], largest: float) -> None:
         )
 
 
-Intercept = Literal["free", "penalized", "none"]
+# Factoring the moments of training rows.
 
 
 @dataclass(frozen=True)
@@ -395,20 +389,20 @@ class Basis:
         return coef, intercept + b[p] if self.ones else intercept
 
 
-def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.float64).eps) -> Basis:
+def basis(moments: Moments, penalty: Penalty, dtype: torch.dtype = torch.float64) -> Basis:
     """Factor a set of rows given by its moments.
 
     Args:
         moments: of the training rows.
         penalty: what is penalised.
-        eps: rounding of the products the moments are sums of.
+        dtype: of the products the moments are sums of.
     """
-    p = moments.p
+    p, eps = moments.p, torch.finfo(dtype).eps
     G, g, ss, center, rest = _about_the_intercept(moments, penalty.intercept)
     factors = G.new_ones(len(G))
     if penalty.factors is not None:
         factors[:p] = penalty.factors.to(G.device)
-    sd = deviations(moments, eps)
+    sd = deviations(moments, dtype)
     scale = _scale(sd, penalty, len(G))
     unpenalised = factors == 0
     if penalty.intercept == "free":  # beside a constant of its own a constant column has nothing to say
@@ -424,8 +418,7 @@ def basis(moments: Moments, penalty: Penalty, eps: float = torch.finfo(torch.flo
     s, V = eigh(K) if len(P) else (G.new_zeros(0), G.new_zeros(0, 0))
     s, V = s.flip(0), V.flip(1)
     largest = max(largest, float(s[0]) if len(s) else 0.0)
-    double = eps <= torch.finfo(torch.float64).eps
-    floor = (max(len(P), 8) if double else 4) * eps * largest
+    floor = (max(len(P), 8) if dtype == torch.float64 else 4) * eps * largest
     s = torch.where(s > floor, s, 0)
     rank = int((s > 0).sum())
 
@@ -454,10 +447,9 @@ def _about_the_intercept(m: Moments, intercept: Intercept) -> tuple[Tensor, Tens
     return G, g, m.ss + W * y**2, torch.zeros_like(m.mean), torch.zeros_like(m.rest)
 
 
-def deviations(m: Moments, eps: float) -> Float64[Tensor, " p"]:
-    """Standard deviations (1/n) of the inputs, of this rounding; 0 for one that does not vary."""
+def deviations(m: Moments, dtype: torch.dtype) -> Float64[Tensor, " p"]:
+    """Standard deviations (1/n) of the inputs, which were of this type; 0 for one that does not vary."""
     sd = (m.G.diagonal().clamp_min(0) / m.weight).sqrt()
-    dtype = torch.float32 if eps == torch.finfo(torch.float32).eps else torch.float64
     return torch.where(is_constant(m.x_mean, sd, dtype), 0, sd)
 
 

@@ -1,8 +1,13 @@
-"""The front door: data in, the whole regularisation path out."""
+"""The front door: data in, the whole regularisation path out.
+
+`ridge_path` collects its options; `fit_path` checks the data, makes one plan, scores the grid of λ by one
+algorithm (`_route`), chooses, and writes the record.
+"""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +19,22 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.memory import available, require
 from weightdecay.ridge import lambdas as grids
-from weightdecay.ridge.folds import CRITERIA, Splits, as_given, checked_seed, fold_ids, splits
+from weightdecay.ridge.folds import CRITERIA, as_given, fold_ids, splits
 from weightdecay.ridge.lambdas import Strength, strength
-from weightdecay.ridge.linalg import one_pool
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.moments import Penalty
 from weightdecay.ridge.problem import (
-    Given,
     Intercept,
     Problem,
+    RidgeOptions,
     all_finite,
     checked,
-    checked_choice,
     collected,
     factors,
     target_variance,
 )
 from weightdecay.ridge.record import MOST_DOF, RidgePath, doubts
-from weightdecay.ridge.route import Curve, Route, Scheme, at_least
+from weightdecay.ridge.route import Curve, Route, Scheme, at_least, joined
 from weightdecay.ridge.streaming import Statistics, statistics, tall_from
 from weightdecay.ridge.tall import Tall, tall
 from weightdecay.ridge.wide import (
@@ -41,12 +45,18 @@ from weightdecay.ridge.wide import (
     folds_alone,
     splits_of,
 )
-from weightdecay.select import Choice, Edge, choose, least
+from weightdecay.select import Edge, choose, least
 from weightdecay.tables.source import Source, open_source
 from weightdecay.text import Text
 
 DIRECT = 1e7  # multiplications below which singular values, which keep the most digits, cost nothing
 COPIES = 6  # of the inputs, for their singular values
+PRODUCTS = 3  # of each fold's p × p: its own, those of the other rows, and their eigenvectors
+ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
+ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
+ENOUGH_SINGLE = 1e-3  # of products in single precision, which carry six digits where noise is not tiny
+NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
+SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
 
 
 def ridge_path(
@@ -118,104 +128,156 @@ def ridge_path(
     >>> path.coef(path.best).shape
     torch.Size([10])
     """
-    with torch.device("cpu"):  # what is made without a device, whatever the default is
-        if isinstance(X, str | Path):
-            if groups is not None:
-                raise InputError(
-                    "groups need the rows in memory", "groups", "given", "read the table, or leave them out"
-                )
-            return path_of_file(
-                X,
-                y,
-                lambdas,
-                cv=cv,
-                unit=unit,
-                seed=seed,
-                sample_weight=sample_weight,
-                penalty_factors=penalty_factors,
-                intercept=intercept,
-                standardize=standardize,
-                shared=shared,
-                drop=drop,
-                engine=engine,
-                on_progress=on_progress,
-            )
-        X, y = collected(X, "X"), collected(y, "y")
-        if engine is not None or drop:
-            name = "drop" if drop else "engine"
-            raise InputError("only for files", name, repr(drop or engine), "give a path, or leave it out")
-        given = checked(X, y, sample_weight, penalty_factors, intercept, standardize)
-        problem = given.problem
-        found = _splits(X, y, cv, seed, groups, given)
-        job = Job(
-            strength=strength(unit, len(problem.X), target_variance(problem)),
-            lambdas=lambdas,
-            shared=shared,
-            cv=found.text,
-            features=given.features,
-            targets=given.targets,
-            single=given.single,
-            settings={
-                "seed": int(seed),
-                "intercept": intercept,
-                "standardize": standardize,
-                "penalty_factors": None if problem.penalty is None else problem.penalty.tolist(),
-                "weighted": problem.weights is not None,
-                "shared": shared,
-                "dtype": str(problem.X.dtype).removeprefix("torch."),
-            },
-            small=problem.X.numel() * min(problem.X.shape) < SMALL,
-            precise=lambda: _precise(problem, found.scheme),
-            leaks=leak([(problem.X, problem.y)], given.features, given.targets),
-        )
+    options = RidgeOptions(
+        lambdas, cv, unit, seed, groups, sample_weight, penalty_factors, intercept, standardize, shared, drop,
+        engine, on_progress,
+    )  # fmt: skip
+    return fit_path(X, y, options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed, and how, for one table and one set of options.
+
+    Args:
+        options: as they were given.
+        strength: the convention of λ.
+        grid: α ascending, and the same in their own unit, as given; None where the grid is to suit the data.
+        cv: how λ is judged, in words.
+        features, targets: names, or None.
+        single: one target, without an axis.
+        settings: for the record.
+        route: makes the algorithm.
+        precise: makes one that keeps more digits than a Gram matrix, or None where there is none.
+        leaks: what there is to say of a column that is the target itself.
+        problem: the data, where they are in memory.
+    """
+
+    options: RidgeOptions
+    strength: Strength
+    grid: tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]] | None
+    cv: str
+    features: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    single: bool
+    settings: Mapping[str, Any]
+    route: Callable[[], Route]
+    precise: Callable[[], Route] | None
+    leaks: tuple[Text, ...]
+    problem: Problem | None = None
+
+
+def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
+    """Fit, judge and choose: `ridge_path` with its options as a record.
+
+    Raises:
+        InputError: as `ridge_path`.
+    """
+    with on_cpu():
+        plan = _plan_file(X, y, options) if isinstance(X, str | Path) else _plan_table(X, y, options)
+    with on_cpu(), one_pool():
         try:
-            with one_pool():
-                return path_of(_route(problem, found.scheme), job)
+            route = plan.route()
+            small = route.n * route.width * min(route.n, route.width) < SMALL
+            enough = ENOUGH_SMALL if small else ENOUGH
+            if plan.settings["dtype"] == "float32":
+                enough = ENOUGH_SINGLE
+            alphas, curve = _score(route, plan)
+            if float(curve.precision.max()) > enough and plan.precise is not None:
+                route = plan.precise()
+                alphas, curve = _score(route, plan)
         except FloatingPointError:  # a sum is not finite: say which cell
-            all_finite(problem.X, "X", given.features)
+            if plan.problem is None:
+                raise
+            all_finite(plan.problem.X, "X", plan.features)
             what = "sums of squares are beyond what float64 can hold"
-            raise InputError(
-                what, "X", float(problem.X.abs().max()), "divide the columns by their size"
-            ) from None
+            largest = float(plan.problem.X.abs().max())
+            raise InputError(what, "X", largest, "divide the columns by their size") from None
+        if bool(curve.mean.isnan().any()):
+            what, where = "sums are beyond what float64 can hold", "the scores"
+            raise InputError(what, where, "NaN", "divide the columns and the target by their size")
+        judged = _judged(route, alphas, curve, plan)
+        choices = [choose(target.scores, target.errors, target.doubt) for target in judged]
+        lambdas = plan.strength.lam(alphas) if plan.grid is None else plan.grid[1]
+        best = lambdas[[choice.best for choice in choices]]
+        one_se = lambdas[[choice.one_se for choice in choices]]
+        if len(choices) == 1 and (plan.single or options.shared):
+            best, one_se = float(best[0]), float(one_se[0])
+        varying = [choice for choice, target in zip(choices, judged, strict=True) if target.varies]
+        widths = [choice.high - choice.low for choice in varying]
+        widest = varying[widths.index(max(widths))]
+        edges: list[Edge] = [choice.edge for choice in varying if choice.edge is not None]
+        flat = [choice for choice in varying if choice.flat]
+        targets = 0 if plan.single else slice(None)
+        path = RidgePath(
+            lambdas=lambdas,
+            unit=plan.strength.unit,
+            alphas=alphas,
+            scores=curve.mean[..., targets].cpu(),
+            errors=curve.error[..., targets].cpu(),
+            fold_scores=None if curve.folds is None else curve.folds[..., targets].cpu(),
+            precision=torch.where(curve.precision < 1, curve.precision, torch.inf).cpu(),
+            best=best,
+            one_se=one_se,
+            edge=edges[0] if edges else None,
+            flat=len(flat) > 0,
+            flat_range=(float(lambdas[widest.low]), float(lambdas[widest.high])),
+            cv=plan.cv,
+            route=route.name,
+            n=route.n,
+            p=route.width,
+            features=plan.features,
+            targets=plan.targets,
+            doubts=(),
+            settings={"cv": plan.cv, "unit": plan.strength.unit, **plan.settings},
+            _solver=route,
+            _strength=plan.strength,
+        )
+        warned = doubts(path, judged, choices, given=plan.grid is not None)
+        path = replace(path, doubts=(*warned, *plan.leaks))
+    for doubt in path.doubts:
+        warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
+    return path
 
 
-def _route(problem: Problem, scheme: Scheme) -> Route:
-    """Singular values where they cost nothing, else products of the rows or of the columns, the fewer."""
-    n, p = problem.X.shape
-    side = min(n, p)
-    count = 1 if isinstance(scheme, str) else len(splits_of(scheme))
-    if n * p * side * count <= DIRECT:
-        check_determined(problem, scheme)
-        return by_singular_values(problem, scheme)
-    folds = 1 if isinstance(scheme, str) or n <= p else len(splits_of(scheme))
-    require(
-        (5 + 3 * folds) * 8 * side**2,
-        f"the products of {side:,} {'rows' if n <= p else 'columns'}",
-        problem.y.device,
-    )
-    if n > p:
-        return tall(problem, scheme)
-    check_determined(problem, scheme)
-    if folds_alone(problem, scheme):
-        return by_folds(problem, scheme)
-    return by_products(problem, scheme)
-
-
-def _precise(problem: Problem, scheme: Scheme) -> Route:
-    n, p = problem.X.shape
-    require(COPIES * 8 * n * p, f"the singular values of {n:,} × {p:,} inputs", problem.y.device)
-    return by_singular_values(problem, scheme)
-
-
-def _splits(X: Any, y: Any, cv: Any, seed: int, groups: Any, given: Given) -> Splits:
-    """The splits of all rows, then of those that are kept."""
-    found = splits(cv, len(X), seed, groups, X, y)
-    scheme = found.scheme
-    if scheme == "loo" and not isinstance(as_given(cv), str) and given.problem.standardize:
+def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
+    """Check data in memory and plan their path."""
+    X, y = collected(X, "X"), collected(y, "y")
+    if options.engine is not None or options.drop:
+        name = "drop" if options.drop else "engine"
+        found = repr(options.drop or options.engine)
+        raise InputError("only for files", name, found, "give a path, or leave it out")
+    table = checked(X, y, options)
+    problem = table.problem
+    judge = splits(options.cv, len(X), options.seed, options.groups, X, y)
+    scheme = judge.scheme
+    if scheme == "loo" and problem.standardize and not isinstance(as_given(options.cv), str):
         scheme = torch.arange(len(X))  # a splitter's folds scale by themselves
-    if given.rows is not None and not isinstance(scheme, str):
-        scheme = _among(scheme, given.rows.cpu(), len(X))
-    return replace(found, scheme=scheme)
+    if table.rows is not None and not isinstance(scheme, str):
+        scheme = _among(scheme, table.rows.cpu(), len(X))
+    convention = strength(options.unit, len(problem.X), target_variance(problem))
+    return Plan(
+        options,
+        convention,
+        None if options.lambdas is None else convention.grid(options.lambdas),
+        cv=judge.text,
+        features=table.features,
+        targets=table.targets,
+        single=table.single,
+        settings={
+            "seed": int(options.seed),
+            "intercept": options.intercept,
+            "standardize": options.standardize,
+            "penalty_factors": None if problem.penalty is None else problem.penalty.tolist(),
+            "weighted": problem.weights is not None,
+            "shared": options.shared,
+            "dtype": str(problem.X.dtype).removeprefix("torch."),
+        },
+        route=partial(_route, problem, scheme),
+        precise=partial(_precise, problem, scheme),
+        leaks=leak([(problem.X, problem.y)], table.features, table.targets),
+        problem=problem,
+    )
 
 
 def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -> Scheme:
@@ -236,98 +298,63 @@ def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -
     return kept
 
 
-PRODUCTS = 3  # of each fold's p × p: its own, those of the other rows, and their eigenvectors
-
-
-def path_of_file(
-    data: str | Path,
-    target: Any,
-    lambdas: Any,
-    *,
-    cv: Any,
-    unit: str,
-    seed: int,
-    sample_weight: Any,
-    penalty_factors: Any,
-    intercept: Intercept,
-    standardize: bool,
-    shared: bool,
-    drop: Sequence[str],
-    engine: Any,
-    on_progress: Callable[[int, int | None], None] | None,
-) -> RidgePath:
-    """`ridge_path` for a file or a folder; arguments as there, columns by name.
+def _plan_file(data: str | Path, target: Any, options: RidgeOptions) -> Plan:
+    """Read a file or a folder and plan its path; columns are given by name.
 
     Raises:
         InputError: as `ridge_path`, by file, row and column; a splitter, for which rows have to be in memory.
     """
-    criterion, K = _criterion(cv)
-    if not (sample_weight is None or isinstance(sample_weight, str)):
-        what = type(sample_weight).__name__
+    if options.groups is not None:
+        raise InputError(
+            "groups need the rows in memory", "groups", "given", "read the table, or leave them out"
+        )
+    criterion, K = _criterion(options.cv)
+    weights = options.sample_weight
+    if not (weights is None or isinstance(weights, str)):
+        what = type(weights).__name__
         raise InputError("weights of a file are a column of it", "sample_weight", what, "name the column")
-    checked_choice(intercept)
-    checked_seed(seed)
-    source = open_source(data, _names(target, "y"), _names(drop, "drop"), sample_weight)
+    drop = _names(options.drop, "drop")
+    source = open_source(data, _names(target, "y"), drop, weights)
     p = len(source.inputs)
     require(8 * p * p * (PRODUCTS * K + 4), f"the products of {p:,} columns for {K} folds")
+    penalty_factors = options.penalty_factors
     if penalty_factors is not None:
         penalty_factors = factors(penalty_factors, p, source.inputs, torch.empty(0))
-    penalty = Penalty(penalty_factors, intercept, standardize)
-    stats = statistics(source, folds=K, seed=seed, engine=engine, on_progress=on_progress)
-    single_rows = criterion is None and stats.rows == K and not standardize  # as in memory
+    penalty = Penalty(penalty_factors, options.intercept, options.standardize)
+    stats = statistics(
+        source, folds=K, seed=options.seed, engine=options.engine, on_progress=options.on_progress
+    )
+    n = stats.rows
+    single_rows = criterion is None and n == K and not options.standardize  # as in memory
     route = tall_from(stats, "loo" if single_rows else criterion, penalty)
-    job = Job(
-        strength=strength(unit, stats.rows, route.variance),
-        lambdas=lambdas,
-        shared=shared,
-        cv=f"{K} folds of one row" if single_rows else criterion or f"{K} folds, shuffled, seed {seed}",
+    convention = strength(options.unit, n, route.variance)
+    there = available()
+    fits = there is not None and COPIES * 8 * n * p < there / 2  # the rows and their singular vectors
+    return Plan(
+        options,
+        convention,
+        None if options.lambdas is None else convention.grid(options.lambdas),
+        cv=f"{K} folds of one row"
+        if single_rows
+        else criterion or f"{K} folds, shuffled, seed {options.seed}",
         features=source.inputs,
         targets=source.targets,
         single=isinstance(target, str),
-        settings=_settings(source, stats, penalty, shared, drop),
-        small=stats.rows * p * min(stats.rows, p) < SMALL,
-        precise=_in_memory(stats, route, penalty, seed) if _fits(stats.rows, p) else None,
+        settings={
+            "seed": int(options.seed),
+            "files": [Path(shard.path).name for shard in source.shards],
+            "drop": list(drop),
+            "weights": source.weights,
+            "intercept": options.intercept,
+            "standardize": options.standardize,
+            "penalty_factors": None if penalty_factors is None else penalty_factors.tolist(),
+            "shared": options.shared,
+            "dtype": str(source.dtype).removeprefix("torch."),
+        },
+        route=lambda: route,
+        precise=partial(_precise_file, stats, route) if fits else None,
         leaks=leak(_weighted(source), source.inputs, source.targets),
     )
-    with one_pool():
-        return path_of(route, job)
-
-
-def _weighted(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of the rows with a weight: their inputs and targets."""
-    for block in source.blocks():
-        kept = slice(None) if block.weights is None else block.weights > 0
-        yield block.X[kept], block.y[kept]
-
-
-def _fits(n: int, p: int) -> bool:
-    """Whether the rows and their singular vectors have room in memory."""
-    there = available()
-    return there is not None and COPIES * 8 * n * p < there / 2
-
-
-def _in_memory(stats: Statistics, route: Tall, penalty: Penalty, seed: int) -> Callable[[], Route]:
-    """The table read whole, for its singular values."""
-
-    def precise() -> Route:
-        assert route.rows is not None
-        inputs, targets, weights = [], [], []
-        for block in route.rows():  # copies: later blocks come in the same memory
-            inputs.append(block.X.clone())
-            targets.append(block.y.clone())
-            if block.weights is not None:
-                weights.append(block.weights.clone())
-        X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights) if weights else None
-        folds = route.criterion == "folds"
-        scheme: Any = fold_ids(0, len(X), len(stats.folds), seed) if folds else route.criterion
-        if weight is not None and bool((weight == 0).any()):
-            kept = weight > 0
-            X, y, weight = X[kept], y[kept], weight[kept]
-            scheme = scheme[kept] if isinstance(scheme, Tensor) else scheme
-        problem = Problem(X, y, weight, penalty.factors, penalty.intercept, penalty.standardize)
-        return by_singular_values(problem, scheme)
-
-    return precise
 
 
 def _criterion(cv: Any) -> tuple[Any, int]:
@@ -339,171 +366,105 @@ def _criterion(cv: Any) -> tuple[Any, int]:
         if cv < 2:
             raise InputError("too few folds", "cv", int(cv), "two are needed at least")
         return None, int(cv)
-    raise InputError(
-        "not a way to hold out rows of a file",
-        "cv",
-        repr(cv),
-        "give a number of folds, 'loo', 'gcv' or 'evidence'",
-    )
+    remedy = "give a number of folds, 'loo', 'gcv' or 'evidence'"
+    raise InputError("not a way to hold out rows of a file", "cv", repr(cv), remedy)
 
 
-def _names(given: Any, where: str) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else given
+def _names(values: Any, where: str) -> tuple[str, ...]:
+    names = (values,) if isinstance(values, str) else values
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        found = type(given).__name__
-        raise InputError("not names of columns", where, found, "of a file, give a column's name or several")
+        kind = type(values).__name__
+        raise InputError("not names of columns", where, kind, "of a file, give a column's name or several")
     return tuple(names)
 
 
-def _settings(
-    source: Source, stats: Statistics, penalty: Penalty, shared: bool, drop: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "seed": int(stats.seed),
-        "files": [Path(shard.path).name for shard in source.shards],
-        "drop": list(_names(drop, "drop")),
-        "weights": source.weights,
-        "intercept": penalty.intercept,
-        "standardize": penalty.standardize,
-        "penalty_factors": None if penalty.factors is None else penalty.factors.tolist(),
-        "shared": shared,
-        "dtype": str(source.dtype).removeprefix("torch."),
-    }
+def _weighted(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of the rows with a weight: their inputs and targets."""
+    for block in source.blocks():
+        kept = slice(None) if block.weights is None else block.weights > 0
+        yield block.X[kept], block.y[kept]
 
 
-ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
-ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
-ENOUGH_SINGLE = 1e-3  # of products in single precision, which carry six digits where noise is not tiny
-NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
-SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
+def _route(problem: Problem, scheme: Scheme) -> Route:
+    """Singular values where they cost nothing, else products of the rows or of the columns, the fewer."""
+    n, p = problem.X.shape
+    side, count = min(n, p), 1 if isinstance(scheme, str) else len(splits_of(scheme))
+    direct = n * p * side * count <= DIRECT
+    if not direct:
+        copies, what = 5 + 3 * (count if n > p else 1), "rows" if n <= p else "columns"
+        require(copies * 8 * side**2, f"the products of {side:,} {what}", problem.y.device)
+        if n > p:
+            return tall(problem, scheme)
+    if problem.penalty is not None:
+        check_determined(problem, scheme)
+    if direct:
+        return by_singular_values(problem, scheme)
+    return by_folds(problem, scheme) if folds_alone(problem, scheme) else by_products(problem, scheme)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What was asked for, beside the data.
-
-    Args:
-        strength: the convention of λ.
-        lambdas: the grid as given, or None.
-        shared: one λ for all targets.
-        cv: how λ is judged, in words.
-        features, targets: names, or None.
-        single: one target, without an axis.
-        settings: for the record.
-        small: whether such a route costs next to nothing.
-        precise: makes a route that keeps more digits than a Gram matrix, or None where there is none.
-        leaks: what there is to say of a column that is the target itself.
-    """
-
-    strength: Strength
-    lambdas: Any
-    shared: bool
-    cv: str
-    features: tuple[str, ...] | None
-    targets: tuple[str, ...] | None
-    single: bool
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    small: bool = False
-    precise: Callable[[], Route] | None = None
-    leaks: tuple[Text, ...] = ()
+def _precise(problem: Problem, scheme: Scheme) -> Route:
+    """The singular values of a table in memory."""
+    n, p = problem.X.shape
+    require(COPIES * 8 * n * p, f"the singular values of {n:,} × {p:,} inputs", problem.y.device)
+    return by_singular_values(problem, scheme)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A curve on a grid."""
+def _precise_file(stats: Statistics, route: Tall) -> Route:
+    """The singular values of a table that is read whole."""
+    assert route.rows is not None
+    inputs, targets, weights = [], [], []
+    for block in route.rows():  # copies: later blocks come in the same memory
+        inputs.append(block.X.clone())
+        targets.append(block.y.clone())
+        if block.weights is not None:
+            weights.append(block.weights.clone())
+    X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights) if weights else None
+    folds = route.criterion == "folds"
+    scheme: Any = fold_ids(0, len(X), len(stats.folds), stats.seed) if folds else route.criterion
+    if weight is not None and bool((weight == 0).any()):
+        kept = weight > 0
+        X, y, weight = X[kept], y[kept], weight[kept]
+        scheme = scheme[kept] if isinstance(scheme, Tensor) else scheme
+    penalty = route.penalty
+    problem = Problem(X, y, weight, penalty.factors, penalty.intercept, penalty.standardize)
+    return by_singular_values(problem, scheme)
 
-    route: Route
-    alphas: Float64[Tensor, " L"]
-    curve: Curve
 
-
-def path_of(route: Route, job: Job) -> RidgePath:
-    """The record of a path: the curve on the grid, with more digits where they are needed, and the choices.
-
-    Raises:
-        InputError: strengths that cannot be used.
-    """
+def _score(route: Route, plan: Plan) -> tuple[Float64[Tensor, " L"], Curve]:
+    """Score the grid as given, or one that is widened while the least score is at its edge."""
     if route.unpenalized >= route.n:
         what = f"{route.unpenalized} with the intercept, {route.n} rows"
         remedy = "penalise more columns; nothing is left to judge λ by"
         raise InputError("as many unpenalised columns as rows", "penalty_factors", what, remedy)
-    found = _on_grid(route, job)
-    single = job.settings.get("dtype") == "float32"
-    enough = ENOUGH_SINGLE if single else ENOUGH_SMALL if job.small else ENOUGH
-    if float(found.curve.precision.max()) > enough and job.precise is not None:
-        found = _on_grid(job.precise(), job)
-    if bool(found.curve.mean.isnan().any()):
-        what, where = "sums are beyond what float64 can hold", "the scores"
-        raise InputError(what, where, "NaN", "divide the columns and the target by their size")
-    judged = _judged(found, job)
-    choices = [choose(one.scores, one.errors, one.doubt) for one in judged]
-    lambdas = job.strength.lam(found.alphas) if job.lambdas is None else _given(job)[1]
-    path = _record(found, job, choices, [one.varies for one in judged], lambdas)
-    doubted = doubts(path, judged, choices, given=job.lambdas is not None)
-    path = replace(path, doubts=(*doubted, *job.leaks))
-    for doubt in path.doubts:
-        warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
-    return path
-
-
-def _on_grid(route: Route, job: Job) -> _Found:
-    """The curve on the grid as given, or on one that is widened while the least score is at its edge."""
-    device = route.device
-    if job.lambdas is not None:
-        alphas = at_least(_given(job)[0], route, squares=job.cv != "evidence")
-        return _Found(route, alphas, route.curve(alphas.to(device)))
-    scale = route.scale
+    if plan.grid is not None:
+        alphas = at_least(plan.grid[0], route, squares=plan.cv != "evidence")
+        return alphas, route.curve(alphas.to(route.device))
+    scale = route.spectrum_scale()
     low, high = grids.first(scale)
-    found = _Found(route, alphas := grids.automatic(scale, low, high), route.curve(alphas.to(device)))
+    alphas = grids.automatic(scale, low, high)
+    curve = route.curve(alphas.to(route.device))
     while True:
-        judged = [one for one in _judged(found, job, final=False) if one.varies]
-        places = [least(one.scores, one.doubt) for one in judged]
-        edges = {"low" for place in places if place < NEAR}
-        edges |= {"high" for place in places if place >= len(found.alphas) - NEAR}
-        wider = grids.wider(low, high, edges)
-        if wider == (low, high):
-            return found
-        below = grids.automatic(scale, wider[0], low)[:-1] if wider[0] < low else None
-        above = grids.automatic(scale, high, wider[1])[1:] if wider[1] > high else None
+        lower, higher = low, high
+        for target in _judged(route, alphas, curve, plan, final=False):
+            place = least(target.scores, target.doubt)
+            if target.varies and place < NEAR:
+                lower = max(grids.LOWEST, low / 10**grids.STEP)
+            if target.varies and place >= len(alphas) - NEAR:
+                higher = min(grids.HIGHEST, high * 10**grids.STEP)
+        if (lower, higher) == (low, high):
+            return alphas, curve
+        pieces = [(alphas, curve)]
         try:
-            found = _joined(found, below, above)
+            if lower < low:
+                below = grids.automatic(scale, lower, low)[:-1]
+                pieces.insert(0, (below, route.curve(below.to(route.device))))
+            if higher > high:
+                above = grids.automatic(scale, high, higher)[1:]
+                pieces.append((above, route.curve(above.to(route.device))))
         except InputError:  # inputs in single precision carry no smaller λ
-            return found
-        low, high = wider
-
-
-def _joined(found: _Found, below: Tensor | None, above: Tensor | None) -> _Found:
-    """The curve with more of the grid on one side or both."""
-    device = found.route.device
-    pieces = [(found.alphas, found.curve)]
-    if below is not None:
-        pieces.insert(0, (below, found.route.curve(below.to(device))))
-    if above is not None:
-        pieces.append((above, found.route.curve(above.to(device))))
-    curves = [curve for _, curve in pieces]
-    folds = [curve.folds for curve in curves if curve.folds is not None]
-    joints = [curve.joint for curve in curves if curve.joint is not None]
-    return _Found(
-        found.route,
-        torch.cat([alphas for alphas, _ in pieces]),
-        Curve(
-            torch.cat([curve.mean for curve in curves]),
-            torch.cat([curve.error for curve in curves]),
-            torch.cat(folds, dim=1) if folds else None,
-            torch.cat([curve.precision for curve in curves]),
-            (lambda: torch.cat([joint().cpu() for joint in joints])) if joints else None,
-        ),
-    )
-
-
-def _given(job: Job) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
-    """The grid as given, as α ascending and in its own unit; repeated strengths once."""
-    alphas = job.strength.alpha(job.lambdas, "lambdas")
-    values = torch.from_numpy(job.strength.numbers(job.lambdas, "lambdas"))
-    order = torch.from_numpy(alphas.numpy().argsort(kind="stable"))
-    alphas, values = alphas[order], values[order]
-    new = torch.cat([torch.ones(1, dtype=torch.bool), alphas[1:] > alphas[:-1]])
-    return alphas[new], values[new]
+            return alphas, curve
+        alphas, curve = torch.cat([some for some, _ in pieces]), joined([curve for _, curve in pieces])
+        low, high = lower, higher
 
 
 @dataclass(frozen=True)
@@ -522,32 +483,34 @@ class Judged:
     varies: bool = True
 
 
-def _judged(found: _Found, job: Job, final: bool = True) -> list[Judged]:
+def _judged(
+    route: Route, alphas: Float64[Tensor, " L"], curve: Curve, plan: Plan, final: bool = True
+) -> list[Judged]:
     """What is chosen by: scores of each target, or those that are shared; with standard errors if `final`."""
-    curve, scale = found.curve, found.route.variance.cpu()
+    scale, shared = route.variance.cpu(), plan.options.shared
     mean, error, varies = curve.mean.cpu(), curve.error.cpu(), scale > 0
     doubt = curve.precision.cpu()[:, None] * mean.abs()
     certain = curve.precision.cpu() < 1
     if bool(certain.any()):  # a score of which no digit is certain is not chosen
         mean = torch.where(certain[:, None], mean, torch.inf)
-    if job.shared and job.cv == "evidence":
+    if shared and plan.cv == "evidence":
         mean, error, doubt = (
             mean[:, varies].sum(1, keepdim=True),
             error[:, :1],
             doubt[:, varies].sum(1, keepdim=True),
         )
-    elif job.shared:
+    elif shared:
         error = _shared_error(curve, scale)[:, None] if final else error[:, :1]
         mean, doubt = ((values / scale)[:, varies].mean(1, keepdim=True) for values in (mean, doubt))
-    if job.shared:
+    if shared:
         varies = varies.any()[None]
-    if job.cv == "gcv":
-        s = found.route.eigenvalues.cpu()
-        dof = (s / (s + found.alphas[:, None])).sum(1) + found.route.unpenalized
-        believed = dof <= MOST_DOF * found.route.n
+    if plan.cv == "gcv":
+        s = route.spectrum().cpu()
+        dof = (s / (s + alphas[:, None])).sum(1) + route.unpenalized
+        believed = dof <= MOST_DOF * route.n
         if bool(believed.any()):
             mean = torch.where(believed[:, None], mean, torch.inf)
-    return [Judged(mean[:, k], error[:, k], doubt[:, k], bool(varies[k])) for k in range(mean.shape[1])]
+    return [*map(Judged, mean.mT, error.mT, doubt.mT, varies.tolist())]
 
 
 def _shared_error(curve: Curve, scale: Tensor) -> Float64[Tensor, " L"]:
@@ -559,47 +522,6 @@ def _shared_error(curve: Curve, scale: Tensor) -> Float64[Tensor, " L"]:
     if curve.joint is not None and len(scale) > 1:
         return curve.joint().cpu()
     return (curve.error.cpu() / scale)[:, varies].mean(1)
-
-
-def _record(
-    found: _Found, job: Job, choices: list[Choice], varies: list[bool], lambdas: Float64[Tensor, " L"]
-) -> RidgePath:
-    def chosen(places: list[int]) -> float | Tensor:
-        return (
-            float(lambdas[places[0]]) if len(places) == 1 and (job.single or job.shared) else lambdas[places]
-        )
-
-    def squeezed(values: Tensor) -> Tensor:
-        return (values[..., 0] if job.single else values).cpu()
-
-    telling = [choice for choice, one in zip(choices, varies, strict=True) if one]
-    widest = max(telling, key=lambda choice: choice.high - choice.low)
-    edges: list[Edge] = [choice.edge for choice in telling if choice.edge]
-    route, curve = found.route, found.curve
-    return RidgePath(
-        lambdas=lambdas,
-        unit=job.strength.unit,
-        alphas=found.alphas,
-        scores=squeezed(curve.mean),
-        errors=squeezed(curve.error),
-        fold_scores=None if curve.folds is None else squeezed(curve.folds),
-        precision=torch.where(curve.precision < 1, curve.precision, torch.inf).cpu(),
-        best=chosen([choice.best for choice in choices]),
-        one_se=chosen([choice.one_se for choice in choices]),
-        edge=edges[0] if edges else None,
-        flat=any(choice.flat for choice in telling),
-        flat_range=(float(lambdas[widest.low]), float(lambdas[widest.high])),
-        cv=job.cv,
-        route=route.name,
-        n=route.n,
-        p=route.width,
-        features=job.features,
-        targets=job.targets,
-        doubts=(),
-        settings={"cv": job.cv, "unit": job.strength.unit, **job.settings},
-        _solver=route,
-        _strength=job.strength,
-    )
 
 
 def leak(

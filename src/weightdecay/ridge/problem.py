@@ -1,6 +1,10 @@
-"""What a person gives -> a checked problem: tensors, arrays or DataFrames; weights and penalties."""
+"""The ridge problem: its data, how columns enter it, and the checks of what a user gives.
 
-from collections.abc import Iterator, Mapping, Sequence
+`Problem` and `Columns` are what the routes compute with. `RidgeOptions` and `checked` make a problem of
+tensors, arrays or DataFrames, weights and penalties; `matched` reads new rows for a model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +16,7 @@ from torch import Tensor
 
 from weightdecay.arguments import choice
 from weightdecay.errors import InputError
+from weightdecay.ridge.linalg import EPS
 from weightdecay.tables.cells import (
     TOO_LARGE,
     check_names,
@@ -26,8 +31,10 @@ from weightdecay.tables.cells import (
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
 # Of its mean: a standard deviation under it is rounding in float64, or less than the last digit of float32.
-CONSTANT = {torch.float64: 16 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+CONSTANT = {torch.float64: 16 * EPS, torch.float32: torch.finfo(torch.float32).eps}
 NARROWEST = 64  # columns in a block at least
+TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
+TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
 
 @dataclass(frozen=True)
@@ -122,23 +129,19 @@ def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tup
     return mean + offset, (w @ (away - offset) ** 2 / w.sum()).sqrt()
 
 
-def means(problem: Problem) -> Float64[Tensor, " p"]:
-    """Weighted means of the columns."""
-    n, p = problem.X.shape
-    share = problem.y.new_ones(n) if problem.weights is None else problem.weights
-    return torch.cat([(share / share.sum()) @ problem.X[:, J].double() for J in blocks(n, p)])
-
-
 def columns(problem: Problem) -> Columns:
     """Means and factors over the problem's rows."""
-    p = problem.X.shape[1]
+    n, p = problem.X.shape
     penalty = problem.y.new_ones(p) if problem.penalty is None else problem.penalty
     mean, divisor = problem.y.new_zeros(p), penalty.sqrt()
     if problem.standardize:
         mean, sd = means_and_sds(problem)
         divisor = sd * divisor
     elif problem.intercept == "free":
-        mean = means(problem)
+        share = problem.y.new_ones(n) if problem.weights is None else problem.weights
+        share = share / share.sum()
+        for J in blocks(n, p):
+            mean[J] = share @ problem.X[:, J].double()
     factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
     still = constant_columns(problem)
     if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
@@ -167,12 +170,6 @@ def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
     return weighted_mean((problem.y - mean) ** 2, problem.weights)
 
 
-def targets(problem: Problem, cols: Columns) -> Float64[Tensor, "n t"]:
-    """The weighted targets, centred before anything is projected out: a large mean takes no digits."""
-    y = problem.y - cols.y_mean
-    return y if problem.root is None else y * problem.root[:, None]
-
-
 def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
     """The part without penalty: the constant where the intercept is free, and free columns, centred."""
     parts = [problem.X[:, cols.free].double() - cols.mean[cols.free]]
@@ -185,7 +182,8 @@ def blocks(n: int, p: int) -> Iterator[slice]:
     """Slices of columns of about `BLOCK` numbers each."""
     # Not so narrow that adding up n × n products costs more than they.
     width = max(NARROWEST, n, BLOCK // max(1, n))
-    return (slice(first, min(first + width, p)) for first in range(0, p, width))
+    for first in range(0, p, width):
+        yield slice(first, min(first + width, p))
 
 
 def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor, "n w"]]:
@@ -203,12 +201,39 @@ def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor
         yield problem.y.new_ones(n, 1)
 
 
-TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
-TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
+# Options and data as they are given, checked.
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeOptions:
+    """The options of `weightdecay.ridge_path`, whose docstring says what each of them means.
+
+    Raises:
+        InputError: an intercept that is none of the choices; a seed that is no whole number.
+    """
+
+    lambdas: Any = None
+    cv: Any = 5
+    unit: str = "canonical"
+    seed: int = 0
+    groups: Any = None
+    sample_weight: Any = None
+    penalty_factors: Any = None
+    intercept: Intercept = "free"
+    standardize: bool = False
+    shared: bool = False
+    drop: Sequence[str] = ()
+    engine: Any = None
+    on_progress: Callable[[int, int | None], None] | None = None
+
+    def __post_init__(self) -> None:
+        choice(self.intercept, "intercept", get_args(Intercept))
+        if not isinstance(self.seed, int | np.integer):
+            raise InputError("not a whole number", "seed", repr(self.seed), "give an integer")
 
 
 @dataclass(frozen=True)
-class Given:
+class Checked:
     """A checked problem and what to call its parts.
 
     Args:
@@ -226,14 +251,7 @@ class Given:
     single: bool
 
 
-def checked(
-    X: Any,
-    y: Any,
-    sample_weight: Any = None,
-    penalty_factors: Any = None,
-    intercept: Intercept = "free",
-    standardize: bool = False,
-) -> Given:
+def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     """Check the data and put them into one form. X is not copied where it is a tensor or array of floats.
 
     Whether its cells are finite is left to the sums that are made of them anyway; see `all_finite`.
@@ -243,9 +261,11 @@ def checked(
             not numbers or that repeat a name, a constant target, weights that are negative or all zero.
     """
     features, targets = names_of(X), names_of(y)
-    no_name_twice(features, "X")
-    no_index(features, "X")
-    no_name_twice(targets, "y")
+    if features is not None:
+        no_name_twice(features, "X")
+        no_index(features, "X")
+    if targets is not None:
+        no_name_twice(targets, "y")
     inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
     if inputs.ndim != 2:
         shape = tuple(inputs.shape)
@@ -265,10 +285,9 @@ def checked(
         raise InputError("too few rows", "X", n, "two are needed at least")
     if not bool(target.abs().sum() < TOO_LARGE):
         all_finite(target, "y", targets)
-    weights = None if sample_weight is None else vector(sample_weight, n, "sample_weight", inputs)
-    penalty = None if penalty_factors is None else factors(penalty_factors, p, features, inputs)
-    checked_choice(intercept)
-    rows = None
+    weights, penalty, rows = options.sample_weight, options.penalty_factors, None
+    weights = None if weights is None else vector(weights, n, "sample_weight", inputs)
+    penalty = None if penalty is None else factors(penalty, p, features, inputs)
     if weights is not None:
         if bool((weights == 0).any()):
             rows = weights.nonzero()[:, 0]
@@ -286,8 +305,8 @@ def checked(
     not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
-    problem = Problem(inputs, target, weights, penalty, intercept, standardize)
-    return Given(problem, rows, features, targets, single)
+    problem = Problem(inputs, target, weights, penalty, options.intercept, options.standardize)
+    return Checked(problem, rows, features, targets, single)
 
 
 def names_of(values: Any) -> tuple[str, ...] | None:
@@ -481,11 +500,6 @@ def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str]
         what = f"a column varies by less than {least:.0e}, too little for its squares"
         column = repr(names[place]) if names else place
         raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
-
-
-def checked_choice(intercept: str) -> None:
-    """Raise unless it is a way to treat the intercept."""
-    choice(intercept, "intercept", get_args(Intercept))
 
 
 def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:

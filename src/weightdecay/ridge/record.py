@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+from typing_extensions import override
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
@@ -377,7 +378,7 @@ class RidgePath:
         """Predictions for new rows (m,) or (m, t) at λ; a DataFrame is matched by name."""
         return self._model(lam, None, {}).predict(X)
 
-    @on_cpu
+    @on_cpu()
     def out_of_fold(self, lam: float | Tensor | None = None) -> Float64[Tensor, "n *t"]:
         """The prediction of each row by a fit that has not seen it; leave-one-out where there are no folds.
 
@@ -390,7 +391,7 @@ class RidgePath:
         for predicted in self._solver.out_of_fold_blocks(self._alphas(lam)):
             yield self._squeezed(predicted)
 
-    @on_cpu
+    @on_cpu()
     def standard_errors(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Standard errors of the coefficients (p,) or (p, t): how they vary with the noise, at fixed λ.
 
@@ -403,7 +404,7 @@ class RidgePath:
         spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
         return self._squeezed(spread * self._noise(alphas))
 
-    @on_cpu
+    @on_cpu()
     def model(self, lam: float | Tensor | None = None) -> RidgeModel:
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         alphas = self._alphas(lam)
@@ -499,7 +500,7 @@ class RidgePath:
             raise InputError("one λ for each target is needed", "lam", len(alphas), f"give one, or {t}")
         return at_least(alphas, self._solver).expand(t).to(self._solver.device)
 
-    @on_cpu
+    @on_cpu()
     def _solution(
         self, alphas: Float64[Tensor, " t"]
     ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
@@ -515,12 +516,12 @@ class RidgePath:
         return coef.clone(), intercept.clone()
 
     def _dof(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
-        s = self._solver.eigenvalues.cpu()
+        s = self._solver.spectrum().cpu()
         return (s / (s + alphas.cpu()[:, None])).sum(1) + self._solver.unpenalized
 
     def _noise(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, " t"]:
         """σ̂ of each target at its α; NaN where no degree of freedom is left."""
-        rss, s = self._solver.rss(alphas).diagonal(), self._solver.eigenvalues
+        rss, s = self._solver.rss(alphas).diagonal(), self._solver.spectrum()
         # n − dof without the difference of two numbers that are almost the same.
         left = (alphas / (s[:, None] + alphas)).sum(0) + self.n - len(s) - self._solver.unpenalized
         left = torch.where(left > NOTHING * self.n, left, torch.nan)
@@ -566,12 +567,10 @@ AGAIN = "fit it again with `ridge_path`"
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Route):
     """The route of a loaded path: it looks up what was solved before, and refuses what needs the data.
 
     Args:
-        name: what was decomposed, in words.
-        n: rows that were fitted.
         strength: the convention of λ.
         alphas: where coefficients are known: an α for each target (m, t).
         coefs: coefficients there (m, p, t).
@@ -579,16 +578,11 @@ class Stored:
         squares: training residual sums of squares (m, t).
         eigenvalues: of the penalised, scaled, projected X'X on all rows, descending (k,).
         mean, sd: of the columns (p,).
-        variance: of the targets (t,).
         scale: of the eigenvalues.
-        unpenalized: how many coefficients are free, the intercept among them.
-        still: places of the columns that do not vary.
         spreads: standard errors in units of σ (p,) by α, at the α that were chosen.
         covariances: (X'X + αF)^-1 by α likewise, or the reason why there is none.
     """
 
-    name: str
-    n: int
     strength: Strength
     alphas: Float64[Tensor, "m t"]
     coefs: Float64[Tensor, "m p t"]
@@ -597,27 +591,23 @@ class Stored:
     eigenvalues: Float64[Tensor, " k"]
     mean: Float64[Tensor, " p"]
     sd: Float64[Tensor, " p"]
-    variance: Float64[Tensor, " t"]
     scale: Scale
-    unpenalized: int
-    still: list[int]
     spreads: Mapping[float, Float64[Tensor, " p"]]
     covariances: Mapping[float, Covariance | str]
 
-    @property
-    def device(self) -> torch.device:
-        """Main memory."""
-        return self.coefs.device
+    @override
+    def spectrum(self) -> Float64[Tensor, " k"]:
+        return self.eigenvalues
 
-    @property
-    def width(self) -> int:
-        """How many columns there are."""
-        return self.coefs.shape[1]
+    @override
+    def spectrum_scale(self) -> Scale:
+        return self.scale
 
+    @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        """Weighted means and standard deviations (1/n) of the columns."""
         return self.mean, self.sd
 
+    @override
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """Coefficients and intercepts, an α for each target.
 
@@ -627,24 +617,27 @@ class Stored:
         places, target = self._places(alphas), torch.arange(len(alphas))
         return self.coefs[places, :, target].mT.contiguous(), self.intercepts[places, target]
 
+    @override
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
-        """The weighted training residual sum of squares; NaN where it is not known."""
+        """NaN where it is not known."""
         found = self.squares.new_full((len(alphas), self.squares.shape[1]), torch.nan)
         for row, alpha in zip(found, alphas, strict=True):
             places, targets = self._near(alpha).nonzero(as_tuple=True)
             row[targets] = self.squares[places, targets]
         return found
 
+    @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
-        """Standard errors of the coefficients in units of σ.
+        """Return the standard errors of the coefficients in units of σ, at an α that was chosen.
 
         Raises:
             InputError: there are none at this α.
         """
         return self._chosen(self.spreads, alpha, "no standard errors at this λ without the data")
 
+    @override
     def covariance(self, alpha: float) -> Covariance:
-        """(X'X + αF)^-1.
+        """Return (X'X + αF)^-1, at an α that was chosen.
 
         Raises:
             InputError: there is none at this α.
@@ -654,16 +647,14 @@ class Stored:
             raise InputError("no intervals here", "covariance", "not kept", found)
         return found
 
+    @override
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
         """Refused: scores are known on the grid of the path only."""
         raise _data_are_gone("scores at other λ", len(alphas))
 
+    @override
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
         """Refused: it takes the rows."""
-        raise _data_are_gone("predictions out of fold", len(alphas))
-
-    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-        """Refused likewise."""
         raise _data_are_gone("predictions out of fold", len(alphas))
 
     def _near(self, alphas: Tensor) -> Tensor:
@@ -708,20 +699,18 @@ def store(path: "RidgePath") -> Stored:
     chosen = {float(path._alphas(lam)[0]) for lam in choices if isinstance(lam, float)}
     mean, sd = solver.inputs()
     return Stored(
-        name=path.route,
-        n=path.n,
+        **{name: getattr(solver, name) for name in ("name", "n", "width", "unpenalized", "still")},
+        device=torch.device("cpu"),
         strength=path._strength,
         alphas=alphas.cpu(),
         coefs=torch.stack(coefs).cpu(),
         intercepts=torch.stack(intercepts).cpu(),
         squares=torch.stack([solver.rss(row).diagonal() for row in alphas]).cpu(),
-        eigenvalues=solver.eigenvalues.cpu(),
+        eigenvalues=solver.spectrum().cpu(),
         mean=mean.cpu(),
         sd=sd.cpu(),
         variance=solver.variance.cpu(),
-        scale=solver.scale,
-        unpenalized=solver.unpenalized,
-        still=solver.still,
+        scale=solver.spectrum_scale(),
         spreads={alpha: solver.spread(alpha).cpu() for alpha in sorted(chosen)},
         covariances={alpha: _covariance(path, alpha) for alpha in sorted(chosen)},
     )
@@ -772,6 +761,8 @@ def stored_of(
     return Stored(
         name=name,
         n=n,
+        width=len(tensors["mean"]),
+        device=torch.device("cpu"),
         strength=strength,
         **{key: tensors[key] for key in _TENSORS},
         scale=Scale(*values["scale"]),

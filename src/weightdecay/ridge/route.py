@@ -1,8 +1,9 @@
-"""What every algorithm for the path gives: a curve over λ, and a solution at the λ that is chosen."""
+"""The base of the algorithms for the path: a curve over λ, and solutions at the λ that are chosen."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from jaxtyping import Float64, Int64
@@ -12,7 +13,8 @@ from weightdecay.ridge.gram import Covariance
 
 # How λ is judged: a criterion by name, a fold for each row, or (training rows, test rows) for each split.
 Criterion = Literal["loo", "gcv", "evidence"]
-Scheme = Criterion | Int64[Tensor, " n"] | list[tuple[Tensor, Tensor]]
+Split = tuple[Tensor, Tensor]
+Scheme = Criterion | Int64[Tensor, " n"] | list[Split]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Curve:
     joint: Callable[[], Float64[Tensor, " L"]] | None = None
 
 
+def joined(curves: list[Curve]) -> Curve:
+    """Join the curves of one table on grids that follow each other."""
+    folds = [curve.folds for curve in curves if curve.folds is not None]
+    joints = [curve.joint for curve in curves if curve.joint is not None]
+    return Curve(
+        torch.cat([curve.mean for curve in curves]),
+        torch.cat([curve.error for curve in curves]),
+        torch.cat(folds, dim=1) if folds else None,
+        torch.cat([curve.precision for curve in curves]),
+        (lambda: torch.cat([joint().cpu() for joint in joints])) if joints else None,
+    )
+
+
 @dataclass(frozen=True)
 class Scale:
     """The size of the eigenvalues, by which grids are made.
@@ -50,104 +65,90 @@ class Scale:
     largest: float
 
 
-@runtime_checkable
-class Route(Protocol):
-    """An algorithm, with its data and its scheme; everything below is small once it is made."""
+@dataclass(frozen=True, kw_only=True)
+class Route(ABC):
+    """An algorithm, with its data and its scheme; everything below is small once it is made.
 
-    @property
-    def name(self) -> str:
-        """What was decomposed, in words."""
-        ...
+    Args:
+        name: what was decomposed, in words.
+        n: how many rows are fitted.
+        width: how many columns there are.
+        device: where it is computed.
+        variance: the targets' weighted variances (1/n) (t,).
+        still: places of the columns that do not vary.
+        unpenalized: how many coefficients are free, the intercept among them.
+    """
 
-    @property
-    def eigenvalues(self) -> Float64[Tensor, " k"]:
-        """Of the penalised, scaled, projected X'X on all rows, descending, rounding zeros set to 0."""
-        ...
+    name: str
+    n: int
+    width: int
+    device: torch.device
+    variance: Float64[Tensor, " t"]
+    still: list[int]
+    unpenalized: int
 
-    @property
-    def scale(self) -> Scale:
-        """The mean and the largest eigenvalue, which may be cheaper than all."""
-        ...
+    @abstractmethod
+    def spectrum(self) -> Float64[Tensor, " k"]:
+        """Return the eigenvalues of the penalised, scaled, projected X'X on all rows.
 
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        ...
+        They descend; those within rounding of zero are 0.
+        """
 
-    @property
-    def n(self) -> int:
-        """How many rows are fitted."""
-        ...
+    def spectrum_scale(self) -> Scale:
+        """Return the mean and the largest eigenvalue, which may be cheaper than all; 1 where all are zero."""
+        positive = self.spectrum()
+        positive = positive[positive > 0]
+        return Scale(float(positive.mean()), float(positive.max())) if len(positive) else Scale(1.0, 1.0)
 
-    @property
-    def variance(self) -> Float64[Tensor, " t"]:
-        """The targets' weighted variances (1/n)."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """How many columns there are."""
-        ...
-
-    @property
-    def still(self) -> list[int]:
-        """Places of the columns that do not vary."""
-        ...
-
-    @property
-    def unpenalized(self) -> int:
-        """How many coefficients are free, the intercept among them."""
-        ...
-
+    @abstractmethod
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
-        """The score at every α."""
-        ...
+        """Return the score at every α."""
 
+    @abstractmethod
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
-        """Coefficients and intercepts on the original scale, an α for each target; for one target several."""
-        ...
+        """Return coefficients and intercepts on the original scale, an α for each target."""
 
+    @abstractmethod
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
-        """The weighted training residual sum of squares."""
-        ...
+        """Return the weighted training residual sum of squares."""
 
+    @abstractmethod
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it."""
-        ...
+        """Predict each row by a fit without it, leave-one-out where there are no folds.
+
+        NaN for rows that no split holds out; the mean where several do.
+        """
 
     def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-        """The same in blocks of consecutive rows."""
-        ...
+        """Yield the predictions of `out_of_fold` in blocks of consecutive rows."""
+        yield self.out_of_fold(alphas)
 
+    @abstractmethod
     def covariance(self, alpha: float) -> Covariance:
-        """(X'X + αF)^-1, for standard errors and intervals."""
-        ...
+        """Return (X'X + αF)^-1, for standard errors and intervals."""
 
+    @abstractmethod
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
-        """The roots of the diagonal of (X'X + αF)^-1 X'X (X'X + αF)^-1: standard errors in units of σ."""
-        ...
+        """Return the standard errors of the coefficients in units of σ.
 
+        They are the roots of the diagonal of (X'X + αF)^-1 X'X (X'X + αF)^-1.
+        """
+
+    @abstractmethod
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        """Weighted means and standard deviations (1/n) of the columns, for the record."""
-        ...
-
-
-def scale_of(s: Float64[Tensor, " k"]) -> Scale:
-    """The scale of eigenvalues; 1 where all are zero."""
-    positive = s[s > 0]
-    return Scale(float(positive.mean()), float(positive.max())) if len(positive) else Scale(1.0, 1.0)
+        """Return the weighted means and standard deviations (1/n) of the columns; 0 for a constant one."""
 
 
 def at_least(alphas: Float64[Tensor, " L"], route: Route, squares: bool = True) -> Float64[Tensor, " L"]:
-    """λ = 0 is the limit: so little that no singular value that float64 can tell from zero knows it.
+    """Replace λ = 0 by its limit: so little that it changes no singular value that float64 tells from zero.
 
     Args:
-        alphas: as given.
+        alphas: penalties.
         route: for the scale of the eigenvalues.
         squares: whether squares of α have to be in range, too.
     """
     if bool((alphas >= 1e-30).all()):
         return alphas
-    largest = route.scale.largest
+    largest = route.spectrum_scale().largest
     alphas = torch.where(alphas == 0, max(1e-36 * largest, 5e-324), alphas)
     return alphas.clamp_min(1e-140 * largest) if squares else alphas

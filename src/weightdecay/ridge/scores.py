@@ -1,4 +1,7 @@
-"""From held-out errors at a few λ to a score and its standard error at all of them."""
+"""Scores and their standard errors: from held-out errors at a few λ to all of them.
+
+Then the held-out errors that come from moments, and how far rounding may have moved those scores.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -8,12 +11,17 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.ridge.lambdas import Axis, carried, quadratic, sums_of_squares
-from weightdecay.ridge.linalg import gram, matmul, one_pool
+from weightdecay.ridge.linalg import EPS, gram, matmul, one_pool
 from weightdecay.ridge.moments import Basis, Moments
 from weightdecay.ridge.route import Curve
 
 EVERY = 5e6  # beyond so many errors, the standard error is taken at some λ and interpolated
 SOME = 32
+LEAST = 16 * EPS  # 1 − h below is rounding
+MOST = 4_000_000  # numbers in a working copy: 32 MB
+AGAIN = 1e6  # terms this much larger than their difference: the rows are read again
+FEW = 1e-6  # of the targets' squares: below, what no direction reaches is taken from the rows
+SAFETY = 100.0
 
 
 class RowSums:
@@ -81,8 +89,10 @@ def folds_curve(
         weights: Σ w of those rows.
         precision: estimated relative error (L,).
     """
-    folds = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)])
-    mean = torch.stack(sums).sum(0) / sum(weights)
+    folds = torch.stack(sums)
+    mean = folds.sum(0) / sum(weights)
+    for fold, weight in zip(folds, weights, strict=True):
+        fold /= weight
     unit = mean.clamp_min(torch.finfo(mean.dtype).tiny)  # squares of scores may be out of range
     spread = (folds / unit).std(0) * unit if len(folds) > 1 else torch.zeros_like(mean)
     return Curve(mean, spread / len(folds) ** 0.5, folds, precision.to(mean.device))
@@ -145,8 +155,7 @@ def between(
     return values[right - 1] * (1 - share) + values[right] * share
 
 
-LEAST = 16 * torch.finfo(torch.float64).eps  # 1 − h below is rounding
-MOST = 4_000_000  # numbers in a working copy: 32 MB
+# Errors from moments, with another pass over the rows where that is needed.
 
 
 class Block(NamedTuple):
@@ -353,9 +362,7 @@ def null_norm(basis: Basis, rows: Rows) -> float:
     return total
 
 
-AGAIN = 1e6  # terms this much larger than their difference: the rows are read again
-FEW = 1e-6
-SAFETY = 100.0
+# How far rounding may have moved scores from moments.
 
 
 def cancelled(

@@ -10,7 +10,8 @@ import torch
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.lambdas import Strength
-from weightdecay.ridge.path import ridge_path
+from weightdecay.ridge.path import fit_path
+from weightdecay.ridge.problem import RidgeOptions
 from weightdecay.ridge.record import RidgePath
 
 try:
@@ -123,9 +124,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         # The path makes weights of mean 1, and so α smaller by as much.
         total = 1.0 if weights is None else float(weights[weights > 0].mean())
         shared = y.ndim == 2 and not (self.alpha_per_target and y.shape[1] > 1)
-        self.path_ = ridge_path(
-            X,
-            y,
+        options = RidgeOptions(
             None if alphas is None else alphas / total,
             cv=self.cv,
             unit="sklearn.Ridge",
@@ -137,6 +136,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             standardize=self.standardize,
             shared=shared,
         )
+        self.path_ = fit_path(X, y, options)
         lam = self.path_.best if self.choose == "best" else self.path_.one_se
         coef, intercept = self.path_.coef(lam).cpu().numpy(), self.path_.intercept(lam).cpu().numpy()
         self.coef_ = np.ascontiguousarray(coef.T)

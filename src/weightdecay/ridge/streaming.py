@@ -13,7 +13,7 @@ import torch
 
 from weightdecay.engine import map_merge
 from weightdecay.errors import InputError
-from weightdecay.ridge.folds import fold_ids
+from weightdecay.ridge.folds import fold_ids, places
 from weightdecay.ridge.linalg import one_blas_thread, one_pool
 from weightdecay.ridge.moments import (
     Moments,
@@ -27,7 +27,7 @@ from weightdecay.ridge.moments import (
 )
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.scores import Block
-from weightdecay.ridge.tall import Tall
+from weightdecay.ridge.tall import Tall, route_of_moments
 from weightdecay.tables.parquet_blocks import row_group_rows
 from weightdecay.tables.source import RowBlock, Shard, Source, open_source, row_count
 
@@ -122,11 +122,11 @@ def _add(sums: list[Sums], block: RowBlock, first: int, seed: int) -> None:
     """Each row of a block to the sums of its fold; not those of weight 0."""
     if len(sums) > 1 and by_columns(block.X):  # it may be a view of many more rows: bring its own together
         block = block._replace(X=block.X.mT.contiguous().mT)
-    for part, places in zip(sums, _places(first, len(block.X), len(sums), seed), strict=True):
+    for part, rows in zip(sums, _places(first, len(block.X), len(sums), seed), strict=True):
         X, y, w = block.X, block.y, block.weights
         if len(sums) > 1:
-            X, y = some_rows(X, places), y[places]
-            w = None if w is None else w[places]
+            X, y = some_rows(X, rows), y[rows]
+            w = None if w is None else w[rows]
         if w is not None and bool((w == 0).any()):
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
         part.add(X, y, w)
@@ -138,8 +138,7 @@ def _add(sums: list[Sums], block: RowBlock, first: int, seed: int) -> None:
 def _places(first: int, count: int, K: int, seed: int) -> Any:
     if K == 1:
         return [torch.arange(count)]
-    fold = fold_ids(first, count, K, seed)
-    return fold.argsort(stable=True).split(fold.bincount(minlength=K).tolist())
+    return places(fold_ids(first, count, K, seed), K)
 
 
 def _merged(a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:
@@ -243,25 +242,21 @@ def tall_from(
         second_pass: read the table again where that is needed: leave-one-out, predictions out of fold, and
             where moments leave too few digits. Without it the last is told by the precision.
     """
-    rows = _again(stats) if second_pass else None
+    rows = partial(_rows_again, stats) if second_pass else None
     whole, dtype = merge_tree(stats.folds), stats.source.dtype
     penalty = penalty or Penalty()
     if criterion is not None:
-        return Tall(whole, (), (), criterion, penalty, dtype, rows)
+        return route_of_moments(whole, criterion, penalty, dtype, rows)
     K = len(stats.folds)
     if K < 2:
         raise InputError("too few folds", "cv", K, "two are needed at least")
 
-    chosen = partial(_places, K=K, seed=stats.seed)
-    return Tall(whole, stats.folds, tuple(training(stats.folds)), "folds", penalty, dtype, rows, chosen)
-
-
-def _again(stats: Statistics) -> Callable[[], Iterator[Block]]:
-    """The table's rows from the start, weights of mean 1."""
-    return partial(_rows_again, stats)
+    trains, chosen = tuple(training(stats.folds)), partial(_places, K=K, seed=stats.seed)
+    return route_of_moments(whole, "folds", penalty, dtype, rows, stats.folds, trains, chosen)
 
 
 def _rows_again(stats: Statistics) -> Iterator[Block]:
+    """The table's rows from the start, weights of mean 1."""
     first = 0
     for block in stats.source.blocks():
         weights = None if block.weights is None else block.weights / stats.scale

@@ -1,9 +1,10 @@
-"""A person's table -> a fitted path, a model, and what there is to say of them: behind `weightdecay fit`."""
+"""Fit a table from a file for `weightdecay fit`: its path, model, figures and predictions out of fold."""
 
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.folds import fold_ids, splits
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
-from weightdecay.ridge.path import ridge_path
-from weightdecay.ridge.problem import Intercept
+from weightdecay.ridge.path import fit_path
+from weightdecay.ridge.problem import Intercept, RidgeOptions
 from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
 from weightdecay.ridge.tall import Tall
 from weightdecay.saving import replacing, writable_folder
@@ -31,6 +32,14 @@ from weightdecay.tables.source import (
     read_for_ridge,
     row_names,
 )
+
+Progress = Callable[[str, int, int | None], None]
+NAME = "out_of_fold.parquet"
+SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
+SHOWN = 5000  # rows of the figure of held-out predictions
+HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+
+# Figures of a path.
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +168,7 @@ def _columns(values: Tensor) -> Tensor:
     return values[:, None] if values.ndim == 1 else values
 
 
-Progress = Callable[[str, int, int | None], None]
-SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
-HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+# Fitting a table.
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,26 @@ class Request:
     def plain(self) -> dict[str, Any]:
         """All options as JSON has them."""
         return json.loads(json.dumps(asdict(self)))
+
+    def options(self, inputs: Sequence[str], **more: Any) -> RidgeOptions:
+        """Return the options of the path of a table with these inputs; `more` is what hangs on the table.
+
+        Raises:
+            InputError: a column that is not to be penalised is no input.
+        """
+        for name in self.unpenalized:
+            if name not in inputs:
+                raise no_such_column(name, inputs, "unpenalized", "the inputs are")
+        return RidgeOptions(
+            self.lambdas,
+            unit=self.unit,
+            seed=self.seed,
+            penalty_factors=dict.fromkeys(self.unpenalized, 0.0) or None,
+            intercept=self.intercept,
+            standardize=self.standardize,
+            shared=self.shared,
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -278,9 +305,10 @@ class TableFit:
             InputError: they cannot be written; then no file is half-written.
         """
         folder = writable_folder(Path(folder))
-        rows = folder / "out_of_fold.parquet"
+        rows = folder / NAME
         if self.out_of_fold is not None:
-            write_parquet(rows, self.out_of_fold)
+            with replacing(rows) as temporary:
+                self.out_of_fold.write_parquet(temporary)
         frames = {
             "coefficients": self.path.coef_frame(self.model.lam),
             "path": self.path.frame(),
@@ -365,20 +393,8 @@ def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | T
         request.data, request.target, aside, groups=request.groups, weights=request.weights
     )
     single = len(request.target) == 1
-    path = ridge_path(
-        table.X,
-        table.y.to_series() if single else table.y,
-        request.lambdas,
-        cv=cv,
-        unit=request.unit,
-        seed=request.seed,
-        groups=table.groups,
-        sample_weight=table.weights,
-        penalty_factors=_penalty(request.unpenalized, table.X.columns),
-        intercept=request.intercept,
-        standardize=request.standardize,
-        shared=request.shared,
-    )
+    options = request.options(table.X.columns, cv=cv, groups=table.groups, sample_weight=table.weights)
+    path = fit_path(table.X, table.y.to_series() if single else table.y, options)
     lam = path.best if request.choose == "best" else path.one_se
     y = torch.from_numpy(table.y.filter(table.kept).to_numpy().copy())
     seen = held_out(path, y[:, 0] if single else y, lam)
@@ -400,35 +416,22 @@ def _streamed(
             raise InputError(what, name, given, "leave it out, or take a part that fits memory")
 
     def stage(what: str) -> Callable[[int, int | None], None] | None:
-        told = on_progress
-        return None if told is None else lambda done, total: told(what, done, total)
+        return None if on_progress is None else partial(on_progress, what)
 
     table = open_source(request.data, request.target, request.drop, request.weights)
-    path = ridge_path(
-        request.data,
-        request.target[0] if len(request.target) == 1 else request.target,
-        request.lambdas,
+    options = request.options(
+        table.inputs,
         cv=5 if request.cv is None else cv,
-        unit=request.unit,
-        seed=request.seed,
         drop=request.drop,
         sample_weight=request.weights,
-        penalty_factors=_penalty(request.unpenalized, table.inputs),
-        intercept=request.intercept,
-        standardize=request.standardize,
-        shared=request.shared,
         engine=request.engine,
         on_progress=stage("reading"),
     )
+    target = request.target[0] if len(request.target) == 1 else request.target
+    path = fit_path(request.data, target, options)
     lam = path.best if request.choose == "best" else path.one_se
-    seen = write_held_out(path, lam, table, folder / "out_of_fold.parquet", stage("predicting"))
+    seen = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
     return path, seen, lam, None
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary)
 
 
 def _cv(request: Request) -> Any:
@@ -446,14 +449,6 @@ def _cv(request: Request) -> Any:
     if count < 1 or (count < 2 and not request.time):
         raise InputError("too few folds", "cv", count, "two are needed at least")
     return InTimeOrder(count) if request.time else count
-
-
-def _penalty(unpenalized: Sequence[str], columns: Sequence[str]) -> dict[str, float] | None:
-    """Penalty factors by name, or None where all are 1."""
-    for name in unpenalized:
-        if name not in columns:
-            raise no_such_column(name, columns, "unpenalized", "the inputs are")
-    return dict.fromkeys(unpenalized, 0.0) or None
 
 
 def _settings(request: Request) -> dict[str, Any]:
@@ -558,7 +553,7 @@ def _several(values: float | Tensor, most: int = 3) -> str:
     return " / ".join(numbers[:most]) + (" / …" if len(numbers) > most else "")
 
 
-SAMPLE = 5000  # rows of the figure
+# Predictions out of fold of a table that is read in blocks, and of a folder that was written.
 
 
 @dataclass
@@ -612,8 +607,8 @@ def write_held_out(
             kept = torch.arange(len(block.y)) if block.weights is None else block.weights.nonzero()[:, 0]
             measured = block.y[kept]
             sums = _added(sums, measured, predicted)
-            if sum(len(y) for y, _ in shown) < SAMPLE:
-                shown.append((measured[:SAMPLE], predicted[:SAMPLE]))
+            if sum(len(y) for y, _ in shown) < SHOWN:
+                shown.append((measured[:SHOWN], predicted[:SHOWN]))
             fold = fold_ids(first, len(block.y), folds, seed)[kept] + 1 if folds else None
             yield _frame(before + block.rows[kept], measured, predicted, names, fold)
             first += len(block.y)
@@ -637,7 +632,7 @@ def write_held_out(
             ) from error
     assert sums is not None
     spread = sums.about2 - sums.about**2 / sums.count
-    measured, predicted = (torch.cat(parts)[:SAMPLE] for parts in zip(*shown, strict=True))
+    measured, predicted = (torch.cat(parts)[:SHOWN] for parts in zip(*shown, strict=True))
     how = "loo" if path.cv in ("gcv", "evidence") else path.cv
     rmse = (sums.squares / sums.count).sqrt()
     return HeldOut(names, measured, predicted, rmse, 1 - sums.squares / spread, how)
@@ -689,10 +684,6 @@ def _frame(
         },
         schema_overrides={"fold": pl.Int64},
     )
-
-
-NAME = "out_of_fold.parquet"
-SHOWN = 5000  # rows of the figures
 
 
 def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
+from typing_extensions import override
 
 from weightdecay.errors import InputError
 from weightdecay.ridge import moments, scores
+from weightdecay.ridge.folds import places
 from weightdecay.ridge.gram import ROUNDING, Covariance, undetermined
-from weightdecay.ridge.lambdas import Axis, axis, whole
+from weightdecay.ridge.lambdas import LONG, Axis, axis, whole
 from weightdecay.ridge.moments import (
     Basis,
     Moments,
@@ -26,7 +29,7 @@ from weightdecay.ridge.moments import (
     training,
 )
 from weightdecay.ridge.problem import Problem
-from weightdecay.ridge.route import Criterion, Curve, Scale, Scheme, scale_of
+from weightdecay.ridge.route import Criterion, Curve, Route, Scheme
 from weightdecay.ridge.scores import (
     LEAST,
     Block,
@@ -44,17 +47,16 @@ from weightdecay.ridge.scores import (
     squares_by_rows,
 )
 
-EPS = {torch.float64: torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
-LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 4e9  # multiplications below which every λ is its own pivot
 
 
 @dataclass(frozen=True)
-class Tall:
+class Tall(Route):
     """The route of moments.
 
     Args:
         all: moments of all rows.
+        whole: the fit to them.
         parts: moments of the rows each split holds out; empty for a criterion without folds.
         trains: moments of the rows each split trains on.
         criterion: "folds", or a criterion without them.
@@ -65,28 +67,14 @@ class Tall:
     """
 
     all: Moments
+    whole: Basis
     parts: Sequence[Moments]
     trains: Sequence[Moments]
-    criterion: Criterion | str
+    criterion: Criterion | Literal["folds"]
     penalty: Penalty
-    dtype: torch.dtype = torch.float64
+    dtype: torch.dtype
     rows: Rows | None = None
     chosen: Chooser | None = None
-
-    @property
-    def name(self) -> str:
-        """What was decomposed."""
-        return f"moments of {self.all.p} columns"
-
-    @property
-    def n(self) -> int:
-        """The number of rows."""
-        return self.all.rows
-
-    @cached_property
-    def whole(self) -> Basis:
-        """The fit to all rows."""
-        return basis(self.all, self.penalty, self._eps)
 
     @cached_property
     def bases(self) -> list[Basis]:
@@ -95,79 +83,41 @@ class Tall:
         Raises:
             InputError: one leaves an unpenalised coefficient open that all rows determine.
         """
-        fits = [basis(part, self.penalty, self._eps) for part in self.trains]
+        fits = [basis(part, self.penalty, self.dtype) for part in self.trains]
         for k, fit in enumerate(fits):
             if fit.free < self.whole.free:
                 raise undetermined(k)
         return fits
 
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        return self.all.G.device
-
-    @property
-    def width(self) -> int:
-        """How many columns there are."""
-        return self.all.p
-
-    @property
-    def variance(self) -> Float64[Tensor, " t"]:
-        """The targets' weighted variances."""
-        return self.all.ss / self.all.weight
-
-    @property
-    def still(self) -> list[int]:
-        """Places of the columns that do not vary."""
-        _, sd = self.inputs()
-        return (sd == 0).nonzero()[:, 0].tolist()
-
-    @property
-    def scale(self) -> Scale:
-        """The mean and the largest eigenvalue."""
-        return scale_of(self.whole.s)
-
+    @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        """Weighted means and standard deviations (1/n) of the columns; 0 for one that does not vary."""
-        return self.all.x_mean, deviations(self.all, self._eps)
+        return self.all.x_mean, deviations(self.all, self.dtype)
 
+    @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
-        """Standard errors of the coefficients in units of σ: rows of R φ, for Z R is orthonormal."""
+        """The norms of the rows of R φ, for Z R is orthonormal."""
         phi = self.whole.phi(torch.tensor([alpha], dtype=torch.float64))[:, 0]
         return (self.whole.R[: self.all.p] * phi).norm(dim=1)
 
-    @property
-    def eigenvalues(self) -> Float64[Tensor, " k"]:
-        """Of the penalised, scaled, projected X'X on all rows, descending, rounding zeros set to 0."""
+    @override
+    def spectrum(self) -> Float64[Tensor, " k"]:
         return self.whole.s
 
-    @property
-    def unpenalized(self) -> int:
-        """How many coefficients are free, the intercept among them."""
-        return self.whole.free + (self.penalty.intercept == "free")
-
+    @override
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
         """The score at every α.
 
         Raises:
             InputError: float32 inputs and an α under 1e-6 of the largest eigenvalue; rows that are gone.
         """
-        alphas = alphas.to(self.all.G.device)
-        self.check(alphas)
+        alphas = alphas.to(self.device)
+        if self.dtype == torch.float32:
+            check_float32(alphas, self.whole.largest)
         if self.criterion == "gcv":
             return self._gcv(alphas)
         if self.criterion == "evidence":
             return self._evidence(alphas)
         return self._loo(alphas) if self.criterion == "loo" else self._folds(alphas)
-
-    def check(self, alphas: Float64[Tensor, " L"]) -> None:
-        """Refuse what single precision cannot give.
-
-        Raises:
-            InputError: float32 inputs and an α under 1e-6 of the largest eigenvalue.
-        """
-        if self.dtype == torch.float32:
-            check_float32(alphas, self.whole.largest)
 
     def _folds(self, alphas: Float64[Tensor, " L"]) -> Curve:
         grid = self._axis(alphas, self.bases, 6 * self.all.p**2 * len(self.parts))
@@ -220,7 +170,7 @@ class Tall:
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
-        share = self._left(alphas) / n
+        share = (self.whole.lost(alphas).sum(0) + n - self.whole.rank - self.unpenalized) / n  # 1 − dof/n
         mean = rss / n / share[:, None] ** 2
         precision = scores.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
         found = gcv_curve(mean, n, scores.with_squares(precision + 4 * self._eps / share))
@@ -244,13 +194,10 @@ class Tall:
         absolute = left * relative + scores.of_spread(fit, alphas, self._eps, self._null)
         return evidence_curve(mean, absolute / mean.abs().amin(1).clamp_min(tiny))
 
-    def _left(self, alphas: Tensor) -> Tensor:
-        """The rows less the degrees of freedom."""
-        return self.whole.lost(alphas).sum(0) + self.n - self.whole.rank - self.unpenalized
-
+    @override
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
-        """The weighted training residual sum of squares: what no direction reaches, and Σ c² (α/(s + α))²."""
-        alphas = alphas.to(self.all.G.device)
+        """What no direction reaches, and Σ c² (α/(s + α))²."""
+        alphas = alphas.to(self.device)
         return self._outside + (self.whole.lost(alphas) ** 2).mT @ self.whole.c**2
 
     @cached_property
@@ -283,21 +230,18 @@ class Tall:
             return max(fit.floor for fit in [self.whole, *self.bases])
         return null_norm(self.whole, self.rows)
 
+    @override
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
-        """Coefficients and intercepts on the original scale, an α for each target."""
         return self.whole.solve(alphas)
 
+    @override
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it; leave-one-out ones where there are no folds.
-
-        NaN for rows that no split holds out; the mean where several do.
-        """
         return torch.cat(list(self.out_of_fold_blocks(alphas)))
 
+    @override
     def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-        """The same in blocks of consecutive rows, each (b, t), in one pass over the rows."""
         rows = self._data("predictions out of fold take a second pass over the rows")
-        alphas = alphas.to(self.all.G.device)
+        alphas = alphas.to(self.device)
         if not self.bases:
             yield from self._left_out_predictions(rows, alphas)
             return
@@ -306,11 +250,10 @@ class Tall:
         for block in rows():
             found = block.y.new_zeros(block.y.shape)
             count = block.y.new_zeros(len(found), 1)
-            for (coef, intercept), places in zip(
-                solutions, self.chosen(block.first, len(block.X)), strict=True
-            ):
-                if len(places):
-                    here = places.to(found.device)
+            held = self.chosen(block.first, len(block.X))
+            for (coef, intercept), rows_out in zip(solutions, held, strict=True):
+                if len(rows_out):
+                    here = rows_out.to(found.device)
                     found[here] += block.X.index_select(0, here).double() @ coef + intercept
                     count[here] += 1
             yield torch.where(count > 0, found / count, torch.nan)
@@ -329,6 +272,7 @@ class Tall:
                     found[:, u] = block.y[:, u] - e[:, 0, 0]
             yield found
 
+    @override
     def covariance(self, alpha: float) -> Covariance:
         """(X'X + αF)^-1 = Σ_k φ_k R_k R_k' + the null directions' 1/α."""
         fit, free = self.whole, self.penalty.intercept == "free"
@@ -350,7 +294,7 @@ class Tall:
 
     @property
     def _eps(self) -> float:
-        return EPS[self.dtype]
+        return torch.finfo(self.dtype).eps
 
     def _data(self, why: str) -> Rows:
         if self.rows is None:
@@ -377,6 +321,30 @@ def _one_target(blocks, u: int):
         yield block._replace(y=block.y[:, u : u + 1])
 
 
+def route_of_moments(
+    moments: Moments,
+    criterion: Criterion | Literal["folds"],
+    penalty: Penalty,
+    dtype: torch.dtype,
+    rows: Rows | None,
+    parts: Sequence[Moments] = (),
+    trains: Sequence[Moments] = (),
+    chosen: Chooser | None = None,
+) -> Tall:
+    """Factor the moments of all rows; arguments as those of `Tall`."""
+    whole, sd = basis(moments, penalty, dtype), deviations(moments, dtype)
+    return Tall(
+        moments, whole, parts, trains, criterion, penalty, dtype, rows, chosen,
+        name=f"moments of {moments.p} columns",
+        n=moments.rows,
+        width=moments.p,
+        device=moments.G.device,
+        variance=moments.ss / moments.weight,
+        still=(sd == 0).nonzero()[:, 0].tolist(),
+        unpenalized=whole.free + (penalty.intercept == "free"),
+    )  # fmt: skip
+
+
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused here
 def tall(problem: Problem, scheme: Scheme) -> Tall:
     """Take the moments of the folds, in one pass; of every split's rows where splits are no partition.
@@ -387,49 +355,30 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
     """
     X, y, weights = problem.X, problem.y, problem.weights
     penalty = Penalty(problem.penalty, problem.intercept, problem.standardize)
-    if X.dtype not in EPS:
-        raise InputError("a type this program does not compute in", "X", X.dtype, "give float64 or float32")
-    rows = in_memory(problem)
-    if isinstance(scheme, str):
-        every = _finite(fold_moments(X, y, None, weights)[0])
-        return Tall(every, (), (), scheme, penalty, X.dtype, rows)
+    parts, trains, chosen = (), (), None
     if isinstance(scheme, Tensor):
         parts = fold_moments(X, y, scheme, weights)
-        every, trains = _finite(merge_tree(parts)), list(training(parts))
-        return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_fold(scheme))
-    if not scheme:
-        what = "no split has rows of positive weight on both sides"
-        raise InputError(what, "cv", None, "use other splits")
-    every = _finite(fold_moments(X, y, None, weights)[0])
-    parts, trains = [], []
-    for train, test in scheme:
-        trains.append(moments_of_rows(X, y, train, weights))
-        parts.append(moments_of_rows(X, y, test, weights))
-    return Tall(every, parts, trains, "folds", penalty, X.dtype, rows, by_pairs([test for _, test in scheme]))
-
-
-def _finite(moments: Moments) -> Moments:
-    if not bool(moments.G.diagonal().sum().isfinite()):
+        whole, trains, chosen = (
+            merge_tree(parts),
+            [*training(parts)],
+            partial(_of_folds, scheme.cpu(), len(parts)),
+        )
+    else:
+        whole = fold_moments(X, y, None, weights)[0]
+    if not bool(whole.G.diagonal().sum().isfinite()):
         raise FloatingPointError("X")
-    return moments
-
-
-def in_memory(problem: Problem) -> Rows:
-    """The rows of a problem in blocks."""
-    return partial(_blocks, problem)
-
-
-def by_fold(fold: Int64[Tensor, " n"]) -> Chooser:
-    """Held-out places in a block, where every row is in one fold."""
-    return partial(_of_folds, fold.cpu(), int(fold.max()) + 1)
-
-
-def by_pairs(tests: Sequence[Tensor]) -> Chooser:
-    """Held-out places in a block, where splits may overlap or leave rows out."""
-    return partial(_of_tests, [test.cpu().sort().values for test in tests])
+    if isinstance(scheme, list):
+        trains = [moments_of_rows(X, y, train, weights) for train, _ in scheme]
+        parts = [moments_of_rows(X, y, test, weights) for _, test in scheme]
+        chosen = partial(_of_tests, [test.cpu().sort().values for _, test in scheme])
+    criterion = scheme if isinstance(scheme, str) else "folds"
+    return route_of_moments(
+        whole, criterion, penalty, X.dtype, partial(_blocks, problem), parts, trains, chosen
+    )
 
 
 def _blocks(problem: Problem) -> Iterator[Block]:
+    """The rows of a problem in blocks."""
     n, p = problem.X.shape
     step = max(moments.LEAST_ROWS, moments.BLOCK // (4 * p))
     for first in range(0, n, step):
@@ -439,10 +388,11 @@ def _blocks(problem: Problem) -> Iterator[Block]:
 
 
 def _of_folds(fold: Tensor, K: int, first: int, count: int) -> Sequence[Tensor]:
-    here = fold[first : first + count]
-    return here.argsort(stable=True).split(here.bincount(minlength=K).tolist())
+    """Held-out places in a block, where every row is in one fold."""
+    return places(fold[first : first + count], K)
 
 
 def _of_tests(tests: Sequence[Tensor], first: int, count: int) -> Sequence[Tensor]:
+    """Held-out places in a block, where splits may overlap or leave rows out."""
     ends = torch.tensor([first, first + count])
     return [test[slice(*torch.searchsorted(test, ends).tolist())] - first for test in tests]

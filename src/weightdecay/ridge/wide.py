@@ -1,15 +1,17 @@
-"""Ridge through the rows: everything from their products, or from the singular values of X.
+"""The routes through the rows: from their products, or from the singular values of X.
 
-For tables with no more rows than columns; and for any table in memory where digits are short.
+For tables with no more rows than columns, and for any table in memory where digits are short. `ByRows`
+decomposes all rows; `ByFolds` takes few folds of many rows by Lanczos.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 from torch import Tensor
+from typing_extensions import override
 
 from weightdecay.errors import InputError
 from weightdecay.ridge.folds import each_once
@@ -28,8 +30,8 @@ from weightdecay.ridge.gram import (
     direct_fold,
     evidence_bound,
     fold_of,
+    free_part,
     fresh_fold,
-    from_right,
     gcv,
     gcv_bound,
     kernel,
@@ -40,19 +42,17 @@ from weightdecay.ridge.gram import (
     loo_errors,
     minus_two_log_evidence,
     misfit,
-    once,
     orthonormal,
     part_of_kernel,
     residuals,
     rss,
-    slack,
     spread_of_rows,
     undetermined,
 )
-from weightdecay.ridge.lambdas import Axis, axis, sums_of_squares, whole
-from weightdecay.ridge.linalg import gram, matmul
+from weightdecay.ridge.lambdas import LONG, Axis, axis, sums_of_squares, whole
+from weightdecay.ridge.linalg import EPS, gram, matmul
 from weightdecay.ridge.problem import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
-from weightdecay.ridge.route import Curve, Scale, Scheme, scale_of
+from weightdecay.ridge.route import Criterion, Curve, Route, Scale, Scheme, Split
 from weightdecay.ridge.scores import (
     RowSums,
     evidence_curve,
@@ -63,7 +63,6 @@ from weightdecay.ridge.scores import (
     side_by_side,
 )
 
-LONG = 128  # λ from which on pivots pay for themselves
 SMALL = 2e7  # multiplications below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
@@ -71,17 +70,22 @@ REFITS = 1e8  # multiplications of the decompositions that rows of large leverag
 FEW_REFITS = 4
 DOUBTFUL = 1e-11  # of a typical error: a row whose error may be off by more is left out for once
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
+# Of Lanczos:
+LEAST_ROWS, MOST_FOLDS = 1200, 20  # with fewer rows or more folds decomposing is faster
+SHARE = 12  # 1/12 of n steps cost no more than decomposing all rows
+RESIDUAL = 1e-15  # of the target's norm
+LOOK = 6  # steps between looks at the residual
 
 
 @dataclass(frozen=True)
-class ByRows:
+class ByRows(Route):
     """The route through the rows.
 
     Args:
         problem: data, weights, penalty.
         cols: how the columns enter, over all rows.
         rows: the rows' eigenbasis.
-        scheme: how λ is judged.
+        scheme: a criterion, or the (training rows, test rows) of every split.
         kernel: the rows' products; None where singular values were taken instead.
         Vh: then the right singular vectors (k, m).
         noise: then what rounding has put into them.
@@ -90,72 +94,66 @@ class ByRows:
     problem: Problem
     cols: Columns
     rows: Rows
-    scheme: Scheme
+    scheme: Criterion | list[Split]
     kernel: Kernel | None
     Vh: Float64[Tensor, "k m"] | None = None
     noise: Noise | None = None
-    _known: dict[int, DirectFold] = field(default_factory=dict, repr=False, compare=False)
+    _direct: dict[int, DirectFold] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """What was decomposed."""
-        n, p = self.problem.X.shape
-        return f"{n:,} × {p:,} inputs" if self.kernel is None else f"products of {n:,} rows"
-
-    @property
-    def eigenvalues(self) -> Float64[Tensor, " k"]:
-        """Of the projected Gram matrix, descending."""
+    @override
+    def spectrum(self) -> Float64[Tensor, " k"]:
         return self.rows.s
 
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        return self.problem.y.device
-
-    @property
-    def n(self) -> int:
-        """How many rows are fitted."""
-        return len(self.problem.X)
-
-    @property
-    def variance(self) -> Float64[Tensor, " t"]:
-        """The targets' weighted variances."""
-        return target_variance(self.problem)
-
-    @property
-    def width(self) -> int:
-        """How many columns there are."""
-        return self.problem.X.shape[1]
-
-    @property
-    def still(self) -> list[int]:
-        """Places of the columns that do not vary."""
-        return self.cols.still.tolist()
-
-    @property
-    def scale(self) -> Scale:
-        """The mean and the largest eigenvalue."""
-        return scale_of(self.rows.s)
-
-    @property
-    def unpenalized(self) -> int:
-        """The free intercept and free columns."""
-        return self.rows.Q.shape[1]
-
+    @override
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
-        """The score at every α, of so many targets at a time that their errors have room."""
-        grid = self._axis(alphas)
-        t = self.problem.y.shape[1]
-        few = max(1, ERRORS // (len(grid.pivots) * self.n))
-        among = RowSums(len(alphas), self.variance, self.n)
+        """Return the score at every α, of so many targets at a time that their errors have room."""
+        n, t = self.rows.y.shape
+        # Pivots where they save more than they cost: always where each takes a matrix for every fold.
+        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > LONG
+        pivots = heavy or not isinstance(self.scheme, str)
+        grid = axis(self.rows.s, alphas) if pivots else whole(alphas)
+        score, joint = ByRows._evidence if self.scheme == "evidence" else ByRows._folds, None
+        if self.scheme == "gcv":
+            score, joint = ByRows._gcv, partial(self._joint, alphas)
+        elif self.scheme == "loo":
+            among = RowSums(len(alphas), self.variance, n)
+            score, joint = partial(ByRows._loo, among=among), partial(among.error, alphas)
+        few = max(1, ERRORS // (len(grid.pivots) * n))
         if t <= few:
-            found = self._curve(grid, among)
+            curve = score(self, grid)
         else:
-            parts = [self._some(slice(first, first + few))._curve(grid, among) for first in range(0, t, few)]
-            found = side_by_side(parts)
-        if self.scheme == "loo":
-            return replace(found, joint=partial(among.error, alphas))
-        return replace(found, joint=partial(self._joint, alphas)) if self.scheme == "gcv" else found
+            parts = (self._some(slice(first, first + few)) for first in range(0, t, few))
+            curve = side_by_side([score(part, grid) for part in parts])
+        return replace(curve, joint=joint)
+
+    def _some(self, some: slice | Tensor) -> "ByRows":
+        """Return the route of some of the targets."""
+        y, rows, products = self.problem.y[:, some], self.rows, self.kernel
+        return replace(
+            self,
+            variance=self.variance[some],
+            problem=replace(self.problem, y=y),
+            cols=replace(self.cols, y_mean=self.cols.y_mean[some]),
+            rows=replace(rows, y=rows.y[:, some], c=rows.c[:, some]),
+            kernel=None if products is None else replace(products, y=products.y[:, some]),
+            noise=None if self.noise is None else self.noise.some(some),
+            _direct={},
+        )
+
+    def _evidence(self, grid: Axis) -> Curve:
+        rows, alphas = self.rows, grid.alphas
+        mean = minus_two_log_evidence(rows, alphas)
+        if self.noise is None:
+            return evidence_curve(mean, self._gram_precision(alphas))
+        moved = evidence_bound(rows, self.noise, alphas, misfit(rows, alphas))
+        return evidence_curve(mean, (moved / mean.abs().clamp_min(torch.finfo(mean.dtype).tiny)).amax(1))
+
+    def _gcv(self, grid: Axis) -> Curve:
+        rows, alphas = self.rows, grid.alphas
+        mean = gcv(rows, alphas)
+        if self.noise is None:
+            return gcv_curve(mean, self.n, self._precision(alphas, mean))
+        return gcv_curve(mean, self.n, gcv_bound(rows, self.noise, alphas).amax(1))
 
     def _joint(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         """For generalised CV: √(2/n) as for one target, with the correlations of the residuals."""
@@ -165,39 +163,13 @@ class ByRows:
         norm = products_norm(c, rows.kept(alphas), None if rows.complete else gram(rest.mT))
         return norm * (2 / self.n) ** 0.5 / (left(rows, alphas) ** 2 * self.n * max(1, (variance > 0).sum()))
 
-    def _some(self, some: slice | Tensor) -> "ByRows":
-        """The same for some of the targets."""
-        y, rows, products = self.problem.y[:, some], self.rows, self.kernel
-        return replace(
-            self,
-            problem=replace(self.problem, y=y),
-            cols=replace(self.cols, y_mean=self.cols.y_mean[some]),
-            rows=replace(rows, y=rows.y[:, some], c=rows.c[:, some]),
-            kernel=None if products is None else replace(products, y=products.y[:, some]),
-            noise=None if self.noise is None else self.noise.some(some),
-            _known={},
-        )
-
-    def _curve(self, grid: Axis, among: RowSums) -> Curve:
-        rows, n, alphas = self.rows, self.n, grid.alphas
-        if self.scheme == "evidence":
-            mean = minus_two_log_evidence(rows, alphas)
-            return evidence_curve(mean, self._relative_of_evidence(alphas, mean))
-        if self.scheme == "gcv":
-            mean = gcv(rows, alphas)
-            outside = n - rows.U.shape[1] - rows.Q.shape[1]
-            if self.noise is None:
-                return gcv_curve(mean, n, self._precision(alphas, mean))
-            return gcv_curve(mean, n, gcv_bound(rows, self.noise, alphas, outside).amax(1))
-        if self.scheme != "loo":
-            return self._folds(grid)
+    def _loo(self, grid: Axis, among: RowSums) -> Curve:
         errors, bound = self._one_by_one(grid.few)
-        if bound is None:
-            found = loo_curve(errors, grid, alphas, self.variance, among)
-            return replace(found, precision=self._precision(alphas, found.mean))
-        moved = (2 * errors.abs() * bound + bound**2).sum(2)
-        found = loo_curve(errors, grid, alphas, self.variance, among)
-        return replace(found, precision=_relative(moved, found.mean * n, grid, self.variance > 0))
+        moved = None if bound is None else (2 * errors.abs() * bound + bound**2).sum(2)
+        curve = loo_curve(errors, grid, grid.alphas, self.variance, among)
+        if moved is None:
+            return replace(curve, precision=self._precision(grid.alphas, curve.mean))
+        return replace(curve, precision=_relative(moved, curve.mean * self.n, grid, self.variance > 0))
 
     def _one_by_one(
         self, alphas: Float64[Tensor, " r"]
@@ -209,7 +181,7 @@ class ByRows:
         errors = loo_errors(self.rows, alphas)
         if self.noise is None:
             return errors, None
-        bound = loo_bound(self.rows, self.noise, alphas, errors, slack(self.rows, alphas))
+        bound = loo_bound(self.rows, self.noise, alphas, errors)
         sure = torch.where(bound.isfinite(), errors, 0)
         typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
         doubt = (bound / typical).amax((0, 1))
@@ -218,17 +190,17 @@ class ByRows:
         for i in order[: max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))].tolist():
             if float(doubt[i]) <= DOUBTFUL:
                 break
-            if i not in self._known:
+            if i not in self._direct:
                 kept = torch.arange(n, device=self.device) != i
-                self._known[i] = direct_fold(
-                    self.problem.of_rows(kept.nonzero()[:, 0]),
-                    self.problem.of_rows(torch.tensor([i], device=self.device)),
-                    self.cols.factor,
-                )
-            fold = self._known[i]
-            found, off = fold.errors(alphas)[:, :, 0], fold.bound(alphas)[:, :, 0]
+                fit = self.problem.of_rows(kept.nonzero()[:, 0])
+                cols = columns(fit)  # scaled as all rows are
+                cols = replace(cols, factor=torch.where(cols.factor > 0, self.cols.factor, 0))
+                held = self.problem.of_rows(torch.tensor([i], device=self.device))
+                self._direct[i] = direct_fold(fit, cols, held)
+            fold = self._direct[i]
+            refitted, off = fold.errors(alphas)[:, :, 0], fold.bound(alphas)[:, :, 0]
             better = ~(off > bound[:, :, i])  # where neither is certain, too
-            errors[:, :, i] = torch.where(better, found, errors[:, :, i])
+            errors[:, :, i] = torch.where(better, refitted, errors[:, :, i])
             bound[:, :, i] = torch.where(better, off, bound[:, :, i])
         if not bool(errors.isfinite().all()):
             what, why = "a row cannot be left out", "the others say nothing of it that float64 holds"
@@ -237,69 +209,73 @@ class ByRows:
         return errors, bound
 
     def _folds(self, grid: Axis) -> Curve:
-        alphas = grid.alphas
-        inside = None
+        assert not isinstance(self.scheme, str)
+        alphas, root, inside = grid.alphas, self.rows.root, None
+        blockwise = self.kernel is not None and not self.problem.standardize
         sums, weights = [], []
         moved = alphas.new_zeros(len(alphas), self.rows.y.shape[1])
-        for k, (train, test) in enumerate(splits_of(self.scheme)):
-            errors, axis_here = None, grid
-            if self._is_block(train, test):
+        for k, (train, test) in enumerate(self.scheme):
+            errors, fold_grid = None, grid
+            # A block of the Gram matrix: all that the training rows leave, fewer, and scaled alike.
+            if blockwise and 2 * len(test) <= self.n and each_once(train, test, self.n):
                 inside = residuals(self.rows, grid.few) if inside is None else inside
                 errors = left_out_errors(self.rows, grid.few, test, inside)
             if errors is None:
-                fold = self._fold(k, train, test)
-                axis_here = axis(fold.s, alphas) if len(alphas) > LONG else whole(alphas)
-                errors = fold.errors(axis_here.few)
+                fold = self._fold(k)
+                fold_grid = axis(fold.s, alphas) if len(alphas) > LONG else whole(alphas)
+                errors = fold.errors(fold_grid.few)
                 if isinstance(fold, DirectFold):
-                    bound = fold.bound(axis_here.few)
-                    moved += _between((2 * errors.abs() * bound + bound**2).sum(2), axis_here)
-            sums.append(sums_of_squares(errors, axis_here))
-            root = self.rows.root
+                    bound = fold.bound(fold_grid.few)
+                    moved += _between((2 * errors.abs() * bound + bound**2).sum(2), fold_grid)
+            sums.append(sums_of_squares(errors, fold_grid))
             weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
-        found = folds_curve(sums, weights, alphas)
+        curve = folds_curve(sums, weights, alphas)
         if self.noise is None:
-            return replace(found, precision=self._precision(alphas, found.mean))
+            return replace(curve, precision=self._precision(alphas, curve.mean))
         total = torch.stack(sums).sum(0)
-        return replace(found, precision=_relative(moved, total, whole(alphas), self.variance > 0))
+        return replace(curve, precision=_relative(moved, total, whole(alphas), self.variance > 0))
 
-    def _fold(self, k: int, train: Int64[Tensor, " m"], test: Int64[Tensor, " d"]) -> Fold:
-        """One fold by a decomposition of its own."""
-        if self.kernel is None:
-            if k not in self._known:
-                self._known[k] = direct_fold(once(self.problem, train), self.problem.of_rows(test))
-            return self._known[k]
-        if self.problem.standardize:
-            return fold_of(*fresh_fold(self.problem, train, test))
-        K, N, y = self.kernel.K, self.kernel.N, self.kernel.y
-        return fold_of(part_of_kernel(self.kernel, train), Cross(K[test][:, train], N[test], y[test]))
+    def _fold(self, k: int) -> Fold:
+        """Return one fold by a decomposition of its own."""
+        assert not isinstance(self.scheme, str)
+        train, test = self.scheme[k]
+        if self.kernel is not None:
+            if self.problem.standardize:
+                return fold_of(*fresh_fold(self.problem, train, test))
+            K, N, y = self.kernel.K, self.kernel.N, self.kernel.y
+            return fold_of(part_of_kernel(self.kernel, train), Cross(K[test][:, train], N[test], y[test]))
+        if k not in self._direct:
+            # A row that is named several times once, with its weight as often.
+            rows, count = train.unique(return_counts=True)
+            fit = self.problem.of_rows(rows)
+            if int(count.max()) > 1:
+                weights = count.double() if fit.weights is None else fit.weights * count
+                fit = replace(fit, weights=weights)
+            self._direct[k] = direct_fold(fit, columns(fit), self.problem.of_rows(test))
+        return self._direct[k]
 
-    def _is_block(self, train: Tensor, test: Tensor) -> bool:
-        """Whether the test rows are all that the training rows leave, fewer, and scaled alike."""
-        blockwise = self.kernel is not None and not self.problem.standardize
-        return blockwise and 2 * len(test) <= self.n and each_once(train, test, self.n)
-
+    @override
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """β = Z'u with u = U diag(1/(s + α)) U'y, or V diag(√s/(s + α)) U'y; an α for each target."""
         s = self.rows.s[:, None]
         inverse = torch.where(s > 0, 1 / (s + alphas), 0)
         if self.Vh is not None:
-            beta = matmul(self.Vh.mT, s.sqrt() * inverse * self.rows.c)
-            return from_right(self.problem, self.cols, beta)
+            beta, p = matmul(self.Vh.mT, s.sqrt() * inverse * self.rows.c), self.width
+            constant = beta[p] if self.cols.ones else beta.new_zeros(beta.shape[1])
+            return free_part(self.problem, self.cols, beta[:p] * self.cols.factor[:, None], constant)
         u = matmul(self.rows.U, inverse * self.rows.c)
         if not bool(u.isfinite().all()):
-            what, remedy = (
-                "sums are beyond what float64 can hold",
-                "divide the columns and the target by their size",
-            )
+            what = "sums are beyond what float64 can hold"
+            remedy = "divide the columns and the target by their size"
             raise InputError(what, "the coefficients", "inf", remedy)
         return coefficients(self.problem, self.cols, u)
 
+    @override
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
-        """The weighted training residual sum of squares."""
         return rss(self.rows, alphas)
 
+    @override
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
         y, root = self.problem.y, self.rows.root
         if isinstance(self.scheme, str):
             errors = torch.empty_like(y)
@@ -308,30 +284,26 @@ class ByRows:
                 errors[:, some] = self._some(some)._one_by_one(alpha[None])[0][0].mT
         else:
             errors, count = torch.zeros_like(y), y.new_zeros(len(y), 1)
-            for k, (train, test) in enumerate(splits_of(self.scheme)):
-                errors[test] += self._fold(k, train, test).errors_each(alphas)
+            for k, (_, test) in enumerate(self.scheme):
+                errors[test] += self._fold(k).errors_each(alphas)
                 count[test] += 1
             errors = torch.where(count > 0, errors / count, torch.nan)
         return y - (errors if root is None else errors / root[:, None])
 
-    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-        """The same in one block."""
-        yield self.out_of_fold(alphas)
-
+    @override
     def covariance(self, alpha: float) -> Covariance:
-        """(X'X + αF)^-1 through the rows."""
         return covariance_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
 
+    @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
-        """Standard errors of the coefficients in units of σ: the norms of the map from y to each of them."""
         return spread_of_rows(self.problem, self.cols, self.rows, self.Vh, alpha)
 
+    @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        """Weighted means and standard deviations of the columns."""
         return means_and_sds(self.problem)
 
-    def precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
-        """What a Gram matrix leaves of float64: 100 eps times the condition number of what is inverted.
+    def _gram_precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
+        """What a Gram matrix leaves of float64, by the condition number of what is inverted.
 
         An eigenvalue that was taken for zero may be any below the rounding of the largest.
         """
@@ -340,45 +312,52 @@ class ByRows:
         if not bool((s > 0).any()):
             return torch.full_like(alphas, LEAST_PRECISION)
         # Where free columns were projected out, what they took away has left its rounding behind.
-        largest = s.max()
-        if self.unpenalized > (self.problem.intercept == "free"):
-            largest = self.kernel.K.norm()
-        return gram_precision(largest / (s.min() + alphas.to(s.device)))
+        projected = self.unpenalized > (self.problem.intercept == "free")
+        return gram_precision(
+            (self.kernel.K.norm() if projected else s.max()) / (s.min() + alphas.to(s.device))
+        )
 
     def _precision(
         self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
     ) -> Float64[Tensor, " L"]:
-        """The same, and what is lost where the errors are far smaller than the targets."""
-        return self.precision(alphas) * lost(self.rows.y, mean)
-
-    def _relative_of_evidence(
-        self, alphas: Float64[Tensor, " L"], mean: Float64[Tensor, "L t"]
-    ) -> Float64[Tensor, " L"]:
-        if self.noise is None:
-            return self.precision(alphas)
-        found = evidence_bound(self.rows, self.noise, alphas, misfit(self.rows, alphas))
-        return (found / mean.abs().clamp_min(torch.finfo(mean.dtype).tiny)).amax(1)
-
-    def _axis(self, alphas: Float64[Tensor, " L"]) -> Axis:
-        """Pivots where they save more than they cost: always where each takes a matrix for every fold."""
-        n, t = self.rows.y.shape
-        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > LONG
-        return axis(self.rows.s, alphas) if heavy or not isinstance(self.scheme, str) else whole(alphas)
+        """What a Gram matrix leaves, and what is lost where the errors are far smaller than the targets."""
+        return self._gram_precision(alphas) * lost(self.rows.y, mean)
 
 
 def by_products(problem: Problem, scheme: Scheme) -> ByRows:
     """Form and decompose the products of the rows."""
     cols = columns(problem)
-    products = kernel(problem, cols)
-    return ByRows(problem, cols, decompose(products), scheme, products)
+    return _by_kernel(problem, cols, kernel(problem, cols), splits_of(scheme))
+
+
+def _by_kernel(problem: Problem, cols: Columns, products: Kernel, scheme: Criterion | list[Split]) -> ByRows:
+    rows = decompose(products)
+    about = _about(problem, cols, f"products of {len(problem.X):,} rows", rows.Q)
+    return ByRows(problem, cols, rows, scheme, products, **about)
 
 
 def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
     """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
     problem = replace(problem, X=problem.X.contiguous())  # the same bits whatever the layout
     cols = columns(problem)
-    found = decompose_directly(problem, cols)
-    return ByRows(problem, cols, found.rows, scheme, None, found.Vh, found.noise)
+    direct = decompose_directly(problem, cols)
+    n, p = problem.X.shape
+    about = _about(problem, cols, f"{n:,} × {p:,} inputs", direct.rows.Q)
+    return ByRows(problem, cols, direct.rows, splits_of(scheme), None, direct.Vh, direct.noise, **about)
+
+
+def _about(problem: Problem, cols: Columns, name: str, Q: Float64[Tensor, "n q"]) -> dict[str, Any]:
+    """What every route tells of a problem in memory; Q spans the unpenalised part."""
+    n, p = problem.X.shape
+    return {
+        "name": name,
+        "n": n,
+        "width": p,
+        "device": problem.y.device,
+        "variance": target_variance(problem),
+        "still": cols.still.tolist(),
+        "unpenalized": Q.shape[1],
+    }
 
 
 def _relative(
@@ -406,17 +385,18 @@ def check_determined(problem: Problem, scheme: Scheme) -> None:
     Raises:
         InputError: they do; how held-out rows are predicted would be arbitrary.
     """
-    if isinstance(scheme, str) or problem.penalty is None or bool((problem.penalty > 0).all()):
+    splits = splits_of(scheme)
+    if isinstance(splits, str) or problem.penalty is None or bool((problem.penalty > 0).all()):
         return
     Q = orthonormal(unpenalized(problem, columns(problem)))
-    for k, (train, _) in enumerate(splits_of(scheme)):
+    for k, (train, _) in enumerate(splits):
         if int(torch.linalg.matrix_rank(Q[train], atol=LEAST_SHARE)) < Q.shape[1]:
             raise undetermined(k)
 
 
 def gram_precision(condition: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
     """Relative error of the scores: 100 eps times the condition number of what is inverted."""
-    return (100 * torch.finfo(torch.float64).eps * condition).clamp_min(LEAST_PRECISION)
+    return (100 * EPS * condition).clamp_min(LEAST_PRECISION)
 
 
 def lost(y: Float64[Tensor, "n t"], mean: Float64[Tensor, "L t"]) -> Float64[Tensor, " L"]:
@@ -425,18 +405,16 @@ def lost(y: Float64[Tensor, "n t"], mean: Float64[Tensor, "L t"]) -> Float64[Ten
     return ((y**2).mean(0) / mean.clamp_min(tiny)).amax(1).clamp_min(1).sqrt()
 
 
-def splits_of(scheme: Scheme) -> list[tuple[Tensor, Tensor]]:
-    """(training rows, test rows) of every split."""
-    if isinstance(scheme, list):
+def splits_of(scheme: Scheme) -> Criterion | list[Split]:
+    """Return (training rows, test rows) of every split; a criterion as it is."""
+    if not isinstance(scheme, Tensor):
         return scheme
-    assert isinstance(scheme, Tensor)
     return [
         ((scheme != k).nonzero()[:, 0], (scheme == k).nonzero()[:, 0]) for k in range(int(scheme.max()) + 1)
     ]
 
 
-RESIDUAL = 1e-15  # of the target's norm
-LOOK = 6  # steps between looks at the residual
+# Folds by Lanczos, where a few hundred products cost less than a decomposition.
 
 
 @dataclass(frozen=True)
@@ -553,104 +531,65 @@ class _Unpenalized:
         return v
 
 
-LEAST_ROWS = 1200  # below, decomposing is faster
-MOST_FOLDS = 20
-SHARE = 12  # 1/12 of n steps of Lanczos cost no more than decomposing all rows
-
-
 @dataclass(frozen=True)
-class ByFolds:
+class ByFolds(Route):
     """The route of Lanczos, with the decomposition of all rows behind it for what it does not give.
 
     Args:
         problem: data, weights, penalty; one target.
         cols: how the columns enter.
         kernel: the rows' products.
-        scheme: folds, or pairs of rows.
+        splits: (training rows, test rows) of every split.
     """
 
     problem: Problem
     cols: Columns
     kernel: Kernel
-    scheme: Scheme
+    splits: list[Split]
     _known: dict[str, Krylov] = field(default_factory=dict, repr=False, compare=False)
     _refused: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def full(self) -> ByRows:
         """The same by decomposition."""
-        return ByRows(self.problem, self.cols, decompose(self.kernel), self.scheme, self.kernel)
-
-    @property
-    def name(self) -> str:
-        """What was decomposed."""
-        return f"products of {self.n:,} rows"
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is computed."""
-        return self.problem.y.device
+        return _by_kernel(self.problem, self.cols, self.kernel, self.splits)
 
     @property
     def most(self) -> int:
         """Steps of Lanczos that cost no more than decomposing all rows."""
         return self.n // SHARE
 
-    @property
-    def n(self) -> int:
-        """How many rows are fitted."""
-        return len(self.problem.X)
+    @override
+    def spectrum(self) -> Float64[Tensor, " k"]:
+        return self.full.spectrum()
 
-    @property
-    def width(self) -> int:
-        """How many columns there are."""
-        return self.problem.X.shape[1]
-
-    @property
-    def variance(self) -> Float64[Tensor, " t"]:
-        """The target's weighted variance."""
-        return target_variance(self.problem)
-
-    @property
-    def still(self) -> list[int]:
-        """Places of the columns that do not vary."""
-        return self.cols.still.tolist()
-
-    @property
-    def unpenalized(self) -> int:
-        """The free intercept and free columns."""
-        return orthonormal(self.kernel.N).shape[1]
-
-    @property
-    def eigenvalues(self) -> Float64[Tensor, " k"]:
-        """Of the projected Gram matrix: this decomposes it."""
-        return self.full.eigenvalues
-
-    @property
-    def scale(self) -> Scale:
-        """The mean eigenvalue from the trace, the largest from Lanczos."""
+    @override
+    def spectrum_scale(self) -> Scale:
+        """Return the mean eigenvalue from the trace, and the largest from Lanczos."""
         Q = orthonormal(self.kernel.N)
         trace = self.kernel.K.trace() - (Q * matmul(self.kernel.K, Q)).sum()
         mean = float(trace) / (self.n - self.unpenalized)
         basis = self._basis(mean)
-        return Scale(mean, self.full.scale.largest if basis is None else float(basis.ritz[-1].max()))
+        largest = self.full.spectrum_scale().largest if basis is None else float(basis.ritz[-1].max())
+        return Scale(mean, largest)
 
+    @override
     def curve(self, alphas: Float64[Tensor, " L"]) -> Curve:
-        """The score at every α."""
         basis = self._basis(float(alphas.min()))
         if basis is None:
             return self.full.curve(alphas)
         root, y = self.kernel.root, self.kernel.y
         sums, weights = [], []
-        for k, (_, test) in enumerate(splits_of(self.scheme)):
+        for k, (_, test) in enumerate(self.splits):
             errors = basis.held_out(alphas, slice(k, k + 1))[0][:, test]
             sums.append((errors**2).sum(1)[:, None])
             weights.append(float(len(test)) if root is None else float((root[test] ** 2).sum()))
         ritz = basis.ritz[-1]
         condition = ritz.max() / (ritz.min() + alphas)
-        found = folds_curve(sums, weights, gram_precision(condition))
-        return replace(found, precision=found.precision * lost(y, found.mean))
+        curve = folds_curve(sums, weights, gram_precision(condition))
+        return replace(curve, precision=curve.precision * lost(y, curve.mean))
 
+    @override
     def solve(self, alphas: Float64[Tensor, " t"]) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
         """β = Z'u, at the target's α."""
         basis = self._basis(float(alphas.min()))
@@ -658,6 +597,7 @@ class ByFolds:
             return self.full.solve(alphas)
         return coefficients(self.problem, self.cols, basis.dual(alphas, -1).mT.contiguous())
 
+    @override
     def rss(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
         """The weighted training residual is αu."""
         basis = self._basis(float(alphas.min()))
@@ -665,41 +605,37 @@ class ByFolds:
             return self.full.rss(alphas)
         return (alphas[:, None] * basis.weights(alphas)[-1]).square().sum(1, keepdim=True)
 
+    @override
     def out_of_fold(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, "n t"]:
-        """Predictions of each row by a fit without it; NaN if no split holds it out, the mean of several."""
         basis = self._basis(float(alphas.min()))
         if basis is None:
             return self.full.out_of_fold(alphas)
         y, root = self.problem.y, self.kernel.root
         errors, count = torch.zeros_like(y), torch.zeros_like(y)
-        for k, (_, test) in enumerate(splits_of(self.scheme)):
+        for k, (_, test) in enumerate(self.splits):
             errors[test, 0] += basis.held_out(alphas, slice(k, k + 1))[0, 0, test]
             count[test] += 1
         errors = torch.where(count > 0, errors / count, torch.nan)
         return y - (errors if root is None else errors / root[:, None])
 
-    def out_of_fold_blocks(self, alphas: Float64[Tensor, " t"]) -> Iterator[Float64[Tensor, "b t"]]:
-        """The same in one block."""
-        yield self.out_of_fold(alphas)
-
+    @override
     def covariance(self, alpha: float) -> Covariance:
-        """(X'X + αF)^-1 through the rows."""
         return self.full.covariance(alpha)
 
+    @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
-        """Standard errors of the coefficients in units of σ."""
         return self.full.spread(alpha)
 
+    @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-        """Weighted means and standard deviations of the columns."""
         return means_and_sds(self.problem)
 
     def _basis(self, alpha: float) -> Krylov | None:
         """What holds from this α on; None where Lanczos takes too long."""
         known = self._known.get("basis")
         if (known is None or known.alpha > alpha) and alpha > self._refused.get("alpha", 0.0):
-            fitted = torch.zeros(len(splits_of(self.scheme)) + 1, self.n, dtype=torch.bool)
-            for row, (train, _) in zip(fitted, splits_of(self.scheme), strict=False):
+            fitted = torch.zeros(len(self.splits) + 1, self.n, dtype=torch.bool)
+            for row, (train, _) in zip(fitted, self.splits, strict=False):
                 row[train] = True
             fitted[-1] = True
             known = lanczos(self.kernel, fitted.to(self.kernel.K.device), alpha, most=self.most)
@@ -712,13 +648,18 @@ class ByFolds:
 
 def folds_alone(problem: Problem, scheme: Scheme) -> bool:
     """Whether Lanczos is worth a try: few folds of many rows, each row once, one target, scaled alike."""
-    plain = not isinstance(scheme, str) and not problem.standardize and problem.y.shape[1] == 1
-    if not plain or len(problem.X) < LEAST_ROWS or len(splits_of(scheme)) > MOST_FOLDS:
+    splits = splits_of(scheme)
+    if isinstance(splits, str) or problem.standardize or problem.y.shape[1] > 1:
         return False
-    return all(len(train.unique()) == len(train) for train, _ in splits_of(scheme))
+    if len(problem.X) < LEAST_ROWS or len(splits) > MOST_FOLDS:
+        return False
+    return all(len(train.unique()) == len(train) for train, _ in splits)
 
 
 def by_folds(problem: Problem, scheme: Scheme) -> ByFolds:
     """Form the products of the rows."""
-    cols = columns(problem)
-    return ByFolds(problem, cols, kernel(problem, cols), scheme)
+    cols, splits = columns(problem), splits_of(scheme)
+    assert not isinstance(splits, str)
+    products = kernel(problem, cols)
+    about = _about(problem, cols, f"products of {len(problem.X):,} rows", orthonormal(products.N))
+    return ByFolds(problem, cols, products, splits, **about)

@@ -80,9 +80,14 @@ def convert(
     >>> convert(0.1, "torch.AdamW", "independent", lr_max=1e-3)
     0.0001
     """
+    return converted(value, source, target, checked_context(source, target, context))
+
+
+def converted(
+    value: float | Sequence[float] | np.ndarray, source: str, target: str, known: Mapping[str, Any]
+) -> float | np.ndarray:
+    """Convert with a context from `checked_context`: for many conversions of one kind."""
     old, new = _named(source, "source"), _named(target, "target")
-    _exists(old, new)
-    known = _context(context, old, new)
     number_or_array = _value(value, old)
     if np.ndim(number_or_array) and "sd_x" in known and np.shape(number_or_array) != known["sd_x"].shape:
         sizes = f"{np.size(number_or_array)} values for {known['sd_x'].size} features"
@@ -127,18 +132,12 @@ def _closest(name: str, names: Sequence[str]) -> str:
     return f"use {' or '.join(inside or alike or names)}"
 
 
-def _exists(old: Convention, new: Convention) -> None:
-    if "adam-l2" in (old.family, new.family):
-        reason = _NO_LAMBDA["adam-l2"]
-    elif old.family != new.family:
-        reason = _NO_LAMBDA["decoupled"]
-    else:
-        return
-    raise InputError("this conversion does not exist", "convert", f"{old.name} to {new.name}", reason)
-
-
-def _context(given: Mapping[str, Any], old: Convention, new: Convention) -> dict[str, Any]:
-    """The checked context; every name needed is there, and no other."""
+def checked_context(source: str, target: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that a conversion exists, and its context: every name needed is there, and no other."""
+    old, new = _named(source, "source"), _named(target, "target")
+    if old.family != new.family or old.family == "adam-l2":
+        reason = _NO_LAMBDA["adam-l2" if "adam-l2" in (old.family, new.family) else "decoupled"]
+        raise InputError("this conversion does not exist", "convert", f"{old.name} to {new.name}", reason)
     usable = dict.fromkeys((*old.needs, *old.takes, *new.needs, *new.takes))
     for name in given:
         if name in usable:
@@ -148,7 +147,10 @@ def _context(given: Mapping[str, Any], old: Convention, new: Convention) -> dict
         if name not in CONTEXT and (close := difflib.get_close_matches(name.lower(), CONTEXT, n=1)):
             remedy = f"did you mean {close[0]}, {CONTEXT[close[0]]}?"
         raise InputError(what, name, given[name], remedy)
-    checked = {name: _checked(name, value) for name, value in given.items() if value is not None}
+    checked = {}
+    for name, value in given.items():
+        if value is not None:
+            checked[name] = _checked(name, value)
     for row in (old, new):
         for name in row.needs:
             instead = name == "n" and "batch_size" in row.takes and "batch_size" in checked
