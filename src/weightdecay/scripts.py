@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import re
 import sys
 import traceback
@@ -75,7 +74,7 @@ def load_script(path: str | Path) -> Script:
         raise InputError("the file cannot be read", str(path), said, "give a Python file") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with _own_frames(file, "the file cannot be imported"):
+        with _blamed("the file cannot be imported", str(file), file):
             module = _imported(file.resolve(), content)
         _check_names(module, file)
         train, test = _pair(module.data, file)
@@ -87,12 +86,20 @@ def load_script(path: str | Path) -> Script:
 
 def _imported(file: Path, content: bytes) -> ModuleType:
     """The module, under a name that is the same in every run, whatever else is called as the file is."""
-    name = "weightdecay_script_" + re.sub(r"\W", "_", file.stem)
+    module = _executed(file, content, "weightdecay_script_")
+    with contextlib.suppress(ImportError):
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def _executed(file: Path, content: bytes, prefix: str) -> ModuleType:
+    """A module of a file's content; modules beside it are found."""
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))  # as `python file.py` does, and for good: imports may come late
-    spec = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    name = prefix + re.sub(r"\W", "_", file.stem)
+    module = ModuleType(name)
     module.__file__ = str(file)
     sys.modules[name] = module  # where dataclasses, pickle and inspect look for it
     try:
@@ -100,10 +107,6 @@ def _imported(file: Path, content: bytes) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    with contextlib.suppress(ImportError):
-        import cloudpickle
-
-        cloudpickle.register_pickle_by_value(module)
     return module
 
 
@@ -124,7 +127,7 @@ def _check_names(module: ModuleType, file: Path) -> None:
 def _pair(data: Any, file: Path) -> tuple[Any, Any]:
     """The training and the test data."""
     if callable(data):
-        with _own_frames(file, "its function data fails"):
+        with _blamed("its function data fails", str(file), file):
             data = data()
     if not isinstance(data, tuple | list) or len(data) != 2:
         found = f"{len(data)} things" if isinstance(data, tuple | list) else type(data).__name__
@@ -158,37 +161,57 @@ def install(error: BaseException, line: int | None) -> str:
     return f"pip install {package}, which {where} needs"
 
 
-@contextlib.contextmanager
-def _own_frames(file: Path, what: str) -> Iterator[None]:
-    """Turn what a file raises into one line and the traceback's frames of that file."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if Path(frame.filename).resolve() == file.resolve()
-        ]
-        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
-        said = " ".join(traceback.format_exception_only(error)[-1].split())
-        found = ScriptError(
-            what, str(file), said, install(error, line) or (f"see line {line}" if line else "")
-        )
-        shown = ["Traceback, frames of this file alone:\n", *traceback.format_list(frames)]
-        found.frames = "".join([*(shown if frames else []), *traceback.format_exception_only(error)]).rstrip()
-        raise found from error
-
-
-_WORDS = {"model": "model", "optimizer": "optimizers", "optimizers": "optimizers"}
-_SETTINGS = ("schedule", "steps", "steps_per_epoch", "interval", "groups", "scaler", "ignore")
-_SAME = {"scheduler": "schedule", "schedulers": "schedule", "lr_scheduler": "schedule"}
-_RETURN = "return (model, optimizer), (model, [optimizers], scheduler) or a mapping with these names"
 # What torch says where there is no GPU.
 _GPU = (
     *("not compiled with cuda", "no nvidia driver", "no cuda gpus", "cuda driver", "cuda error", "hip error"),
     *("invalid device", "mps", "xpu", "cannot access accelerator", "nccl"),
 )
 _NO_GPU = "it asks for a GPU: let the builder use torch.device('meta') or the CPU; shapes are enough"
+
+
+@contextlib.contextmanager
+def _blamed(what: str, where: str, file: Path, builder: bool = False) -> Iterator[None]:
+    """Turn what a user's code raises into one line, and the traceback's frames that are the user's own.
+
+    Args:
+        what: what fails, for the message.
+        where: the file or the target, likewise.
+        file: the user's; a builder's frames are also those of files beside it.
+        builder: whether it is a builder's.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        own = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if (
+                _is_own(frame.filename, file) if builder else Path(frame.filename).resolve() == file.resolve()
+            )
+        ]
+        last = traceback.format_exception_only(error)
+        message = " ".join(last[-1].split())
+        line = own[-1].lineno if own else getattr(error, "lineno", None)
+        if builder and any(re.search(rf"\b{word}\b", message.lower()) for word in _GPU):
+            remedy = _NO_GPU
+        elif line is None or (builder and not own):
+            remedy = "" if builder else install(error, None)
+        else:
+            place = f" of {Path(own[-1].filename).name}" if builder else ""
+            remedy = install(error, line) or f"see line {line}{place}"
+        failed = ScriptError(what, where, message, remedy)
+        whose = "your code" if builder else "this file"
+        shown = [f"Traceback, frames of {whose} alone:\n", *traceback.format_list(own)] if own else []
+        failed.frames = "".join([*shown, *last]).rstrip()
+        raise failed from error
+
+
+_WORDS = {"model": "model", "optimizer": "optimizers", "optimizers": "optimizers"}
+_SETTINGS = ("schedule", "steps", "steps_per_epoch", "interval", "groups", "scaler", "ignore")
+_SAME = {"scheduler": "schedule", "schedulers": "schedule", "lr_scheduler": "schedule"}
+_RETURN = "return (model, optimizer), (model, [optimizers], scheduler) or a mapping with these names"
 
 
 @dataclass(frozen=True)
@@ -217,7 +240,8 @@ def build(target: str) -> Built:
         )
     module = _file(Path(place), target) if place.endswith(".py") else _module(place, target)
     function = module
-    with _told(target, "the module fails", Path(str(getattr(module, "__file__", "") or place))):
+    file = Path(str(getattr(module, "__file__", "") or place))
+    with _blamed("the module fails", target, file, builder=True):
         for part in name.split("."):
             function = getattr(function, part, None)
     if not callable(function):
@@ -225,7 +249,7 @@ def build(target: str) -> Built:
         own = [key for key in there if getattr(getattr(module, key), "__module__", None) == module.__name__]
         remedy = f"it has {', '.join(own)}" if own else "define a function that returns model and optimizer"
         raise InputError(f"no function {name}", "target", repr(target), remedy)
-    with _told(target, "the builder fails", Path(str(getattr(module, "__file__", "") or place))):
+    with _blamed("the builder fails", target, file, builder=True):
         result = function()
     return _read(result, target)
 
@@ -238,7 +262,7 @@ def _module(name: str, target: str) -> ModuleType:
         raise InputError("not a module's name", "target", repr(target), remedy)
     parents = [".".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)]
     try:
-        with _told(target, "the module cannot be imported", Path(*name.split("."))):
+        with _blamed("the module cannot be imported", target, Path(*name.split(".")), builder=True):
             return importlib.import_module(name)
     except ScriptError as error:
         cause = error.__cause__
@@ -256,41 +280,8 @@ def _file(path: Path, target: str) -> ModuleType:
         raise InputError(
             "the file cannot be read", "target", f"{target!r} ({said})", "give a Python file"
         ) from error
-    name = f"weightdecay_audit_{path.stem}"
-    module = ModuleType(name)
-    module.__file__ = str(path.resolve())
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # as `python file.py` does
-    sys.modules[name] = module
-    with _told(target, "the file cannot be imported", path):
-        exec(compile(content, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
-    return module
-
-
-@contextlib.contextmanager
-def _told(target: str, what: str, file: Path) -> Iterator[None]:
-    """Turn what a user's code raises into one line, and the frames that are the user's own."""
-    try:
-        yield
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, file)]
-        line = own[-1].lineno if own else getattr(error, "lineno", None)
-        said = " ".join(traceback.format_exception_only(error)[-1].split())
-        gpu = any(re.search(rf"\b{word}\b", said.lower()) for word in _GPU)
-        remedy = (
-            _NO_GPU
-            if gpu
-            else install(error, line) or f"see line {line} of {Path(own[-1].filename).name}"
-            if own
-            else ""
-        )
-        found = ScriptError(what, target, said, remedy)
-        shown = ["Traceback, frames of your code alone:\n", *traceback.format_list(own)]
-        found.frames = "".join([*(shown if own else []), *traceback.format_exception_only(error)]).rstrip()
-        raise found from error
+    with _blamed("the file cannot be imported", target, path, builder=True):
+        return _executed(path.resolve(), content, "weightdecay_audit_")
 
 
 def _is_own(filename: str, file: Path) -> bool:
@@ -298,11 +289,9 @@ def _is_own(filename: str, file: Path) -> bool:
     if filename.startswith("<") or "site-packages" in filename:
         return False
     there, here = Path(filename).resolve(), file.resolve()
-    return there == here or (there.parent == here.parent and here.suffix == ".py") or _inside(there, here)
-
-
-def _inside(there: Path, here: Path) -> bool:
-    return here.suffix != ".py" and str(there).startswith(str(Path.cwd()))
+    if here.suffix == ".py":
+        return there.parent == here.parent
+    return there == here or str(there).startswith(str(Path.cwd()))  # a module's
 
 
 def _read(result: Any, target: str) -> Built:

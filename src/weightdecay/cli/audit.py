@@ -4,11 +4,12 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from weightdecay.arguments import choice
+from weightdecay.cli.options import AuditOptions, command, given
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,35 +23,8 @@ _FORMATS = ("table", "json", "github")
 _LEVELS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
-def audit(
-    target: Annotated[
-        str,
-        typer.Argument(metavar="TARGET", help="The builder: mypackage.train:build or path/file.py:build."),
-    ],
-    output: Annotated[str, typer.Option("--format", help="table, json or github (annotations).")] = "table",
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(help="Codes not to tell, by commas: WD105,WD103:head.*. May be given several times."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the run.")] = None,
-    steps_per_epoch: Annotated[
-        float | None, typer.Option(help="Optimizer steps of a pass over the data.")
-    ] = None,
-    interval: Annotated[
-        str | None,
-        typer.Option(help="The schedule goes on once a step or epoch, or in so many steps. [found, or step]"),
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Of lr: constant, linear, cosine, wsd. [the builder's, else none]")
-    ] = None,
-    groups: Annotated[
-        str | None, typer.Option(help="What should decay: a preset's name, or none. [matrices]")
-    ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the plan into a file.")] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="Compare with a saved plan: any difference is an error.")
-    ] = None,
-) -> None:
+@command
+def audit(options: AuditOptions) -> None:
     """Say which parameters decay, how strongly and why, and what looks wrong.
 
     weightdecay audit mypackage.train:build --steps 10000
@@ -60,25 +34,22 @@ def audit(
 
     Exit code: 0 no error, 1 findings of severity error, 2 bad input.
     """
-    choice(output, "format", _FORMATS, "no such format")
-    given = {
-        "steps": steps,
-        "steps_per_epoch": steps_per_epoch,
-        "interval": float(interval) if interval and interval.isdigit() else interval,
-        "schedule": schedule,
-        "groups": groups,
-        "ignore": ",".join(ignore) if ignore else None,
-    }
-    found = _audited(target, {name: value for name, value in given.items() if value is not None})
+    choice(options.output, "format", _FORMATS, "no such format")
+    settings = given(options, "target", "output", "ignore", "save", "against")
+    if options.interval and options.interval.isdigit():
+        settings["interval"] = float(options.interval)
+    if options.ignore:
+        settings["ignore"] = ",".join(options.ignore)
+    found = _audited(options.target, settings)
     difference = None
-    if against is not None:
+    if options.against is not None:
         from weightdecay.auditing.diff import audit_diff
 
-        difference = audit_diff(against, found)
-    if save is not None:
-        _check_free(save)
-        found.save(save)
-    _print(output, found, difference, target)
+        difference = audit_diff(options.against, found)
+    if options.save is not None:
+        _check_free(options.save)
+        found.save(options.save)
+    _print(options.output, found, difference, options.target)
     if found.errors or (difference is not None and difference.findings):
         raise typer.Exit(1)
 

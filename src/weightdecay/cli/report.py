@@ -3,22 +3,14 @@
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from weightdecay.cli.options import ReportOptions, command
 from weightdecay.errors import InputError
 
 
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that a command wrote.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write. [FOLDER/report.html]")] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open it when done.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that is not a page of this program's.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-) -> None:
+@command
+def report(options: ReportOptions) -> None:
     """Write the page that explains a run: one HTML file that works offline, in English and Chinese.
 
     weightdecay report runs/textbook --open
@@ -26,26 +18,28 @@ def report(
     The folder is one that textbook, fit or sweep wrote, or `Monitored.save`; or a file: the plan of an audit.
     """
     from weightdecay.reports.report import write_page
+    from weightdecay.ridge.model import RidgeModel
     from weightdecay.saving import load
 
+    folder = options.folder
     usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
-    from weightdecay.ridge.model import RidgeModel
-
     result = load(folder)
     if isinstance(result, RidgeModel):
         remedy = "give a folder that has its path, too, as fit writes it"
         raise InputError("a model alone has no page", str(folder), None, remedy)
     held_out = _held_out(result, folder)
     try:
-        path = write_page(result, usual if out is None else out, held_out, force=force)
+        path = write_page(
+            result, usual if options.out is None else options.out, held_out, force=options.force
+        )
     except InputError as error:
         if error.where != "result":
             raise
         raise InputError(error.what, str(folder), error.value, error.remedy) from error
-    if not quiet:
+    if not options.quiet:
         print(f"written: {path}")
-    if show:
-        open_page(path, quiet)
+    if options.show:
+        open_page(path, options.quiet)
 
 
 def _held_out(result: Any, folder: Path) -> Any:

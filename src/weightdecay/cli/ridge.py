@@ -7,12 +7,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 from weightdecay.arguments import choice, grid, probability
 from weightdecay.cli.folders import check_folder, fresh, new_files
+from weightdecay.cli.options import FitOptions, PredictOptions, command
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,65 +27,8 @@ FILES = (
 )
 
 
-def fit(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A .csv or .parquet table, or a folder of them.")
-    ],
-    target: Annotated[str, typer.Option(help="The column to predict, or several by commas, as in a CSV.")],
-    drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None,
-    ids: Annotated[
-        str | None,
-        typer.Option(
-            "--id", help="Columns that name the rows, by commas: no inputs, kept beside predictions."
-        ),
-    ] = None,
-    cv: Annotated[
-        str | None,
-        typer.Option(
-            help="loo, gcv, evidence or a number of folds. [loo; with --groups, --time, --out-of-core 5]"
-        ),
-    ] = None,
-    lambdas: Annotated[
-        str | None,
-        typer.Option("--lambda", help="λ: 0.1,1 or first:last:count. [a grid that suits the data]"),
-    ] = None,
-    unit: Annotated[
-        str, typer.Option(help="Convention of λ; weightdecay convert --list has the names.")
-    ] = "canonical",
-    choose: Annotated[
-        str, typer.Option(help="The model's λ: best, or one-se, the strongest within one standard error.")
-    ] = "best",
-    shared: Annotated[bool, typer.Option("--shared", help="With several targets: one λ for all.")] = False,
-    seed: Annotated[int, typer.Option(help="Shuffles the folds.")] = 0,
-    groups: Annotated[
-        str | None, typer.Option(help="Column of labels: rows of one label are held out together.")
-    ] = None,
-    time: Annotated[
-        bool, typer.Option("--time", help="Rows are in order of time: train on earlier ones only.")
-    ] = False,
-    weights: Annotated[str | None, typer.Option(help="Column of the rows' weights.")] = None,
-    unpenalized: Annotated[
-        str | None, typer.Option(help="Columns that are not penalised, by commas.")
-    ] = None,
-    standardize: Annotated[
-        bool,
-        typer.Option("--standardize/--no-standardize", help="Divide each column by its standard deviation."),
-    ] = True,
-    intercept: Annotated[str, typer.Option(help="free of the penalty, penalized, or none.")] = "free",
-    out_of_core: Annotated[
-        bool,
-        typer.Option("--out-of-core", help="Read in blocks; large files and folders always are."),
-    ] = False,
-    engine: Annotated[
-        str | None, typer.Option(help="Read on several machines: dask, or a scheduler as tcp://host:port.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/fit"),
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a fit with other settings that is in the folder.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-) -> None:
+@command
+def fit(options: FitOptions) -> None:
     """Fit a ridge regression to a table, with the λ that leave-one-out or cross-validation chooses.
 
     weightdecay fit examples/data/tecator.csv --target fat --drop water,protein --out runs/fat
@@ -98,43 +40,25 @@ def fit(
     Names of columns are written as in a CSV: --drop 'a,"b, c"' names two columns, and --drop "" the one
     without a name.
     """
-    given = dict(locals())
-    for name in ("out", "force", "quiet", "as_json"):
-        given.pop(name)
-    request = _request(given)
-    check_folder(out, "fit", FILES, lambda record: record["settings"]["request"] == request.plain(), force)
+    out, request = options.out, _request(options)
+    asked = request.plain()
+    check_folder(out, "fit", FILES, lambda record: record["settings"]["request"] == asked, options.force)
     with new_files(out, FILES) as folder:
-        with _bar(request.data, quiet or as_json) as advance:
+        with _bar(request.data, options.quiet or options.as_json) as advance:
             found = _fitted(request, folder, advance)
         paths = _written(found, folder)
     names = ", ".join(path.name for path in paths)
-    if as_json:
+    if options.as_json:
         print(json.dumps({**found.to_dict(), "files": [str(out / path.name) for path in paths]}))
-    elif not quiet:
+    elif not options.quiet:
         print(*found.lines, f"written into {out}: {names}", sep="\n")
-    if not quiet:
+    if not options.quiet:
         for doubt in found.doubts:
             print(f"note: {doubt}", file=sys.stderr)
 
 
-def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The folder that fit wrote.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .parquet table of new rows.")],
-    out: Annotated[Path, typer.Option(help="The .csv or .parquet file to write.")] = Path("predictions.csv"),
-    ids: Annotated[
-        str | None,
-        typer.Option("--id", help="Columns that name the rows, by commas. [those of the fit that are there]"),
-    ] = None,
-    interval: Annotated[
-        float | None,
-        typer.Option(help="Probability of a prediction interval, such as 0.9; adds its two ends."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that has other columns than these predictions.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
-) -> None:
+@command
+def predict(options: PredictOptions) -> None:
     """Predict new rows with a model that fit wrote; columns are matched by name, in any order.
 
     weightdecay predict runs/fat new.csv --out predictions.parquet
@@ -145,40 +69,52 @@ def predict(
     from weightdecay.ridge.model import predict_file
     from weightdecay.saving import load
 
-    loaded = load(Path(model) / "model.json")
+    model, out, interval = load(Path(options.model) / "model.json"), options.out, options.interval
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the unfinished file is removed
     if interval is not None:
         probability(interval, "interval")
-    with fresh(out.parent), _in_arguments(), _bar(data, quiet or as_json) as advance:
+    silent = options.quiet or options.as_json
+    with fresh(out.parent), _in_arguments(), _bar(options.data, silent) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
-        done = predict_file(loaded, data, out, interval, each, names(ids) or None, force)
-    if as_json:
+        ids = names(options.ids) or None
+        done = predict_file(model, options.data, out, interval, each, ids, options.force)
+    if options.as_json:
         print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
-    elif not quiet:
+    elif not options.quiet:
         print(f"{done.rows:,} rows predicted; written into {out}: {', '.join(done.columns)}")
 
 
-def _request(given: dict[str, Any]) -> "Request":
+def _request(options: FitOptions) -> "Request":
     """The options as `fit_table` takes them."""
     from weightdecay.ridge.table_fit import Request
 
-    given["id"] = given.pop("ids")
-    lists = {name: names(given.pop(name)) for name in ("target", "drop", "id", "unpenalized")}
-    if not any(lists["target"]):
+    target = names(options.target)
+    if not any(target):
         raise InputError(
             "which column is to be predicted?", "target", "nothing", "name a column of the table"
         )
-    cv = given.pop("cv")
+    cv: str | int | None = options.cv
     if cv is not None and cv not in _CV:
         if not cv.isdecimal() or int(cv) < 2:
             raise InputError(
                 "no such way to judge", "cv", repr(cv), "use loo, gcv, evidence or a number of folds"
             )
         cv = int(cv)
-    lambdas = given.pop("lambdas")
-    for name, choices in (("choose", ("best", "one-se")), ("intercept", ("free", "penalized", "none"))):
-        choice(given[name], name, choices)
-    return Request(cv=cv, lambdas=None if lambdas is None else grid(lambdas, "lambda"), **lists, **given)
+    choice(options.choose, "choose", ("best", "one-se"))
+    choice(options.intercept, "intercept", ("free", "penalized", "none"))
+    same = (
+        *("data", "unit", "choose", "shared", "seed", "groups", "time", "weights", "standardize"),
+        *("intercept", "out_of_core", "engine"),
+    )
+    return Request(
+        target=target,
+        drop=names(options.drop),
+        id=names(options.ids),
+        unpenalized=names(options.unpenalized),
+        cv=cv,
+        lambdas=None if options.lambdas is None else grid(options.lambdas, "lambda"),
+        **{name: getattr(options, name) for name in same},
+    )
 
 
 def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "TableFit":

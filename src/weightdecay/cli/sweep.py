@@ -6,12 +6,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import choice, grid
 from weightdecay.cli.folders import check_folder
+from weightdecay.cli.options import EPOCHS, SweepOptions, command, given
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from weightdecay.sweeps.record import Sweep
     from weightdecay.sweeps.rounds import Progress
 
-EPOCHS = 20  # where neither the file nor the command says
 # What it writes, beside the store and the checkpoints.
 FILES = (
     *("sweep.svg", "sweep.png", "report.html", "table.parquet", "curves.parquet", "weights.safetensors"),
@@ -35,63 +33,8 @@ _UNITS: "dict[str, Unit]" = {
 }
 
 
-def sweep(
-    file: Annotated[
-        str,
-        typer.Argument(metavar="FILE", help="A Python file with make_model, data, loss and optimizer."),
-    ],
-    strengths: Annotated[
-        str, typer.Option(help="What to try: 0.1,1 or first:last:count, log spaced; no decay always is.")
-    ],
-    unit: Annotated[
-        str,
-        typer.Option(
-            help="Of the strengths: weight-decay (λ), half-lives (per run), half-life-steps, "
-            "half-life-epochs, half-life-samples."
-        ),
-    ] = "weight-decay",
-    seeds: Annotated[str, typer.Option(help="How many seeds, or which, by commas.")] = "8",
-    epochs: Annotated[
-        int | None, typer.Option(help=f"Passes over the data. [the file's, else {EPOCHS}]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples of a step. [the file's, else 128 or all there are]")
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help="Decay rules, by commas: l2, decoupled, cautious, ... [the file's, else decoupled]"
-        ),
-    ] = None,
-    lr: Annotated[
-        str | None, typer.Option(help="Step sizes as a second axis: 1e-4:1e-2:5. [the optimizer's own]")
-    ] = None,
-    minimize: Annotated[
-        str | None, typer.Option(help="Choose by loss, or by a metric of the file. [the file's, else loss]")
-    ] = None,
-    maximize: Annotated[
-        str | None, typer.Option(help="Choose by a metric of which more is better, instead.")
-    ] = None,
-    widen: Annotated[
-        int, typer.Option(help="How often to go on by a decade where the best is at an edge.")
-    ] = 2,
-    refine: Annotated[int, typer.Option(help="How often to halve the steps around the best.")] = 0,
-    engine: Annotated[
-        str | None, typer.Option(help="Train on several machines: dask, or a scheduler as tcp://host:port.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to train: cpu, cuda. [where the data are]")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/sweep"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in the folder.")] = False,
-    curves: Annotated[
-        bool, typer.Option("--curves", help="Draw the curves of the trainings that finish, while it runs.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, an object a line: progress, and at last the result.")
-    ] = False,
-) -> None:
+@command
+def sweep(options: SweepOptions) -> None:
     """Find the best weight decay for a model: train it at many strengths and seeds at once.
 
     weightdecay sweep examples/digits.py --strengths 1e-3:30:24 --seeds 8 --out runs/digits
@@ -103,53 +46,49 @@ def sweep(
     Writes every finished training into a store at once: after anything, --resume goes on. At the end also
     tables (table.parquet, curves.parquet), the best weights, sweep.json and a figure.
     """
-    given = dict(locals())
-    options = _options(given)
+    out, chosen = options.out, _chosen(options)
     check_folder(out, "sweep", FILES, lambda _: True)  # one that is there is refused or resumed below
-    script = _loaded(file)
-    arguments = _arguments(script, options)
-    with _report(options["strengths"], given) as told, _streams() as printer:
+    script = _loaded(options.file)
+    arguments = {"epochs": EPOCHS, **script.arguments, **chosen}
+    if "minimize" in chosen:
+        arguments.pop("maximize", None)  # the file's
+    with _report(chosen["strengths"], options) as told, _streams() as printer:
 
         def on_progress(progress: "Progress") -> None:
             told(progress)
-            if as_json:
+            if options.as_json:
                 printer(_progress(progress))
 
-        found = _swept(script, arguments, out, resume, on_progress)
+        found = _swept(script, arguments, out, options.resume, on_progress)
         paths = _figures(found, out)
     names = ", ".join(path.name for path in paths)
-    if as_json:
+    if options.as_json:
         print(json.dumps({"event": "result", **found.to_dict(), "files": [str(path) for path in paths]}))
-    elif not quiet:
+    elif not options.quiet:
         from weightdecay.reports.sweep import print_sweep
 
         print_sweep(found, _console())
         print(*found.lines, f"written into {out}: {names}", sep="\n")
-    if not quiet:
+    if not options.quiet:
         print(f"trained {found.method}", file=sys.stderr)
         for doubt in found.doubts:
             print(f"note: {doubt}", file=sys.stderr)
 
 
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `sweep` takes them; None where nothing was given."""
+def _chosen(options: SweepOptions) -> dict[str, Any]:
+    """The arguments of `sweep` that the command line gives."""
     from weightdecay.sweeps.grid import read_strengths
 
-    unit = _UNITS[choice(given["unit"], "unit", _UNITS, "no such unit")]
-    if given["minimize"] is not None and given["maximize"] is not None:
-        raise InputError("choose by one score", "maximize", given["maximize"], "leave out --minimize")
-    return {
-        "strengths": read_strengths(given["strengths"], unit),
-        "seeds": _seeds(given["seeds"]),
-        "rule": None if given["rule"] is None else _rules(given["rule"]),
-        "lr": None if given["lr"] is None else grid(given["lr"], "lr"),
-        **{
-            name: given[name]
-            for name in (
-                *("epochs", "batch_size", "minimize", "maximize", "widen", "refine", "engine", "device"),
-            )
-        },
-    }
+    unit = _UNITS[choice(options.unit, "unit", _UNITS, "no such unit")]
+    if options.minimize is not None and options.maximize is not None:
+        raise InputError("choose by one score", "maximize", options.maximize, "leave out --minimize")
+    chosen = given(options, "file", "unit", "out", "resume", "curves", "quiet", "as_json")
+    chosen["strengths"], chosen["seeds"] = read_strengths(options.strengths, unit), _seeds(options.seeds)
+    if options.rule is not None:
+        chosen["rule"] = _rules(options.rule)
+    if options.lr is not None:
+        chosen["lr"] = grid(options.lr, "lr")
+    return chosen
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -181,15 +120,6 @@ def _loaded(file: str) -> "Script":
     except ScriptError as error:
         print(error.frames, file=sys.stderr)
         raise
-
-
-def _arguments(script: "Script", options: dict[str, Any]) -> dict[str, Any]:
-    """The file's arguments, then the command's."""
-    chosen = {name: value for name, value in options.items() if value is not None}
-    arguments = {"epochs": EPOCHS, **script.arguments, **chosen}
-    if "minimize" in chosen:
-        arguments.pop("maximize", None)  # the file's
-    return arguments
 
 
 def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool, on_progress: Any) -> "Sweep":
@@ -264,16 +194,16 @@ def _streams() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _report(strengths: "Strengths", given: dict[str, Any]) -> Iterator[Any]:
+def _report(strengths: "Strengths", options: SweepOptions) -> Iterator[Any]:
     """A bar where stderr is a terminal; else nothing."""
-    if given["quiet"] or given["as_json"] or not sys.stderr.isatty():
+    if options.quiet or options.as_json or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
 
     from weightdecay.reports.sweep import SweepBar
 
-    with SweepBar(Console(stderr=True), strengths.unit, given["curves"]) as bar:
+    with SweepBar(Console(stderr=True), strengths.unit, options.curves) as bar:
         yield bar
 
 

@@ -3,12 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import grid
 from weightdecay.cli.folders import check_folder, new_files
+from weightdecay.cli.options import TextbookOptions, command, given
 from weightdecay.cli.report import open_page
 from weightdecay.cli.ridge import names as columns
 from weightdecay.errors import InputError, Interrupted
@@ -27,77 +26,23 @@ FILES = (
 )
 
 
-def textbook(
-    lambdas: Annotated[
-        str | None,
-        typer.Option(
-            "--lambda", help="λ: 0,3 or first:last:count. [0,3; with --data 0 and the leave-one-out best]"
-        ),
-    ] = None,
-    versions: Annotated[
-        str | None,
-        typer.Option(
-            "--version",
-            help="scratch, concise, concise-matched, two-optimizers, by commas, or all. [scratch,concise]",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="First seed: draws data, start and batches. [0]")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds. [1]")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="A .csv or .parquet table instead of synthetic data.")
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="With --data: the column to predict.")] = None,
-    drop: Annotated[str | None, typer.Option(help="With --data: columns to leave out, by commas.")] = None,
-    n_train: Annotated[int | None, typer.Option(help="Training examples. [20]")] = None,
-    n_test: Annotated[int | None, typer.Option(help="Test examples. [100; with --data all others]")] = None,
-    n_inputs: Annotated[int | None, typer.Option(help="Inputs of an example. [200]")] = None,
-    true_weight: Annotated[float | None, typer.Option(help="Value of every true weight. [0.01]")] = None,
-    true_bias: Annotated[float | None, typer.Option(help="True bias. [0.05]")] = None,
-    noise: Annotated[float | None, typer.Option(help="Standard deviation of the noise. [0.01]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a batch. [5]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Step size. [0.003]")] = None,
-    bias_lr: Annotated[float | None, typer.Option(help="Adam's step size in two-optimizers. [0.01]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often every example is seen. [100]")] = None,
-    every: Annotated[int | None, typer.Option(help="Take the losses every so many epochs. [5]")] = None,
-    init: Annotated[str | None, typer.Option(help="Start: normal, N(0,1), or zero. [normal]")] = None,
-    penalize_bias: Annotated[
-        bool | None, typer.Option("--penalize-bias", help="Count the bias into the penalty.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64. [float32]")] = None,
-    curve: Annotated[
-        str | None,
-        typer.Option(help="λ of the figure over λ, a grid, or none. [1e-3:100:61; with --data 1e-10:100:73]"),
-    ] = None,
-    curve_seeds: Annotated[int | None, typer.Option(help="Seeds of that figure. [20]")] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="Run again: all settings from the run.json of an earlier run.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/textbook"),
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a run with other settings that is in the folder.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
-    ] = False,
-    show: Annotated[bool, typer.Option("--open", help="Open the page when done.")] = False,
-) -> None:
+@command
+def textbook(options: TextbookOptions) -> None:
     """See weight decay work: linear regression with too few examples, without decay and with it.
 
     Trains from scratch and with torch.optim, prints one table, and writes curves, results and settings
     into a folder. Every default is the textbook's.
     """
-    given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("settings", "out", "force", "quiet", "as_json", "show"):
-        given.pop(key, None)
-    if settings and given:
-        option = {"lambdas": "lambda", "versions": "version"}.get(name := min(given), name).replace("_", "-")
+    out, settings = options.out, options.settings
+    values = given(options, "settings", "out", "force", "quiet", "as_json", "show")
+    if settings and values:
+        option = {"lambdas": "lambda", "versions": "version"}.get(name := min(values), name).replace("_", "-")
         raise InputError("settings from a file stand alone", "settings", settings, f"leave out --{option}")
-    experiment = _again(settings) if settings else _experiment(given)
-    run, paths = _run(experiment, out, force, quiet or as_json)
-    if as_json:
+    experiment = _again(settings) if settings else _experiment(values)
+    run, paths = _run(experiment, out, options.force, options.quiet or options.as_json)
+    if options.as_json:
         print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}))
-    elif not quiet:
+    elif not options.quiet:
         from weightdecay.reports.terminal import print_run
 
         print_run(run, _console())
@@ -107,9 +52,9 @@ def textbook(
         if not paths:
             print(f"the complete run in {out} is kept as it was", file=sys.stderr)
         raise KeyboardInterrupt
-    if show:
+    if options.show:
         page = out / "report.html"
-        open_page(page if page.exists() else out / "curves.png", quiet)
+        open_page(page if page.exists() else out / "curves.png", options.quiet)
 
 
 def _experiment(given: dict[str, Any]) -> "Experiment":

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import math
 import numbers
-import platform
 import textwrap
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, fields, is_dataclass
@@ -52,13 +51,6 @@ def settings_plain(task: Task, about: Mapping[str, Any] | None) -> dict[str, Any
         "versions": {name: version(name) for name in ("weightdecay", "torch")},
         **plain(dict(about or {})),
     }
-
-
-def environment() -> dict[str, str]:
-    """Where a store was begun; told, not compared."""
-    names = ("numpy", "polars", "safetensors")
-    machine = {"python": platform.python_version(), "machine": platform.machine()}
-    return {**machine, **{name: version(name) for name in names}}
 
 
 def check_same(

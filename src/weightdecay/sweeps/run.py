@@ -14,9 +14,9 @@ from weightdecay.arguments import count, function, number
 from weightdecay.engine import Capacity, connected
 from weightdecay.errors import InputError
 from weightdecay.rules import Decoupled
-from weightdecay.saving import writable_folder
+from weightdecay.saving import environment, writable_folder
 from weightdecay.sweeps.chunk import Recipes
-from weightdecay.sweeps.fingerprint import JUDGING, check_same, environment, settings_plain
+from weightdecay.sweeps.fingerprint import JUDGING, check_same, settings_plain
 from weightdecay.sweeps.looks import forked
 from weightdecay.sweeps.method import Method, Plan, method_of, plan_of
 from weightdecay.sweeps.record import Sweep
