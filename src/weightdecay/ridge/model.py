@@ -20,6 +20,7 @@ from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.problem import matched
 from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
 from weightdecay.select import student_t
+from weightdecay.tables.cells import no_rows
 from weightdecay.tables.source import column_types, files_of, new_rows, of_rows, row_names
 
 LEAST_LEFT = 1.0  # degrees of freedom for the noise, without which there are no intervals
@@ -232,7 +233,7 @@ def predict_file(
         blocks, None
     )  # before a file or a folder is made: most that is wrong shows in the first block
     if first is None:
-        raise InputError("the table has no rows", str(data), None, "give a file with a header and rows")
+        raise no_rows(data)
     if out.is_file() and not force and _columns(out) != first.columns:
         remedy = "choose another name, or replace it with --force"
         raise InputError("a file with other columns would be replaced", "out", str(out), remedy)

@@ -12,6 +12,18 @@ TOO_LARGE = 1e150  # beyond, squares overflow in float64
 INDEX = "__index_level_0__"  # what pandas calls an index without a name in a Parquet file
 
 
+def unreadable(path: str, reason: Any, remedy: str = "check the path and the file") -> InputError:
+    """Say why a table cannot be read; of an exception its first line, or its kind."""
+    if isinstance(reason, Exception):
+        reason = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+    return InputError("the table cannot be read", path, reason, remedy)
+
+
+def no_rows(path: Any) -> InputError:
+    """Refuse a file without rows."""
+    return InputError("the table has no rows", str(path), None, "give a file with a header and rows")
+
+
 def is_plain(kind: Any) -> bool:
     """Whether a column's cells are taken as they are, not by their text."""
     return (kind.is_numeric() and not kind.is_decimal()) or kind in (pl.Boolean, pl.Null)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.tables.cells import no_name_twice, numbers
+from weightdecay.tables.cells import no_name_twice, numbers, unreadable
 
 BYTES = 4 << 20
 LONGEST = 64 << 20  # of what may lie between two quotation marks: beyond, one was not closed
@@ -41,7 +41,7 @@ def schema(path: str) -> dict[str, Any]:
     """The names in the header; types are only known when all is read."""
     header = next(_stretches(path), b"")
     if not header.strip():
-        raise InputError("the table cannot be read", path, "empty CSV", "give a file with a header and rows")
+        raise unreadable(path, "empty CSV", "give a file with a header and rows")
     if header.count(b'"') % 2:
         raise _not_closed(f"line 1 of {path}", header)
     if b"\0" in header:
@@ -59,7 +59,7 @@ def schema(path: str) -> dict[str, Any]:
             "save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8",
         ) from error
     except csv.Error as error:
-        raise InputError("the table cannot be read", path, error, "mend line 1") from error
+        raise unreadable(path, error, "mend line 1") from error
     no_name_twice(names, f"column in {path}")
     return dict.fromkeys(names)
 
@@ -72,9 +72,7 @@ def _stretches(path: str) -> Iterator[bytes]:
     try:
         file = Path(path).open("rb")  # noqa: SIM115  (closed below)
     except OSError as error:
-        raise InputError(
-            "the table cannot be read", path, error.strerror or error, "check the path"
-        ) from error
+        raise unreadable(path, error.strerror or error, "check the path") from error
     with file:
         head = file.read(HEAD)
         for start, (what, remedy) in OTHER_FORMATS.items():
@@ -240,7 +238,7 @@ def _unreadable(path: str, lines: bytes, width: int, rows: np.ndarray, error: Ex
         between, remedy = f"rows {rows[0] + 1} to {rows[-1] + 1} of {path}", 'write the cell as "5"" pipe"'
         return InputError('a quotation mark is inside a cell, as in 5" pipe', between, None, remedy)
     reason = f"{str(error).splitlines()[0]}, near row {rows[0] + 1}"
-    return InputError("the table cannot be read", path, reason, "check the file")
+    return unreadable(path, reason, "check the file")
 
 
 def blocks(

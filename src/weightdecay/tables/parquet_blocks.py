@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.tables.cells import numbers, texts
+from weightdecay.tables.cells import numbers, texts, unreadable
 
 HELD = 48 << 20  # bytes of decoded numbers; a larger row group is read in parts
 LET_GO = 2  # blocks after which nobody holds one of the range before
@@ -139,12 +139,6 @@ def pieces(path: str, rows: int, bytes_a_row: int, start: int, stop: int) -> Ite
     for first, last in itertools.pairwise(edges):
         if max(first, start) < min(last, stop):
             yield max(first, start), min(last, stop)
-
-
-def unreadable(path: str, error: Exception) -> InputError:
-    """What polars says, in one line."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError("the table cannot be read", path, reason, "check the path and the file")
 
 
 def _read(table: pl.LazyFrame, path: str, names: Sequence[str], first: int, number: int) -> list[pl.Series]:

@@ -14,7 +14,16 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.tables import csv_blocks, parquet_blocks
-from weightdecay.tables.cells import TOO_LARGE, check_names, listed, no_index, no_such_column, refuse_cell
+from weightdecay.tables.cells import (
+    TOO_LARGE,
+    check_names,
+    listed,
+    no_index,
+    no_rows,
+    no_such_column,
+    refuse_cell,
+    unreadable,
+)
 
 READERS = {".csv": csv_blocks, ".parquet": parquet_blocks}
 ROWS = 8192  # rows to a block; fewer where there are many columns
@@ -163,11 +172,6 @@ def open_source(
     )
 
 
-def no_rows(path: str | Path) -> InputError:
-    """The refusal of a file without rows."""
-    return InputError("the table has no rows", str(path), None, "give a file with a header and rows")
-
-
 def _ending(path: str | Path) -> str:
     return Path(path).suffix.lower()
 
@@ -185,7 +189,7 @@ def files_of(path: str | Path) -> list[Path]:
     if _ending(path) not in READERS:
         raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
     if not path.is_file():
-        raise InputError("the table cannot be read", str(path), "no such file", "check the path")
+        raise unreadable(str(path), "no such file", "check the path")
     return [path]
 
 
