@@ -69,7 +69,9 @@ def test_an_audit_of_another_version_is_named(tmp_path):
 
 
 def test_a_folder_without_a_result_is_named(tmp_path):
-    for path in (tmp_path, tmp_path / "nothing"):
+    for path in (tmp_path, tmp_path / "nothing", tmp_path / ("long" * 100), tmp_path / "a\0b"):
         with pytest.raises(wd.InputError, match="no record of a run") as raised:
             wd.load(path)
         assert raised.value.where == str(path)
+    with pytest.raises(wd.InputError, match="a file cannot be read"):
+        wd.load(tmp_path / ("long" * 100 + ".json"))

@@ -277,10 +277,11 @@ def load(folder: str | Path) -> Any:
 
 def _record(path: Path) -> Path:
     """The file that holds the record; a path that does not exist is a folder's, unless it ends as a file."""
-    if path.is_file() or (not path.is_dir() and path.suffix == ".json"):
+    # os.path raises nothing, whatever the name is.
+    if os.path.isfile(path) or (not os.path.isdir(path) and path.suffix == ".json"):  # noqa: PTH112, PTH113
         return path
     for name in KINDS:
-        if (path / name).exists():
+        if os.path.exists(path / name):  # noqa: PTH110
             return path / name
     remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
     raise InputError("no record of a run", str(path), None, remedy)
