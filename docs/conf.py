@@ -13,6 +13,7 @@ from sphinx.errors import ExtensionError
 import weightdecay
 
 sys.path.insert(0, str(Path(__file__).parent))
+import findings
 import links
 
 project = "weightdecay"
@@ -142,6 +143,12 @@ def math_renderer(as_block):
     return visit, None
 
 
+def findings_listed(_app, docname, source):
+    """Put the audit's list of findings into the index of their pages."""
+    if docname in ("audit/index", "audit/index.zh"):
+        source[0] = findings.listed(source[0], docname.removeprefix("audit/index"))
+
+
 def setup(app):
     """Connect the above."""
     app.add_html_math_renderer("mathml", math_renderer(as_block=False), math_renderer(as_block=True))
@@ -150,6 +157,7 @@ def setup(app):
     app.connect("builder-inited", translations_in_step)
     app.connect("builder-inited", public_names_listed)
     app.connect("builder-inited", commands_listed)
+    app.connect("source-read", findings_listed)
     app.connect("build-finished", links_lead_somewhere)
     app.connect("env-get-outdated", every_page)
     app.connect("html-page-context", page_language)

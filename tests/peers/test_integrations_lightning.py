@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import weightdecay as wd
-from weightdecay.auditing import run as audit_run
+from weightdecay.auditing import state as audit_state
 from weightdecay.errors import FindingsError
 from weightdecay.integrations.lightning import WeightDecay
 
@@ -180,14 +180,14 @@ def test_schedulers_are_followed_as_lightning_steps_them(
 ):
     """The rates that the audit is told, against those of the run."""
     told = {}
-    whole = audit_run.course
+    whole = audit_state.learning_rates
 
-    def course(*arguments):
+    def learning_rates(*arguments):
         found = whole(*arguments)
         told.update(found.rows)
         return found
 
-    monkeypatch.setattr(audit_run, "course", course)
+    monkeypatch.setattr(audit_state, "learning_rates", learning_rates)
     torch.manual_seed(0)
     module = ByEpoch(interval, frequency)
     rows = torch.randn(24, 4)

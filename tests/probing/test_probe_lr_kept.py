@@ -5,7 +5,7 @@ import torch
 from torch import nn, optim
 
 import weightdecay as wd
-from weightdecay.auditing.state import Pulls, read
+from weightdecay.auditing.state import read
 
 
 class Kept(optim.Optimizer):
@@ -60,8 +60,7 @@ def test_an_audit_says_what_is_left(kind, warmup):
     optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.05)
     first = (lambda t: min((t + 1) / 40, 1 - t / steps)) if warmup else (lambda t: 1 - t / steps)
     scheduler = optim.lr_scheduler.LambdaLR(optimizer, first)
-    live = read(model, (optimizer,))
-    (pull,) = Pulls(live).all(live.held[0])
+    (pull,) = read(model, (optimizer,)).held[0].pulls
     rates = torch.tensor([0.1 * first(t) for t in range(steps)]).double().numpy()
     told = float((1 - torch.tensor(pull.removed(rates))).prod())
     start = model.weight.detach().clone()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weightdecay.auditing.findings import Draft
+from weightdecay.auditing.findings import CODES, Draft
 from weightdecay.auditing.record import Audit, Parameter, aligned, some
 from weightdecay.errors import Finding, InputError, check
 from weightdecay.saving import load
@@ -72,7 +72,7 @@ def audit_diff(old: Any, new: Any) -> AuditDiff:
     changes += [Change(name, "parameter", _short(one), None) for name, one in was.items() if name not in now]
     for name in (name for name in was if name in now):
         changes += _changes(was[name], now[name])
-    return AuditDiff(tuple(changes), tuple(draft.finding() for draft in _drafts(changes)))
+    return AuditDiff(tuple(changes), tuple(map(CODES["WD601"].finding, _drafts(changes))))
 
 
 def _audit(given: Any, where: str) -> Audit:
@@ -108,7 +108,7 @@ def _drafts(changes: list[Change]) -> list[Draft]:
         first = several[0]
         shown = "" if first.field == "parameter" else f", {_shown(first.old)} -> {_shown(first.new)}"
         message = f"{{n}} parameter{{|s}} {what} against the plan ({some(names)}{shown})"
-        drafts.append(Draft("WD601", names, message, _FIX))
+        drafts.append(Draft(names, message, _FIX))
     return drafts
 
 

@@ -1,8 +1,7 @@
 """`audit`: what decays in a live model and its optimizers, why, and what looks wrong."""
 
-import itertools
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import version as version_of
@@ -11,31 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightdecay.arguments import closest, number
-from weightdecay.auditing.checks import coverage, decisions, doubts, mechanics, strengths
-from weightdecay.auditing.findings import CODES, COST, Draft
-from weightdecay.auditing.record import Audit, GroupTotal, Ignored, Parameter
-from weightdecay.auditing.state import (
-    Course,
-    Held,
-    Live,
-    Place,
-    Pull,
-    Pulls,
-    as_number,
-    check_numbers,
-    checked_model,
-    checked_optimizers,
-    checked_scaler,
-    course,
-    defaults,
-    expected,
-    read,
-)
+from weightdecay.arguments import closest
+from weightdecay.auditing.findings import CODES, COST
+from weightdecay.auditing.record import SEVERITIES, Audit, GroupTotal, Ignored, Parameter
+from weightdecay.auditing.state import Held, Place, State, as_number, defaults, read
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups.roles import class_name
 from weightdecay.schedule.learning_rates import Interval
 from weightdecay.units.halflife import half_life
+
+_REMEDY = 'give codes, such as ["WD105", "WD103:head.*"], or a mapping from these to reasons'
 
 
 def audit(
@@ -86,28 +70,34 @@ def audit(
 
     Source: the reports in `reference/rules.md`, section 4, each of which was silent.
     """
-    quiet = silences(ignore)
-    live = read(checked_model(model), checked_optimizers(optimizers))
-    check_numbers(live)
-    checked_scaler(scaler)
-    per_epoch = None if steps_per_epoch is None else number(steps_per_epoch, "steps_per_epoch", above=0)
-    run = course(schedule, steps, live.optimizers, interval, per_epoch)
-    pulls = Pulls(live)
-    drafts = itertools.chain(
-        decisions(live, pulls, expected(live, groups)),
-        coverage(live, pulls),
-        doubts(live, pulls, run),
-        strengths(live, pulls, run, per_epoch),
-        mechanics(live, pulls, scaler),
-        run.drafts,
+    silences = read_silences(ignore)
+    state = read(
+        model,
+        optimizers,
+        schedule=schedule,
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        interval=interval,
+        groups=groups,
+        scaler=scaler,
     )
-    findings, ignored = settled(drafts, quiet)
+    findings, ignored = _findings(state, silences)
+    named = schedule if isinstance(schedule, str) or schedule is None else type(schedule).__name__
     return Audit(
-        parameters=parameter_records(live, pulls, run),
+        parameters=tuple([_record(held, state) for held in state.held]),
         findings=findings,
         ignored=ignored,
-        groups=group_totals(live, pulls),
-        settings=_settings(live, run, schedule, per_epoch, groups, scaler),
+        groups=_group_totals(state),
+        settings={
+            "model": type(state.model).__name__,
+            "optimizers": list(state.titles),
+            "steps": state.rates.steps,
+            "steps_per_epoch": state.steps_per_epoch,
+            "schedule": named,
+            "interval": "; ".join(state.rates.described) or None,
+            "groups": groups if isinstance(groups, str) or groups is None else repr(groups),
+            "scaler": None if scaler is None else type(scaler).__name__,
+        },
         versions={
             "weightdecay": version_of("weightdecay"),
             "torch": torch.__version__,
@@ -116,153 +106,16 @@ def audit(
     )
 
 
-def _settings(
-    live: Live, run: Course, schedule: Any, per_epoch: Any, groups: Any, scaler: Any
-) -> dict[str, Any]:
-    """What was said, in words."""
-    told = schedule if isinstance(schedule, str) or schedule is None else type(schedule).__name__
-    return {
-        "model": type(live.model).__name__,
-        "optimizers": list(live.titles),
-        "steps": run.steps,
-        "steps_per_epoch": per_epoch,
-        "schedule": told,
-        "interval": "; ".join(run.told) or None,
-        "groups": groups if isinstance(groups, str) or groups is None else repr(groups),
-        "scaler": None if scaler is None else type(scaler).__name__,
-    }
-
-
-def parameter_records(live: Live, pulls: Pulls, run: Course) -> tuple[Parameter, ...]:
-    """One record for each parameter."""
-    return tuple(_record(one, live, pulls, run) for one in live.held)
-
-
-def _record(one: Held, live: Live, pulls: Pulls, run: Course) -> Parameter:
-    parameter, place = one.parameter, one.places[0] if one.places else None
-    acting = () if place is None else pulls.of(one, place)
-    life = None if place is None else _half_life(acting, run, place)
-    return Parameter(
-        name=one.name,
-        aliases=one.aliases,
-        module=class_name(one.candidate.owners[0]) if one.candidate.owners else "",
-        role=one.role,
-        shape=tuple(parameter.shape),
-        dtype=str(parameter.dtype).removeprefix("torch."),
-        numel=parameter.numel(),
-        optimizer=None if place is None else live.titles[place.optimizer],
-        group=None if place is None else place.group,
-        weight_decay=sum((pull.weight_decay for pull in acting), 0.0),
-        rule=" and ".join(_rule(pull) for pull in acting),
-        form="+".join(dict.fromkeys(pull.form for pull in acting)) or "none",
-        half_life=life,
-        share_of_run=None if life is None or run.steps is None else life / run.steps,
-        frozen=not parameter.requires_grad,
-        why=f"{one.candidate.why}; {_placed(one, live, pulls)}",
-    )
-
-
-def _rule(pull: Pull) -> str:
-    return f"{pull.by}, attached" if pull.attached else f"{pull.by}'s own weight_decay"
-
-
-def _half_life(acting: tuple[Pull, ...], run: Course, place: Place) -> float | None:
-    """At the peak step size, everything that pulls together; None where that is not known."""
-    lrs = run.rows[place.optimizer, place.group]
-    peak = lrs[[int(lrs.argmax())]]
-    left = 1.0
-    for pull in acting:
-        rates = pull.rates(peak)
-        if rates is None:
-            return None
-        left *= 1 - float(rates[0])
-    return half_life(1 - left) if 0 < left < 1 else None
-
-
-def _placed(one: Held, live: Live, pulls: Pulls) -> str:
-    """Which group it is in, and where its strength is from."""
-    exempt = f"; {one.candidate.exempt}" if one.candidate.exempt else ""
-    frozen = not one.parameter.requires_grad
-    if not one.places:
-        return ("frozen" if frozen else "in no optimizer") + exempt
-    place = one.places[0]
-    group = live.group(place)
-    label = f" {group['name']!r}" if isinstance(group.get("name"), str) else ""
-    said = f"group {place.group}{label} of {live.titles[place.optimizer]}"
-    if frozen:
-        left_over = "its gradient is left over, so that it still moves" if one.moves else "it stays as it is"
-        return f"{said}; frozen: {left_over}{exempt}"
-    if reason := pulls.reason(one, place):
-        return f"{said}; {reason}"
-    return f"{said}, {_source(group, live, place)}{exempt}"
-
-
-def _source(group: object, live: Live, place: Place) -> str:
-    assert isinstance(group, dict)
-    if "weight_decay" not in group:
-        return "which has no weight_decay"
-    value = as_number(group["weight_decay"])
-    built = as_number(defaults(live.optimizers[place.optimizer]).get("weight_decay"))
-    return f"weight_decay = {value:g}" + (
-        ", as the optimizer was built" if value == built else " of the group's own"
-    )
-
-
-def group_totals(live: Live, pulls: Pulls) -> tuple[GroupTotal, ...]:
-    """Every parameter group, and at last what no optimizer has."""
-    members: dict[tuple[int, int] | None, list[tuple[Held, Place | None]]] = {
-        (o, g): [] for o, one in enumerate(live.optimizers) for g in range(len(one.param_groups))
-    }
-    for one in live.held:
-        for place in one.places:
-            members[place.optimizer, place.group].append((one, place))
-        if not one.places:
-            members.setdefault(None, []).append((one, None))
-    return tuple(_total(key, held, live, pulls) for key, held in members.items())
-
-
-def _total(
-    key: tuple[int, int] | None, held: list[tuple[Held, Place | None]], live: Live, pulls: Pulls
-) -> GroupTotal:
-    strengths = [
-        sum(pull.weight_decay for pull in pulls.of(one, place)) if place else 0.0 for one, place in held
-    ]
-    sizes = [one.parameter.numel() for one, _ in held]
-    applied = [
-        place is not None and any(p.form != "none" for p in pulls.of(one, place)) for one, place in held
-    ]
-    decaying = sum(size for size, does in zip(sizes, applied, strict=True) if does)
-    group = live.optimizers[key[0]].param_groups[key[1]] if key else {}
-    return GroupTotal(
-        optimizer=live.titles[key[0]] if key else None,
-        group=key[1] if key else None,
-        label=str(group.get("name") or ""),
-        lr=as_number(group["lr"]) if isinstance(group.get("lr"), (int, float, Tensor)) else None,
-        parameters=len(held),
-        elements=sum(sizes),
-        decaying=decaying,
-        weight_decay=tuple(sorted({value for value in strengths if value}, reverse=True)),
-    )
-
-
-_REMEDY = 'give codes, such as ["WD105", "WD103:head.*"], or a mapping from these to reasons'
-_ORDER = ("error", "warning", "info")
-
-
 @dataclass(frozen=True)
 class Silence:
-    """One entry: a code, a pattern of names (None: all), a reason."""
+    """One entry of `ignore`: a code, a pattern of names (None: all), a reason."""
 
     code: str
     pattern: str | None
     reason: str
 
-    def covers(self, name: str) -> bool:
-        """Whether a parameter of this name is meant."""
-        return self.pattern is None or fnmatchcase(name, self.pattern)
 
-
-def silences(ignore: Any) -> tuple[Silence, ...]:
+def read_silences(ignore: Any) -> tuple[Silence, ...]:
     """Read `ignore`.
 
     Raises:
@@ -270,13 +123,10 @@ def silences(ignore: Any) -> tuple[Silence, ...]:
     """
     if isinstance(ignore, str):
         ignore = [part for part in ignore.split(",") if part.strip()]
-    if isinstance(ignore, Mapping):
-        pairs = [(entry, reason) for entry, reason in ignore.items()]
-    elif isinstance(ignore, Iterable):
-        pairs = [(entry, "") for entry in ignore]
-    else:
+    if not isinstance(ignore, Iterable):
         raise InputError("not codes", "ignore", repr(ignore), _REMEDY)
-    return tuple(_silence(entry, reason) for entry, reason in pairs)
+    entries = ignore.items() if isinstance(ignore, Mapping) else ((entry, "") for entry in ignore)
+    return tuple(_silence(entry, reason) for entry, reason in entries)
 
 
 def _silence(entry: Any, reason: Any) -> Silence:
@@ -294,25 +144,126 @@ def _silence(entry: Any, reason: Any) -> Silence:
     return Silence(code, pattern or None, reason)
 
 
-def settled(
-    drafts: Iterable[Draft], ignore: tuple[Silence, ...]
-) -> tuple[tuple[Finding, ...], tuple[Ignored, ...]]:
-    """The findings that remain, the costliest first, and those ignored; one ignored in part is in both."""
-    told: list[Finding] = []
-    quiet: list[Ignored] = []
-    for draft in drafts:
-        mine = [one for one in ignore if one.code == draft.code]
-        whole = next((one for one in mine if one.pattern is None), None)
-        if whole:
-            quiet.append(Ignored(draft.finding(), whole.reason))
-            continue
-        left = draft.names
-        for one in mine:
-            covered = tuple(name for name in left if one.covers(name))
-            if covered:
-                quiet.append(Ignored(draft.finding(covered), one.reason))
-                left = tuple(name for name in left if name not in covered)
-        if left or not draft.names:
-            told.append(draft.finding(left))
-    told.sort(key=lambda finding: (_ORDER.index(finding.severity), COST.index(finding.code)))
-    return tuple(told), tuple(quiet)
+def _findings(state: State, silences: Sequence[Silence]) -> tuple[tuple[Finding, ...], tuple[Ignored, ...]]:
+    """Return the findings that remain, the costliest first, and those ignored; in part is in both."""
+    order = list(SEVERITIES)
+    findings: list[Finding] = []
+    ignored: list[Ignored] = []
+    for code, check in CODES.items():
+        mine = [silence for silence in silences if silence.code == code]
+        whole = [silence for silence in mine if silence.pattern is None]
+        for draft in check.drafts(state):
+            if whole:
+                ignored.append(Ignored(check.finding(draft), whole[0].reason))
+                continue
+            left = draft.names
+            for silence in mine:
+                covered = tuple(name for name in left if fnmatchcase(name, silence.pattern or "*"))
+                if covered:
+                    ignored.append(Ignored(check.finding(draft, covered), silence.reason))
+                    left = tuple(name for name in left if name not in covered)
+            if left or not draft.names:
+                findings.append(check.finding(draft, left))
+    findings.sort(key=lambda finding: (order.index(finding.severity), COST.index(finding.code)))
+    return tuple(findings), tuple(ignored)
+
+
+def _record(held: Held, state: State) -> Parameter:
+    """Return what happens to one parameter; where it is held twice, in its first place."""
+    parameter, candidate = held.parameter, held.candidate
+    place = held.places[0] if held.places else None
+    pulls = place.pulls if place else ()
+    life, steps = _half_life(place, state), state.rates.steps
+    return Parameter(
+        name=held.name,
+        aliases=held.aliases,
+        module=class_name(candidate.owners[0]) if candidate.owners else "",
+        role=held.role,
+        shape=tuple(parameter.shape),
+        dtype=str(parameter.dtype).removeprefix("torch."),
+        numel=parameter.numel(),
+        optimizer=None if place is None else state.titles[place.optimizer],
+        group=None if place is None else place.group,
+        weight_decay=place.weight_decay if place else 0.0,
+        rule=" and ".join(
+            [f"{pull.by}, attached" if pull.attached else f"{pull.by}'s own weight_decay" for pull in pulls]
+        ),
+        form="+".join(dict.fromkeys([pull.form for pull in pulls])) or "none",
+        half_life=life,
+        share_of_run=None if life is None or steps is None else life / steps,
+        frozen=not parameter.requires_grad,
+        why=f"{candidate.why}; {_placed(held, place, state)}",
+    )
+
+
+def _half_life(place: Place | None, state: State) -> float | None:
+    """At the peak step size, everything that pulls together; None where that is not known."""
+    if place is None:
+        return None
+    lrs = state.rates.rows[place.optimizer, place.group]
+    peak = lrs[[int(lrs.argmax())]]
+    left = 1.0
+    for pull in place.pulls:
+        rates = pull.rates(peak)
+        if rates is None:
+            return None
+        left *= 1 - float(rates[0])
+    return half_life(1 - left) if 0 < left < 1 else None
+
+
+def _placed(held: Held, place: Place | None, state: State) -> str:
+    """Say which group a parameter is in, and where its strength is from."""
+    exempt = f"; {held.candidate.exempt}" if held.candidate.exempt else ""
+    frozen = not held.parameter.requires_grad
+    if place is None:
+        return ("frozen" if frozen else "in no optimizer") + exempt
+    group, title = state.group(place), state.titles[place.optimizer]
+    label = f" {group['name']!r}" if isinstance(group.get("name"), str) else ""
+    where = f"group {place.group}{label} of {title}"
+    if frozen:
+        left_over = "its gradient is left over, so that it still moves" if held.moves else "it stays as it is"
+        return f"{where}; frozen: {left_over}{exempt}"
+    if (decided := place.assignment) is not None:
+        return f"{where}; {place.rule} attached, group {decided.label!r}: {decided.reason}"
+    if "weight_decay" not in group:
+        return f"{where}, which has no weight_decay{exempt}"
+    value = as_number(group["weight_decay"])
+    built = as_number(defaults(state.optimizers[place.optimizer]).get("weight_decay"))
+    source = ", as the optimizer was built" if value == built else " of the group's own"
+    return f"{where}, weight_decay = {value:g}{source}{exempt}"
+
+
+def _group_totals(state: State) -> tuple[GroupTotal, ...]:
+    """Sum up every parameter group, and at last what no optimizer has."""
+    members: dict[tuple[int, int] | None, list[tuple[Held, Place | None]]] = {
+        key: [] for key in state.rates.rows
+    }
+    for held in state.held:
+        for place in held.places:
+            members[place.optimizer, place.group].append((held, place))
+        if not held.places:
+            members.setdefault(None, []).append((held, None))
+    totals = []
+    for key, held_here in members.items():
+        elements, decaying, strengths = 0, 0, set()
+        for held, place in held_here:
+            size = held.parameter.numel()
+            elements += size
+            if place is not None:
+                decaying += size if place.applied else 0
+                strengths.add(place.weight_decay)
+        group = state.optimizers[key[0]].param_groups[key[1]] if key else {}
+        lr = group.get("lr")
+        totals.append(
+            GroupTotal(
+                optimizer=state.titles[key[0]] if key else None,
+                group=key[1] if key else None,
+                label=str(group.get("name") or ""),
+                lr=as_number(lr) if isinstance(lr, (int, float, Tensor)) else None,
+                parameters=len(held_here),
+                elements=elements,
+                decaying=decaying,
+                weight_decay=tuple(sorted(strengths - {0}, reverse=True)),
+            )
+        )
+    return tuple(totals)

@@ -62,9 +62,9 @@ def _shape(targets: int) -> tuple[int, int]:
 
 
 def _draw_curve(path: RidgePath, ax: Axes) -> None:
-    lambdas, scores, errors = (_array(values) for values in (path.lambdas, path.scores, path.errors))
+    lambdas, scores, errors = (array(values) for values in (path.lambdas, path.scores, path.errors))
     scores, errors = scores.reshape(len(lambdas), -1), errors.reshape(len(lambdas), -1)
-    best, one_se = (np.broadcast_to(_array(lam), scores.shape[1:]) for lam in (path.best, path.one_se))
+    best, one_se = (np.broadcast_to(array(lam), scores.shape[1:]) for lam in (path.best, path.one_se))
     _lambda_axis(ax, lambdas, path.unit)
     _score_axis(ax, scores)
     many = scores.shape[1] > _MOST_TARGETS
@@ -81,7 +81,7 @@ def _draw_curve(path: RidgePath, ax: Axes) -> None:
         ax.axvspan(
             *path.flat_range, color=GREY, alpha=0.15, lw=0, label="within one standard error of the least"
         )
-    _dof_axis(ax, lambdas, _array(path.dof))
+    _dof_axis(ax, lambdas, array(path.dof))
     ax.set_title(_title(path), pad=8)
     _legend_below(ax, 2)
 
@@ -190,7 +190,7 @@ def _dof_axis(ax: Axes, lambdas: np.ndarray, dof: np.ndarray) -> None:
 
 
 def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
-    lambdas, coef = _array(view.lambdas), _array(view.coef)[:, :, target]
+    lambdas, coef = array(view.lambdas), array(view.coef)[:, :, target]
     order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
     _lambda_axis(ax, lambdas, view.unit)
     named = order[: min(_LABELLED, len(CYCLE) - 1)]  # black is for the lines of λ
@@ -209,7 +209,7 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
 
 
 def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
-    measured, predicted = _array(view.measured)[:, target], _array(view.predicted)[:, target]
+    measured, predicted = array(view.measured)[:, target], array(view.predicted)[:, target]
     many = len(measured) > 2000
     ax.plot(
         *(measured, predicted, "."),
@@ -234,10 +234,6 @@ def _legend_below(ax: Axes, columns: int) -> None:
 
 def _short(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
-
-
-def _array(values: object) -> np.ndarray:
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)  # pyright: ignore
 
 
 _MOST_COLUMNS = 30
