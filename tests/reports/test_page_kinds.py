@@ -279,9 +279,6 @@ def test_titles_of_findings_are_those_of_their_pages():
         assert chinese == f"# {code}：{check.title.zh}"
 
 
-LOADERS = {"path": wd.load_path, "run": wd.load_run}
-
-
 def in_both_languages(texts):
     for text in texts:
         assert re.search("[一-鿿]", text.zh), text
@@ -297,8 +294,7 @@ def test_notes_and_doubts_say_the_same_in_both_languages(path, sweep, run, monit
     alone = sweep_record(trainings(seeds=(0,), rates=(0.01,)))
     high = sweep_record(trainings(strengths=(0.0, 0.01, 0.03)))
     assert all(result.doubts for result in (edge, flat, alone, high))
-    saved = {"path": flat, "run": run}
-    loaded = [load(saved[name].save(tmp_path / name)[0].parent) for name, load in LOADERS.items()]
+    loaded = [wd.load(result.save(tmp_path / str(k))[0].parent) for k, result in enumerate((flat, run))]
     for result in (path, edge, flat, sweep, alone, high, run, *loaded):
         in_both_languages(result.notes)
     in_both_languages([*monitored.lines, *monitored.doubts])

@@ -85,14 +85,14 @@ def _audit(given: Any, where: str) -> Audit:
 
 
 def _changes(was: Parameter, now: Parameter) -> list[Change]:
-    found = []
+    changes = []
     for field in _FIELDS:
         old, new = getattr(was, field), getattr(now, field)
         if field == "weight_decay" and abs(old - new) <= 1e-9 * max(old, new):
             continue
         if old != new:
-            found.append(Change(was.name, field, old, new))
-    return found
+            changes.append(Change(was.name, field, old, new))
+    return changes
 
 
 def _drafts(changes: list[Change]) -> list[Draft]:

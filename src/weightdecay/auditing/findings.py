@@ -32,16 +32,16 @@ class Check:
     def drafts(self, state: State) -> list[Draft]:
         """Return what is wrong in a state; drafts with one message are one, unless they stand apart."""
         together: dict[tuple[str, Severity | None], tuple[Draft, dict[str, None]]] = {}
-        found: list[tuple[Draft, dict[str, None]]] = []
+        drafts: list[tuple[Draft, dict[str, None]]] = []
         for draft in self.find(state) if self.find else ():
             key: tuple[str, Severity | None] = draft.message, draft.severity
             names = dict.fromkeys(draft.names)
             if draft.apart or key not in together:
-                found.append((draft, names))
-                together[key] = found[-1]
+                drafts.append((draft, names))
+                together[key] = drafts[-1]
             else:
                 together[key][1].update(names)
-        return [replace(draft, names=tuple(names)) for draft, names in found]
+        return [replace(draft, names=tuple(names)) for draft, names in drafts]
 
     def finding(self, draft: Draft, names: tuple[str, ...] | None = None) -> Finding:
         """Return the finding of a draft, about these names alone."""

@@ -740,16 +740,16 @@ def _of_torch(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> Form | No
 
 
 def _probed(optimizer: optim.Optimizer, group: int) -> Form:
-    found = probe_optimizer(optimizer, group)
-    factor = found.rate / found.expected if found.rate and found.expected else 1.0
+    probe = probe_optimizer(optimizer, group)
+    factor = probe.rate / probe.expected if probe.rate and probe.expected else 1.0
     strength = optimizer.param_groups[group].get("weight_decay")
-    if found.form == "independent" and found.rate and strength:
-        factor = found.rate / float(strength)  # of λ: lr is no part of it
-    if found.form in ("unknown", "none") and not found.moved:
-        return Form("unknown", why=f"the probe did not see it move: {_line(found.why)}")
-    told = ("WD306", "WD307", *(["WD305"] if found.idle else []))  # the others are the audit's own
-    wrong = tuple(one for one in found.findings if one.code in told)
-    return Form(found.form, factor, _line(found.why), wrong)
+    if probe.form == "independent" and probe.rate and strength:
+        factor = probe.rate / float(strength)  # of λ: lr is no part of it
+    if probe.form in ("unknown", "none") and not probe.moved:
+        return Form("unknown", why=f"the probe did not see it move: {_line(probe.why)}")
+    codes = ("WD306", "WD307", *(["WD305"] if probe.idle else []))  # the others are the audit's own
+    wrong = tuple(finding for finding in probe.findings if finding.code in codes)
+    return Form(probe.form, factor, _line(probe.why), wrong)
 
 
 def _line(text: str) -> str:

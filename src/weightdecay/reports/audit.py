@@ -52,10 +52,10 @@ def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list
     below: dict[str, list[tuple[list[str], Parameter]]] = {}
     for names, one in parts:
         below.setdefault(names[0], []).append((names[1:], one))
-    found = []
+    nodes = []
     for name, inside in below.items():
         if not inside[0][0]:
-            found += [_leaf(name, one, largest) for _, one in inside]
+            nodes += [_leaf(name, one, largest) for _, one in inside]
             continue
         children = _nodes(inside, largest)
         elements = sum(one.numel for _, one in inside)
@@ -63,8 +63,8 @@ def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list
         strength = sum(one.numel * one.weight_decay for _, one in inside if one.decays) / max(1, elements)
         share = decaying / max(1, elements)
         said = Text(f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
-        found.append(Node(name, said, strength / largest, children))
-    return found
+        nodes.append(Node(name, said, strength / largest, children))
+    return nodes
 
 
 def _leaf(name: str, one: Parameter, largest: float) -> Node:

@@ -356,22 +356,22 @@ def _curve(path: RidgePath, log: bool, unit: Text) -> Chart:
 def _coefficients(path: RidgePath, log: bool, unit: Text) -> list[Chart]:
     """A figure for each target."""
     view = coefficient_path(path, most=_MOST_COLUMNS)
-    found = []
+    charts = []
     for t, target in enumerate(view.targets[:_MOST_TARGETS_ON_PAGE]):
         lines = [Line(name, array(view.coef[:, m, t]), m) for m, name in enumerate(view.names)]
         of = "" if len(view.targets) == 1 else f": {target}"
         caption = Text(f"Coefficients times the columns' sd{of}", f"系数乘以各列标准差{of}")
-        found.append(
+        charts.append(
             Chart(
                 caption, array(view.lambdas), lines, unit, Text("change by one sd", "一个标准差的变化"), log
             )
         )
-    return found
+    return charts
 
 
 def _held_out(seen: HeldOut) -> list[Chart]:
     """Predictions beside measurements, and what is left, for each target."""
-    found = []
+    charts = []
     row, line = Text("row, held out", "留出的行"), Text("as measured", "与测量相等")
     for t, target in enumerate(seen.targets[:_MOST_TARGETS_ON_PAGE]):
         measured, predicted = (array(one[:, t]) for one in (seen.measured, seen.predicted))
@@ -383,11 +383,11 @@ def _held_out(seen: HeldOut) -> list[Chart]:
         same = Line(line, measured[up], "ink", dashed=True)
         labels = Text("measured", "测量值"), Text("predicted", "预测值")
         caption = Text(f"Predicted against measured{of}", f"预测与测量{of}")
-        found.append(Chart(caption, measured[up], [points, same], *labels))
+        charts.append(Chart(caption, measured[up], [points, same], *labels))
         right = kept[np.argsort(predicted[kept], kind="stable")]
         left = Line(row, (measured - predicted)[right], "train", points=True)
         none = Line(line, np.zeros(len(right)), "ink", dashed=True)
         labels = Text("predicted", "预测值"), Text("measured − predicted", "测量值 − 预测值")
         caption = Text(f"Residuals of rows held out{of}", f"留出行的残差{of}")
-        found.append(Chart(caption, predicted[right], [left, none], *labels))
-    return found
+        charts.append(Chart(caption, predicted[right], [left, none], *labels))
+    return charts

@@ -67,21 +67,23 @@ def draw(sweep: Sweep, ax: np.ndarray | Axes) -> None:
 
 
 def _draw_curve(sweep: Sweep, ax: Axes) -> None:
-    found = sweep.selection
-    _strength_axis(ax, found)
+    selection = sweep.selection
+    _strength_axis(ax, selection)
     _score_axis(ax, sweep)
     _draw_others(ax, sweep)
-    _draw_seeds(ax, found)
-    _draw_means(ax, found, len(sweep.selections) > 1)
-    _draw_none(ax, found)
-    _draw_choices(ax, found)
-    _draw_diverged(ax, found)
-    seeds = len(found.seeds)
+    _draw_seeds(ax, selection)
+    _draw_means(ax, selection, len(sweep.selections) > 1)
+    _draw_none(ax, selection)
+    _draw_choices(ax, selection)
+    _draw_diverged(ax, selection)
+    seeds = len(selection.seeds)
     what = f"{seeds} seeds" if seeds > 1 else "one seed: no error bars"
-    what = f"{setting_name(found)}, {what}"
-    if found.edge is not None:
-        what += f"\nthe best is at the edge: {'stronger' if found.edge == 'high' else 'weaker'} may be better"
-    if found.flat and seeds > 1:
+    what = f"{setting_name(selection)}, {what}"
+    if selection.edge is not None:
+        what += (
+            f"\nthe best is at the edge: {'stronger' if selection.edge == 'high' else 'weaker'} may be better"
+        )
+    if selection.flat and seeds > 1:
         what += "\nflat: one standard error tells no strength from the best"
     ax.set_title(what, pad=8)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, ncols=2)
@@ -96,16 +98,16 @@ def _draw_others(ax: Axes, sweep: Sweep) -> None:
         ax.plot(strengths, scores, color=colour, lw=1, marker=".", ms=4, label=setting_name(other))
 
 
-def _strength_axis(ax: Axes, found: Selection) -> None:
-    positive = [value for value in found.strengths if value > 0]
+def _strength_axis(ax: Axes, selection: Selection) -> None:
+    positive = [value for value in selection.strengths if value > 0]
     ax.set_xscale("log")
     low, high = min(positive), max(positive)
     room = (high / low) ** 0.04 if high > low else 10.0
     ax.set_xlim(low / room, high * room)
-    if found.unit.startswith("half_life_"):
+    if selection.unit.startswith("half_life_"):
         ax.invert_xaxis()  # to the right decay grows stronger, in any unit
     _plain_ticks(ax.xaxis, low / room, high * room)
-    ax.set_xlabel(title(found.unit))
+    ax.set_xlabel(title(selection.unit))
 
 
 def _plain_ticks(axis: Axis, low: float, high: float) -> None:
@@ -129,20 +131,22 @@ def _score_axis(ax: Axes, sweep: Sweep) -> None:
     ax.set_ylabel(sweep.goal.title)
 
 
-def _draw_seeds(ax: Axes, found: Selection) -> None:
+def _draw_seeds(ax: Axes, selection: Selection) -> None:
     """Every training as a faint point."""
-    if len(found.seeds) == 1:
+    if len(selection.seeds) == 1:
         return
-    strengths = np.asarray(found.strengths)
-    for row in found.scores.numpy():
+    strengths = np.asarray(selection.strengths)
+    for row in selection.scores.numpy():
         seen = np.isfinite(row) & (strengths > 0)
         ax.plot(strengths[seen], row[seen], ls="none", marker=".", ms=5, mec="none", color=SCORE, alpha=0.35)
 
 
-def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
-    strengths, means, errors = (np.asarray(values) for values in (found.strengths, found.means, found.errors))
+def _draw_means(ax: Axes, selection: Selection, several: bool) -> None:
+    strengths, means, errors = (
+        np.asarray(values) for values in (selection.strengths, selection.means, selection.errors)
+    )
     seen = (strengths > 0) & np.isfinite(means)
-    label = setting_name(found) if several else "mean over seeds" if len(found.seeds) > 1 else None
+    label = setting_name(selection) if several else "mean over seeds" if len(selection.seeds) > 1 else None
     ax.plot(
         strengths[seen],
         means[seen],
@@ -151,30 +155,30 @@ def _draw_means(ax: Axes, found: Selection, several: bool) -> None:
         marker="." if seen.sum() <= 30 else None,
         label=label,
     )
-    if len(found.seeds) > 1:
+    if len(selection.seeds) > 1:
         low, high = means[seen] - errors[seen], means[seen] + errors[seen]
         ax.fill_between(
             strengths[seen], low, high, color=SCORE, alpha=0.2, lw=0, label="± one standard error"
         )
 
 
-def _draw_none(ax: Axes, found: Selection) -> None:
+def _draw_none(ax: Axes, selection: Selection) -> None:
     """No decay, which a log axis does not have, as a line across."""
-    if found.strengths[0] != 0 or not math.isfinite(score := float(found.means[0])):
+    if selection.strengths[0] != 0 or not math.isfinite(score := float(selection.means[0])):
         return
-    error = float(found.errors[0])
+    error = float(selection.errors[0])
     ax.axhline(score, color=INK, lw=1, ls="--", label="no decay")
     if error > 0:
         ax.axhspan(score - error, score + error, color=INK, alpha=0.07, lw=0)
 
 
-def _draw_choices(ax: Axes, found: Selection) -> None:
+def _draw_choices(ax: Axes, selection: Selection) -> None:
     """The best full, one standard error open; and the range that is not told from the best."""
-    for value, marker, what in ((found.best, "o", "best"), (found.one_se, "D", "one standard error")):
-        if marker == "D" and len(found.seeds) == 1:
+    for value, marker, what in ((selection.best, "o", "best"), (selection.one_se, "D", "one standard error")):
+        if marker == "D" and len(selection.seeds) == 1:
             continue
-        label = f"{what}: {strength(value, found.unit)}"
-        place = (value, found.mean(value))
+        label = f"{what}: {strength(value, selection.unit)}"
+        place = (value, selection.mean(value))
         face, size, order = (
             (CHOSEN, 6, 6) if marker == "o" else ("white", 10, 5)
         )  # both are seen where they meet
@@ -182,20 +186,20 @@ def _draw_choices(ax: Axes, found: Selection) -> None:
         ax.plot(*(([], []) if value == 0 else ([place[0]], [place[1]])), label=label, **style)
         if value == 0:  # on the line of no decay, at its weak end
             ax.plot([0.01], [place[1]], transform=ax.get_yaxis_transform(), clip_on=False, **style)
-    low, high = found.flat_range
-    if low != high and len(found.seeds) > 1:
+    low, high = selection.flat_range
+    if low != high and len(selection.seeds) > 1:
         end = ax.get_xlim()[0] if low == 0 else low
         ax.axvspan(end, high, color=GREY, alpha=0.15, lw=0, zorder=0, label="not told from the best")
 
 
-def _draw_diverged(ax: Axes, found: Selection) -> None:
+def _draw_diverged(ax: Axes, selection: Selection) -> None:
     """Crosses along the bad end, one each strength."""
-    gone = sorted({one.copy.strength for one in found.diverged})
+    gone = sorted({one.copy.strength for one in selection.diverged})
     if not gone:
         return
-    side = 0.97 if float(found.means.max()) == math.inf else 0.03
+    side = 0.97 if float(selection.means.max()) == math.inf else 0.03
     places = [value for value in gone if value > 0]
-    count = f"{len(found.diverged)} training{'s' * (len(found.diverged) > 1)} diverged"
+    count = f"{len(selection.diverged)} training{'s' * (len(selection.diverged) > 1)} diverged"
     cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": DIVERGED, "ls": "none", "clip_on": False}
     ax.plot(places, [side] * len(places), transform=ax.get_xaxis_transform(), label=count, **cross)
     if gone[0] == 0:
@@ -293,42 +297,42 @@ def page(sweep: Sweep) -> Page:
 
 def _scores(sweep: Sweep, notes: list[Text]) -> Chart:
     """Means with error bars, and every seed."""
-    found = sweep.selection
-    strengths = array(found.strengths)
+    selection = sweep.selection
+    strengths = array(selection.strengths)
     order = np.argsort(strengths)  # half-lives are in the order of strength, which is the other way round
     kept = order[strengths[order] > 0]  # a log axis has no 0
     lines = []
-    seeds = thinned(len(found.seeds), max(1, _MOST_NUMBERS // len(kept)))
-    for s in seeds if len(found.seeds) > 1 else ():
-        name = Text(f"seed {found.seeds[s]}", f"种子 {found.seeds[s]}")
-        lines.append(Line(name, array(found.scores[s])[kept], "soft", points=True))
-    if len(seeds) < len(found.seeds):
+    seeds = thinned(len(selection.seeds), max(1, _MOST_NUMBERS // len(kept)))
+    for s in seeds if len(selection.seeds) > 1 else ():
+        name = Text(f"seed {selection.seeds[s]}", f"种子 {selection.seeds[s]}")
+        lines.append(Line(name, array(selection.scores[s])[kept], "soft", points=True))
+    if len(seeds) < len(selection.seeds):
         notes.append(
             Text(
-                f"Points of {len(seeds)} of {len(found.seeds)} seeds are drawn; means are those of all.",
-                f"图中只画出 {len(found.seeds)} 个种子中 {len(seeds)} 个的点；平均是全部种子的。",
+                f"Points of {len(seeds)} of {len(selection.seeds)} seeds are drawn; means are those of all.",
+                f"图中只画出 {len(selection.seeds)} 个种子中 {len(seeds)} 个的点；平均是全部种子的。",
             )
         )
-    errors = array(found.errors)[kept] if len(found.seeds) > 1 else None
+    errors = array(selection.errors)[kept] if len(selection.seeds) > 1 else None
     mean = (
         Text("mean ± standard error", "平均 ± 标准误")
-        if len(found.seeds) > 1
+        if len(selection.seeds) > 1
         else Text("one seed", "一个种子")
     )
-    lines.append(Line(mean, array(found.means)[kept], 0, band=errors, bars=True))
+    lines.append(Line(mean, array(selection.means)[kept], 0, band=errors, bars=True))
     for value, name, colour in (
-        (found.one_se, Text("one standard error", "一倍标准误"), "test"),
-        (found.best, Text("best", "最好"), "ink"),
+        (selection.one_se, Text("one standard error", "一倍标准误"), "test"),
+        (selection.best, Text("best", "最好"), "ink"),
     ):
-        mark = np.where(strengths[kept] == value, array(found.means)[kept], np.nan)
-        if value > 0 and (len(found.seeds) > 1 or colour == "ink"):
+        mark = np.where(strengths[kept] == value, array(selection.means)[kept], np.nan)
+        if value > 0 and (len(selection.seeds) > 1 or colour == "ink"):
             lines.append(Line(name, mark, colour, points=True))
-    if 0.0 in found.strengths:
-        none = found.mean(0.0)
+    if 0.0 in selection.strengths:
+        none = selection.mean(0.0)
         lines.append(Line(Text("no decay", "无衰减"), np.full(len(kept), none), "ink", dashed=True))
-    scores = array(found.scores)
+    scores = array(selection.scores)
     log = _spread(scores) and not sweep.goal.maximize
-    name = setting_name(found)
+    name = setting_name(selection)
     caption = Text(f"Score against strength: {name}", f"得分与强度：{name}")
     labels = title(sweep.unit), sweep.goal.title
     return Chart(caption, strengths[kept], lines, *labels, True, log, top=_top(sweep, kept))
@@ -336,14 +340,14 @@ def _scores(sweep: Sweep, notes: list[Text]) -> Chart:
 
 def _top(sweep: Sweep, kept: np.ndarray) -> Top | None:
     """The half-lives that λ comes to; the λ that half-lives come to."""
-    found = sweep.selection
+    selection = sweep.selection
     if sweep.unit == "weight_decay":
         label, values = (
             Text("half-life in epochs, at the largest lr", "半衰期（轮，按最大学习率）"),
             sweep.half_lives(),
         )
     else:
-        label, values = STRENGTH, found.weight_decays
+        label, values = STRENGTH, selection.weight_decays
     plain = np.array([np.nan if value is None else value for value in values], dtype=np.float64)[kept]
     return Top(label, plain) if np.isfinite(plain).any() else None
 
@@ -389,30 +393,34 @@ def _learning(sweep: Sweep, notes: list[Text]) -> list[Chart]:
         rule, lr = pl.col("rule") == one.rule, pl.lit(True) if one.lr is None else pl.col("lr") == one.lr
         table = means.filter(rule & lr)
         for name in measures:
-            found = _curves(one, table, name, kept, len(groups))
+            drawn = _curves(one, table, name, kept, len(groups))
             groups.append(
                 LineGroup(
-                    _measure(name, one, len(settings) > 1), _spread(np.stack([line.y for line in found]))
+                    _measure(name, one, len(settings) > 1), _spread(np.stack([line.y for line in drawn]))
                 )
             )
-            lines += found
+            lines += drawn
     caption = Text("Learning curves, means over seeds", "学习曲线，各种子的平均")
     labels = Text("epoch", "轮"), groups[0].label
     return [Chart(caption, kept.to_numpy(), lines, *labels, groups=groups, choose=True)]
 
 
-def _curves(found: Selection, table: pl.DataFrame, measure: str, epochs: pl.Series, group: int) -> list[Line]:
+def _curves(
+    selection: Selection, table: pl.DataFrame, measure: str, epochs: pl.Series, group: int
+) -> list[Line]:
     """One measure of a setting: a line each strength; few of them are drawn at first."""
-    places = sorted({*thinned(len(found.strengths), _MOST_CURVES_ON_PAGE), found.place(found.best)})
-    first = {places[i] for i in thinned(len(places), _FIRST_CURVES)} | {found.place(found.best)}
+    places = sorted(
+        {*thinned(len(selection.strengths), _MOST_CURVES_ON_PAGE), selection.place(selection.best)}
+    )
+    first = {places[i] for i in thinned(len(places), _FIRST_CURVES)} | {selection.place(selection.best)}
     lines = []
     for i in places:
-        strength = found.strengths[i]
+        strength = selection.strengths[i]
         rows = pl.DataFrame({"epoch": epochs}).join(
             table.filter(pl.col("strength") == strength).select("epoch", measure), on="epoch", how="left"
         )
         y = rows.sort("epoch")[measure].fill_null(float("nan")).to_numpy()
-        best = strength == found.best
+        best = strength == selection.best
         value = number(strength)
         name = (
             Text(f"{value}, best", f"{value}，最好")
@@ -425,11 +433,11 @@ def _curves(found: Selection, table: pl.DataFrame, measure: str, epochs: pl.Seri
     return lines
 
 
-def _measure(name: str, found: Selection, several: bool) -> Text:
+def _measure(name: str, selection: Selection, several: bool) -> Text:
     """What a measure is called."""
     words = {"test_loss": Text("test loss", "测试损失"), "train_loss": Text("train loss", "训练损失")}
     measure = words.get(name, Text(name.replace("_", " ", 1), f"测试 {name.removeprefix('test_')}"))
-    setting = setting_name(found)
+    setting = setting_name(selection)
     return Text(f"{measure}, {setting}", f"{measure.zh}，{setting}") if several else measure
 
 
@@ -616,7 +624,7 @@ def print_sweep(sweep: Sweep, console: Console) -> None:
 
 def _table_rows(sweep: Sweep) -> list[list[str]]:
     """A head, and a row for each strength."""
-    found, summary = sweep.selection, sweep.summary()
+    selection, summary = sweep.selection, sweep.summary()
     several, as_number = len(sweep.seeds) > 1, sweep.unit == "weight_decay"
     head = [title(sweep.unit), *([] if as_number else ["λ"]), sweep.goal.title, "worse than the best by", ""]
     rows = [head]
@@ -626,8 +634,12 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
         score = f"{row['score']:.4g}" + (f" ± {row['error']:.2g}" if several else "")
         gone = row["diverged"]
         marks = [
-            *(["best"] if row["strength"] == found.best else []),
-            *(["one standard error"] if several and row["strength"] == found.one_se != found.best else []),
+            *(["best"] if row["strength"] == selection.best else []),
+            *(
+                ["one standard error"]
+                if several and row["strength"] == selection.one_se != selection.best
+                else []
+            ),
             *([f"{gone} diverged"] if gone else []),
         ]
         rows.append(
@@ -635,7 +647,7 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
                 "no decay" if row["strength"] == 0 else f"{row['strength']:.3g}",
                 *([] if as_number else [lam]),
                 "–" if gone else score,
-                "–" if gone or row["strength"] == found.best else worse,
+                "–" if gone or row["strength"] == selection.best else worse,
                 ", ".join(marks),
             ]
         )
