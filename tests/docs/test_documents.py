@@ -44,14 +44,13 @@ def test_the_readme_s_commands_run(somewhere):
 
 
 def test_the_readme_s_python_runs(somewhere, capsys):
-    """The English one's, of which the Chinese one's differs by comments alone."""
+    """In English, and in Chinese what differs by more than comments."""
     english, chinese = (blocks(text, "python") for text in (ENGLISH, CHINESE))
     assert english
-    assert [ast.dump(ast.parse(block)) for block in english] == [
-        ast.dump(ast.parse(block)) for block in chinese
-    ]
-    for block in english:
+    for block, other in zip(english, chinese, strict=True):
         exec(compile(block, "README", "exec"), {})
+        if ast.dump(ast.parse(block)) != ast.dump(ast.parse(other)):
+            exec(compile(other, "README.zh", "exec"), {})
     assert "λ = 3" in capsys.readouterr().out
     assert (somewhere / "runs/mine/run.json").exists()
 
