@@ -204,7 +204,7 @@ def test_an_output_without_greek(tmp_path):
     done = in_a_process("textbook", *SHORTEST, cwd=tmp_path, env=plain)
     assert done.returncode == 0, done.stderr
     assert "\\u03bb = 3" in done.stdout
-    done = here("textbook", *QUICK, "--json", cwd=tmp_path, encoding="ascii")
+    done = here("textbook", *QUICK, "--json", "--out", "b", cwd=tmp_path, encoding="ascii")
     assert "λ" in " ".join(json.loads(done.stdout)["notes"])
 
 
