@@ -146,6 +146,7 @@ def test_a_nan_cell_is_named(tmp_path):
     assert "row 2, column 'b'" in done.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_table_that_changed_since_is_not_the_same_run(tmp_path):
     rows = "".join(f"{i % 7},{i % 5},{i}\n" for i in range(30))
     (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
