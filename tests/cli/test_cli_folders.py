@@ -17,6 +17,7 @@ from weightdecay.cli.commands import app
 from weightdecay.cli.folders import new_files
 from weightdecay.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 FIT = ("fit", "t.csv", "--target", "y", "--drop", "who")
 RUN = ("textbook", "--curve", "none", "--epochs", 1)
 

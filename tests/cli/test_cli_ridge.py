@@ -145,6 +145,7 @@ def test_the_files_are_the_same_each_time_and_replaced_whole(tmp_path):
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_options_reach_the_fit(tmp_path):
     """Against scikit-learn's own parts, by hand: groups, weights, grid, unit, one target of two, shared."""
     frame = table(tmp_path)
@@ -179,6 +180,7 @@ def test_options_reach_the_fit(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("cv", ["4", "loo"])
 def test_a_folder_of_shards_gives_what_the_table_in_memory_gives(tmp_path, cv):
     """Weights of 0, two targets, a column that is not penalised; rows numbered through the shards."""
@@ -201,6 +203,7 @@ def test_a_folder_of_shards_gives_what_the_table_in_memory_gives(tmp_path, cv):
     np.testing.assert_allclose(held["prediction"], held_too["prediction"], rtol=1e-8)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_in_order_of_time_are_predicted_from_what_came_before(tmp_path):
     table(tmp_path, rows=24)
     done = here(
@@ -225,6 +228,7 @@ def test_blank_lines_are_no_rows(fitted, tmp_path):
     assert pl.read_csv(tmp_path / "predictions.csv")["row"].to_list() == [1, 3]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
     """An index without a name, a name with a comma, one with a space before it."""
     random = np.random.default_rng(1)
@@ -247,6 +251,7 @@ def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
     np.testing.assert_allclose(found, y.mean() + slope * (x - x.mean()), rtol=1e-12)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
     random = np.random.default_rng(0)
     lines = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).write_csv().splitlines()
@@ -261,6 +266,7 @@ def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
     np.testing.assert_allclose(held[0]["prediction"], held[1]["prediction"], rtol=1e-12)  # two routes
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     random = np.random.default_rng(5)
     frame = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).with_columns(k=pl.lit(2.5))

@@ -118,6 +118,7 @@ def test_json_is_an_object_a_line(tiny):
     assert "note: " not in quiet.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rules_are_a_second_axis_and_the_command_overrides_the_file(tiny):
     options = ("--rule", "decoupled, L2", "--seeds", 1, "--epochs", 2, "--batch-size", 16)
     done = here(*NO_SEEDS, *options, cwd=tiny)

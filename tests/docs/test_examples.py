@@ -12,19 +12,26 @@ from pathlib import Path
 import pytest
 import torch
 
+import weightdecay as wd
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "pride.py"
 PRIDE = [sys.executable, str(SCRIPT)]
 TINY = ("--steps", "20", "--width", "24", "--text", "500", "--half-lives", "0.5")
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.errors.WeightDecayWarning")  # for so short a run
 
 
-@pytest.fixture(scope="module")
-def main():
-    """The example's main function, called here: a process of its own takes seconds to import torch."""
-    threads = torch.get_num_threads()
-    spec = importlib.util.spec_from_file_location("pride", SCRIPT)
+def loaded(script):
+    """The example as a module, to be called here: a process of its own takes seconds to import torch."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def main():
+    threads = torch.get_num_threads()
+    module = loaded(SCRIPT)
     yield lambda *words: module.main([str(word) for word in words])
     torch.set_num_threads(threads)
 
@@ -161,15 +168,17 @@ def test_ctrl_c_keeps_what_was_seen(tmp_path):
     assert sorted(path.name for path in (tmp_path / "runs/pride").iterdir()) == ["curves.png", "results.json"]
 
 
-def test_strengths_are_carried_to_other_batch_sizes(tmp_path):
-    script = SCRIPT.with_name("half_life_transfers.py")
-    words = [sys.executable, str(script), "--seeds", "2", "--epochs", "15"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+def test_strengths_are_carried_to_other_batch_sizes(tmp_path, monkeypatch, capsys):
+    """With fewer strengths and narrower layers than the example's own."""
+    monkeypatch.chdir(tmp_path)
+    script = loaded(SCRIPT.with_name("half_life_transfers.py"))
+    script.GRID, script.WIDTH = wd.HalfLives.grid(2.5, 80, 3), 128
+    assert script.main(["--seeds", "2", "--epochs", "15"]) == 0
+    printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "runs/half-life/results.json").read_text(encoding="utf-8"))["rows"]
     assert [row["batch"] for row in rows] == [32, 128, 512] * 2
     for row in rows:
-        assert f"{row['same_half_lives'][0]:.2f} ± " in done.stdout or row["judge"] == "likelihood"
+        assert f"{row['same_half_lives'][0]:.2f} ± " in printed or row["judge"] == "likelihood"
     first, *others = rows[:3]
     assert first["none"][0] + 5 < first["same_half_lives"][0]  # without decay the wrong labels are learnt
     assert first["same_lam"] == first["same_half_lives"]  # at the batch size where it was chosen
