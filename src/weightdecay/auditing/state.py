@@ -18,15 +18,14 @@ from weightdecay.auditing.findings import Draft
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups import Assignment, assign
 from weightdecay.groups.before_norm import replica
-from weightdecay.groups.inventory import Candidate, _of_model, plain_name
+from weightdecay.groups.inventory import Candidate, inventory, plain_name
 from weightdecay.groups.roles import class_name, role_in
 from weightdecay.hooks.decay import Decay, attached
-from weightdecay.hooks.optimizers import is_adaptive, momentum_of
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer, form_of, is_adaptive, momentum_of
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
 from weightdecay.rules.strength import GroupStrength
-from weightdecay.schedule.learning_rates import Interval, bare_scheduler, is_scheduler, told_lrs
+from weightdecay.schedule.learning_rates import Interval, bare_scheduler, described_lrs, is_scheduler
 from weightdecay.units.halflife import Law, coupled_rate, diverges_from, shape
 
 _REMEDY = "give the optimizers that step: wd.audit(model, optimizer)"
@@ -173,12 +172,12 @@ def read(model: nn.Module, optimizers: tuple[optim.Optimizer, ...]) -> Live:
         InputError: no parameters, or one that a lazy layer has not made yet.
     """
     flat = any(map(is_flat, model.parameters()))
-    candidates = _as_they_are(model) if flat else _of_model(model)
-    if not candidates:
+    held_by_model = _as_they_are(model) if flat else inventory(model, frozen=True)
+    if not held_by_model:
         raise InputError("no parameters", "model", class_name(model), "give a model that has parameters")
     places = _places(optimizers)
     modules = dict(model.named_modules(remove_duplicate=False))
-    held = tuple(_held(one, places.pop(id(one.parameter), []), modules) for one in candidates)
+    held = tuple(_held(one, places.pop(id(one.parameter), []), modules) for one in held_by_model)
     strange = [(place, _strange_name(optimizers, place)) for rest in places.values() for place in rest]
     return Live(model, optimizers, titles(optimizers), held, tuple(strange), flat)
 
@@ -335,8 +334,8 @@ def _numbers(
 ) -> tuple[Any, str]:
     """One row a group, from a name, numbers or a function of the step."""
     if isinstance(schedule, str):
-        return told_lrs(schedule, steps, [float(row[0]) for row in rows.values()], **every)
-    given, told = told_lrs(schedule, steps, **every)
+        return described_lrs(schedule, steps, [float(row[0]) for row in rows.values()], **every)
+    given, told = described_lrs(schedule, steps, **every)
     if len(given) not in (1, len(rows)):
         remedy = f"give one row, or {len(rows)}: one for each group of {len(optimizers)} optimizers"
         raise InputError("a schedule has one row for each group", "schedule", f"{len(given)} rows", remedy)
@@ -363,7 +362,7 @@ def _take(
     if known and known != groups:
         message = f"{kind} knows {known} parameter groups and its optimizer has {groups}"
         return [Draft("WD505", (), message, "make the scheduler again after the last add_param_group")]
-    own, told = told_lrs(given, steps, **every)
+    own, told = described_lrs(given, steps, **every)
     for g, row in enumerate(own):
         rows[found, g] = row
     tellings.append(told)
@@ -621,12 +620,6 @@ def _sgd(optimizer: optim.Optimizer, group: Any) -> tuple[float, float, bool] | 
     return float(momentum["momentum"]), float(momentum["dampening"]), bool(momentum["nesterov"])
 
 
-_FLAG = "decoupled_weight_decay"
-# Exact classes: a subclass may have changed its step. A test holds the table against the probe.
-_DECOUPLED = (optim.Adafactor, optim.Muon)
-_BY_FLAG = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)
-_DIVIDED = (optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adamax)
-_COUPLED = (optim.SGD, optim.ASGD)
 _OF_RULES: dict[type[Rule], str] = {
     Decoupled: "decoupled",
     Independent: "independent",
@@ -654,8 +647,8 @@ class Form:
 
 def own_form(optimizer: optim.Optimizer, group: int) -> Form:
     """The form of an optimizer's own decay in one of its groups."""
-    known = _of_torch(optimizer, optimizer.param_groups[group])
-    return known or _probed(optimizer, group)
+    known = form_of(optimizer, optimizer.param_groups[group])
+    return Form(known) if known else _probed(optimizer, group)
 
 
 def rule_form(rule: Rule, optimizer: optim.Optimizer, group: Mapping[str, Any]) -> str:
@@ -663,15 +656,6 @@ def rule_form(rule: Rule, optimizer: optim.Optimizer, group: Mapping[str, Any]) 
     if rule.coupled:
         return "sign-normalised" if is_adaptive(optimizer, group) else "coupled"
     return _OF_RULES.get(type(rule), type(rule).__name__.lower())
-
-
-def _of_torch(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> Form | None:
-    kind = type(optimizer)
-    if kind in _DECOUPLED or (kind in _BY_FLAG and group.get(_FLAG)):
-        return Form("decoupled")
-    if kind in _DIVIDED or kind in _BY_FLAG:
-        return Form("sign-normalised")
-    return Form("coupled") if kind in _COUPLED else None
 
 
 def _probed(optimizer: optim.Optimizer, group: int) -> Form:
