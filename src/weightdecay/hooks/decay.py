@@ -299,7 +299,7 @@ class Decay:
         if self.late:
             by_hooks = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
             self._stepper.keep(target.parameter for targets in by_hooks for target in targets)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        closure: Any = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
             return None
@@ -307,7 +307,7 @@ class Decay:
         # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
         def evaluate(*args: Any, **kwargs: Any) -> Any:
             self._stepper.give_back_gradients()
-            loss = closure(*args, **kwargs)
+            loss: Any = closure(*args, **kwargs)
             with torch.no_grad():
                 penalty = self._act()
             # A line search compares losses: the loss has to be the one the gradient belongs to.

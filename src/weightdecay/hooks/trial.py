@@ -178,7 +178,7 @@ class Twin:
         for key, own in vars(value).items():
             ours = callable(own) and str(getattr(own, "__module__", "")).startswith("weightdecay.")
             if isinstance(value, optim.Optimizer) and key.startswith("_optimizer_") and "hooks" in key:
-                vars(made)[key] = type(own)()  # hooks are the original's
+                vars(made)[key] = _emptied(own)  # hooks are the original's
             elif not (ours or hasattr(own, "_wrapped_by_lr_sched")):  # these lead to the original
                 vars(made)[key] = self._of(own)
         return made

@@ -455,8 +455,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         raise ValueError("an optimizer inside, whose decay is its own")
     if type(value) is dict:
         return {key: _copied(item, memo) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copied(item, memo) for item in value)
+    if type(value) is list or type(value) is tuple:
+        return type(value)([_copied(item, memo) for item in value])
     if isinstance(value, Tensor):
         memo[id(value)] = value.detach().clone()
         return memo[id(value)]
