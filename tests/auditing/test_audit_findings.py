@@ -149,16 +149,17 @@ def test_a_default_that_groups_differ_from_was_chosen():
 
 
 def test_the_table_of_torch_s_classes_is_what_the_probe_sees():
-    from weightdecay.auditing.state import _of_torch, _probed
+    from weightdecay.auditing.state import _probed
+    from weightdecay.hooks.optimizers import form_of
 
     for kind in (
         *(optim.SGD, optim.ASGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax),
         *(optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adafactor, optim.Muon),
     ):
         optimizer = kind([nn.Parameter(torch.ones(2, 2))], lr=1e-3, weight_decay=0.1)
-        known = _of_torch(optimizer, optimizer.param_groups[0])
+        known = form_of(optimizer, optimizer.param_groups[0])
         assert known is not None
-        assert known.form == _probed(optimizer, 0).form, kind
+        assert known == _probed(optimizer, 0).form, kind
 
 
 def test_a_decay_that_does_not_follow_the_schedule_is_told():

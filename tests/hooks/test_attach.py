@@ -359,9 +359,10 @@ def test_an_optimizer_that_asks_twice_decays_once():
 
     optimizer.step(closure)
     torch.testing.assert_close(w.detach(), torch.full((3,), 0.95, dtype=torch.float64), rtol=1e-15, atol=0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as failed:  # kept, and with it the frames of the step
         optimizer.step(lambda: 1 / 0)
     optimizer.step(closure)  # the one that failed is not taken for one that is still going on
+    assert failed.tb is not None
     torch.testing.assert_close(w.detach(), torch.full((3,), 0.95**2, dtype=torch.float64), rtol=1e-15, atol=0)
     assert decay.steps == 2
 

@@ -9,7 +9,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer
 from weightdecay.probing.run import probe_optimizer
 
 

@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler as s
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.schedule import lrs
-from weightdecay.schedule.learning_rates import told_lrs
+from weightdecay.schedule.learning_rates import described_lrs
 from weightdecay.schedule.lifetimes import lifetime
 
 EPOCHS, PER = 9, 20
@@ -80,7 +80,7 @@ def test_by_epochs_and_by_numbers_of_steps(name, every):
 def test_a_cosine_by_epochs_is_found_where_both_readings_have_one_mean(period):
     """Going down and up once an epoch or once a step, a cosine of an even period has the same mean."""
     scheduler = s.CosineAnnealingLR(optimizer(), period)
-    assert "stepped once an epoch of 40 steps" in told_lrs(scheduler, 200 * 40, steps_per_epoch=40)[1]
+    assert "stepped once an epoch of 40 steps" in described_lrs(scheduler, 200 * 40, steps_per_epoch=40)[1]
 
 
 ASKED = ("restarts", "warmup", "constant")  # both readings are possible, and differ
@@ -88,7 +88,7 @@ ASKED = ("restarts", "warmup", "constant")  # both readings are possible, and di
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULERS if name not in (*ASKED, "cyclic")])
 def test_epochs_are_found(name):
-    found, told = told_lrs(SCHEDULERS[name](optimizer()), EPOCHS * PER, steps_per_epoch=PER)
+    found, told = described_lrs(SCHEDULERS[name](optimizer()), EPOCHS * PER, steps_per_epoch=PER)
     np.testing.assert_array_equal(found, loop(SCHEDULERS[name], PER))
     assert f"stepped once an epoch of {PER} steps" in told
 
@@ -118,7 +118,7 @@ BY_STEP = {
 @pytest.mark.parametrize("name", BY_STEP)
 @pytest.mark.parametrize("per", [PER, None])
 def test_steps_are_found(name, per):
-    found, told = told_lrs(BY_STEP[name](optimizer()), EPOCHS * PER, steps_per_epoch=per)
+    found, told = described_lrs(BY_STEP[name](optimizer()), EPOCHS * PER, steps_per_epoch=per)
     np.testing.assert_array_equal(found, loop(BY_STEP[name], 1))
     assert "stepped once a step" in told
 

@@ -17,26 +17,19 @@ from weightdecay import arguments
 from weightdecay.arguments import count, number
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups import Assignment, assign
-from weightdecay.groups.inventory import Candidate, _of_model, plain_name
+from weightdecay.groups.inventory import Candidate, inventory, plain_name
 from weightdecay.groups.roles import class_name, role_in
 from weightdecay.hooks.decay import Decay, attached
-from weightdecay.hooks.optimizers import is_adaptive, momentum_of
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer, form_of, is_adaptive, momentum_of
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
-from weightdecay.schedule.learning_rates import Interval, bare_scheduler, is_scheduler, told_lrs
+from weightdecay.schedule.learning_rates import Interval, bare_scheduler, described_lrs, is_scheduler
 from weightdecay.units.halflife import Law, coupled_rate, diverges_from, log_retention, shape
 from weightdecay.units.limits import FLOORS, rounded_rate
 
 NO_RATE = ("none", "unknown", "sign-normalised")
 # Less of the intended decay than this may be lost to rounding, as at the end of a schedule that goes to 0.
 LOST = 0.1
-_FLAG = "decoupled_weight_decay"
-# Exact classes: a subclass may have changed its step. A test holds the table against the probe.
-_DECOUPLED = (optim.Adafactor, optim.Muon)
-_BY_FLAG = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)
-_DIVIDED = (optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adamax)
-_COUPLED = (optim.SGD, optim.ASGD)
 _OF_RULES: dict[type[Rule], str] = {
     Decoupled: "decoupled",
     Independent: "independent",
@@ -393,7 +386,7 @@ def read(
     """
     model, optimizers = checked_model(model), checked_optimizers(optimizers)
     flat = any(map(is_flat, model.parameters()))
-    candidates = _as_they_are(model) if flat else _of_model(model)
+    candidates = _as_they_are(model) if flat else inventory(model, frozen=True)
     if not candidates:
         raise InputError("no parameters", "model", class_name(model), "give a model that has parameters")
     titles = _titles(optimizers)
@@ -631,7 +624,7 @@ def learning_rates(
     schedulers = [] if schedule is None else _schedulers(schedule)
     if schedulers is None:  # a name, numbers or a function of the step
         peaks = [float(row[0]) for row in rows.values()] if isinstance(schedule, str) else None
-        lrs, said = told_lrs(schedule, total, peaks, **every)
+        lrs, said = described_lrs(schedule, total, peaks, **every)
         if len(lrs) not in (1, len(rows)):
             remedy = f"give one row, or {len(rows)}: one for each group of {len(optimizers)} optimizers"
             what = "a schedule has one row for each group"
@@ -657,7 +650,7 @@ def learning_rates(
             message = f"{kind} knows {known} parameter groups and its optimizer has {groups}"
             mismatches.append((message, "make the scheduler again after the last add_param_group"))
             continue
-        lrs, said = told_lrs(given, total, **every)
+        lrs, said = described_lrs(given, total, **every)
         for g, row in enumerate(lrs):
             rows[o, g] = row
         described.append(said)
@@ -683,7 +676,8 @@ def _own(optimizer: optim.Optimizer, g: int) -> Pull | None:
     strength = as_number(group.get("weight_decay"))
     if not strength:
         return None
-    form = _of_torch(optimizer, group) or _probed(optimizer, g)
+    known_form = form_of(optimizer, group)
+    form = Form(known_form) if known_form else _probed(optimizer, g)
     sgd = _sgd(optimizer, group) if form.form == "coupled" else None
     known = form.form in ("scaled", "coupled", "independent") and sgd is None
     return Pull(
@@ -728,15 +722,6 @@ def rule_form(rule: Rule, optimizer: optim.Optimizer, group: Mapping[str, Any]) 
     if rule.coupled:
         return "sign-normalised" if is_adaptive(optimizer, group) else "coupled"
     return _OF_RULES.get(type(rule), type(rule).__name__.lower())
-
-
-def _of_torch(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> Form | None:
-    kind = type(optimizer)
-    if kind in _DECOUPLED or (kind in _BY_FLAG and group.get(_FLAG)):
-        return Form("decoupled")
-    if kind in _DIVIDED or kind in _BY_FLAG:
-        return Form("sign-normalised")
-    return Form("coupled") if kind in _COUPLED else None
 
 
 def _probed(optimizer: optim.Optimizer, group: int) -> Form:

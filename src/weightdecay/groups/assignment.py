@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from weightdecay.arguments import closest
 from weightdecay.errors import InputError
 from weightdecay.groups.before_norm import Following, followed_by_norm
-from weightdecay.groups.inventory import Candidate, frozen, inventory
+from weightdecay.groups.inventory import Candidate, inventory
 from weightdecay.groups.roles import class_name
 from weightdecay.groups.selectors import Group, preset, several
 
@@ -92,20 +92,35 @@ def resolve(
         left_over: how to say that parameters remain: in no what, the argument, what to do.
         within: as in `assign`.
     """
-    source = model if isinstance(model, nn.Module) else _listed(model)
-    candidates = inventory(source)
-    counted = _counted_only(candidates, within)
-    groups = [group for group, _ in placed]
-    following = _following(source, groups)
-    taken = [_first(groups, candidate, following) for candidate in candidates]
-    _check_used(placed, candidates, taken, following, source)
-    pairs = [(one, rank) for one, rank in zip(candidates, taken, strict=True) if id(one.parameter) in counted]
-    left = [one.name for one, rank in pairs if rank is None]
+    # Iterators are read once; what is no list of pairs goes on to the check that names it.
+    source = list(model) if hasattr(model, "__next__") else model
+    trainable = inventory(source)
+    counted = None if within is None else _identities(within, trainable)
+    following = _following(source, placed)
+    ranks: list[int | None] = []
+    left: list[str] = []
+    records: list[Assignment] = []
+    for candidate in trainable:
+        rank = None
+        for position, (group, _) in enumerate(placed):
+            if selects(group, candidate, following):
+                rank = position
+                break
+        ranks.append(rank)
+        if counted is None or id(candidate.parameter) in counted:
+            if rank is None:
+                left.append(candidate.name)
+            else:
+                records.append(_record(candidate, rank, placed[rank][0], following))
+    for rank, (group, where) in enumerate(placed):
+        rest = group.name == "*" and rank == len(placed) - 1  # for what remains, and that may be nothing
+        if not (group.optional or rest or rank in ranks):
+            _check_unused(group, where, placed, trainable, ranks, following, source)
     if left:
         kind, where, remedy = left_over
         plural = "" if len(left) == 1 else "s"
         raise InputError(f"{len(left)} parameter{plural} in no {kind}", where, _some(left), remedy)
-    return tuple(_record(one, rank, groups[rank], following) for one, rank in pairs if rank is not None)
+    return tuple(records)
 
 
 def table(assignments: Iterable[Assignment]) -> str:
@@ -115,36 +130,28 @@ def table(assignments: Iterable[Assignment]) -> str:
     weight  (3, 4)  matrix  decay     × 1  weight of Linear
     bias    (3,)    bias    no decay  × 0  bias of Linear
     """
-    rows = [
-        (one.name, str(one.shape), one.role, one.label, f"× {one.scale:g}", one.reason) for one in assignments
-    ]
+    rows = [(r.name, str(r.shape), r.role, r.label, f"× {r.scale:g}", r.reason) for r in assignments]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _listed(source: Any) -> Any:
-    """Iterators are read once; what is no list of pairs goes on to the check that names it."""
-    return list(source) if hasattr(source, "__next__") else source
-
-
-def _counted_only(candidates: list[Candidate], within: Any) -> set[int]:
-    """Identities of the parameters that count: all of them, or those within."""
-    everything = {id(candidate.parameter) for candidate in candidates}
-    if within is None:
-        return everything
+def _identities(within: Any, trainable: list[Candidate]) -> dict[int, str]:
+    """The identities of the parameters within, each with its name."""
     if isinstance(within, (str, Tensor)) or not isinstance(within, Iterable):
         remedy = "give a part that split made, or (name, parameter) pairs"
         raise InputError("not parameters", "within", type(within).__name__, remedy)
-    wanted = {}
+    wanted: dict[int, str] = {}
     for item in within:
         name, tensor = item if isinstance(item, tuple) and len(item) == 2 else ("a parameter", item)
         wanted[id(tensor)] = str(name)
-    strange = [name for key, name in wanted.items() if key not in everything]
+    strange = dict(wanted)
+    for candidate in trainable:
+        strange.pop(id(candidate.parameter), None)
     if strange or not wanted:
-        remedy = "give a part that split made of this same model"
-        raise InputError("not trainable parameters of the model", "within", _some(strange) or "[]", remedy)
-    return set(wanted)
+        remedy, names = "give a part that split made of this same model", _some([*strange.values()]) or "[]"
+        raise InputError("not trainable parameters of the model", "within", names, remedy)
+    return wanted
 
 
 def _ordered(groups: Any) -> list[tuple[Group, str]]:
@@ -171,32 +178,30 @@ def _ordered(groups: Any) -> list[tuple[Group, str]]:
     return ordered
 
 
-def _following(source: Any, groups: list[Group]) -> Following:
-    if all(group.before_norm is None for group in groups):
-        return Following()
-    if not isinstance(source, nn.Module):
-        remedy = "give the model, or select these layers by name"
-        raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
-    return followed_by_norm(source)
-
-
-def _first(groups: list[Group], candidate: Candidate, following: Following) -> int | None:
-    return next((rank for rank, group in enumerate(groups) if selects(group, candidate, following)), None)
+def _following(source: Any, placed: list[tuple[Group, str]]) -> Following:
+    """What is followed by a normalisation; nothing is read where no group asks."""
+    for group, _ in placed:
+        if group.before_norm is not None:
+            if isinstance(source, nn.Module):
+                return followed_by_norm(source)
+            remedy = "give the model, or select these layers by name"
+            raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
+    return Following()
 
 
 def selects(group: Group, candidate: Candidate, following: Following) -> bool:
-    """Whether every criterion of a group holds for a parameter."""
-    parameter, kinds = candidate.parameter, several(group.module)
+    """Return whether every criterion of a group holds for a parameter."""
+    parameter, kinds = candidate.parameter, group.module
     return (
         group.takes_role(candidate.role, parameter)
-        and (not kinds or any(isinstance(owner, kinds) for owner in candidate.owners))
-        and any(group.takes_name(name) for name in candidate.names)
+        and (kinds is None or any(isinstance(owner, kinds) for owner in candidate.owners))
+        and (group.name is None or any(group.takes_name(name) for name in candidate.names))
         and group.before_norm in (None, id(parameter) in following.yes)
-        and (group.where is None or _asked(group.where, candidate))
+        and (group.where is None or _answer(group.where, candidate))
     )
 
 
-def _asked(where: Any, candidate: Candidate) -> bool:
+def _answer(where: Any, candidate: Candidate) -> bool:
     remedy = "write a function of (name, parameter) that answers True or False"
     try:
         answer = where(candidate.name, candidate.parameter)
@@ -208,42 +213,40 @@ def _asked(where: Any, candidate: Candidate) -> bool:
     return bool(answer)
 
 
-def _check_used(
+def _check_unused(
+    group: Group,
+    where: str,
     placed: list[tuple[Group, str]],
-    candidates: list[Candidate],
-    taken: list[int | None],
+    trainable: list[Candidate],
+    ranks: list[int | None],
     following: Following,
     source: Any,
 ) -> None:
-    """A group that is not optional has to have something; if not, say what it may have meant.
+    """Refuse a group that has nothing; say what it may have meant.
 
-    Frozen parameters count: a group that is there for them has its use once they are thawed. A last group of
-    name="*" is for what remains, and that may be nothing.
+    Frozen parameters count: a group that is there for them has its use once they are thawed.
     """
-    unused = [(g, where) for i, (g, where) in enumerate(placed) if not g.optional and i not in taken]
-    out = frozen(source) if unused else []
-    for group, where in unused:
-        rest = group is placed[-1][0] and group.name == "*"
-        if rest or any(selects(group, one, following) for one in out):
-            continue
-        pairs = zip(candidates, taken, strict=True)
-        ranks = [rank for one, rank in pairs if rank is not None and selects(group, one, following)]
-        earlier = dict.fromkeys(str(placed[rank][0].label) for rank in ranks)
-        if earlier:
-            what = f"earlier groups ({', '.join(earlier)}) take all that this group selects"
-            raise InputError(what, where, repr(group), "put it before them or leave it out")
-        remedy = _hint(group, candidates, following)
-        raise InputError("a group that selects nothing", where, repr(group), remedy)
+    for candidate in inventory(source, frozen=True):
+        if not candidate.parameter.requires_grad and selects(group, candidate, following):
+            return
+    pairs = zip(trainable, ranks, strict=True)
+    earlier = [rank for candidate, rank in pairs if rank is not None and selects(group, candidate, following)]
+    if earlier:
+        labels = dict.fromkeys(str(placed[rank][0].label) for rank in earlier)
+        what = f"earlier groups ({', '.join(labels)}) take all that this group selects"
+        raise InputError(what, where, repr(group), "put it before them or leave it out")
+    remedy = _hint(group, trainable, following)
+    raise InputError("a group that selects nothing", where, repr(group), remedy)
 
 
-def _hint(group: Group, candidates: list[Candidate], following: Following) -> str:
-    names = [name for candidate in candidates for name in candidate.names]
+def _hint(group: Group, trainable: list[Candidate], following: Following) -> str:
+    names = [name for candidate in trainable for name in candidate.names]
     if group.name is not None and not any(group.takes_name(name) for name in names):
         return f"the closest names are {', '.join(closest(several(group.name)[0], names))}"
-    if group.role is not None and not any(group.takes_role(one.role, one.parameter) for one in candidates):
-        return f"the roles here are {', '.join(dict.fromkeys(one.role for one in candidates))}"
+    if group.role is not None and not any(group.takes_role(c.role, c.parameter) for c in trainable):
+        return f"the roles here are {', '.join(dict.fromkeys(c.role for c in trainable))}"
     kinds = several(group.module)
-    owners = [owner for candidate in candidates for owner in candidate.owners]
+    owners = [owner for candidate in trainable for owner in candidate.owners]
     if kinds and not any(isinstance(owner, kinds) for owner in owners):
         if not owners:
             return "without the model the classes of its modules are not known: give the model"
@@ -262,7 +265,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _record(candidate: Candidate, rank: int, group: Group, following: Following) -> Assignment:
     role, reasons = candidate.role, [candidate.why]
-    if group.names_a_head(role, candidate.parameter):
+    if group.name is not None and group.names_a_head(role, candidate.parameter):
         role, reasons = "head", [*reasons, "a head because its group names it"]
     if group.before_norm is not None:
         reasons.append(following.why(candidate.parameter))

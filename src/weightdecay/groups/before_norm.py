@@ -54,8 +54,8 @@ def followed_by_norm(model: nn.Module) -> Following:
     verdicts: Verdicts = {}
     problem = _judge(replica(model), verdicts, whole=True)
     return Following(
-        yes=frozenset(key for key, found in verdicts.items() if found == {True}),
-        unknown=frozenset(key for key, found in verdicts.items() if None in found and False not in found),
+        yes=frozenset(key for key, fates in verdicts.items() if fates == {True}),
+        unknown=frozenset(key for key, fates in verdicts.items() if None in fates and False not in fates),
         problem=problem,
     )
 
@@ -78,11 +78,11 @@ def _judge(module: nn.Module, verdicts: Verdicts, whole: bool) -> str:
     return graph
 
 
-def _record(module: nn.Module, verdicts: Verdicts, *found: bool | None) -> None:
+def _record(module: nn.Module, verdicts: Verdicts, *fates: bool | None) -> None:
     for layer in module.modules():
         if isinstance(layer, WEIGHTED):
             for weight in _weights(layer):
-                verdicts.setdefault(id(weight), set()).update(found)
+                verdicts.setdefault(id(weight), set()).update(fates)
 
 
 def _weights(layer: nn.Module) -> Iterator[Tensor]:
@@ -119,8 +119,8 @@ def _read(root: nn.Module, graph: fx.Graph, verdicts: Verdicts, whole: bool) -> 
     for layer in root.modules():  # unused, or inside one of torch's own blocks
         if isinstance(layer, WEIGHTED) and id(layer) not in seen:
             _record(layer, here, False)
-    for key, found in here.items():
-        verdicts.setdefault(key, set()).update(False if whole and one is None else one for one in found)
+    for key, fates in here.items():
+        verdicts.setdefault(key, set()).update(False if whole and f is None else f for f in fates)
 
 
 def _chain(sequential: nn.Sequential, verdicts: Verdicts, whole: bool) -> Iterable[nn.Module]:
@@ -185,19 +185,19 @@ def fate(node: fx.Node, root: nn.Module, weight: bool = False) -> set[bool | Non
         root: the module that was traced.
         weight: the value is a weight itself, which a layer's function may still take.
     """
-    found: set[bool | None] = set()
+    fates: set[bool | None] = set()
     for user in node.users:
         if user.op == "output":
-            found.add(None)
+            fates.add(None)
         elif _normalising(user, node, root):
-            found.add(True)
+            fates.add(True)
         elif weight and _weighing(user):
-            found |= fate(user, root)
+            fates |= fate(user, root)
         elif _keeping(user, node, root):
-            found |= fate(user, root, weight)
+            fates |= fate(user, root, weight)
         elif not _measuring(user):
-            found.add(False)
-    return found or {False}
+            fates.add(False)
+    return fates or {False}
 
 
 def _weighing(user: fx.Node) -> bool:

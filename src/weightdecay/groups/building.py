@@ -53,8 +53,19 @@ def param_groups(
     for record in assign(model, groups, within=within):
         parts.setdefault((record.rank, record.scale != record.group.scale), []).append(record)
     ordered = [parts[key] for key in sorted(parts)]
-    names = _unique([_title(part[0]) for part in ordered])
-    return [_built(part, strength, name) for part, name in zip(ordered, names, strict=True)]
+    titles = [
+        f"{part[0].label}, exempt by the model" if part[0].scale != part[0].group.scale else part[0].label
+        for part in ordered
+    ]
+    return [
+        {
+            "params": [(record.name, record.parameter) for record in part],
+            "weight_decay": strength * part[0].scale,
+            "name": name,
+            **part[0].group.options,
+        }
+        for part, name in zip(ordered, _unique(titles), strict=True)
+    ]
 
 
 def split(
@@ -95,11 +106,6 @@ def split(
     return divided
 
 
-def _title(record: Assignment) -> str:
-    exempt = record.scale != record.group.scale
-    return f"{record.label}, exempt by the model" if exempt else record.label
-
-
 def _unique(names: list[str]) -> list[str]:
     """Lightning refuses two groups of one name."""
     seen: dict[str, int] = {}
@@ -108,12 +114,6 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unique
-
-
-def _built(part: list[Assignment], strength: float, name: str) -> dict[str, Any]:
-    group = part[0].group
-    params = [(record.name, record.parameter) for record in part]
-    return {"params": params, "weight_decay": strength * part[0].scale, "name": name, **group.options}
 
 
 def _read_parts(parts: Any) -> tuple[list[Group], list[str]]:
@@ -127,7 +127,10 @@ def _read_parts(parts: Any) -> tuple[list[Group], list[str]]:
     for name, wanted in parts.items():
         for item in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
             if isinstance(item, Group):
-                groups.append(_only_selects(item, name))
+                if item.scale != 1 or item.options:
+                    remedy = "give the strength to param_groups(model, weight_decay, within=part)"
+                    raise InputError("split only divides", f"parts[{name!r}]", repr(item), remedy)
+                groups.append(item)
                 homes.append(name)
             elif item != "rest":
                 raise InputError(
@@ -142,10 +145,3 @@ def _read_parts(parts: Any) -> tuple[list[Group], list[str]]:
     if rest is None:
         return groups, homes
     return [*groups, Group(name="*", label="rest", optional=True)], [*homes, rest]
-
-
-def _only_selects(group: Group, name: str) -> Group:
-    if group.scale != 1 or group.options:
-        remedy = "give the strength to param_groups(model, weight_decay, within=part)"
-        raise InputError("split only divides", f"parts[{name!r}]", repr(group), remedy)
-    return group

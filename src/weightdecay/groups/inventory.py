@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from weightdecay import arguments
 from weightdecay.errors import InputError
-from weightdecay.groups.roles import _wrapped, class_name, guessed, role_in
+from weightdecay.groups.roles import class_name, guessed, role_in, wrapped_attribute
+from weightdecay.groups.usage import Traced, role_by_use
 
 # What wrappers put into names: torch.compile, FSDP1, activation checkpointing.
 INSERTED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -22,7 +23,7 @@ _NAMELESS = re.compile(r"(group \d+, )?position \d+")
 
 @dataclass(frozen=True)
 class Use:
-    """One place where a parameter is held: `attribute` is what the tensor is for there."""
+    """One place where a parameter is held, and what it is for there."""
 
     name: str
     owner: nn.Module
@@ -43,31 +44,48 @@ class Candidate:
     exempt: str | None = None
 
 
-def inventory(source: nn.Module | Iterable[Any]) -> list[Candidate]:
-    """The trainable parameters in their order, tied ones once under the first name.
+def inventory(source: nn.Module | Iterable[Any], *, frozen: bool = False) -> list[Candidate]:
+    """Return the trainable parameters in their order, tied ones once under the first name.
+
+    Args:
+        source: a model, or (name, parameter) pairs.
+        frozen: return the frozen ones, too; then there need not be any parameter.
 
     Raises:
         InputError: not a model, nothing to train, uninitialised or flattened parameters, names that clash.
     """
-    found = _of_model(source) if isinstance(source, nn.Module) else _of_pairs(source)
+    candidates: list[Candidate] = []
+    if isinstance(source, nn.Module):
+        uses: dict[int, list[Use]] = {}
+        tensors: dict[int, Tensor] = {}
+        traced: Traced = {}
+        modules = dict(source.named_modules(remove_duplicate=False))
+        for path, module in modules.items():
+            for attribute, parameter in module._parameters.items():
+                if parameter is not None:
+                    _check_tensor(f"{path}.{attribute}" if path else attribute, parameter)
+                    tensors[id(parameter)] = parameter
+                    use = _use(modules, path, attribute, parameter, traced)
+                    uses.setdefault(id(parameter), []).append(use)
+        exempt, heads = _exempted(modules, uses, tensors), _output_weights(modules)
+        for key, held in uses.items():
+            candidates.append(_candidate(tensors[key], held, exempt.get(key), key in heads, modules))
+    else:
+        candidates = _of_pairs(source)
+    if frozen:
+        return candidates
     kind = class_name(source) if isinstance(source, nn.Module) else "the list"
-    if not found:
+    if not candidates:
         raise InputError("no parameters", "model", kind, "give a model that has parameters")
-    trainable = [candidate for candidate in found if candidate.parameter.requires_grad]
+    trainable = [candidate for candidate in candidates if candidate.parameter.requires_grad]
     if not trainable:
         remedy = "call requires_grad_(True) on what shall be trained"
-        raise InputError(f"all {len(found)} parameters are frozen", "model", kind, remedy)
+        raise InputError(f"all {len(candidates)} parameters are frozen", "model", kind, remedy)
     return trainable
 
 
-def frozen(source: nn.Module | list[Any]) -> list[Candidate]:
-    """The parameters that stay out."""
-    found = _of_model(source) if isinstance(source, nn.Module) else _of_pairs(source)
-    return [one for one in found if not one.parameter.requires_grad]
-
-
 def plain_name(modules: Mapping[str, nn.Module], name: str) -> str:
-    """A parameter's name without what wrappers put into it, wherever in the model they are.
+    """Return a parameter's name without what wrappers put into it, wherever in the model they are.
 
     Args:
         modules: the model's modules by path, from `named_modules(remove_duplicate=False)`.
@@ -75,42 +93,21 @@ def plain_name(modules: Mapping[str, nn.Module], name: str) -> str:
     """
     path, kept = "", []
     for part in name.split("."):
-        if path not in modules or part != _wrapped(modules[path]):
+        if path not in modules or part != wrapped_attribute(modules[path]):
             kept.append(part)
         path = f"{path}.{part}".lstrip(".")
     return ".".join(kept)
 
 
 def plain_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters in their order, tied ones once, by name without what wrappers put into it."""
-    modules, found, known = dict(model.named_modules(remove_duplicate=False)), {}, set()
+    """Return the parameters in their order, tied ones once, by name without what wrappers put into it."""
+    modules, parameters, known = dict(model.named_modules(remove_duplicate=False)), {}, set()
     for path, module in modules.items():
         for attribute, parameter in module._parameters.items():
             if parameter is not None and id(parameter) not in known:
                 known.add(id(parameter))
-                found[plain_name(modules, f"{path}.{attribute}".lstrip("."))] = parameter
-    return found
-
-
-def _of_model(model: nn.Module) -> list[Candidate]:
-    from weightdecay.groups.usage import Usage  # it reads modules as this module peels them
-
-    uses: dict[int, list[Use]] = {}
-    tensors: dict[int, Tensor] = {}
-    usage = Usage()
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for path, module in modules.items():
-        for attribute, parameter in module._parameters.items():
-            if parameter is not None:
-                name = f"{path}.{attribute}" if path else attribute
-                _check_tensor(name, parameter)
-                tensors[id(parameter)] = parameter
-                use = _use(modules, path, module, attribute, parameter, usage)
-                uses.setdefault(id(parameter), []).append(use)
-    exempt, heads = _exempted(modules, uses, tensors), _output_weights(modules)
-    return [
-        _candidate(tensors[key], held, exempt.get(key), key in heads, modules) for key, held in uses.items()
-    ]
+                parameters[plain_name(modules, f"{path}.{attribute}".lstrip("."))] = parameter
+    return parameters
 
 
 def _check_tensor(name: str, parameter: Tensor) -> None:
@@ -124,16 +121,9 @@ def _check_tensor(name: str, parameter: Tensor) -> None:
         raise InputError("a flattened parameter of older sharding", "model", name, remedy)
 
 
-def _use(
-    modules: dict[str, nn.Module],
-    path: str,
-    module: nn.Module,
-    attribute: str,
-    parameter: Tensor,
-    usage: Callable[[nn.Module, str], str | None],
-) -> Use:
+def _use(modules: dict[str, nn.Module], path: str, attribute: str, parameter: Tensor, traced: Traced) -> Use:
     """Who really holds a parameter; for a parametrisation, the layer whose tensor it makes."""
-    name = f"{path}.{attribute}" if path else attribute
+    module, name = modules[path], f"{path}.{attribute}" if path else attribute
     if isinstance(module, nn.utils.parametrize.ParametrizationList):
         layer, tensor = path.rsplit(".", 1)
         owner = modules[layer.removesuffix("parametrizations").removesuffix(".")]
@@ -148,27 +138,33 @@ def _use(
         owner = modules.get(holder, module)
         inside = f"{listed}.{attribute}"
         named = f"{listed}_{attribute}".strip("_")
-        role, why = role_in(module, named, parameter, lambda: usage(owner, inside))
+        role, why = role_in(module, named, parameter, lambda: role_by_use(owner, inside, traced))
         return Use(name, owner, role, why)
-    return Use(name, module, *role_in(module, attribute, parameter, lambda: usage(module, attribute)))
+    role, why = role_in(module, attribute, parameter, lambda: role_by_use(module, attribute, traced))
+    return Use(name, module, role, why)
 
 
 def _candidate(
     parameter: Tensor, uses: list[Use], exempt: str | None, output: bool, modules: Mapping[str, nn.Module]
 ) -> Candidate:
-    first, roles = uses[0], {use.role for use in uses}
+    first = uses[0]
     role, why = first.role, first.why
-    shown = " and ".join(dict.fromkeys(use.name for use in uses))
+    names: dict[str, None] = {}  # as they are, and then without what wrappers put into them
+    plain: dict[str, None] = {}
+    owners: dict[int, nn.Module] = {}
+    roles: set[str] = set()
+    for use in uses:
+        names[use.name] = plain[plain_name(modules, use.name)] = None
+        owners[id(use.owner)] = use.owner
+        roles.add(use.role)
+    shown = " and ".join(names)
     if "embedding" in roles and roles & {"matrix", "convolution"}:
         # Softmax reaches every row of a tied weight in every step, so that no row decays without gradient.
         role, why = "head", f"tied: {shown} are one parameter, embedding and output head"
     elif output and parameter.ndim >= 2:
         role, why = "head", f"{why}, returned by get_output_embeddings()"
-    elif len({id(use.owner) for use in uses}) > 1:
+    elif len(owners) > 1:
         why = f"{why}; tied: {shown} are one parameter, with the role of the first"
-    names = dict.fromkeys(use.name for use in uses)
-    plain = dict.fromkeys(plain_name(modules, name) for name in names)
-    owners = {id(use.owner): use.owner for use in uses}
     return Candidate(first.name, parameter, (*(names | plain),), (*owners.values(),), role, why, exempt)
 
 
@@ -176,11 +172,14 @@ def _exempted(
     modules: dict[str, nn.Module], uses: dict[int, list[Use]], tensors: dict[int, Tensor]
 ) -> dict[int, str]:
     """What the model itself does not want to decay, by identity, and the word for it."""
-    reasons = {
-        key: _MARKED for key, parameter in tensors.items() if getattr(parameter, "_no_weight_decay", False)
-    }
+    reasons = {}
+    for key, parameter in tensors.items():
+        if getattr(parameter, "_no_weight_decay", False):
+            reasons[key] = _MARKED
     for path, module in modules.items():
-        for relative in _asked(module, path):
+        if inspect.getattr_static(module, "no_weight_decay", None) is None:
+            continue
+        for relative in _exempt_names(module, path):
             whole = f"{path}.{relative}" if path else relative
             for key, held in uses.items():
                 if any(_is_or_inside(use.name, whole) for use in held):
@@ -195,13 +194,11 @@ def _is_or_inside(name: str, whole: str) -> bool:
     return plain == wanted or plain.startswith(f"{wanted}.")
 
 
-def _asked(module: nn.Module, path: str) -> set[str]:
+def _exempt_names(module: nn.Module, path: str) -> set[str]:
     """The names that a module's `no_weight_decay` gives, for wrappers that only pass it on none."""
-    if inspect.getattr_static(module, "no_weight_decay", None) is None:
-        return set()
-    answer = module.no_weight_decay
+    answer: Any = module.no_weight_decay
     try:
-        names = answer() if callable(answer) else answer
+        names: Any = answer() if callable(answer) else answer
         return {str(name) for name in names or ()} if not isinstance(names, str) else {names}
     except Exception as error:
         remedy = "it should return a set of parameter names"
@@ -211,7 +208,7 @@ def _asked(module: nn.Module, path: str) -> set[str]:
 
 def _output_weights(modules: dict[str, nn.Module]) -> set[int]:
     """Identities of the parameters that `get_output_embeddings()` of any part returns."""
-    found: set[int] = set()
+    weights: set[int] = set()
     for path, module in modules.items():
         if inspect.getattr_static(module, "get_output_embeddings", None) is None:
             continue
@@ -226,8 +223,8 @@ def _output_weights(modules: dict[str, nn.Module]) -> set[int]:
                 f"cannot be asked ({type(error).__name__}: {error})", where, None, remedy
             ) from error
         held = layer.parameters() if isinstance(layer, nn.Module) else [layer]
-        found |= {id(parameter) for parameter in held}
-    return found
+        weights |= {id(parameter) for parameter in held}
+    return weights
 
 
 def _of_pairs(source: Iterable[Any]) -> list[Candidate]:
@@ -247,7 +244,16 @@ def _of_pairs(source: Iterable[Any]) -> list[Candidate]:
             raise InputError("two parameters of one name", "model", repr(name), "give each its own name")
         names.setdefault(id(parameter), []).append(name)
         tensors[id(parameter)] = parameter
-    return [_guess(tensors[key], held) for key, held in names.items()]
+    candidates: list[Candidate] = []
+    for key, held in names.items():
+        first, parameter = held[0], tensors[key]
+        role, why = guessed(None if _NAMELESS.fullmatch(first) else first, parameter)
+        exempt = _MARKED if getattr(parameter, "_no_weight_decay", False) else None
+        plain = [INSERTED.sub("", name) for name in held]
+        candidates.append(
+            Candidate(first, parameter, (*dict.fromkeys([*held, *plain]),), (), role, why, exempt)
+        )
+    return candidates
 
 
 def _pair(position: int, pair: Any) -> tuple[str, Tensor]:
@@ -258,11 +264,3 @@ def _pair(position: int, pair: Any) -> tuple[str, Tensor]:
     shown = f"a {type(pair).__name__} at position {position}"
     remedy = "give a torch.nn.Module, or the (name, parameter) pairs of model.named_parameters()"
     raise InputError("not a pair of a name and a parameter", "model", shown, remedy)
-
-
-def _guess(parameter: Tensor, names: list[str]) -> Candidate:
-    first = names[0]
-    role, why = guessed(None if _NAMELESS.fullmatch(first) else first, parameter)
-    exempt = _MARKED if getattr(parameter, "_no_weight_decay", False) else None
-    plain = [INSERTED.sub("", name) for name in names]
-    return Candidate(first, parameter, (*dict.fromkeys([*names, *plain]),), (), role, why, exempt)

@@ -8,9 +8,13 @@ from torch import Tensor, nn
 ROLES = ("bias", "normalization", "embedding", "head", "convolution", "matrix", "other")
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
-_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-_PROJECTIONS = (nn.Linear, nn.Bilinear)
+# What the `weight` of torch's own modules is for.
+_WEIGHT_ROLES = {
+    "normalization": _NORMS,
+    "convolution": (nn.modules.conv._ConvNd,),
+    "embedding": (nn.Embedding, nn.EmbeddingBag),
+    "matrix": (nn.Linear, nn.Bilinear),
+}
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -68,9 +72,16 @@ def role_in(
         use: what the forward does with it; asked where the module's type says nothing.
     """
     kind = class_name(module)
-    found = _magnitude(module, attribute) or _known(module, attribute, parameter)
-    if found:
-        return found, f"{attribute} of {kind}"
+    if attribute.endswith("_g") and f"{attribute[:-2]}_v" in module._parameters:
+        return "normalization", f"{attribute} of {kind}"  # the gain that torch's older weight_norm leaves
+    # `weight_orig` (pruning, older spectral_norm) and `weight_v` (older weight_norm) stand for `weight`.
+    plain = attribute.removesuffix("_orig")
+    if attribute.endswith("_v") and f"{attribute[:-2]}_g" in module._parameters:
+        plain = attribute[:-2]
+    if is_bias(plain, parameter):
+        return "bias", f"{attribute} of {kind}"
+    if known := _by_type(module, plain, parameter):
+        return known, f"{attribute} of {kind}"
     if (is_norm(module) or _RESPONSE_NORM.search(kind)) and (
         one_axis(parameter) or _normalized_shape(module) == tuple(parameter.shape)
     ):
@@ -107,49 +118,30 @@ def _words(attribute: str) -> set[str]:
     return set(re.findall(r"[a-z]+", attribute.lower()))
 
 
-def _magnitude(module: nn.Module, attribute: str) -> str | None:
-    """The gain that torch's older `weight_norm` leaves beside the direction `weight_v`."""
-    base = attribute.removesuffix("_g")
-    return "normalization" if base != attribute and f"{base}_v" in module._parameters else None
-
-
-def _known(module: nn.Module, attribute: str, parameter: Tensor) -> str | None:
-    attribute = _unwrapped(module, attribute)
-    if is_bias(attribute, parameter) or _beside_its_weight(module, attribute, parameter):
-        return "bias"
+def _by_type(module: nn.Module, attribute: str, parameter: Tensor) -> str | None:
+    """The role that the module's type, or the weight beside a bias, decides."""
+    if attribute.endswith("_bias"):
+        # Biases of several experts in one tensor: `down_proj_bias` (experts, out), `down_proj` one axis more.
+        # Not by getattr: it would compute a parametrised weight, for spectral_norm a training step.
+        weight = module._parameters.get(attribute.removesuffix("_bias"))
+        if weight is not None and weight.ndim > parameter.ndim:
+            return "bias"
     if isinstance(module, _RECURRENT) and attribute.startswith("weight_"):
         return "matrix"
     if isinstance(module, nn.MultiheadAttention) and attribute in _ATTENTION:
         return "matrix"
     if attribute != "weight":
         return None
-    kinds = {
-        "normalization": _NORMS,
-        "convolution": _CONVOLUTIONS,
-        "embedding": _EMBEDDINGS,
-        "matrix": _PROJECTIONS,
-    }
-    return next((role for role, classes in kinds.items() if isinstance(module, classes)), None)
-
-
-def _unwrapped(module: nn.Module, attribute: str) -> str:
-    """`weight_orig` (pruning, older spectral_norm) and `weight_v` (older weight_norm) stand for `weight`."""
-    if attribute.endswith("_v") and f"{attribute[:-2]}_g" in module._parameters:
-        return attribute[:-2]
-    return attribute.removesuffix("_orig")
+    for role, classes in _WEIGHT_ROLES.items():
+        if isinstance(module, classes):
+            return role
+    return None
 
 
 def is_bias(attribute: str, parameter: Tensor) -> bool:
     """Whether a name says bias: `bias` as its last word, or anywhere along one axis (`bias_hh_l0`)."""
-    words = [re.sub(r"\d+$", "", word) for word in attribute.split("_")]
+    words = re.sub(r"\d+(?=_|$)", "", attribute).split("_")
     return words[-1] in ("bias", "biases") or ("bias" in words and one_axis(parameter))
-
-
-def _beside_its_weight(module: nn.Module, attribute: str, parameter: Tensor) -> bool:
-    """Biases of several experts in one tensor: `down_proj_bias` (experts, out), `down_proj` one axis more."""
-    # Not by getattr: a parametrised weight would be computed, which spectral_norm takes for a training step.
-    weight = dict(module.named_parameters(recurse=False)).get(attribute.removesuffix("_bias"))
-    return attribute.endswith("_bias") and weight is not None and weight.ndim > parameter.ndim
 
 
 def one_axis(parameter: Tensor) -> bool:
@@ -236,21 +228,18 @@ _WRAPPERS = {
 
 
 def peeled(module: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel, torch.compile and the like."""
-    return _peel(module)[0]
+    """Return the module inside DataParallel, DistributedDataParallel, torch.compile and the like."""
+    while attribute := wrapped_attribute(module):
+        inner = getattr(module, attribute, None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
 
 
-def _peel(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module inside its wrappers, and what they put before its names."""
-    attribute = _wrapped(module)
-    inner = getattr(module, attribute, None) if attribute else None
-    if not isinstance(inner, nn.Module):
-        return module, ""
-    core, prefix = _peel(inner)
-    return core, f"{attribute}.{prefix}"
-
-
-def _wrapped(module: nn.Module) -> str:
-    """The attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
-    classes = {kind.__name__ for kind in type(module).__mro__}
-    return next((_WRAPPERS[name] for name in _WRAPPERS if name in classes), "")
+def wrapped_attribute(module: nn.Module) -> str:
+    """Return the attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
+    for kind in type(module).__mro__:
+        if kind.__name__ in _WRAPPERS:
+            return _WRAPPERS[kind.__name__]
+    return ""

@@ -101,7 +101,7 @@ class Group:
         """Whether a parameter of this role is meant; with a name, a weight matrix may be called a head."""
         if self.role is None or role in several(self.role):
             return True
-        return self.names_a_head(role, parameter)
+        return self.name is not None and self.names_a_head(role, parameter)
 
     def names_a_head(self, role: str, parameter: Tensor) -> bool:
         """Whether this group calls a weight of another role a head."""
@@ -110,8 +110,15 @@ class Group:
         return named and role in ("matrix", "convolution", "embedding") and parameter.ndim >= 2
 
     def takes_name(self, name: str) -> bool:
-        """Whether one of the patterns (or no pattern) fits a name."""
-        return self.name is None or any(_fits(pattern, name) for pattern in several(self.name))
+        """Whether one of the patterns (or no pattern) fits a name: a glob, or after "re:" an expression."""
+        for pattern in several(self.name):
+            if pattern.startswith("re:"):
+                fits = re.fullmatch(pattern[3:], name) is not None
+            else:
+                fits = fnmatchcase(name, pattern)
+            if fits:
+                return True
+        return self.name is None
 
 
 def several(value: Any) -> tuple:
@@ -126,12 +133,6 @@ def checked_strength(value: Any, where: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise InputError("not a strength", where, repr(value), "give a finite number of 0 or more")
     return float(value)
-
-
-def _fits(pattern: str, name: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.fullmatch(pattern[3:], name) is not None
-    return fnmatchcase(name, pattern)
 
 
 def _check_criteria(group: Group) -> None:
@@ -158,16 +159,6 @@ def _check_criteria(group: Group) -> None:
             raise InputError(
                 "not a module's class", "module", kind.__name__, "give a class such as nn.Linear"
             )
-    _check_patterns(group)
-    if group.where is not None:
-        function(group.where, "where", "give a function of (name, parameter)")
-    for key in ("before_norm", "optional", "force"):
-        value = getattr(group, key)
-        if not isinstance(value, bool) and not (value is None and key == "before_norm"):
-            raise InputError("neither True nor False", key, repr(value), "give True or False")
-
-
-def _check_patterns(group: Group) -> None:
     for pattern in several(group.name):
         try:
             re.compile(pattern[3:] if pattern.startswith("re:") else "")
@@ -175,6 +166,12 @@ def _check_patterns(group: Group) -> None:
             raise InputError(
                 f"not a regular expression ({error})", "name", repr(pattern), "mend it, or use a glob"
             ) from None
+    if group.where is not None:
+        function(group.where, "where", "give a function of (name, parameter)")
+    for key in ("before_norm", "optional", "force"):
+        value = getattr(group, key)
+        if not isinstance(value, bool) and not (value is None and key == "before_norm"):
+            raise InputError("neither True nor False", key, repr(value), "give True or False")
 
 
 def _checked_options(options: Any) -> dict[str, Any]:

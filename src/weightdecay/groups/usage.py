@@ -54,21 +54,25 @@ _AROUND_SIZES = {
 }
 
 
-class Usage:
-    """Looks up what forwards do with bare tensors; a class with the same tensors is traced once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, dict[str, str]] = {}
-
-    def __call__(self, owner: nn.Module, path: str) -> str | None:
-        """The role of the tensor at this path within its owner by its use; None where that is not seen."""
-        key = type(owner), tuple((name, tuple(p.shape)) for name, p in _held(owner))
-        if key not in self._known:
-            self._known[key] = roles_by_use(owner)
-        return self._known[key].get(path)
+# The roles of the tensors of modules that were traced, by class and by the names and shapes of the tensors.
+Traced = dict[Any, dict[str, str]]
 
 
-def roles_by_use(owner: nn.Module) -> dict[str, str]:
+def role_by_use(owner: nn.Module, path: str, traced_before: Traced) -> str | None:
+    """Return the role of a module's own tensor by its use in forward; None where that is not seen.
+
+    Args:
+        owner: the module whose forward uses it.
+        path: the tensor's name within it.
+        traced_before: is filled, so that a class with the same tensors is traced once.
+    """
+    key = type(owner), tuple((name, tuple(p.shape)) for name, p in _held(owner))
+    if key not in traced_before:
+        traced_before[key] = _roles(owner)
+    return traced_before[key].get(path)
+
+
+def _roles(owner: nn.Module) -> dict[str, str]:
     """The roles of a module's own tensors, by path, as far as torch.fx can follow its forward."""
     if isinstance(owner, torch.jit.ScriptModule) or hasattr(owner, "parametrizations"):
         return {}  # a parametrised weight is computed when it is asked for
@@ -78,8 +82,8 @@ def roles_by_use(owner: nn.Module) -> dict[str, str]:
         return {}
     own = dict(_held(owner))
     uses = _uses(graph, root, own)
-    found = {path: _role(uses[path], parameter.ndim) for path, parameter in own.items() if path in uses}
-    return {path: role for path, role in found.items() if role is not None}
+    roles = {path: _role(uses[path], parameter.ndim) for path, parameter in own.items() if path in uses}
+    return {path: role for path, role in roles.items() if role is not None}
 
 
 class _Shallow(fx.Tracer):
@@ -93,11 +97,11 @@ class _Shallow(fx.Tracer):
 
 def _held(owner: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """A module's own tensors, those in its lists and dicts of parameters included."""
-    found = [(name, p) for name, p in owner._parameters.items() if p is not None]
+    held = [(name, p) for name, p in owner._parameters.items() if p is not None]
     for child, module in owner._modules.items():
         if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
-            found += [(f"{child}.{name}", p) for name, p in module._parameters.items() if p is not None]
-    return found
+            held += [(f"{child}.{name}", p) for name, p in module._parameters.items() if p is not None]
+    return held
 
 
 def _role(uses: set[str | None], axes: int) -> str | None:
@@ -121,7 +125,7 @@ def _role(uses: set[str | None], axes: int) -> str | None:
 
 def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, set[str | None]]:
     """What becomes of each tensor where it meets data; before that, what is made of it stands for it."""
-    found: dict[str, set[str | None]] = {}
+    uses: dict[str, set[str | None]] = {}
     data: set[fx.Node] = set()
     made_of: dict[fx.Node, set[tuple[str, bool]]] = {}  # the tensors, and whether they were bent
     for node in graph.nodes:
@@ -130,28 +134,28 @@ def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> 
         elif node.op == "placeholder":
             data.add(node)
         elif node.op == "output" or _measures(node):
-            for path, _ in set().union(*(made_of.get(one, set()) for one in node.all_input_nodes)):
+            for path, _ in set().union(*(made_of.get(operand, set()) for operand in node.all_input_nodes)):
                 if node.op == "output":
-                    found.setdefault(path, set()).add(None)
+                    uses.setdefault(path, set()).add(None)
         else:
             inputs = _values(node)
-            if node.op == "call_module" or any(one in data for one in inputs):
+            if node.op == "call_module" or any(operand in data for operand in inputs):
                 data.add(node)
-                for one in inputs:
-                    for path, bent in made_of.get(one, ()):
-                        use = _use(node, one, data, root)
-                        found.setdefault(path, set()).add("curved" if bent and use != "bias" else use)
+                for operand in inputs:
+                    for path, bent in made_of.get(operand, ()):
+                        use = _use(node, operand, data, root)
+                        uses.setdefault(path, set()).add("curved" if bent and use != "bias" else use)
             else:
                 bent = _name(node) in _CURVED
                 for path in (gains := _gains(node, made_of, own)):
-                    found.setdefault(path, set()).add("scale")
+                    uses.setdefault(path, set()).add("scale")
                 made_of[node] = {
                     (path, bent or was)
-                    for one in inputs
-                    for path, was in made_of.get(one, ())
+                    for operand in inputs
+                    for path, was in made_of.get(operand, ())
                     if path not in gains
                 }
-    return found
+    return uses
 
 
 def _gains(
@@ -160,7 +164,7 @@ def _gains(
     """The tensors along one axis that only scale another tensor before it meets data."""
     if _name(node) not in ("mul", "mul_"):
         return set()
-    paths = {path for one in node.all_input_nodes for path, _ in made_of.get(one, ())}
+    paths = {path for operand in node.all_input_nodes for path, _ in made_of.get(operand, ())}
     gains = {path for path in paths if one_axis(own[path])}
     return gains if gains < paths else set()
 
@@ -168,7 +172,7 @@ def _gains(
 def _values(node: fx.Node) -> list[fx.Node]:
     """The inputs that are values, not what lends its shape or type."""
     if node.op == "call_method" and node.target in _LIKE:
-        return [one for one in node.args[:1] if isinstance(one, fx.Node)]
+        return [operand for operand in node.args[:1] if isinstance(operand, fx.Node)]
     return node.all_input_nodes
 
 
@@ -183,10 +187,10 @@ def _measures(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1] in _MEASURING
 
 
-def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> str | None:
+def _use(node: fx.Node, operand: fx.Node, data: set[fx.Node], root: nn.Module) -> str | None:
     """What a node that has data does with a tensor."""
-    places = [i for i, given in enumerate(node.args) if given is one]
-    places += [name for name, given in node.kwargs.items() if given is one]
+    places = [i for i, argument in enumerate(node.args) if argument is operand]
+    places += [name for name, argument in node.kwargs.items() if argument is operand]
     if node.op == "call_method":
         use = _METHODS.get(str(node.target))
     elif node.op != "call_function":
@@ -195,9 +199,9 @@ def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> st
         known = {_ARGUMENTS[node.target].get(place) for place in places}
         return known.pop() if len(known) == 1 else None
     elif node.target is torch.einsum:
-        return _summed(node, one)
+        return _summed(node, operand)
     elif node.target is operator.getitem:
-        return "embedding" if node.args[0] is one else None
+        return "embedding" if node.args[0] is operand else None
     else:
         use = (
             "matrix"
@@ -208,7 +212,7 @@ def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> st
             if node.target in _TIMES
             else None
         )
-    others = [other for other in node.all_input_nodes if other is not one and other in data]
+    others = [other for other in node.all_input_nodes if other is not operand and other in data]
     if use == "scale" and others and all(_normalised(other, data, root) for other in others):
         return "gain"
     if use == "scale" and any(map(_divided, node.users)):
@@ -216,7 +220,7 @@ def _use(node: fx.Node, one: fx.Node, data: set[fx.Node], root: nn.Module) -> st
     return use
 
 
-def _summed(node: fx.Node, one: fx.Node) -> str | None:
+def _summed(node: fx.Node, operand: fx.Node) -> str | None:
     """Whether torch.einsum sums over an axis of a tensor and of another one, or only multiplies."""
     equation, *operands = node.args
     if not isinstance(equation, str) or "->" not in equation or "..." in equation.split("->")[1][1:-1]:
@@ -225,14 +229,16 @@ def _summed(node: fx.Node, one: fx.Node) -> str | None:
     parts = inputs.split(",")
     if len(parts) != len(operands):
         return None
-    mine = {axis for part, given in zip(parts, operands, strict=True) if given is one for axis in part}
-    others = {axis for part, given in zip(parts, operands, strict=True) if given is not one for axis in part}
+    mine: set[str] = set()
+    others: set[str] = set()
+    for part, argument in zip(parts, operands, strict=True):
+        (mine if argument is operand else others).update(part)
     return "matrix" if (mine & others) - set(output) - {"."} else "scale"
 
 
 def _normalised(node: fx.Node, data: set[fx.Node], root: nn.Module) -> bool:
     """Whether a value was divided by its own size; constants and other tensors may have scaled it since."""
-    name, inputs = _name(node), [one for one in _values(node) if one in data]
+    name, inputs = _name(node), [operand for operand in _values(node) if operand in data]
     if node.op == "call_module":
         return normalises(root.get_submodule(str(node.target)))
     if node.op == "call_function" and node.target in _NORMALISING:
@@ -258,7 +264,7 @@ def _inverse(node: fx.Node) -> bool:
         return bool(inputs) and _inverse(inputs[0])
     power = node.args[1] if name == "pow" and len(node.args) > 1 else None
     negative = isinstance(power, (int, float)) and power < 0
-    over = name in ("truediv", "div") and node.args[:1] not in [(one,) for one in inputs]
+    over = name in ("truediv", "div") and node.args[:1] not in [(operand,) for operand in inputs]
     return (name in ("rsqrt", "reciprocal") or negative or over) and any(map(_size, inputs))
 
 
@@ -268,4 +274,4 @@ def _size(node: fx.Node, depth: int = 8) -> bool:
         return False
     if _name(node) in _SIZES:
         return True
-    return _name(node) in _AROUND_SIZES and any(_size(one, depth - 1) for one in node.all_input_nodes)
+    return _name(node) in _AROUND_SIZES and any(_size(operand, depth - 1) for operand in node.all_input_nodes)

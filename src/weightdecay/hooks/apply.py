@@ -1,21 +1,21 @@
-"""A rule on tensors: in place, large ones in pieces, in memory that is made once."""
+"""Apply a rule to tensors: in place, large ones in pieces, in memory that is made once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.optimizers import has_own_step
+from weightdecay.hooks.optimizers import direction
 from weightdecay.hooks.rounding import Rounding
 from weightdecay.rules import Rule, Step
 from weightdecay.rules.sharded import laid_like, seen
 
 # From this many elements on a compiled kernel is worth its call.
 SMALL = 1 << 14
-# A parameter and what the rule is told about it.
+# A parameter and what the rule gets to know of this step.
 Live = tuple[Tensor, Step]
 
 
@@ -77,11 +77,6 @@ class Pass:
                 "install a C++ compiler, or leave out compile=True",
             ) from error
 
-    def begin(self, w: Tensor) -> None:
-        """What comes next is of this parameter: it has random numbers of its own."""
-        if self.rounding is not None:
-            self.rounding.begin(w)
-
     def __call__(self, w: Tensor, step: Step, read: Sequence[Tensor] = (), share: float = 1.0) -> None:
         """Decay w; `read` holds gradient and momentum, of which `share` of the first counts."""
         if self.rounding is not None and self.rounding.applies(w):
@@ -126,9 +121,10 @@ def decay(rule: Rule, once: Pass, live: Sequence[Live]) -> None:
             torch._foreach_mul_(ws, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
         return
     for w, step in live:
-        once.begin(w)
-        for piece, told, _ in _cut(rule, once, w, step):
-            once(piece, told)
+        if once.rounding is not None:
+            once.rounding.begin(w)
+        for piece, here, _ in _cut(rule, once, w, step):
+            once(piece, here)
 
 
 def decay_along(
@@ -141,13 +137,14 @@ def decay_along(
 ) -> None:
     """Decay by a rule that looks at the update, before the step, where the optimizer's state tells it."""
     for w, step in live:
-        once.begin(w)
+        if once.rounding is not None:
+            once.rounding.begin(w)
         update = direction(optimizer, group, w)
-        for piece, told, read in _cut(rule, once, w, step, *update.tensors):
+        for piece, here, read in _cut(rule, once, w, step, *update.tensors):
             if once.fuses(piece):
-                once(piece, told, read, update.share)
+                once(piece, here, read, update.share)
             else:
-                once(piece, replace(told, update=update.into(memory.piece(piece), *read)))
+                once(piece, replace(here, update=update.into(memory.piece(piece), *read)))
 
 
 def decay_after(
@@ -180,7 +177,8 @@ def decay_after(
         for rule, step in rules:
             own, rest = rest[: len(step.state)], rest[len(step.state) :]
             u = memory.piece(piece).copy_(update)  # a rule may overwrite it
-            rule.decay_(decayed, replace(_with_state(step, own), update=u))
+            state = dict(zip(step.state, own, strict=True))
+            rule.decay_(decayed, replace(step, state=state, update=u))
         piece.add_(decayed.sub_(old))
 
 
@@ -189,15 +187,10 @@ def _after_rounded(w: Tensor, before: Tensor, rules: Sequence[tuple[Rule, Step]]
     old, new = rounding.wide(before), rounding.wide(w)
     decayed = old.clone()
     for rule, step in rules:
-        told = rounding.widened(replace(step, update=old - new), old.dtype)
-        rule.decay_(decayed, told)
-        rounding.keep(told, step)
+        wide = rounding.widened(replace(step, update=old - new), old.dtype)
+        rule.decay_(decayed, wide)
+        rounding.keep(wide, step)
     rounding.store(new + (decayed - old), w, new)
-
-
-def _with_state(step: Step, stretch: Sequence[Tensor]) -> Step:
-    """The step with this stretch of the rule's state."""
-    return replace(step, state=dict(zip(step.state, stretch, strict=True))) if stretch else step
 
 
 def _flat(step: Step) -> Step:
@@ -221,9 +214,9 @@ def _cut(
         return
     here, reads, kept = seen(w), len(read), list(step.state)
     start = () if step.before is None else (step.before,)
-    told = [seen(one) for one in (*read, *start, *step.state.values())]
+    beside = map(seen, (*read, *start, *step.state.values()))
     size = here.numel() if once.fuses(here) else PIECE
-    for piece, *rest in pieces(here, *told, size=size):
+    for piece, *rest in pieces(here, *beside, size=size):
         if len(rest) > reads:
             before = rest[reads] if start else None
             state = dict(zip(kept, rest[reads + len(start) :], strict=True))
@@ -252,9 +245,9 @@ def add_penalty(
         out = memory.whole(w, "gradient")
         if rule.elementwise:
             here = seen(out)
-            found = rule.gradient(seen(laid_like(gradient, w)), seen(w), _flat(step), out=here)
-            if found is not here:  # a rule may return memory of its own
-                here.copy_(found)
+            penalised = rule.gradient(seen(laid_like(gradient, w)), seen(w), _flat(step), out=here)
+            if penalised is not here:  # a rule may return memory of its own
+                here.copy_(penalised)
             w.grad = out
         else:
             w.grad = rule.gradient(gradient, w, step, out=out)
@@ -267,72 +260,18 @@ def add_penalty(
 PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
-class Direction:
-    """u up to a positive factor: gradient and momentum, added with weights.
-
-    Args:
-        gradient: g.
-        momentum: the running average m before the step; None before the first.
-        share: what g counts beside m, sign included.
-    """
-
-    gradient: Tensor
-    momentum: Tensor | None
-    share: float
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """What is read, element by element."""
-        return (self.gradient,) if self.momentum is None else (self.gradient, self.momentum)
-
-    def into(self, out: Tensor, gradient: Tensor, momentum: Tensor | None = None) -> Tensor:
-        """Write u for one piece of the tensors into `out`."""
-        if momentum is None:
-            return torch.mul(gradient, self.share, out=out)
-        return torch.add(momentum, gradient, alpha=self.share, out=out)
-
-
-def readable(optimizer: optim.Optimizer) -> bool:
-    """Whether `direction` knows this optimizer; exact types, since a subclass may have changed its step."""
-    return type(optimizer) in (optim.SGD, optim.Adam, optim.AdamW) and has_own_step(optimizer)
-
-
-def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> Direction:
-    """The direction in which the coming step moves a parameter, taken from gradient and state.
-
-    Adam divides by something positive, so the sign of its update is that of its new average
-    b1 m + (1 - b1) g; SGD's is mu m + (1 - d) g, with Nesterov g + mu (mu m + (1 - d) g).
-    """
-    assert parameter.grad is not None
-    gradient, state = laid_like(parameter.grad, parameter), optimizer.state.get(parameter, {})
-    # A fused optimizer under a gradient scaler undoes the scale itself, inside the step.
-    scale = getattr(optimizer, "grad_scale", None)
-    sign = (-1.0 if group.get("maximize") else 1.0) / (1.0 if scale is None else float(scale))
-    if type(optimizer) is optim.SGD:
-        buffer, mu = state.get("momentum_buffer"), float(group["momentum"])
-        keep, new = mu, 1 - float(group["dampening"])
-        if group["nesterov"]:
-            keep, new = mu * mu, 1 + mu * new
-    else:
-        buffer, keep = state.get("exp_avg"), float(group["betas"][0])
-        new = 1 - keep
-    if buffer is None or keep == 0:
-        return Direction(gradient, None, sign)
-    return Direction(gradient, buffer, sign * new / keep)
-
-
 def pieces(*tensors: Tensor, size: int = PIECE) -> Iterator[tuple[Tensor, ...]]:
     """The same stretch of several tensors, one stretch after another, as flat views.
 
     Pieces bound the memory that intermediate results take; on other devices tensors come whole.
     Tensors that cannot be viewed flat, or are not all of one shape, come whole.
     """
-    first = tensors[0]
-    if not all(tensor.is_contiguous() and tensor.shape == first.shape for tensor in tensors):
-        yield tuple(tensor.detach() for tensor in tensors)
-        return
-    flat = [tensor.detach().view(-1) for tensor in tensors]
+    first, flat = tensors[0], []
+    for tensor in tensors:
+        if not tensor.is_contiguous() or tensor.shape != first.shape:
+            yield tuple(tensor.detach() for tensor in tensors)
+            return
+        flat.append(tensor.detach().view(-1))
     if first.device.type != "cpu" or first.numel() <= size:
         yield tuple(flat)
     else:

@@ -2,23 +2,26 @@
 
 import functools
 import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from weightdecay import arguments
 from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import Decay, attached, lowered
+from weightdecay.hooks.optimizers import bare_optimizer, check_native, check_optimizer, is_torchs
 from weightdecay.hooks.plan import On, Plan, check_strengths, make_plan
-from weightdecay.hooks.ranks import Meeting, check_shards, summary
-from weightdecay.hooks.refusals import bare_optimizer, check_native, check_optimizer
-from weightdecay.hooks.rounding import Rounding, check_rounding
-from weightdecay.hooks.sparse import Sparse, check_sparse
+from weightdecay.hooks.ranks import Ranks, check_shards, summary
+from weightdecay.hooks.rounding import make_rounding
+from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.trial import try_optimizer, try_rule
 from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import Setting
-from weightdecay.schedule.learning_rates import Interval, bare_scheduler, told_lrs
+from weightdecay.schedule.learning_rates import Interval, bare_scheduler, described_lrs
 
 
 def attach(
@@ -46,7 +49,7 @@ def attach(
 
     Where the optimizer brings the rule along and a whole parameter group decays, its own option is set: the
     same bits and no cost. Elsewhere hooks run around `step`, closures included. `print(decay)` shows which
-    parameters decay, why, and by whose hand.
+    parameters decay, why, and whether the optimizer or a hook does it.
 
     An optimizer whose class is not torch's own is tried on a small copy, which takes some tenths of a second
     once: decay that would not survive its step is done after the step, or refused.
@@ -104,15 +107,18 @@ def attach(
     """
     rules = rules_of(rule)
     optimizer = check_optimizer(optimizer)
-    with Meeting(optimizer, model=model) as meeting:  # of ranks, where there are shards or replicas
-        check_rounding(rounding, rules, compile)
-        at_random = rounding == "stochastic"
-        own = Rounding(count(seed, "seed", least=0)) if at_random else None
-        check_sparse(sparse, optimizer, rules, at_random)
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    with Ranks(optimizer, model=model) if together else nullcontext() as ranks:
+        stochastic = make_rounding(rounding, seed, rules, compile) if rounding != "nearest" else None
+        rows = Sparse(sparse, optimizer, rules, model, at_random=stochastic is not None)
         if model is not None:
             arguments.model(model)
         check_native(optimizer, leave_out=lowered(optimizer))
-        per = steps_per_epoch, samples_per_step, tokens_per_step
+        per = {
+            "steps_per_epoch": steps_per_epoch,
+            "samples_per_step": samples_per_step,
+            "tokens_per_step": tokens_per_step,
+        }
         setting = _setting(optimizer, per, steps, schedule, interval)
         planner = functools.partial(
             make_plan,
@@ -122,41 +128,53 @@ def attach(
             on,
             setting,
             # SGD and Adagrad refuse their own decay where a gradient is sparse.
-            by_hooks=at_random or (sparse == "touched" and any(one.coupled for one in rules)),
-            at_random=at_random,
+            by_hooks=stochastic is not None or (sparse == "touched" and any(each.coupled for each in rules)),
+            at_random=stochastic is not None,
         )
         plan = planner()
         _check_free(optimizer, plan)
         if not plan.all_targets:
             raise InputError("no parameter of the optimizer decays", "on", repr(on), "choose other groups")
-        for one in rules:
-            try_rule(one, plan.all_targets)
-        late = try_optimizer(optimizer, plan, rules)
-        for line in check_strengths(optimizer, rules, plan, setting, at_random):
+        for each in rules:
+            if not each.built_in:
+                try_rule(each, plan.all_targets)
+        late = not is_torchs(optimizer) and try_optimizer(optimizer, plan, rules)
+        for line in check_strengths(optimizer, rules, plan, setting, stochastic is not None):
             warnings.warn(line, WeightDecayWarning, stacklevel=2)
-        check_shards(optimizer, plan.all_targets)
-        options = {"rounding": rounding, "seed": seed, "sparse": sparse}
-        meeting.agree(summary(optimizer, rules, rule.shown, plan, **options))
+        if ranks:
+            check_shards(optimizer, plan.all_targets)
+            options = {"rounding": rounding, "seed": seed, "sparse": sparse}
+            ranks.agree(summary(optimizer, rules, rule.shown, plan, **options))
         planner = functools.partial(planner, again=True)
-        rows = Sparse(sparse, optimizer, rules, model, at_random)
-        decay = Decay(optimizer, rules, rule.shown, plan, planner, compile, rows, own, late)
-        try:
-            meeting.agree({})  # again: a rule may not be able to start on one of them
-        except InputError:
-            decay.detach()
-            raise
+        decay = Decay(optimizer, rule, plan, planner, compile, rows, stochastic, late)
+        if ranks:
+            try:
+                ranks.agree({})  # again: a rule may not be able to start on one of them
+            except InputError:
+                decay.detach()
+                raise
     return decay
 
 
 def _setting(
     optimizer: optim.Optimizer,
-    per: tuple[float | None, float | None, float | None],
+    per: Mapping[str, float | None],
     steps: int | None,
     schedule: Any,
     interval: Interval | None,
 ) -> Setting:
-    names = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
-    checked = {k: None if v is None else number(v, k, above=0) for k, v in zip(names, per, strict=True)}
+    """What is known about the training, checked."""
+    checked: dict[str, Any] = dict(per)
+    for name, value in per.items():
+        if value is not None:
+            checked[name] = number(value, name, above=0)
+    total = None if steps is None else count(steps, "steps")
+    if schedule is None:
+        if interval is not None:
+            raise InputError(
+                "an interval without a schedule", "interval", repr(interval), "give schedule=, too"
+            )
+        return Setting(**checked, steps=total)
     if isinstance(schedule, str):
         raise InputError(
             "a schedule's name has no peak",
@@ -172,18 +190,13 @@ def _setting(
             type(scheduler).__name__,
             "give the one made for this optimizer",
         )
-    groups, rates, told = len(optimizer.param_groups), None, ""
-    if schedule is not None:
-        per_epoch = checked["steps_per_epoch"]
-        rates, told = told_lrs(schedule, steps, interval=interval, steps_per_epoch=per_epoch)
-    elif interval is not None:
-        raise InputError("an interval without a schedule", "interval", repr(interval), "give schedule=, too")
-    if rates is not None and len(rates) not in (1, groups):
+    groups, per_epoch = len(optimizer.param_groups), checked["steps_per_epoch"]
+    rates, stepped = described_lrs(schedule, steps, interval=interval, steps_per_epoch=per_epoch)
+    if len(rates) not in (1, groups):
         raise InputError(
             "a schedule has one row for each parameter group", "schedule", len(rates), f"give {groups} rows"
         )
-    total = None if steps is None else count(steps, "steps")
-    return Setting(**checked, steps=total, lrs=rates, schedule=told)
+    return Setting(**checked, steps=total, lrs=rates, schedule=stepped)
 
 
 def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:
@@ -192,13 +205,11 @@ def _check_free(optimizer: optim.Optimizer, plan: Plan) -> None:
     Raises:
         InputError: it would decay twice.
     """
-    targets = {id(target.parameter): target.name for target in plan.all_targets}
     for other in attached(optimizer):
-        for target in other.plan.all_targets:
-            if id(target.parameter) in targets:
-                raise InputError(
-                    "a second decay on top of the one attached",
-                    targets[id(target.parameter)],
-                    other.shown,
-                    "detach the first, or give both in one wd.chain",
-                )
+        if shared := other.shared_with(plan):
+            raise InputError(
+                "a second decay on top of the one attached",
+                next(own.name for own in plan.all_targets if own.parameter is shared.parameter),
+                other.shown,
+                "detach the first, or give both in one wd.chain",
+            )

@@ -1,10 +1,8 @@
-"""A rule at work: what happens around an optimizer's step."""
+"""An attached rule: its hooks around an optimizer's step, its state, and what it prints."""
 
-import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +11,12 @@ from torch import Tensor, optim
 from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.groups import Assignment
-from weightdecay.hooks.optimizers import Native, inside
-from weightdecay.hooks.plan import Plan, Planner, States, plain, signature
-from weightdecay.hooks.refusals import check_capture, check_native
+from weightdecay.hooks.optimizers import Native, check_capture, check_native, inside
+from weightdecay.hooks.plan import Plan, Planner, States, Target, is_outdated, plain, signature
 from weightdecay.hooks.rounding import Happened, Rounding, one_step, saved_rounding
 from weightdecay.hooks.sparse import Sparse
-from weightdecay.hooks.step import Acting, Telling
-from weightdecay.rules import Rule
+from weightdecay.hooks.step import OpenStep, Stepper, makes_state
+from weightdecay.rules import Chain, Rule, rules_of
 from weightdecay.rules.strength import GroupStrength
 
 # The methods by which sharpness-aware optimizers are driven without a closure.
@@ -35,10 +32,10 @@ class Decay:
 
     Attributes:
         optimizer: the optimizer.
+        rule: the rule, or the chain of rules.
         rules: the rules, in the order they were given.
-        shown: the rule as it was written.
         steps: how many steps have been taken; skipped ones are not counted.
-        plan: which parameters decay, how strongly and by whose hand.
+        plan: which parameters decay, how strongly, and whether the optimizer or a hook does it.
         late: whether decay is done after the step, as if it had been done before: with a closure, a change
             made earlier would not survive it (sharpness-aware optimizers restore the weights).
         factor: times the strength; what `WeightDecayScheduler` sets.
@@ -47,8 +44,7 @@ class Decay:
     def __init__(
         self,
         optimizer: optim.Optimizer,
-        rules: tuple[Rule, ...],
-        shown: str,
+        rule: Rule | Chain,
         plan: Plan,
         planner: Planner,
         compiled: bool,
@@ -58,41 +54,45 @@ class Decay:
     ) -> None:
         self.optimizer, self.late = optimizer, late
         self.steps, self.factor = 0, 1.0
-        self.rules, self.shown, self.plan, self._planner = rules, shown, plan, planner
-        self._signature, self._sparse = None, sparse  # the first step plans again: see `_refresh`
+        self.rule, self.plan, self._planner = rule, plan, planner
+        self.rules = rules = rules_of(rule)
+        self._signature, self._checked = signature(optimizer), False  # what was planned for; see `_follow`
+        self._sparse, self._rounding, self._skipped = sparse, rounding, False
         self._states = States(rules)
         self._states.add(plan.all_targets)
         self._sparse.follow(plan.all_targets, self._states)
-        self._telling = Telling(optimizer, rules, self._states, sparse)
-        self._native = Native(optimizer)
-        self._acting = Acting(optimizer, rules, compiled, sparse, rounding, late)
-        self._rounding, self._skipped = rounding, False
-        self._open, self._inner = False, 0  # within a step, and how many steps within that step
+        self._native, self._step = Native(optimizer), OpenStep()
+        self._stepper = Stepper(optimizer, rules, self._states, compiled, sparse, rounding, late)
         self._lower()
+        self._handles: list[Any] = []
         # One inside may be stepped without the one around it, as by the two phases of sharpness-aware ones.
-        self._within = [one for one in inside(optimizer) if hasattr(one, "_optimizer_step_pre_hooks")]
-        self._handles: list[Any] = [
-            hook
-            for one in (optimizer, *self._within)
-            for hook in (one.register_step_pre_hook(self._before), one.register_step_post_hook(self._after))
-        ]
+        for hooked in (optimizer, *inside(optimizer)):
+            if hasattr(hooked, "_optimizer_step_pre_hooks"):
+                self._handles.append(hooked.register_step_pre_hook(self._before))
+                self._handles.append(hooked.register_step_post_hook(self._after))
         self._phases: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
-        self._watch_phases()
+        first, second = getattr(optimizer, PHASES[0], None), getattr(optimizer, PHASES[1], None)
+        if callable(first) and callable(second) and len(self._handles) == 2:  # else one inside is stepped
+            self._watch_phases(first, second)
         vars(optimizer)["__reduce_ex__"] = self._reduced
-        self._others = self._elsewhere()
+        # Rules on other optimizers that decay one of these parameters, how far they are, and its name.
+        self._others: list[tuple[weakref.ref[Decay], int, str]] = []
+        for other in _ALL:
+            if other.optimizer is not optimizer and (shared := other.shared_with(plan)):
+                self._others.append((weakref.ref(other), other.steps, shared.name))
         _ALL.add(self)
 
-    def _elsewhere(self) -> list[tuple["weakref.ref[Decay]", int, str]]:
-        """Rules on other optimizers that decay one of these parameters, how far they are, and its name."""
-        held = {id(target.parameter) for target in self.plan.all_targets}
-        both = [
-            (decay, next((one.name for one in decay.plan.all_targets if id(one.parameter) in held), ""))
-            for decay in _ALL
-            if decay.optimizer is not self.optimizer
-        ]
-        return [(weakref.ref(decay), decay.steps, name) for decay, name in both if name]
+    @property
+    def shown(self) -> str:
+        """The rule as it was written."""
+        return self.rule.shown
 
-    def _tell_of_others(self) -> None:
+    def shared_with(self, plan: Plan) -> Target | None:
+        """Return the first parameter that decays by this and by another plan; None for none."""
+        theirs = {id(target.parameter) for target in plan.all_targets}
+        return next((own for own in self.plan.all_targets if id(own.parameter) in theirs), None)
+
+    def _warn_of_others(self) -> None:
         """Warn, once, where another optimizer has been stepped since and decays the same parameter."""
         for other, steps, name in self._others:
             decay = other()
@@ -106,20 +106,17 @@ class Decay:
                 )
                 return
 
-    def _watch_phases(self) -> None:
+    def _watch_phases(self, first: Callable[..., Any], second: Callable[..., Any]) -> None:
         """Take `first_step` and `second_step` for one step, where no optimizer inside is stepped by them."""
         optimizer: Any = self.optimizer
-        first, second = (getattr(optimizer, name, None) for name in PHASES)
-        if self._within or not (callable(first) and callable(second)):
-            return
 
         def first_step(*args: Any, **kwargs: Any) -> Any:
-            if self._handles and not steps_of(optimizer):
-                self._before(optimizer, (optimizer,), {})
+            if self._handles and not self._step.runs():
+                self._before(optimizer, (optimizer,), {}, hooked=False)
             return first(*args, **kwargs)
 
         def second_step(*args: Any, **kwargs: Any) -> Any:
-            if not self._handles or steps_of(optimizer) or not self._open:
+            if not self._handles or not self._step.open or self._step.runs():
                 return second(*args, **kwargs)
             with torch.no_grad():
                 self._act()  # the penalty of the second gradient
@@ -145,7 +142,7 @@ class Decay:
         if others := attached(self.optimizer):
             own["__reduce_ex__"] = others[-1]._reduced
         _ALL.discard(self)
-        self._acting.end()
+        self._stepper.end()
         self._native.put_back()
         self._sparse.close()
 
@@ -284,91 +281,78 @@ class Decay:
     @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
     @torch.no_grad()
     def _before(
-        self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any], hooked: bool = True
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        around = optimizer is not self.optimizer and steps_of(self.optimizer)
-        if self._open and (around or nested(optimizer)):
-            self._inner += 1
+        if not self._step.begins(hooked):
             return None
-        self._open, self._inner = True, 0
-        self._acting.begin()
-        self._refresh()
+        self._stepper.drop()  # the step before may have failed half way
+        # Follow what happened to the optimizer since the last step: new parameters, loaded options.
+        self._follow()
+        self._native.check()
+        self._lower()
+        check_native(self.optimizer, leave_out=lowered(self.optimizer))
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-            check_capture(self.rules, by_hooks=self._by_hooks)
+            check_capture(self.rules, by_hooks=self.plan.by_hooks)
             return None
         found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
         self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
         if self.late:
-            hooked = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
-            self._acting.keep(target.parameter for targets in hooked for target in targets)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+            by_hooks = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
+            self._stepper.keep(target.parameter for targets in by_hooks for target in targets)
+        closure: Any = args[1] if len(args) > 1 else kwargs.get("closure")
         if not callable(closure):
             self._act()
             return None
-        # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
-        wrapped = self._wrapped(closure)
-        if len(args) > 1:
-            return (args[0], wrapped, *args[2:]), kwargs
-        return args, {**kwargs, "closure": wrapped}
 
-    def _wrapped(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
         def evaluate(*args: Any, **kwargs: Any) -> Any:
-            self._acting.give_back_gradients()
-            loss = closure(*args, **kwargs)
+            self._stepper.give_back_gradients()
+            loss: Any = closure(*args, **kwargs)
             with torch.no_grad():
                 penalty = self._act()
             # A line search compares losses: the loss has to be the one the gradient belongs to.
             return loss + penalty if isinstance(self.optimizer, optim.LBFGS) else loss
 
-        return evaluate
+        if len(args) > 1:
+            return (args[0], evaluate, *args[2:]), kwargs
+        return args, {**kwargs, "closure": evaluate}
 
     @torch.compiler.disable(reason="as above")
     @torch.no_grad()
     def _after(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs
-        if self._inner:
-            self._inner -= 1
+        if not self._step.ends():
             return
-        self._open = False
-        self._acting.give_back_gradients()
+        self._stepper.give_back_gradients()
         if not self._skipped:
-            if not self._acting.acted and self.late:
+            if not self._stepper.acted and self.late:
                 self._act()  # some evaluate their closure in some steps only
-            if not self._acting.acted and self._by_hooks:
+            if not self._stepper.acted and self.plan.by_hooks:
                 raise InputError(
                     "the optimizer did not evaluate its closure, so nothing decayed",
                     "closure",
                     type(self.optimizer).__name__,
                     "make the gradients first and call step() without one",
                 )
-            self._acting.finish()
+            self._stepper.finish()
             self.steps += 1
             if self._others:
-                self._tell_of_others()
-        self._acting.drop()
-
-    @property
-    def _by_hooks(self) -> bool:
-        """Whether there is a group that the optimizer does not decay by itself."""
-        return len(self.plan.native) < sum(map(bool, self.plan.targets))
-
-    def _refresh(self) -> None:
-        """Follow what happened to the optimizer since the last step: new parameters, loaded options.
-
-        The first step looks, too: a model that was sharded after `attach` no longer has these parameters.
-        """
-        self._follow()
-        self._native.check()
-        self._lower()
-        check_native(self.optimizer, leave_out=lowered(self.optimizer))
+                self._warn_of_others()
+        self._stepper.drop()
 
     def _follow(self) -> None:
-        """Plan again where parameters were added, replaced, frozen or thawed."""
-        if (now := signature(self.optimizer)) != self._signature:
+        """Plan again where parameters were added, replaced, frozen or thawed.
+
+        The first time it looks at the model, too: sharded after `attach`, it no longer has these parameters.
+        """
+        now = signature(self.optimizer)
+        outdated = not self._checked and is_outdated(self.plan, self.optimizer)
+        if outdated or now != self._signature:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
             self._sparse.follow(plan.all_targets, self._states)
+        self._checked = True
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""
@@ -376,10 +360,10 @@ class Decay:
         for i, switches in self.plan.native.items():
             strength, lr = self.plan.strength(0, i), self.optimizer.param_groups[i]["lr"]
             at = strength.at(self.steps) * self.factor * self.plan.targets[i][0].scale
-            self._telling.check(i, rule, strength, strength.rate(at, lr), self.steps)
+            self._stepper.check(i, rule, strength, strength.rate(at, lr), self.steps)
             options[i] = {**switches, "weight_decay": at if rule.coupled else strength.native(at, lr)}
-        for i, own in options.items():  # every check is done before the first option changes
-            self._native.set(i, own)
+        for i, switches in options.items():  # every check is done before the first option changes
+            self._native.set(i, switches)
         self._native.put_back(keep=options)
 
     def _act(self) -> Tensor | float:
@@ -388,8 +372,7 @@ class Decay:
             return 0.0
         if self._rounding is not None:
             self._rounding.at(self.steps)
-        # Every check is done before the first tensor changes.
-        return self._acting.act(list(self._telling.work(self.plan, self.steps, self.factor)))
+        return self._stepper.act(self.plan, self.steps, self.factor)
 
 
 # Every decay at work, to find parameters that two optimizers decay.
@@ -397,14 +380,17 @@ _ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
 
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:
-    """What is attached to an optimizer."""
-    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
-    return [owner for owner in owners if isinstance(owner, Decay)]
+    """Return what is attached to an optimizer."""
+    hooks: Any = optimizer._optimizer_step_pre_hooks.values()
+    return [hook.__self__ for hook in hooks if isinstance(getattr(hook, "__self__", None), Decay)]
 
 
 def lowered(optimizer: optim.Optimizer) -> set[int]:
-    """The groups whose own decay is set by an attached rule."""
-    return {group for decay in attached(optimizer) for group in decay.plan.native}
+    """Return the groups whose own decay is set by an attached rule."""
+    groups: set[int] = set()
+    for decay in attached(optimizer):
+        groups.update(decay.plan.native)
+    return groups
 
 
 # Groups with more parameters are shown by what they have in common.
@@ -420,7 +406,7 @@ def described(
     factor: float,
     late: bool,
 ) -> str:
-    """The rule, and for every group what decays, how strongly, what does not, why, and by whose hand."""
+    """Return the rule, and for every group what decays, how strongly, what does not, and why."""
     everything = [entry for entries in plan.assignments for entry in entries]
     decaying = [entry for entry in everything if entry.scale > 0]
     share = sum(entry.numel for entry in decaying) / max(1, sum(entry.numel for entry in everything))
@@ -469,7 +455,7 @@ def _what(entry: Assignment) -> str:
 
 def _one_by_one(entries: Sequence[Assignment]) -> list[str]:
     width = max((len(entry.name) for entry in entries), default=0)
-    return [f"    {_what(one):9} {one.name:{width}} {tuple(one.shape)}: {one.reason}" for one in entries]
+    return [f"    {_what(e):9} {e.name:{width}} {tuple(e.shape)}: {e.reason}" for e in entries]
 
 
 def _by_reason(entries: Sequence[Assignment]) -> list[str]:
@@ -484,33 +470,3 @@ def _by_reason(entries: Sequence[Assignment]) -> list[str]:
         )
         lines.append(f"    {what:9} {count}: {reason} ({names})")
     return lines
-
-
-def nested(optimizer: optim.Optimizer) -> bool:
-    """Whether this step is called by a step of the same optimizer.
-
-    torch runs the hooks in every class whose `step` it has wrapped, so a subclass that calls
-    `super().step()` runs them twice. (A step that is open and not on the stack was left by an exception.)
-    """
-    return steps_of(optimizer) > 1
-
-
-def steps_of(optimizer: optim.Optimizer) -> int:
-    """How many calls of this optimizer's step have not returned yet."""
-    return sum(
-        frame.f_locals.get("self") is optimizer
-        for frame in _frames()
-        if frame.f_code.co_qualname.endswith("profile_hook_step.<locals>.wrapper")
-    )
-
-
-def makes_state(optimizer: optim.Optimizer) -> bool:
-    """Whether this step is none: distributed checkpoints make one so that there is a state to fill."""
-    return not optimizer.state and any(frame.f_code.co_name == "_init_optim_state" for frame in _frames())
-
-
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back

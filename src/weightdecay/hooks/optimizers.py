@@ -1,42 +1,158 @@
-"""Optimizers that bring a decay along, and the options that switch it on."""
+"""What optimizers do, of torch and around it: one table, and what cannot be attached to.
+
+`Facts` has what torch's classes do; `native_options` and `Native` set a decay that an optimizer brings along;
+`direction` reads the coming update from gradient and state, `mean_second_moment` the size of all gradients;
+the checks refuse an optimizer around which a rule has no meaning.
+"""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, optim
+from torch.optim.lr_scheduler import LRScheduler
 
+from weightdecay import arguments
 from weightdecay.errors import InputError
 from weightdecay.rules import L2, Decoupled, Rule
 from weightdecay.rules.sharded import is_sharded, laid_like, seen, total
 
-_WITH_FLAG = (optim.Adam, optim.NAdam, optim.RAdam)
-_COUPLED_ONLY = (optim.SGD, optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adamax, optim.ASGD)
-_DECOUPLED_ONLY = (optim.AdamW, optim.Adafactor, optim.Muon)
-# What a rule calls its native form, and the exact type (a subclass may have changed its step).
-_NATIVE: dict[tuple[str | None, type], Mapping[str, Any]] = {
-    **{("coupled", kind): {"decoupled_weight_decay": False} for kind in _WITH_FLAG},
-    **{("decoupled", kind): {"decoupled_weight_decay": True} for kind in _WITH_FLAG},
-    **{("coupled", kind): {} for kind in _COUPLED_ONLY},
-    **{("decoupled", kind): {} for kind in _DECOUPLED_ONLY},
+# The option of a parameter group with which Adam and its kin choose between coupled and decoupled decay.
+FLAG = "decoupled_weight_decay"
+# What a rule calls its native form, and the options that switch it on.
+_COUPLED, _DECOUPLED = {"coupled": {}}, {"decoupled": {}}
+_EITHER = {"coupled": {FLAG: False}, "decoupled": {FLAG: True}}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a class of torch's optimizers does.
+
+    Args:
+        form: of its own decay: "coupled" (added to the gradient, removes a known fraction),
+            "sign-normalised" (added to a gradient that is divided by its own size), "decoupled" (removes lr·λ
+            of the weight); None where it has no decay.
+        native: the rules' forms that it brings along, each with the options beside `weight_decay`.
+        flag: for those that have the option `FLAG`, its value where a group lacks it; else None.
+        adaptive: it divides the gradient by a running size, so that coupled decay has no rate.
+        readable: gradient and state tell the direction of the coming update: see `direction`.
+        second_moment: it keeps v, the average of squared gradients.
+        fused: it has a fused kernel that does the same arithmetic in one pass over memory.
+        sparse: it takes sparse gradients.
+    """
+
+    form: str | None = None
+    native: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    flag: bool | None = None
+    adaptive: bool = False
+    readable: bool = False
+    second_moment: bool = False
+    fused: bool = False
+    sparse: bool = False
+
+
+_UNKNOWN = Facts()
+_TABLE: dict[type, Facts] = {
+    optim.SGD: Facts("coupled", _COUPLED, readable=True, fused=True, sparse=True),
+    optim.ASGD: Facts("coupled", _COUPLED),
+    optim.Adam: Facts(
+        "sign-normalised", _EITHER, False, adaptive=True, readable=True, second_moment=True, fused=True
+    ),
+    optim.AdamW: Facts(
+        "sign-normalised", _DECOUPLED, True, adaptive=True, readable=True, second_moment=True, fused=True
+    ),
+    optim.NAdam: Facts("sign-normalised", _EITHER, False, adaptive=True, second_moment=True),
+    optim.RAdam: Facts("sign-normalised", _EITHER, False, adaptive=True, second_moment=True),
+    optim.Adagrad: Facts("sign-normalised", _COUPLED, adaptive=True, fused=True, sparse=True),
+    optim.RMSprop: Facts("sign-normalised", _COUPLED, adaptive=True),
+    optim.Adadelta: Facts("sign-normalised", _COUPLED, adaptive=True),
+    optim.Adamax: Facts("sign-normalised", _COUPLED, adaptive=True),
+    optim.Adafactor: Facts("decoupled", _DECOUPLED, adaptive=True),
+    optim.Muon: Facts("decoupled", _DECOUPLED, adaptive=True),
+    optim.Rprop: Facts(adaptive=True),
+    optim.SparseAdam: Facts(adaptive=True, sparse=True),
 }
-_PLAIN = tuple((kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree")
+_PLAIN_RULES = tuple((kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
+
+
+def facts(optimizer: optim.Optimizer, *, inherited: bool = False) -> Facts:
+    """Return what is known of an optimizer's class; nothing is known of others than torch's.
+
+    Args:
+        optimizer: the optimizer.
+        inherited: count the class that it is derived from, too, which may have another step.
+    """
+    for kind in type(optimizer).__mro__:
+        if kind in _TABLE or not inherited:
+            return _TABLE.get(kind, _UNKNOWN)
+    return _UNKNOWN
+
+
+def form_of(optimizer: optim.Optimizer, group: Mapping[str, Any], *, inherited: bool = False) -> str | None:
+    """Return the form of an optimizer's own decay in a parameter group, as in `Facts`; None: not known."""
+    known = facts(optimizer, inherited=inherited)
+    decoupled = known.flag is not None and group.get(FLAG, known.flag)
+    return "decoupled" if decoupled else known.form
+
+
+def is_torchs(optimizer: optim.Optimizer) -> bool:
+    """Return whether an optimizer is of one of torch's own classes, with the class's `step`."""
+    return type(optimizer).__module__.startswith("torch.") and has_own_step(optimizer)
 
 
 def is_schedule_free(optimizer: optim.Optimizer) -> bool:
-    """Whether the weights an optimizer holds are a blend of two sequences."""
+    """Return whether the weights an optimizer holds are a blend of two sequences."""
     return type(optimizer).__module__.startswith("schedulefree")
 
 
 def has_own_step(optimizer: optim.Optimizer) -> bool:
-    """Whether `step` is the class's: on an instance, schedulers wrap it and call that."""
+    """Return whether `step` is the class's: on an instance, schedulers wrap it and call that."""
     step = vars(optimizer).get("step")
     return step is None or hasattr(step, "_wrapped_by_lr_sched")
 
 
+def is_adaptive(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> bool:
+    """Return whether it divides its gradient by a running size, so that coupled decay has no rate."""
+    return "betas" in group or facts(optimizer, inherited=True).adaptive
+
+
+def is_readable(optimizer: optim.Optimizer) -> bool:
+    """Return whether `direction` knows this optimizer."""
+    return facts(optimizer).readable and has_own_step(optimizer)
+
+
+def keeps_second_moment(optimizer: optim.Optimizer) -> bool:
+    """Return whether the optimizer keeps v; the largest v so far (amsgrad) is another one."""
+    return facts(optimizer).second_moment and not any(
+        group.get("amsgrad") for group in optimizer.param_groups
+    )
+
+
+def momentum_of(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return momentum, dampening and nesterov of torch's SGD; None for any other optimizer."""
+    if type(optimizer) is not optim.SGD:
+        return None
+    return {"momentum": group["momentum"], "dampening": group["dampening"], "nesterov": group["nesterov"]}
+
+
+def inside(optimizer: optim.Optimizer) -> list[optim.Optimizer]:
+    """Return the optimizers that one holds and drives, such as the base optimizer of sharpness-aware ones."""
+    held: list[optim.Optimizer] = []
+    values: list[Any] = list(vars(optimizer).values())
+    while values:
+        value = values.pop(0)
+        if isinstance(value, list | tuple) and len(value) < 100:
+            values += [each for each in value if isinstance(each, optim.Optimizer)]
+        elif isinstance(value, optim.Optimizer) and value is not optimizer and value not in held:
+            held.append(value)
+            values += vars(value).values()
+    return held
+
+
 def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] | None:
-    """The options beside `weight_decay` with which an optimizer does the rule itself; None if it cannot.
+    """Return the options beside `weight_decay` with which it does the rule itself; None if it cannot.
 
     >>> import torch
     >>> from weightdecay.rules import L2, Decoupled
@@ -46,28 +162,15 @@ def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] 
     >>> native_options(torch.optim.SGD([torch.zeros(1)]), Decoupled(0.1)) is None
     True
     """
-    if (type(rule).decayed, type(rule).decay_, type(rule).gradient) not in _PLAIN:
-        return None  # a subclass that does something else
-    kind = type(optimizer)
+    kind = type(rule)
+    if rule.native is None or (kind.decayed, kind.decay_, kind.gradient) not in _PLAIN_RULES:
+        return None  # a subclass does something else
     if not has_own_step(optimizer):
         return None  # what was put in its place may not know the option
     # Their decay follows a learning rate of their own, so only the plain rule is theirs.
     if is_schedule_free(optimizer):
-        return {} if kind.__name__ in _SCHEDULE_FREE and type(rule) is Decoupled else None
-    return _NATIVE.get((rule.native, kind))
-
-
-def is_adaptive(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> bool:
-    """Whether an optimizer divides its gradient by a running size, so that coupled decay has no rate."""
-    known = (optim.Adagrad, optim.RMSprop, optim.Adadelta, optim.Adafactor, optim.Muon, optim.Rprop)
-    return isinstance(optimizer, known) or "betas" in group
-
-
-def momentum_of(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Momentum, dampening and nesterov of torch's SGD; None for any other optimizer."""
-    if type(optimizer) is not optim.SGD:
-        return None
-    return {name: group[name] for name in ("momentum", "dampening", "nesterov")}
+        return {} if type(optimizer).__name__ in _SCHEDULE_FREE and kind is Decoupled else None
+    return facts(optimizer).native.get(rule.native)
 
 
 class Native:
@@ -106,23 +209,62 @@ class Native:
 
     def put_back(self, keep: Container[int] = ()) -> None:
         """Put back what was before, except in the groups to keep."""
-        for group in [group for group in self._before if group not in keep]:
-            self._optimizer.param_groups[group].update(self._before.pop(group))
-            self._last.pop(group, None)
+        for group in list(self._before):
+            if group not in keep:
+                self._optimizer.param_groups[group].update(self._before.pop(group))
+                self._last.pop(group, None)
 
     def without(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Copies of parameter groups, with what was before."""
         return [{**group, **self._before.get(i, {})} for i, group in enumerate(groups)]
 
 
-_KEEPS = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)
+@dataclass(frozen=True)
+class Direction:
+    """u up to a positive factor: gradient and momentum, added with weights.
+
+    Args:
+        tensors: what is read, element by element: the gradient g, and after the first step the running
+            average m before the coming one.
+        share: what g counts beside m, sign included.
+    """
+
+    tensors: tuple[Tensor, ...]
+    share: float
+
+    def into(self, out: Tensor, gradient: Tensor, momentum: Tensor | None = None) -> Tensor:
+        """Write u for one piece of the tensors into `out`."""
+        if momentum is None:
+            return torch.mul(gradient, self.share, out=out)
+        return torch.add(momentum, gradient, alpha=self.share, out=out)
+
+
+def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> Direction:
+    """The direction in which the coming step moves a parameter, taken from gradient and state.
+
+    Adam divides by something positive, so the sign of its update is that of its new average
+    b1 m + (1 - b1) g; SGD's is mu m + (1 - d) g, with Nesterov g + mu (mu m + (1 - d) g).
+    """
+    assert parameter.grad is not None
+    gradient, state = laid_like(parameter.grad, parameter), optimizer.state.get(parameter, {})
+    # A fused optimizer under a gradient scaler undoes the scale itself, inside the step.
+    scale = getattr(optimizer, "grad_scale", None)
+    sign = (-1.0 if group.get("maximize") else 1.0) / (1.0 if scale is None else float(scale))
+    if type(optimizer) is optim.SGD:
+        buffer, mu = state.get("momentum_buffer"), float(group["momentum"])
+        keep, new = mu, 1 - float(group["dampening"])
+        if group["nesterov"]:
+            keep, new = mu * mu, 1 + mu * new
+    else:
+        buffer, keep = state.get("exp_avg"), float(group["betas"][0])
+        new = 1 - keep
+    if buffer is None or keep == 0:
+        return Direction((gradient,), sign)
+    return Direction((gradient, buffer), sign * new / keep)
+
+
 # A parameter with its share of the sum: of the average so far, and of the new gradient's square.
 _Share = tuple[Tensor, float, float]
-
-
-def keeps_second_moment(optimizer: optim.Optimizer) -> bool:
-    """Whether the optimizer keeps v; exact types, and the largest v so far is another one."""
-    return type(optimizer) in _KEEPS and not any(group.get("amsgrad") for group in optimizer.param_groups)
 
 
 def mean_second_moment(optimizer: optim.Optimizer) -> float:
@@ -165,7 +307,8 @@ def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     """The sum of v over what is here of some parameters, in float32 or wider."""
     device = seen(shares[0][0]).device
     gradients = [seen(laid_like(w.grad, w)) for w, *_ in shares if w.grad is not None]
-    result = torch.stack([_square(one) for one in gradients]) @ _numbers([new for *_, new in shares], device)
+    squares = torch.stack([_square(gradient) for gradient in gradients])
+    result = squares @ _numbers([new for *_, new in shares], device)
     kept = [(optimizer.state.get(w, {}).get("exp_avg_sq"), w, share) for w, share, _ in shares]
     old = [(seen(laid_like(v, w)), share) for v, w, share in kept if v is not None]
     if old:  # v is positive
@@ -174,14 +317,14 @@ def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
     return result
 
 
-def _square(one: Tensor) -> Tensor:
+def _square(tensor: Tensor) -> Tensor:
     """The sum of squares; a dot product is several times as fast as a norm."""
-    flat = one.to(_wide(one)).reshape(-1)
+    flat = tensor.to(_wide(tensor)).reshape(-1)
     return torch.dot(flat, flat).double()
 
 
-def _wide(one: Tensor) -> torch.dtype:
-    return torch.promote_types(one.dtype, torch.float32)
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _numbers(values: list[float], device: torch.device) -> Tensor:
@@ -204,15 +347,115 @@ def check_second_moment(size: float, rate: float | Tensor, name: str, step: int)
         )
 
 
-def inside(optimizer: optim.Optimizer) -> list[optim.Optimizer]:
-    """The optimizers that one holds and drives, such as the base optimizer of sharpness-aware ones."""
-    found: list[optim.Optimizer] = []
-    todo: list[Any] = list(vars(optimizer).values())
-    while todo:
-        one = todo.pop(0)
-        if isinstance(one, list | tuple) and len(one) < 100:
-            todo += [each for each in one if isinstance(each, optim.Optimizer)]
-        elif isinstance(one, optim.Optimizer) and one is not optimizer and one not in found:
-            found.append(one)
-            todo += vars(one).values()
-    return found
+def bare_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer whose step runs, inside what Accelerate, Fabric, Lightning or DeepSpeed put on it.
+
+    A wrapper has a torch optimizer as `optimizer`, and is none itself: its `__init__` never ran (so that it
+    has no hooks), or it passes the inner one's hooks for its own. An optimizer that only uses another inside
+    its step, such as a lookahead, has hooks of its own and stays.
+    """
+    for _ in range(8):  # wrappers in wrappers
+        inner = getattr(optimizer, "optimizer", None) or getattr(optimizer, "_optimizer", None)
+        hooks = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        own = isinstance(optimizer, optim.Optimizer) and hooks is not None
+        if inner is None or isinstance(optimizer, type | LRScheduler):
+            break
+        if isinstance(inner, type) or not isinstance(getattr(inner, "param_groups", None), list):
+            break
+        if own and hooks is not getattr(inner, "_optimizer_step_pre_hooks", None):
+            break
+        optimizer = inner
+    return optimizer
+
+
+def check_optimizer(optimizer: Any) -> optim.Optimizer:
+    """Return the optimizer, wrappers taken off; refuse what is none of torch's kind, or has no learning rate.
+
+    Raises:
+        InputError: one of these.
+    """
+    optimizer = arguments.optimizer(bare_optimizer(optimizer))
+    for i, group in enumerate(optimizer.param_groups):
+        if not isinstance(group.get("lr"), float | int | Tensor):
+            raise InputError(
+                "the optimizer has no learning rate that a rule could follow",
+                f"lr of parameter group {i}",
+                repr(group.get("lr")),
+                "give its groups an lr",
+            )
+    return optimizer
+
+
+def check_hooks(optimizer: optim.Optimizer, rules: tuple[Rule, ...]) -> None:
+    """Refuse an optimizer around whose step a rule has no meaning.
+
+    Raises:
+        InputError: see the reasons below.
+    """
+    name, differentiable = type(optimizer).__name__, False
+    for group in optimizer.param_groups:
+        differentiable |= bool(group.get("differentiable"))
+    coupled = sized = False
+    for rule in rules:
+        reason = None
+        if differentiable:
+            what = f"{name} with differentiable=True, whose step is part of a graph"
+            reason = what, "use a rule it brings along"
+        elif isinstance(optimizer, optim.LBFGS) and not rule.coupled:
+            reason = (
+                f"{name}, which evaluates the loss several times a step and takes curvature from the "
+                "weights' moves: a decay beside the update would be taken for curvature",
+                "use wd.L2, whose penalty is part of the loss",
+            )
+        elif is_schedule_free(optimizer) and not rule.coupled:
+            reason = (
+                f"{name}, whose weights are a blend of two sequences: decay from outside reaches one only",
+                "use its own: wd.Decoupled with a number, on groups that wd.param_groups made; or wd.L2",
+            )
+        elif rule.needs_second_moment and not keeps_second_moment(optimizer):
+            reason = (
+                f"{name}, which keeps no average of squared gradients to compare with",
+                "use torch's Adam, AdamW, NAdam or RAdam, without amsgrad",
+            )
+        if reason:
+            raise InputError(f"{type(rule).__name__} cannot act here", "optimizer", *reason)
+        coupled, sized = coupled or rule.coupled, sized or rule.needs_second_moment
+    if coupled and sized:
+        what = "a penalty in the gradient would change the size that the other rule compares with"
+        raise InputError(what, "rule", " and ".join(type(rule).__name__ for rule in rules), "use one of them")
+
+
+def check_native(optimizer: optim.Optimizer, leave_out: Container[int] = ()) -> None:
+    """Refuse an optimizer that decays by itself, in any group but those to leave out.
+
+    Raises:
+        InputError: a group's `weight_decay` is not 0.
+    """
+    for i, group in enumerate(optimizer.param_groups):
+        if i not in leave_out and float(group.get("weight_decay", 0) or 0) != 0:
+            raise InputError(
+                "the optimizer already decays; a second decay on top would add up silently",
+                f"weight_decay of parameter group {i}",
+                float(group["weight_decay"]),
+                "give weight_decay=0 to the optimizer and to groups added later; where it came with a saved "
+                "state of the optimizer, attach the rule first and load that state afterwards",
+            )
+
+
+def check_capture(rules: tuple[Rule, ...], by_hooks: bool) -> None:
+    """Refuse to be recorded: a CUDA graph repeats kernels and runs no hook, so strengths would stand still.
+
+    The optimizer's own decay of a constant strength is part of its kernels and may be recorded.
+
+    Raises:
+        InputError: hooks decay, or the strength follows the step or the learning rate by a law of its own.
+    """
+    moves = [rule for rule in rules if callable(rule.weight_decay) or rule.law != "lr"]
+    if by_hooks or moves:
+        raise InputError(
+            "a CUDA graph would repeat this step's decay and not run the hooks of the next",
+            "optimizer.step() under capture",
+            " and ".join(type(rule).__name__ for rule in moves or rules),
+            "capture forward and backward only, or use wd.Decoupled or wd.L2 with a number on whole groups "
+            "of an optimizer that brings it along",
+        )

@@ -1,8 +1,9 @@
-"""Which parameter of an optimizer decays, how strongly, and by whose hand."""
+"""Which parameters of an optimizer decay, in what form and how strongly; what its rules keep for them."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ from torch import Tensor, nn, optim
 from weightdecay.errors import InputError
 from weightdecay.groups import Assignment, Group, assign, preset
 from weightdecay.groups.inventory import INSERTED, plain_parameters
-from weightdecay.hooks.optimizers import is_adaptive, momentum_of, native_options
-from weightdecay.hooks.refusals import check_hooks, check_parameter, check_scale
+from weightdecay.hooks.optimizers import check_hooks, is_adaptive, momentum_of, native_options
 from weightdecay.rules import Rule
 from weightdecay.rules.sharded import laid_like
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.units import Law, limits, retention, shape
 
 On = str | Group | Sequence[str | Group]
+_HALF = (torch.bfloat16, torch.float16, torch.complex32)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Plan:
         partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
         elsewhere: the model's trainable parameters that the optimizer does not hold.
         schedule: how often the schedule goes on, in words.
+        model: the model whose parameters these are, where it was given.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -60,14 +62,20 @@ class Plan:
     partners: tuple[Mapping[str, Tensor], ...] = ()
     elsewhere: tuple[str, ...] = ()
     schedule: str = ""
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
         """The parameters that decay, of all groups."""
-        return tuple(target for targets in self.targets for target in targets)
+        return tuple(itertools.chain.from_iterable(self.targets))
+
+    @property
+    def by_hooks(self) -> bool:
+        """Whether there is a group that the optimizer does not decay by itself."""
+        return len(self.native) < sum(map(bool, self.targets))
 
     def strength(self, rule: int, group: int) -> GroupStrength:
-        """The strength of a rule in a group where something decays."""
+        """Return the strength of a rule in a group where something decays."""
         strength = self.strengths[rule][group]
         assert strength is not None
         return strength
@@ -104,89 +112,122 @@ def make_plan(
             selector or a strength that cannot be used; an optimizer in which the rule has no meaning.
     """
     groups = optimizer.param_groups
-    names, named = _names(optimizer, model)
-    assignments = _assigned(optimizer, model, lenient(on) if again else on, names if named else {})
-    targets = tuple(
-        tuple(Target(names[id(e.parameter)], e.parameter, e.scale) for e in entries if e.scale > 0)
-        for entries in assignments
-    )
-    for target in (target for entries in targets for target in entries):
-        check_parameter(target.name, target.parameter, at_random, rules)
-        check_scale(target.name, target.scale, rules)
-    strengths = tuple(
-        tuple(
-            group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
-            if targets[i]
-            else None
-            for i, group in enumerate(groups)
-        )
-        for rule in rules
-    )
-    native = {} if by_hooks else _native(optimizer, rules, targets, strengths)
-    if any(entries and i not in native for i, entries in enumerate(targets)):
-        check_hooks(optimizer, rules)
-    partners = tuple(_partners(rule, optimizer, model, names, targets) for rule in rules)
     owned = {} if model is None else plain_parameters(model)
-    elsewhere = tuple(name for name, p in owned.items() if p.requires_grad and id(p) not in names)
-    return Plan(assignments, targets, strengths, native, named, partners, elsewhere, setting.schedule)
+    names, named = _names(optimizer, model, owned)
+    assignments = _assigned(optimizer, model, lenient(on) if again else on, names if named else {})
+    targets: list[tuple[Target, ...]] = []
+    for entries in assignments:
+        decaying: list[Target] = []
+        for entry in entries:
+            if entry.scale > 0:
+                decaying.append(Target(names[id(entry.parameter)], entry.parameter, entry.scale))
+                _check_target(decaying[-1], at_random, rules)
+        targets.append(tuple(decaying))
+    strengths: list[tuple[GroupStrength | None, ...]] = []
+    for rule in rules:
+        by_group: list[GroupStrength | None] = [None] * len(groups)
+        for i, group in enumerate(groups):
+            if targets[i]:
+                momentum = momentum_of(optimizer, group)
+                by_group[i] = group_strength(rule, i, len(groups), setting, momentum)
+        strengths.append(tuple(by_group))
+    options = native_options(optimizer, rules[0]) if len(rules) == 1 and not by_hooks else None
+    native = {} if options is None else _native(optimizer, options, targets, strengths[0])
+    if len(native) < sum(map(bool, targets)):
+        check_hooks(optimizer, rules)
+    partners: list[Mapping[str, Tensor]] = []
+    for rule in rules:
+        looks = type(rule).partner_of is not Rule.partner_of
+        partners.append(_partners(rule, optimizer, names, owned, targets) if looks else {})
+    elsewhere: list[str] = []
+    for name, parameter in owned.items():
+        if parameter.requires_grad and id(parameter) not in names:
+            elsewhere.append(name)
+    return Plan(
+        assignments=assignments,
+        targets=tuple(targets),
+        strengths=tuple(strengths),
+        native=native,
+        named=named,
+        partners=tuple(partners),
+        elsewhere=tuple(elsewhere),
+        schedule=setting.schedule,
+        model=model,
+    )
 
 
 def lenient(on: On) -> On:
-    """The same selectors, none of which has to select something."""
+    """Return the selectors as optional ones: none has to select something."""
     if isinstance(on, str):
         return on
     if isinstance(on, Group):
         return replace(on, optional=True)
-    flat = [group for one in on for group in (preset(one) if isinstance(one, str) else (one,))]
+    flat = [group for item in on for group in (preset(item) if isinstance(item, str) else (item,))]
     return [replace(group, optional=True) for group in flat]
 
 
-def signature(optimizer: optim.Optimizer) -> tuple[tuple[tuple[int, bool, bool, torch.dtype], ...], ...]:
-    """What a plan depends on and training can change: the parameters, their types, and which are frozen.
+def signature(optimizer: optim.Optimizer) -> list[Any]:
+    """Return what a plan depends on and training can change: the parameters, their types, which are frozen.
 
     A frozen one counts as another while it has a gradient: the optimizer goes on stepping by that.
     """
-    return tuple(
-        tuple((id(p), p.requires_grad, p.requires_grad or p.grad is None, p.dtype) for p in group["params"])
-        for group in optimizer.param_groups
-    )
+    parts: list[Any] = []
+    for group in optimizer.param_groups:
+        parts.append(len(group["params"]))
+        for p in group["params"]:
+            trained = p.requires_grad
+            parts.append((id(p), trained, trained or p.grad is None, p.dtype))
+    return parts
+
+
+def is_outdated(plan: Plan, optimizer: optim.Optimizer) -> bool:
+    """Return whether the model was sharded after its plan was made: its parameters are others, or flat."""
+    held = None if plan.model is None else set(map(id, plan.model.parameters()))
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if _is_flattened(p) or (held is not None and id(p) not in held):
+                return True
+    return False
 
 
 def _assigned(
     optimizer: optim.Optimizer, model: nn.Module | None, on: On, names: Mapping[int, str]
 ) -> tuple[tuple[Assignment, ...], ...]:
-    everything = [(names.get(id(p)), p) for group in optimizer.param_groups for p in group["params"]]
-    held = [(name, p) for name, p in everything if p.requires_grad]
-    found: tuple[Assignment, ...] = ()
-    if held:
-        found = assign(everything if model is None else model, on, within=held)
-    for entry in found:
+    """What the groups make of the trainable parameters; one list a parameter group."""
+    everything: list[tuple[str | None, Tensor]] = []
+    trainable: list[tuple[str | None, Tensor]] = []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            everything.append((names.get(id(p)), p))
+            if p.requires_grad:
+                trainable.append(everything[-1])
+    assigned = assign(everything if model is None else model, on, within=trainable) if trainable else ()
+    by_parameter: dict[int, Assignment] = {}
+    for entry in assigned:
         if entry.group.options:
             what = "attach sets no optimizer options"
             raise InputError(what, "on", repr(entry.group), "give options to wd.param_groups")
-    by_parameter = {id(entry.parameter): entry for entry in found}
-    return tuple(
-        tuple(by_parameter[id(p)] for p in group["params"] if id(p) in by_parameter)
-        for group in optimizer.param_groups
-    )
+        by_parameter[id(entry.parameter)] = entry
+    by_group: list[tuple[Assignment, ...]] = []
+    for group in optimizer.param_groups:
+        entries = (by_parameter.get(id(p)) for p in group["params"])
+        by_group.append(tuple(entry for entry in entries if entry is not None))
+    return tuple(by_group)
 
 
 def _native(
     optimizer: optim.Optimizer,
-    rules: tuple[Rule, ...],
-    targets: tuple[tuple[Target, ...], ...],
-    strengths: tuple[tuple[GroupStrength | None, ...], ...],
+    options: Mapping[str, Any],
+    targets: Sequence[Sequence[Target]],
+    strengths: Sequence[GroupStrength | None],
 ) -> dict[int, Mapping[str, Any]]:
     """The groups for which an option of the optimizer can speak: all of it decays, all as strongly.
 
     Not those with a frozen parameter that has a gradient left, which the optimizer would decay.
     """
-    options = native_options(optimizer, rules[0]) if len(rules) == 1 else None
-    if options is None:
-        return {}
     native = {}
     for i, group in enumerate(optimizer.param_groups):
-        strength, trainable = strengths[0][i], sum(p.requires_grad for p in group["params"])
+        strength, trainable = strengths[i], sum(p.requires_grad for p in group["params"])
         alike = len({target.scale for target in targets[i]}) == 1
         alike &= not any(p.grad is not None for p in group["params"] if not p.requires_grad)
         if strength and strength.law != "constant" and len(targets[i]) == trainable and alike:
@@ -197,38 +238,37 @@ def _native(
 def _partners(
     rule: Rule,
     optimizer: optim.Optimizer,
-    model: nn.Module | None,
     names: Mapping[int, str],
-    targets: tuple[tuple[Target, ...], ...],
+    owned: Mapping[str, Tensor],
+    targets: Sequence[Sequence[Target]],
 ) -> dict[str, Tensor]:
     """The parameter that a rule looks at beside each one that decays.
 
     Raises:
         InputError: it is not there, or the two do not fit.
     """
-    if type(rule).partner_of is Rule.partner_of:
-        return {}
-    there: dict[str, Tensor] = {} if model is None else plain_parameters(model)
-    there |= {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
-    found: dict[str, Tensor] = {}
-    for target in (target for entries in targets for target in entries):
+    kind, partners = type(rule).__name__, {}
+    parameters = dict(owned)
+    parameters |= {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    for target in itertools.chain.from_iterable(targets):
         other = rule.partner_of(target.name)
         if other is None:
             continue
-        kind = type(rule).__name__
-        if other not in there:
+        if other not in parameters:
             raise InputError(
                 f"{target.name} has no partner", kind, other, "give model=, or leave it out with on="
             )
-        if reason := rule.mismatch(target.name, target.parameter, there[other]):
+        if reason := rule.mismatch(target.name, target.parameter, parameters[other]):
             raise InputError(f"{target.name} and {other} do not fit", kind, reason, "leave them out with on=")
-        found[target.name] = there[other]
-    return found
+        partners[target.name] = parameters[other]
+    return partners
 
 
-def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[int, str], bool]:
-    """A name for every parameter: the model's, else the optimizer's, else its position."""
-    owned = {} if model is None else {id(p): name for name, p in plain_parameters(model).items()}
+def _names(
+    optimizer: optim.Optimizer, model: nn.Module | None, parameters: Mapping[str, Tensor]
+) -> tuple[dict[int, str], bool]:
+    """A name for every parameter (the model's, the optimizer's, or its position), and whether it is known."""
+    owned = dict(zip(map(id, parameters.values()), parameters, strict=True))
     names: dict[int, str] = {}
     taken: set[str] = set()
     named = True
@@ -258,6 +298,44 @@ def _names(optimizer: optim.Optimizer, model: nn.Module | None) -> tuple[dict[in
     return names, named
 
 
+def _check_target(target: Target, at_random: bool, rules: tuple[Rule, ...]) -> None:
+    """Refuse a parameter that decay does not work on yet, and a scale where no strength is there to multiply.
+
+    Raises:
+        InputError: a flattened, meta or sparse parameter; one of 16 bits that is not to be rounded at
+            random; a scale for a rule without strength.
+    """
+    name, parameter, scale = target.name, target.parameter, target.scale
+    if _is_flattened(parameter):
+        what, remedy = "a flattened parameter has lost its names and shapes", "shard with fully_shard (FSDP2)"
+    elif parameter.device.type == "meta":
+        what, remedy = "a meta tensor has no values", "materialise the model first (to_empty)"
+    elif parameter.layout != torch.strided:
+        what, remedy = "sparse parameters are not supported yet", "leave it out with on="
+    elif parameter.dtype in _HALF and not at_random:
+        what = "16-bit weights are too narrow for decay: p·(1 - rate) rounds back to p"
+        remedy = 'attach with rounding="stochastic", or keep float32 weights and use autocast'
+        if any(rule.coupled for rule in rules):  # it goes through the gradient, and is not rounded at random
+            what = "16-bit weights are too narrow for a penalty: the optimizer rounds small steps away"
+            remedy = "keep float32 weights and use autocast"
+    elif not (parameter.is_floating_point() or parameter.is_complex()):
+        what, remedy = "only floating point parameters can decay", "leave it out with on="
+    else:
+        what = remedy = ""
+    if what:
+        kind = f"{str(parameter.dtype).removeprefix('torch.')} {tuple(parameter.shape)}"
+        raise InputError(what, name, kind, remedy)
+    for rule in rules:
+        if scale != 1 and not rule.has_strength:
+            what = f"{type(rule).__name__} has no strength that a group could scale"
+            raise InputError(what, f"scale of {name}", f"{scale:g}", "give 1 or 0")
+
+
+def _is_flattened(parameter: Tensor) -> bool:
+    """Whether older sharding (FSDP1) has laid it into one with others, or made it a view of such a one."""
+    return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
+
+
 class States:
     """One dictionary of tensors for each parameter and rule."""
 
@@ -272,10 +350,15 @@ class States:
         Raises:
             InputError: a rule cannot start, say because its point has another shape.
         """
-        new = [one for one in targets if self._shapes.get(one.name) != one.parameter.shape]
-        started = {one.name: [rule.start(one.parameter, one.name) for rule in self._rules] for one in new}
-        self._by_name.update(started)
-        self._shapes.update({one.name: one.parameter.shape for one in new})
+        started: dict[str, list[dict[str, Tensor]]] = {}
+        shapes: dict[str, torch.Size] = {}
+        for target in targets:
+            w = target.parameter
+            if self._shapes.get(target.name) != w.shape:
+                started[target.name] = [rule.start(w, target.name) for rule in self._rules]
+                shapes[target.name] = w.shape
+        self._by_name.update(started)  # only now: none of the rules has failed
+        self._shapes.update(shapes)
 
     def of(self, target: Target, rule: int) -> dict[str, Tensor]:
         """The state of a parameter for one of the rules, where and of the type that the parameter is now."""
@@ -291,7 +374,12 @@ class States:
 
     def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Any]]]:
         """The tensors themselves, not copies, as in torch's own state dicts."""
-        return {target.name: _filled(self._by_name[target.name]) for target in targets}
+        saved: dict[str, list[dict[str, Any]]] = {}
+        for target in targets:
+            states = self._by_name[target.name]
+            # An empty one beside others has a value, or a distributed checkpoint would miss it.
+            saved[target.name] = [dict(s) if s or not any(states) else {"nothing": True} for s in states]
+        return saved
 
     def load(self, saved: Any, targets: Iterable[Target]) -> None:
         """Take over saved tensors; all are checked before the first is copied.
@@ -300,9 +388,9 @@ class States:
             InputError: as `check`.
         """
         pairs = self.check(saved, targets)
-        fitting = [(mine, laid_like(found.detach().to(mine.device), mine)) for mine, found in pairs]
-        for mine, found in fitting:
-            mine.copy_(found)
+        fitting = [(mine, laid_like(theirs.detach().to(mine.device), mine)) for mine, theirs in pairs]
+        for mine, theirs in fitting:
+            mine.copy_(theirs)
 
     def check(self, saved: Any, targets: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
         """Each tensor with the saved one.
@@ -326,28 +414,23 @@ class States:
         return [pair for name, states in wanted.items() for pair in _pairs(name, states, saved[name])]
 
 
-def _filled(states: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
-    """The states; an empty one beside others has a value, or a distributed checkpoint would miss it."""
-    return [dict(state) if state or not any(states) else {"nothing": True} for state in states]
-
-
 def _pairs(name: str, states: list[dict[str, Tensor]], saved: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Each tensor with the saved one."""
     if not isinstance(saved, list) or len(saved) != len(states):
-        found = len(saved) if isinstance(saved, list) else type(saved).__name__
-        raise InputError("a state for another number of rules", name, found, f"give {len(states)}")
+        number = len(saved) if isinstance(saved, list) else type(saved).__name__
+        raise InputError("a state for another number of rules", name, number, f"give {len(states)}")
     for mine, theirs in zip(states, saved, strict=True):
         for key, tensor in mine.items():
-            found = theirs.get(key) if isinstance(theirs, Mapping) else None
-            if not isinstance(found, Tensor) or found.shape != tensor.shape:
-                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            other = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if not isinstance(other, Tensor) or other.shape != tensor.shape:
+                shape = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
                 raise InputError(
                     "a saved tensor does not fit",
                     f"{key} of {name}",
                     shape,
                     f"{tuple(tensor.shape)} is needed",
                 )
-            yield tensor, found
+            yield tensor, other
 
 
 # The fraction that a step removes, by law.
@@ -369,16 +452,16 @@ def check_strengths(
     Raises:
         InputError: a strength is out of range, or removes a whole weight in a step.
     """
-    lines: list[str] = []
-    for rule, strengths in zip(rules, plan.strengths, strict=True):
-        for i, strength in enumerate(strengths):
+    lines: dict[str, None] = {}
+    for r, rule in enumerate(rules):
+        for i, strength in enumerate(plan.strengths[r]):
             if strength is not None:
-                advice = _checked(optimizer, rule, strength, plan, i, setting, rounded)
-                lines += [f"{type(rule).__name__} on {type(optimizer).__name__}: {line}" for line in advice]
-    return list(dict.fromkeys(lines))
+                for line in _advice(optimizer, rule, strength, plan, i, setting, rounded):
+                    lines[f"{type(rule).__name__} on {type(optimizer).__name__}: {line}"] = None
+    return list(lines)
 
 
-def _checked(
+def _advice(
     optimizer: optim.Optimizer,
     rule: Rule,
     strength: GroupStrength,
@@ -387,6 +470,7 @@ def _checked(
     setting: Setting,
     rounded: bool,
 ) -> tuple[str, ...]:
+    """What is to be said about a rule's strength in one group, once it is known to be possible."""
     group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
     scale, rates = max(target.scale for target in targets), setting.rates(i)
     at = plain(strength.at(0)) * scale
@@ -398,8 +482,9 @@ def _checked(
         limits.check(at, where=where)
         return limits.advice(at, adaptive=is_adaptive(optimizer, group), coupled=True)
     # The schedule's peak; without one the rate now, which a warm-up may still raise: each step checks again.
-    known = (lr for lr in (strength.lr_max, setting.peak(i), plain(group["lr"])) if lr is not None)
-    lr = next(known)
+    lr = strength.lr_max
+    if lr is None:
+        lr = plain(group["lr"]) if rates is None else float(rates.max())
     left = None
     if rates is not None and not rule.coupled:
         varies = callable(rule.weight_decay)
@@ -407,10 +492,9 @@ def _checked(
         removed = strengths * np.asarray(shape(strength.law, rates, strength.lr_max))
         if len(over := np.flatnonzero(removed >= 1)):
             t = int(over[0])
-            found = f"{plain(strength.at(t)) * scale:g} at lr = {rates[t]:g}, step {t}"
-            raise InputError(
-                "a step removes the whole weight or more", where, found, "lower lr or the strength"
-            )
+            what, remedy = "a step removes the whole weight or more", "lower lr or the strength"
+            at_step = f"{plain(strength.at(t)) * scale:g} at lr = {rates[t]:g}, step {t}"
+            raise InputError(what, where, at_step, remedy)
         left = retention(removed)
     limits.check(at, lr, law=strength.law, coupled=rule.coupled, where=where, **momentum)
     if rates is None and not rule.coupled:
@@ -443,11 +527,11 @@ def check_rate(group: int, law: Law, rate: float | Tensor, lr: float | Tensor, s
     """
     if isinstance(rate, Tensor) and rate.device.type != "cpu":
         return
-    found = plain(rate)
-    if found >= 1 or math.isnan(found):
+    removed = plain(rate)
+    if removed >= 1 or math.isnan(removed):
         raise InputError(
             "a step would remove the whole weight or more",
             f"{_RATES[law]} of parameter group {group}",
-            f"{found:g} at lr = {plain(lr):g}, step {step}",
+            f"{removed:g} at lr = {plain(lr):g}, step {step}",
             f"lower lr or the strength{', or give the true lr_max' if 'lr_max' in _RATES[law] else ''}",
         )

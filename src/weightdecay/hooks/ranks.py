@@ -21,7 +21,7 @@ from weightdecay.rules.sharded import is_sharded, seen
 # How long ranks wait for one another when a rule is attached, in seconds.
 PATIENCE = 60.0
 # How often each set of ranks has called what: the same on all of them.
-_meetings: dict[tuple[str, tuple[int, ...]], "itertools.count[int]"] = {}
+_calls: dict[tuple[str, tuple[int, ...]], "itertools.count[int]"] = {}
 
 
 def sharded_parameters(optimizer: optim.Optimizer) -> list[Tensor]:
@@ -48,38 +48,32 @@ def check_shards(optimizer: optim.Optimizer, targets: Iterable[Target]) -> None:
             value, remedy = f"{first[1]} and {mesh}", "use one optimizer for each mesh"
             raise InputError(what, f"{first[0]} and {name}", value, remedy)
         if isinstance(optimizer, optim.Muon):
-            _check_muon(name, w)
+            for ranks, placement in zip(mesh.shape, w.placements, strict=True):  # pyright: ignore[reportAttributeAccessIssue]
+                if placement.is_shard() and w.shape[placement.dim] < ranks:
+                    what = "torch's Muon cannot step a matrix with fewer rows (or columns) than it has shards"
+                    value = f"{tuple(w.shape)} over {ranks} ranks in dimension {placement.dim}"
+                    remedy = "give it to AdamW (wd.split), or shard it over fewer ranks"
+                    raise InputError(what, name, value, remedy)
         if not torch.isfinite(seen(w)).all():
             where = f"{name} on rank {torch.distributed.get_rank()}"
             remedy = "load a checkpoint from before it went wrong"
             raise InputError("a shard is not finite", where, "NaN or infinite", remedy)
 
 
-def _check_muon(name: str, w: Any) -> None:
-    for ranks, placement in zip(w.device_mesh.shape, w.placements, strict=True):
-        if placement.is_shard() and w.shape[placement.dim] < ranks:
-            raise InputError(
-                "torch's Muon cannot step a matrix with fewer rows (or columns) than it has shards",
-                name,
-                f"{tuple(w.shape)} over {ranks} ranks in dimension {placement.dim}",
-                "give it to AdamW (wd.split), or shard it over fewer ranks",
-            )
-
-
 def summary(
     optimizer: optim.Optimizer, rules: tuple[Rule, ...], shown: str, plan: Plan, **options: Any
 ) -> dict[str, str]:
     """What ranks have to agree on, by what it is called."""
-    said = {"optimizer": type(optimizer).__name__, "rule": shown}
+    parts = {"optimizer": type(optimizer).__name__, "rule": shown}
     for i, strengths in enumerate(zip(*plan.strengths, strict=True)):
-        each = [f"{plain(one.at(0)):g} ({one.law}, lr_max {one.lr_max})" for one in strengths if one]
-        said[f"strength in parameter group {i}"] = ", ".join(each)
-    given = [(field.name, getattr(rule, field.name)) for rule in rules for field in fields(rule)]
-    for name, value in given:
+        each = [f"{plain(s.at(0)):g} ({s.law}, lr_max {s.lr_max})" for s in strengths if s]
+        parts[f"strength in parameter group {i}"] = ", ".join(each)
+    arguments = [(field.name, getattr(rule, field.name)) for rule in rules for field in fields(rule)]
+    for name, value in arguments:
         if isinstance(value, Mapping):  # tensors or names, by parameter
-            said |= {f"{name} of {key}": str(getattr(one, "shape", one)) for key, one in value.items()}
-    said |= {f"decay of {target.name}": f"× {target.scale:g}" for target in plan.all_targets}
-    return said | {name: str(value) for name, value in options.items()}
+            parts |= {f"{name} of {key}": str(getattr(own, "shape", own)) for key, own in value.items()}
+    parts |= {f"decay of {target.name}": f"× {target.scale:g}" for target in plan.all_targets}
+    return parts | {name: str(value) for name, value in options.items()}
 
 
 def check_size(size: float, optimizer: optim.Optimizer, plan: Plan) -> None:
@@ -99,15 +93,15 @@ def check_size(size: float, optimizer: optim.Optimizer, plan: Plan) -> None:
     ]
     whole = [name for name, shard in wrong if not shard]
     if whole or not sharded_parameters(optimizer):
-        found = whole or [name for name, _ in wrong]
+        places = whole or [name for name, _ in wrong]
     else:  # the sum over shards is not finite on any rank, so that all of them are here
-        answers = Meeting(optimizer, "step").answers({"first": wrong[0][0] if wrong else None})
-        found = [f"{one['first']} on rank {rank}" for rank, one in answers.items() if one["first"]]
-    where = found[0] if found else "the optimizer's average of squared gradients"
+        answers = Ranks(optimizer, "step").answers({"first": wrong[0][0] if wrong else None})
+        places = [f"{a['first']} on rank {rank}" for rank, a in answers.items() if a["first"]]
+    where = places[0] if places else "the optimizer's average of squared gradients"
     raise InputError("gradients are not finite", where, remedy="skip the step, or lower the learning rate")
 
 
-class Meeting:
+class Ranks:
     """The ranks that hold the shards of an optimizer's parameters come together, to agree or to fail.
 
     Args:
@@ -119,15 +113,18 @@ class Meeting:
     def __init__(
         self, optimizer: optim.Optimizer, call: str = "attach", model: nn.Module | None = None
     ) -> None:
-        self._ranks = _ranks_of(sharded_parameters(optimizer))
+        self._ranks: tuple[int, ...] = ()
+        for w in sharded_parameters(optimizer):
+            self._ranks += tuple(w.device_mesh.mesh.flatten().tolist())  # pyright: ignore[reportAttributeAccessIssue]
+        self._ranks = tuple(sorted(set(self._ranks)))
         if isinstance(model, DistributedDataParallel):
             group = set(torch.distributed.get_process_group_ranks(model.process_group))
             self._ranks = tuple(sorted(group.union(self._ranks)))
         self._call, self._round = call, 0
         if self._ranks:
-            self._number = next(_meetings.setdefault((call, self._ranks), itertools.count()))
+            self._number = next(_calls.setdefault((call, self._ranks), itertools.count()))
 
-    def __enter__(self) -> "Meeting":
+    def __enter__(self) -> "Ranks":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -142,15 +139,15 @@ class Meeting:
         Raises:
             InputError: another rank failed, says something else, or does not come.
         """
-        answers = self.answers({"told": own})
+        answers = self.answers({"summary": own})
         for rank, answer in answers.items():
             if "failed" in answer:
-                what, found = f"another rank cannot {self._call}", answer["failed"]
-                raise InputError(what, f"rank {rank}", found, "mend it there")
+                what = f"another rank cannot {self._call}"
+                raise InputError(what, f"rank {rank}", answer["failed"], "mend it there")
         first, *others = answers
-        reference = answers[first]["told"]
+        reference = answers[first]["summary"]
         for rank in others:
-            theirs = answers[rank]["told"]
+            theirs = answers[rank]["summary"]
             for what in reference | theirs:
                 if reference.get(what) != theirs.get(what):
                     where = f"{what}, on ranks {first} and {rank}"
@@ -166,9 +163,9 @@ class Meeting:
         if not self._ranks:
             return {0: dict(own)}
         self._say(own)
-        found = {rank: self._answer(rank) for rank in self._ranks}
+        answers = {rank: self._answer(rank) for rank in self._ranks}
         self._round += 1
-        return found
+        return answers
 
     def _store(self) -> Any:
         # The one store that every backend has; torch has no public name for it.
@@ -195,8 +192,3 @@ class Meeting:
                 f"call {self._call} on every rank that has shards; see that rank's own error, if it has one",
             ) from error
         return json.loads(store.get(str(rank)))
-
-
-def _ranks_of(sharded: Iterable[Any]) -> tuple[int, ...]:
-    """The ranks of the meshes, in order."""
-    return tuple(sorted({rank for w in sharded for rank in w.device_mesh.mesh.flatten().tolist()}))

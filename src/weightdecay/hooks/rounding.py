@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from weightdecay.arguments import count
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan, plain
 from weightdecay.rules import Rule, Step
@@ -82,24 +83,25 @@ class Rounding:
         """Decay by a rule as if the weight, the update and the rule's state were wide."""
         wide = self.wide(w)
         before = wide.clone()
-        told = self.widened(step, wide.dtype)
-        rule.decay_(wide, told)
+        widened = self.widened(step, wide.dtype)
+        rule.decay_(wide, widened)
         self.store(wide, w, before)
-        self.keep(told, step)
+        self.keep(widened, step)
 
     def widened(self, step: Step, dtype: torch.dtype) -> Step:
         """The step with wide tensors."""
-        update, before, partner = (
-            None if one is None else one.to(dtype) for one in (step.update, step.before, step.partner)
-        )
+        tensors = {"update": step.update, "before": step.before, "partner": step.partner}
+        wide: dict[str, Any] = {k: v.to(dtype) for k, v in tensors.items() if v is not None}
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in step.state.items()}
-        return replace(step, update=update, before=before, partner=partner, state=state)
+        return replace(step, **wide, state=state)
 
-    def keep(self, told: Step, step: Step) -> None:
+    def keep(self, widened: Step, step: Step) -> None:
         """Bring the state up to date from its wide copy."""
         for key, value in step.state.items():
-            if told.state[key] is not value:
-                self.round_(told.state[key], value) if self.applies(value) else value.copy_(told.state[key])
+            if widened.state[key] is not value:
+                self.round_(widened.state[key], value) if self.applies(value) else value.copy_(
+                    widened.state[key]
+                )
 
     def store(self, wide: Tensor, w: Tensor, before: Tensor) -> None:
         """Write the weights, rounded at random, and what was intended and what happened to the account."""
@@ -130,11 +132,11 @@ class Rounding:
 
         The carry comes with exactly the probability that the lower half says, at a fifth of the cost.
         """
-        count = wide.numel()
+        numel = wide.numel()
         # 64 random bits at a time are four times as fast as 16.
-        drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=wide.device)
+        drawn = torch.empty(-(-numel // 4), dtype=torch.int64, device=wide.device)
         drawn.random_(-(2**63), None, generator=self._generator)
-        bits = drawn.view(torch.int16)[:count].view(wide.shape).to(torch.int32).bitwise_and_(0xFFFF)
+        bits = drawn.view(torch.int16)[:numel].view(wide.shape).to(torch.int32).bitwise_and_(0xFFFF)
         moved = bits.add_(wide.view(torch.int32)).bitwise_and_(-0x10000).view(torch.float32)
         out.copy_(torch.where(wide.isnan(), wide, moved))
 
@@ -154,7 +156,8 @@ class Rounding:
         Raises:
             InputError: it is no such state.
         """
-        if not (isinstance(saved, list) and len(saved) == 2 and all(isinstance(one, float) for one in saved)):
+        floats = isinstance(saved, list) and all(isinstance(value, float) for value in saved)
+        if not (floats and len(saved) == 2):
             what, remedy = "not the state of a rounding", "give Decay.state_dict()"
             raise InputError(what, "rounding", type(saved).__name__, remedy)
         self._sums = {"cpu": torch.tensor(saved, dtype=torch.float64)}
@@ -185,16 +188,14 @@ def one_step(
     return Happened(intended, happened)
 
 
-def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> None:
-    """Refuse what cannot be.
+def make_rounding(rounding: str, seed: int, rules: tuple[Rule, ...], compiled: bool) -> Rounding:
+    """Return the rounding at random that `rounding="stochastic"` asks for.
 
     Raises:
-        InputError: no such rounding; a rule or a kernel that it does not go with.
+        InputError: no such rounding; a rule or a kernel that it does not go with; a seed that is none.
     """
-    if rounding not in ("nearest", "stochastic"):
+    if rounding != "stochastic":
         raise InputError("no such rounding", "rounding", repr(rounding), "use nearest or stochastic")
-    if rounding == "nearest":
-        return
     for rule in rules:
         if rule.coupled:
             what = "the penalty is part of the gradient, and the optimizer rounds what it makes of it"
@@ -204,6 +205,7 @@ def check_rounding(rounding: str, rules: tuple[Rule, ...], compiled: bool) -> No
             raise InputError(what, "rounding", f"stochastic, {type(rule).__name__}", remedy)
     if compiled:
         raise InputError("stochastic rounding is not compiled", "compile", True, "leave one of them out")
+    return Rounding(count(seed, "seed", least=0))
 
 
 def saved_rounding(state: Mapping[str, Any], rounding: Rounding | None) -> Any:

@@ -8,7 +8,7 @@ from torch import optim
 from weightdecay.arguments import count, function, number
 from weightdecay.errors import InputError
 from weightdecay.hooks.decay import Decay, attached
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer
 
 
 class WeightDecayScheduler:
@@ -80,9 +80,6 @@ class WeightDecayScheduler:
         epoch = self.last_epoch + 1 if epoch is None else count(epoch, "epoch", least=0)
         factor = number(self._factor(epoch), f"factor({epoch})", least=0)
         self.last_epoch = epoch
-        self._set(factor)
-
-    def _set(self, factor: float) -> None:
         if isinstance(self._target, Decay):
             self._target.factor = factor
             return
@@ -108,6 +105,6 @@ class WeightDecayScheduler:
             InputError: it is not the state of a scheduler.
         """
         if not isinstance(state_dict, Mapping) or "last_epoch" not in state_dict:
-            found = sorted(state_dict) if isinstance(state_dict, Mapping) else type(state_dict).__name__
-            raise InputError("not the state of a scheduler", "state_dict", found, "give one of state_dict()")
+            value = sorted(state_dict) if isinstance(state_dict, Mapping) else type(state_dict).__name__
+            raise InputError("not the state of a scheduler", "state_dict", value, "give one of state_dict()")
         self.step(count(state_dict["last_epoch"], "last_epoch", least=0))

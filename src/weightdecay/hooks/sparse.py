@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.apply import PIECE, Live
+from weightdecay.hooks.optimizers import facts
 from weightdecay.hooks.plan import States, Target
 from weightdecay.rules import Rule, Step
 
@@ -72,7 +73,12 @@ class Rows:
         late = behind != self._total if behind.device.type == "cpu" else None
         if late is not None and self._handles and not self._warned and late[:read].any():
             self._warned = True
-            _warn_of_reading(name)
+            warnings.warn(
+                f"rows of {name} were read by other hands than the module that holds it, before they had "
+                "caught up with their decay: call that module, or flush() the decay before each forward pass",
+                WeightDecayWarning,
+                stacklevel=2,
+            )
         missed = torch.log1p(-rate.double()) if isinstance(rate, Tensor) else math.log1p(-rate)
         self._total = self._total + missed
         if rows.numel() >= len(self._w):
@@ -137,7 +143,7 @@ class Rows:
             return
         rate = torch.expm1(self._total - current).neg_().to(values.dtype).view(column)
         rows = self._w.shape
-        state = {key: of(one) if one.shape == rows else one for key, one in self._state.items()}
+        state = {key: of(tensor) if tensor.shape == rows else tensor for key, tensor in self._state.items()}
         self._rule.decay_(values, Step(rate, math.nan, state=state))  # a rule that composes reads the rate
 
     def _follow(self) -> Tensor:
@@ -167,18 +173,9 @@ class Rows:
                 self.flush()
 
 
-def _warn_of_reading(name: str) -> None:
-    warnings.warn(
-        f"rows of {name} were read by other hands than the module that holds it, before they had caught up "
-        "with their decay: call that module, or flush() the decay before each forward pass",
-        WeightDecayWarning,
-        stacklevel=2,
-    )
-
-
 def owners(model: nn.Module, w: Tensor) -> list[nn.Module]:
     """The modules that hold a parameter."""
-    return [one for one in model.modules() if any(own is w for own in one._parameters.values())]
+    return [module for module in model.modules() if any(own is w for own in module._parameters.values())]
 
 
 def looks_up(module: nn.Module) -> bool:
@@ -188,7 +185,6 @@ def looks_up(module: nn.Module) -> bool:
 
 # A parameter, the gradient that was there, the one with the penalty's share that is there now.
 Penalised = tuple[Tensor, Tensor, Tensor]
-_TAKES_SPARSE = (optim.SGD, optim.Adagrad, optim.SparseAdam)
 _TOUCHED = 'attach with sparse="touched": the rule acts on the rows in the gradient alone'
 _DENSE = "build the embedding with sparse=False, or leave the parameter out with on="
 
@@ -202,6 +198,9 @@ class Sparse:
         rules: the rules.
         model: where the parameters are used; None is unknown.
         at_random: weights are rounded at random.
+
+    Raises:
+        InputError: no such way; a rule that does not go with SparseAdam.
     """
 
     def __init__(
@@ -214,7 +213,15 @@ class Sparse:
     ) -> None:
         self.how = how
         self._optimizer, self._rules, self._model = optimizer, rules, model
+        if how not in ("lazy", "touched"):
+            raise InputError(
+                "no such way to decay by sparse gradients", "sparse", repr(how), "use lazy or touched"
+            )
         self.refused = refusal(how, optimizer, rules, at_random)
+        if self.refused and isinstance(optimizer, optim.SparseAdam):  # other gradients than its may be dense
+            what, remedy = self.refused
+            raise InputError(what, "optimizer", "SparseAdam, whose gradients are sparse", remedy)
+        self._takes_sparse = facts(optimizer, inherited=True).sparse
         self._rows: dict[Tensor, Rows] = {}
         self._names: dict[Tensor, str] = {}
 
@@ -235,16 +242,19 @@ class Sparse:
 
     def follow(self, targets: Sequence[Target], states: States) -> None:
         """Watch the tables that will have sparse gradients, before a model is compiled; forget all others."""
-        kept = {target.parameter for target in targets}
-        for w in [w for w in self._rows if w not in kept]:
-            self._rows.pop(w).close()
+        if self._rows:
+            for w in set(self._rows) - {target.parameter for target in targets}:
+                self._rows.pop(w).close()
         if self._model is None or self.how != "lazy" or self.refused:
             return
-        tables = {one._parameters["weight"] for one in self._model.modules() if looks_up(one) and one.sparse}
+        tables: set[Any] = set()
+        for module in self._model.modules():
+            if looks_up(module) and module.sparse:
+                tables.add(module._parameters["weight"])
         for target in targets:
             if target.parameter in tables:
                 self._of(target.parameter, self._rules[0], states.of(target, 0))
-                if all(looks_up(one) for one in owners(self._model, target.parameter)):
+                if all(looks_up(module) for module in owners(self._model, target.parameter)):
                     self._names[target.parameter] = target.name
 
     def close(self) -> None:
@@ -252,23 +262,19 @@ class Sparse:
         while self._rows:
             self._rows.popitem()[1].close()
 
-    def check(self, live: Iterable[Target], native: bool) -> None:
-        """Refuse sparse gradients that the rules cannot decay by; most optimizers do so by themselves.
+    def check(self, target: Target, gradient: Tensor, native: bool) -> None:
+        """Refuse a sparse gradient that the rules cannot decay by; most optimizers do so by themselves.
 
         Raises:
             InputError: see `refusal`.
         """
-        if native and not isinstance(self._optimizer, _TAKES_SPARSE):
+        if native and not self._takes_sparse:
             return
-        for target in live:
-            gradient = target.parameter.grad
-            if gradient is None or not gradient.is_sparse:
-                continue
-            self._names[target.parameter] = target.name
-            if self.refused:
-                what, remedy = self.refused
-                found = f"sparse gradient, {gradient._nnz()} of {gradient.shape[0]} rows"
-                raise InputError(what, target.name, found, remedy)
+        self._names[target.parameter] = target.name
+        if self.refused:
+            what, remedy = self.refused
+            rows = f"sparse gradient, {gradient._nnz()} of {gradient.shape[0]} rows"
+            raise InputError(what, target.name, rows, remedy)
 
     def take(
         self, rule: Rule, group: Mapping[str, Any], live: Sequence[Live]
@@ -336,26 +342,12 @@ def moved_rows(optimizer: optim.Optimizer, w: Tensor) -> Tensor | None:
     return torch.cat([rows, momentum._indices()[0]]) if momentum.is_sparse else None
 
 
-def check_sparse(how: str, optimizer: optim.Optimizer, rules: tuple[Rule, ...], at_random: bool) -> None:
-    """Refuse what cannot be, before anything is attached; other gradients than SparseAdam's may be dense.
-
-    Raises:
-        InputError: no such way; a rule that does not go with SparseAdam.
-    """
-    if how not in ("lazy", "touched"):
-        raise InputError(
-            "no such way to decay by sparse gradients", "sparse", repr(how), "use lazy or touched"
-        )
-    if isinstance(optimizer, optim.SparseAdam) and (reason := refusal(how, optimizer, rules, at_random)):
-        raise InputError(reason[0], "optimizer", "SparseAdam, whose gradients are sparse", reason[1])
-
-
 def refusal(
     how: str, optimizer: optim.Optimizer, rules: tuple[Rule, ...], at_random: bool
 ) -> tuple[str, str] | None:
     """Why a sparse gradient is not decayed by, and what to do instead; None if it is."""
     name = type(optimizer).__name__
-    if type(optimizer).__module__.startswith("torch.optim") and not isinstance(optimizer, _TAKES_SPARSE):
+    if type(optimizer).__module__.startswith("torch.optim") and not facts(optimizer, inherited=True).sparse:
         return f"{name} is not made for sparse gradients", f"use SGD, Adagrad or SparseAdam; or {_DENSE}"
     if at_random:
         return "rows of a sparse gradient are not rounded at random", f'use rounding="nearest"; or {_DENSE}'

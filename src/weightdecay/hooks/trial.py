@@ -22,7 +22,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.decay import PHASES, Decay
-from weightdecay.hooks.optimizers import has_own_step, inside
+from weightdecay.hooks.optimizers import inside
 from weightdecay.hooks.plan import Plan, Target
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.rules import Decoupled, Rule, Step
@@ -117,19 +117,16 @@ class Twin:
             return self._corner(value)
         if isinstance(value, dict):
             made = self._started(value, _emptied(value))
-            for key, one in list(value.items()):
-                made[self._of(key)] = self._of(one)
+            for key, item in list(value.items()):
+                made[self._of(key)] = self._of(item)
             return made
-        if isinstance(value, list | deque):
+        if isinstance(value, list | deque | set):
             made = self._started(value, _emptied(value))
-            made.extend([self._of(one) for one in value])
-            return made
-        if isinstance(value, set):
-            made = self._started(value, _emptied(value))
-            made.update([self._of(one) for one in value])
+            items = [self._of(item) for item in value]
+            made.update(items) if isinstance(value, set) else made.extend(items)
             return made
         if isinstance(value, tuple):
-            parts = [self._of(one) for one in value]
+            parts = [self._of(item) for item in value]
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         return self._made_callable(value)
 
@@ -164,7 +161,7 @@ class Twin:
             except ValueError:  # not bound yet
                 continue
             own.cell_contents = self._of(content)
-        vars(made).update({key: self._of(one) for key, one in vars(value).items()})
+        vars(made).update({key: self._of(own) for key, own in vars(value).items()})
         return made
 
     def _object(self, value: Any) -> Any:
@@ -178,11 +175,12 @@ class Twin:
             made = self._started(value, kind.__new__(kind))
         except TypeError as error:
             raise NoTwin(f"it holds a {kind.__name__}, which cannot be copied") from error
-        for key, one in vars(value).items():
+        for key, own in vars(value).items():
+            ours = callable(own) and str(getattr(own, "__module__", "")).startswith("weightdecay.")
             if isinstance(value, optim.Optimizer) and key.startswith("_optimizer_") and "hooks" in key:
-                vars(made)[key] = type(one)()  # hooks are the original's
-            elif not hasattr(one, "_wrapped_by_lr_sched") and not _is_ours(one):  # they lead to the original
-                vars(made)[key] = self._of(one)
+                vars(made)[key] = _emptied(own)  # hooks are the original's
+            elif not (ours or hasattr(own, "_wrapped_by_lr_sched")):  # these lead to the original
+                vars(made)[key] = self._of(own)
         return made
 
     def _corner(self, value: Tensor) -> Tensor:
@@ -196,11 +194,6 @@ class Twin:
         if isinstance(value, nn.Parameter):
             return nn.Parameter(here, requires_grad=value.requires_grad)
         return here.requires_grad_(value.requires_grad and value.is_leaf)
-
-
-def _is_ours(value: Any) -> bool:
-    """Whether an attached rule has set it."""
-    return callable(value) and str(getattr(value, "__module__", "")).startswith("weightdecay.")
 
 
 def _emptied(value: Any) -> Any:
@@ -225,7 +218,7 @@ _KNOWN: dict[Any, bool | str | NoTwin] = {}  # what a trial found, by class and 
 
 
 @dataclass(frozen=True)
-class Course:
+class TrialRun:
     """Some steps with a constant decay.
 
     Args:
@@ -246,19 +239,19 @@ class Course:
 
 # With gradients, at a learning rate so small that they hardly move a weight (slow weights may be a hundred
 # steps behind); and at the optimizer's own without gradients, where what it does by itself shows.
-COURSES = Course(104, 1 / 50, 1e-8), Course(24, 1 / 16, None)
+RUNS = TrialRun(104, 1 / 50, 1e-8), TrialRun(24, 1 / 16, None)
 
 
 @torch.no_grad()
 def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
-    """Run a rule on made-up weights of a parameter's shape; the package's own rules need no trial.
+    """Run a rule on made-up weights of a parameter's shape.
 
     Raises:
         InputError: the rule overrides nothing, fails, or answers with something that is no new weight.
     """
     kind = type(rule)
-    if kind.__module__.startswith("weightdecay.") or kind.partner_of is not Rule.partner_of:
-        return  # ours; or one that looks at real parameters, of which a trial has none
+    if kind.partner_of is not Rule.partner_of:
+        return  # it looks at real parameters, of which a trial has none
     if (kind.decayed, kind.decay_, kind.gradient, kind.law) == (
         *(Rule.decayed, Rule.decay_, Rule.gradient, Rule.law),
     ):
@@ -282,8 +275,10 @@ def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
     kind, before = type(rule).__name__, w.clone()
     try:
         torch.manual_seed(0)  # within the fork: a rule may draw, and draws the same each time
-        state = rule.start(w.clone(), name)
-        _check_state(kind, state)
+        state: object = rule.start(w.clone(), name)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            what, remedy = "start has to return a dictionary of tensors", 'say {"key": tensor}'
+            raise InputError(what, kind, type(state).__name__, remedy)
         ones = torch.ones_like(w)
         step = Step(
             0.5,
@@ -303,9 +298,9 @@ def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
         raise InputError(what, "rule", kind, _hint(rule, error, w)) from error
     method = "gradient" if rule.coupled else "decayed"
     if not isinstance(answer, Tensor) or answer.shape != w.shape:
-        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        returned = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         what = f"{method} has to return a tensor of the weight's shape"
-        raise InputError(what, kind, found, f"{tuple(w.shape)} is needed")
+        raise InputError(what, kind, returned, f"{tuple(w.shape)} is needed")
     if not torch.equal(w, before):
         what = f"{method} changes the weight it is given"
         raise InputError(what, "rule", kind, "return a new tensor instead")
@@ -322,59 +317,48 @@ def _hint(rule: Rule, error: Exception, w: Tensor) -> str:
     return ""
 
 
-def _check_state(name: str, state: object) -> None:
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            "start has to return a dictionary of tensors", name, type(state).__name__, 'say {"key": tensor}'
-        )
-
-
 def try_optimizer(optimizer: optim.Optimizer, plan: Plan, rules: Sequence[Rule]) -> bool:
     """Whether decay beside the update has to be done after the step, since it would not survive it otherwise.
 
-    torch's own classes need no trial. Any other is driven on a small twin: without decay, and with decay
-    before and after the step, in all ways in which it can be driven. Nothing outside is changed.
+    The optimizer, which is not of torch's own classes, is driven on a small twin: without decay, and with
+    decay before and after the step, in all ways in which it can be driven. Nothing outside is changed.
 
     Raises:
         InputError: the decay does not survive in one of these ways.
     """
-    torchs = type(optimizer).__module__.startswith("torch.") and has_own_step(optimizer)
-    if torchs or all(rule.coupled for rule in rules):
+    if all(rule.coupled for rule in rules):
         return False
-    hooked = [own for i, own in enumerate(plan.targets) if i not in plan.native]
-    targets = [target.parameter for own in hooked for target in own]
-    if not targets:
+    by_hooks = [targets for i, targets in enumerate(plan.targets) if i not in plan.native]
+    decaying = [target.parameter for targets in by_hooks for target in targets]
+    if not decaying:
         return False
-    key = _fingerprint(optimizer, targets)
-    if key is None or key not in _KNOWN:
-        with untouched(_gpus(targets)):
-            found = _verdict(optimizer, plan, targets)
-        if key is None:
-            return _answered(optimizer, found)
+    key = _fingerprint(optimizer, decaying)
+    if key is not None and key in _KNOWN:
+        verdict = _KNOWN[key]
+    else:
+        with untouched(_gpus(decaying)):
+            verdict = _verdict(optimizer, plan, decaying)
         if len(_KNOWN) > 1000:
             _KNOWN.clear()
-        _KNOWN[key] = found
-    return _answered(optimizer, _KNOWN[key])
-
-
-def _answered(optimizer: optim.Optimizer, found: bool | str | NoTwin) -> bool:
+        if key is not None:
+            _KNOWN[key] = verdict
     name = type(optimizer).__name__
-    if isinstance(found, str):
+    if isinstance(verdict, str):
         raise InputError(
             "decay beside the update does not survive the step",
             "optimizer",
-            f"{name}, {found}",
+            f"{name}, {verdict}",
             "use its own weight_decay (wd.probe shows what that does), or another optimizer",
         )
-    if isinstance(found, NoTwin):
+    if isinstance(verdict, NoTwin):
         warnings.warn(
-            f"whether decay survives a step of {name} could not be tried ({found}): see with wd.Monitor "
+            f"whether decay survives a step of {name} could not be tried ({verdict}): see with wd.Monitor "
             "whether it happens",
             WeightDecayWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
         return False
-    return found
+    return verdict
 
 
 def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) -> bool | str | NoTwin:
@@ -395,13 +379,13 @@ def _verdict(optimizer: optim.Optimizer, plan: Plan, targets: Sequence[Tensor]) 
 def _chosen(optimizer: optim.Optimizer, targets: Sequence[Tensor]) -> list[Tensor]:
     """One target of each kind: of the same options and number of dimensions."""
     ids = {id(target) for target in targets}
-    found: dict[Any, Tensor] = {}
+    kinds: dict[Any, Tensor] = {}
     for group in optimizer.param_groups:
         options = repr(sorted((k, v) for k, v in group.items() if isinstance(v, bool | str | int)))
         for p in group["params"]:
             if id(p) in ids:
-                found.setdefault((options, p.ndim), p)
-    return list(found.values())[:MOST]
+                kinds.setdefault((options, p.ndim), p)
+    return list(kinds.values())[:MOST]
 
 
 class _Trial:
@@ -425,7 +409,7 @@ class _Trial:
     ) -> None:
         self._optimizer, self._plan, self._side = optimizer, plan, side
         self._chosen = {id(p) for p in chosen}
-        self._evaluated = 0  # closures in the last course
+        self._evaluated = 0  # closures in the last run
         self._gpus = _gpus(targets)
         self._targets = [target for target in targets if id(target) in self._chosen]
 
@@ -439,16 +423,16 @@ class _Trial:
         for way in DRIVEN:
             if (way == "graph" and ways) or (way == "phases" and not hasattr(self._optimizer, PHASES[0])):
                 continue
-            for course in COURSES:
-                plain = self._plain(course, way, reasons)
+            for run in RUNS:
+                plain = self._plain(run, way, reasons)
                 if plain is None:
                     break
                 try:
                     # A gradient that is taken again would be that of weights which have decayed.
-                    again = self._evaluated > course.steps
-                    needed = late or again or not self._survives(course, plain, way, late=False)
-                    if needed and not self._survives(course, plain, way, late=True):
-                        return self._why(course, plain, way)
+                    again = self._evaluated > run.steps
+                    needed = late or again or not self._survives(run, plain, way, late=False)
+                    if needed and not self._survives(run, plain, way, late=True):
+                        return self._why(run, plain, way)
                 except InputError as error:  # it takes a closure and does not call it: so will training say
                     reasons.append(error.what)
                     break
@@ -457,10 +441,10 @@ class _Trial:
             raise NoTwin(reasons[0])
         return late
 
-    def _plain(self, course: Course, way: str, reasons: list[str]) -> list[list[Tensor]] | None:
+    def _plain(self, run: TrialRun, way: str, reasons: list[str]) -> list[list[Tensor]] | None:
         """The weights without decay; None where the optimizer cannot be driven so."""
         try:
-            plain = self._drive(course, way)
+            plain = self._drive(run, way)
         except NoTwin:
             raise
         except Exception as error:  # an optimizer may raise anything where it is driven in another way
@@ -471,29 +455,29 @@ class _Trial:
         reasons.append("its weights are not finite after a trial")
         return None
 
-    def _survives(self, course: Course, plain: list[list[Tensor]], way: str, late: bool) -> bool:
+    def _survives(self, run: TrialRun, plain: list[list[Tensor]], way: str, late: bool) -> bool:
         """Whether decay leaves what it should.
 
         That is one thing where the update does not depend on the weights, another where it multiplies them,
         and something between for an update of the weights' size.
         """
-        decayed = self._drive(course, way, decaying=True, late=late)[-1]
+        decayed = self._drive(run, way, decaying=True, late=late)[-1]
         added = plain[0]
         for before, after in itertools.pairwise(plain[:-1]):
-            added = [(1 - course.rate) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
-        for found, one, alone in zip(decayed, added, plain[-1], strict=True):
-            other = course.left * alone
-            between = min(float((one - other).norm()), 2 * TOLERANCE * float(alone.norm()))
-            if not any((found - e).norm() <= TOLERANCE * e.norm() + between for e in (one, other)):
+            added = [(1 - run.rate) * w + (b - a) for w, a, b in zip(added, before, after, strict=True)]
+        for measured, beside, undecayed in zip(decayed, added, plain[-1], strict=True):
+            times = run.left * undecayed
+            between = min(float((beside - times).norm()), 2 * TOLERANCE * float(undecayed.norm()))
+            if not any((measured - e).norm() <= TOLERANCE * e.norm() + between for e in (beside, times)):
                 return False
         return True
 
-    def _why(self, course: Course, plain: list[list[Tensor]], way: str) -> str:
+    def _why(self, run: TrialRun, plain: list[list[Tensor]], way: str) -> str:
         """The reason in words."""
-        decayed = self._drive(course, way, decaying=True, late=True)
+        decayed = self._drive(run, way, decaying=True, late=True)
         left = float(torch.stack([w.norm() for w in decayed[-1]]).norm())
         share = left / float(torch.stack([w.norm() for w in plain[-1]]).norm())
-        measured = f"{share:.3g} of a weight is left after {course.steps} steps, for {course.left:.3g}"
+        measured = f"{share:.3g} of a weight is left after {run.steps} steps, for {run.left:.3g}"
         if all(callable(getattr(self._optimizer, name, None)) for name in ("train", "eval")):
             what = "whose weights are a blend of two sequences: decay from outside reaches one only"
         elif share > 0.9:
@@ -503,7 +487,7 @@ class _Trial:
         return f"{what} ({DRIVEN[way]}, {measured})"
 
     def _drive(
-        self, course: Course, way: str, decaying: bool = False, late: bool = False
+        self, run: TrialRun, way: str, decaying: bool = False, late: bool = False
     ) -> list[list[Tensor]]:
         """The weights before each step, after the last, and as evaluation sees them."""
         # Not torch.manual_seed, which seeds every GPU, too.
@@ -513,25 +497,25 @@ class _Trial:
         ):
             generator.manual_seed(0)
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
+        np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every run)
         twin = Twin(self._optimizer, self._side)
-        for one in twin.optimizers():
-            self._reduce(one, twin, course.lr)
+        for optimizer in twin.optimizers():
+            self._reduce(optimizer, twin, run.lr)
         weights = [twin.parameter(target) for target in self._targets]
         if decaying:
-            self._attach(twin, course.rate, late)
+            self._attach(twin, run.rate, late)
         _call(twin.optimizer, "train")
-        found = [_values(weights)]
+        history = [_values(weights)]
         held = [p for group in twin.optimizer.param_groups for p in group["params"] if p.requires_grad]
         generator = torch.Generator().manual_seed(0)
-        scale = 0.0 if course.lr is None else 1.0
+        scale = 0.0 if run.lr is None else 1.0
         some = [[scale * torch.randn(p.shape, generator=generator).to(p) for p in held] for _ in range(8)]
         self._evaluated = 0
-        for step in range(course.steps):
+        for step in range(run.steps):
             self._evaluated += _step(twin.optimizer, way, held, some[step % len(some)])
-            found.append(_values(weights))
+            history.append(_values(weights))
         _call(twin.optimizer, "eval")
-        return [*found, _values(weights)]
+        return [*history, _values(weights)]
 
     def _reduce(self, optimizer: optim.Optimizer, twin: Twin, lr: float | None) -> None:
         """Leave the chosen parameters, at a learning rate above 0, with weights that are not all zero."""
@@ -568,7 +552,7 @@ class _Trial:
             partners=({},),
         )
         sparse = Sparse("touched", twin.optimizer, (rule,), None, False)
-        Decay(twin.optimizer, (rule,), rule.shown, plan, lambda: plan, False, sparse, late=late)
+        Decay(twin.optimizer, rule, plan, lambda: plan, False, sparse, late=late)
 
 
 def _values(weights: Sequence[Tensor]) -> list[Tensor]:
@@ -601,18 +585,17 @@ def _step(optimizer: Any, way: str, weights: Sequence[Tensor], gradients: Sequen
     elif way == "closure":
         optimizer.step(closure)
     else:
-        wanted = [
-            one for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty
-        ]
-        losses = [one for one in wanted if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-        optimizer.step(*(torch.ones(()) for one in losses if one.name != "closure"))
+        arguments = inspect.signature(optimizer.step).parameters.values()
+        needed = [a for a in arguments if a.default is a.empty and a.name != "closure"]
+        losses = [a for a in needed if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+        optimizer.step(*(torch.ones(()) for _ in losses))
     return len(calls)
 
 
 def _gpus(parameters: Sequence[Tensor]) -> list[int]:
     """The GPUs that hold them."""
     devices = {p.device for p in parameters if p.device.type == "cuda"}
-    return sorted(torch.cuda.current_device() if one.index is None else one.index for one in devices)
+    return sorted(torch.cuda.current_device() if gpu.index is None else gpu.index for gpu in devices)
 
 
 def _call(optimizer: Any, name: str) -> None:
@@ -630,16 +613,16 @@ def _fingerprint(optimizer: optim.Optimizer, targets: Sequence[Tensor]) -> Any:
     def plain(value: Any) -> bool:
         return isinstance(value, simple) or (isinstance(value, tuple | list) and all(map(plain, value)))
 
-    found: list[Any] = [type(optimizer), tuple((tuple(t.shape), t.dtype, t.device) for t in targets)]
+    parts: list[Any] = [type(optimizer), tuple((tuple(t.shape), t.dtype, t.device) for t in targets)]
     for group in optimizer.param_groups:
         options = {k: v for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
         if not all(map(plain, options.values())):
             return None
-        found.append((len(group["params"]), repr(sorted(options.items()))))
+        parts.append((len(group["params"]), repr(sorted(options.items()))))
     for key, value in vars(optimizer).items():
         if key in ("state", "param_groups", "defaults") or key.startswith("_optimizer_"):
             continue
         if not plain(value):
             return None
-        found.append((key, repr(value)))
-    return tuple(found)
+        parts.append((key, repr(value)))
+    return tuple(parts)

@@ -45,10 +45,10 @@ class Duties:
         audit_options: Mapping[str, Any],
         attach_options: Mapping[str, Any],
     ) -> None:
-        for one in rule if isinstance(rule, (list, tuple)) else [rule]:
-            if one is not None and not isinstance(one, (Rule, Chain)):
+        for part in rule if isinstance(rule, (list, tuple)) else [rule]:
+            if part is not None and not isinstance(part, (Rule, Chain)):
                 remedy = "give a rule such as wd.Decoupled(0.1), a list with one for each optimizer, or None"
-                raise InputError("not a decay rule", "rule", repr(one), remedy)
+                raise InputError("not a decay rule", "rule", repr(part), remedy)
         self._rule = rule
         self._check, self._sinks = check, tuple(sinks)
         self._every = None if every is None else count(every, "every", least=2)

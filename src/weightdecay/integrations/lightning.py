@@ -113,11 +113,11 @@ def _known(trainer: Any) -> dict[str, Any]:
     configs = trainer.lr_scheduler_configs
     # A schedule can be followed from its beginning.
     if "steps" in known and trainer.global_step == 0 and configs:
-        usual = all(_can_be_followed(one, known.get("steps_per_epoch"), trainer) for one in configs)
-        if usual and len({id(one.scheduler.optimizer) for one in configs}) == len(configs):
+        usual = all(_can_be_followed(config, known.get("steps_per_epoch"), trainer) for config in configs)
+        if usual and len({id(config.scheduler.optimizer) for config in configs}) == len(configs):
             known["schedule"] = [
-                {"scheduler": one.scheduler, "interval": one.interval, "frequency": one.frequency}
-                for one in configs
+                {"scheduler": config.scheduler, "interval": config.interval, "frequency": config.frequency}
+                for config in configs
             ]
     return known
 

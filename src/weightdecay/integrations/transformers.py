@@ -6,7 +6,7 @@ from typing import Any
 from torch import optim
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer
 from weightdecay.integrations.duties import Duties, warn_of_no_state, with_base
 
 _KEY = "weightdecay"  # of the decay's state in the optimizer's state dict

@@ -8,12 +8,10 @@ from typing import Any
 from torch import optim
 
 from weightdecay.hooks.decay import Decay, attached
-from weightdecay.hooks.optimizers import is_adaptive, momentum_of
+from weightdecay.hooks.optimizers import FLAG, form_of, is_adaptive, momentum_of
 from weightdecay.hooks.plan import plain
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.units import coupled_rate
-
-_DECOUPLED = (optim.AdamW, optim.Adafactor, optim.Muon)
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,14 @@ def intents(optimizer: optim.Optimizer, forms: dict[int, Multiple]) -> dict[int,
         optimizer: the optimizer, with its own decay or with attached rules.
         forms: what groups that have to be probed remove, by position; filled when first needed.
     """
-    found = {}
+    intended = {}
     for i, group in enumerate(optimizer.param_groups):
         lr, strength = plain(group["lr"]), plain(group.get("weight_decay") or 0.0)
         own = Intent(*own_rates(optimizer, i, group, strength, lr, forms), strength, lr)
-        found |= {id(parameter): own for parameter in group["params"]}
+        intended |= {id(parameter): own for parameter in group["params"]}
     for decay in attached(optimizer):
-        found |= _attached(decay)
-    return found
+        intended |= _attached(decay)
+    return intended
 
 
 def own_rates(
@@ -80,7 +78,7 @@ def own_rates(
     """The fraction that the optimizer's own decay is to remove, in the long run and within the step."""
     if strength == 0 or lr == 0:
         return 0.0, 0.0
-    if isinstance(optimizer, _DECOUPLED) or group.get("decoupled_weight_decay"):
+    if form_of(optimizer, group, inherited=True) == "decoupled" or group.get(FLAG):
         return lr * strength, lr * strength
     if (sgd := momentum_of(optimizer, group)) is not None:
         return _coupled(strength, lr, **sgd)
@@ -104,20 +102,20 @@ def _coupled(
 
 def _probed(optimizer: optim.Optimizer, i: int, strength: float) -> Multiple:
     """What an unknown optimizer is to remove: what was measured, put right where it is not what λ means."""
-    found = probe_optimizer(optimizer, i)
-    if found.rate is None or not found.expected or found.form in ("sign-normalised", "unknown"):
-        return Multiple(math.nan, mixed=found.mixed)
-    if found.form == "decoupled" and found.factor:
-        return Multiple(1.0, 1.0, mixed=found.mixed)  # without gradient an orthogonalised update may be any
-    then = found.expected / strength if found.form == "independent" else None
-    unit = found.expected * (found.factor or 1.0)
-    at_once = found.in_step if found.form == "coupled" and found.in_step else found.rate
-    return Multiple(found.rate / unit, at_once / unit, then, found.mixed)
+    probed = probe_optimizer(optimizer, i)
+    if probed.rate is None or not probed.expected or probed.form in ("sign-normalised", "unknown"):
+        return Multiple(math.nan, mixed=probed.mixed)
+    if probed.form == "decoupled" and probed.factor:
+        return Multiple(1.0, 1.0, mixed=probed.mixed)  # without gradient an orthogonalised update may be any
+    then = probed.expected / strength if probed.form == "independent" else None
+    unit = probed.expected * (probed.factor or 1.0)
+    at_once = probed.in_step if probed.form == "coupled" and probed.in_step else probed.rate
+    return Multiple(probed.rate / unit, at_once / unit, then, probed.mixed)
 
 
 def _attached(decay: Decay) -> dict[int, Intent]:
     """What attached rules are to remove; of a chain the sum."""
-    found: dict[int, Intent] = {}
+    intended: dict[int, Intent] = {}
     for i, targets in enumerate(decay.plan.targets):
         group = decay.optimizer.param_groups[i]
         lr, sgd = plain(group["lr"]), momentum_of(decay.optimizer, group)
@@ -133,10 +131,10 @@ def _attached(decay: Decay) -> dict[int, Intent]:
                     rates = (math.nan, math.nan)
                 elif rule.coupled and lr > 0:
                     rates = (math.nan, math.nan) if sgd is None else _coupled(wd, lr, **sgd)
-                before = found.get(id(target.parameter), Intent(0.0, 0.0, 0.0, lr))
+                before = intended.get(id(target.parameter), Intent(0.0, 0.0, 0.0, lr))
                 both = before.rate + rates[0], before.at_once + rates[1]
-                found[id(target.parameter)] = Intent(*both, before.weight_decay + wd, lr)
-    return found
+                intended[id(target.parameter)] = Intent(*both, before.weight_decay + wd, lr)
+    return intended
 
 
 # From this correlation on at half of the longest lag the sum goes on beyond it, as a geometric series.

@@ -17,11 +17,12 @@ from weightdecay import arguments
 from weightdecay.arguments import closest, count
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
-from weightdecay.hooks.decay import nested
-from weightdecay.hooks.refusals import check_optimizer, check_whole
+from weightdecay.hooks.optimizers import check_optimizer
+from weightdecay.hooks.step import OpenStep
 from weightdecay.hooks.trial import untouched
 from weightdecay.monitor.expected import Intent, Multiple, equilibrium_norm, intents, kappa_of
 from weightdecay.monitor.record import SCHEMA, Monitored
+from weightdecay.rules.sharded import is_sharded
 
 Row = dict[str, Any]
 Sink = Callable[[list[Row]], None]
@@ -75,12 +76,16 @@ class Monitor:
         self.optimizer, self.steps = optimizer, 0
         self.every = count(every, "every", least=2)
         self._burst = min(count(burst, "burst", least=2), self.every)
-        self._sinks = _functions(sinks)
+        if callable(sinks) or not isinstance(sinks, Sequence) or not all(map(callable, sinks)):
+            raise InputError(
+                "not a list of functions", "sinks", repr(sinks), "give sinks=[file('looks.csv')]"
+            )
+        self._sinks = tuple(sinks)
         self._model = model
         self._patterns = (parameters,) if isinstance(parameters, str) else parameters
         self._names = _names(model, optimizer)
         self._forms: dict[int, Multiple] = {}
-        self._stepping, self._inner = False, 0  # in a step; how many steps of the class above within it
+        self._step = OpenStep()
         self._rows: list[Row] = []
         self._notes: dict[str, float] = {}
         self._open: dict[int, Row] = {}  # the rows of the look that is going on
@@ -91,7 +96,10 @@ class Monitor:
         self._generator = torch.Generator().manual_seed(0)
         self._watched = self._chosen()
         for name, _, parameter in self._watched.values():
-            check_whole(name, parameter)
+            if is_sharded(parameter):
+                what = "only a shard of the parameter is here"
+                remedy = "watch a model that is not sharded, or leave the parameter out"
+                raise InputError(what, name, tuple(parameter.shape), remedy)
         self._check_patterns()
         self._handles = [
             optimizer.register_step_pre_hook(self._pre),
@@ -164,51 +172,43 @@ class Monitor:
 
     def _chosen(self) -> dict[int, tuple[str, int, nn.Parameter]]:
         """The parameters to watch, by identity: name, group, tensor."""
-        if any(
-            id(one) not in self._names for group in self.optimizer.param_groups for one in group["params"]
-        ):
+        groups = self.optimizer.param_groups
+        if any(id(parameter) not in self._names for group in groups for parameter in group["params"]):
             self._names = _names(self._model, self.optimizer)  # some were added since
-        held = {
-            id(parameter): (self._names[id(parameter)], i, parameter)
-            for i, group in enumerate(self.optimizer.param_groups)
-            for parameter in group["params"]
-            if parameter.requires_grad
-        }
+        held = self._trainable()
         if self._patterns is None:
             rates = intents(self.optimizer, self._forms)
             # By the strength, too: in warm-up the rate may be 0 at first. And all of them where groups are
             # mixed up: those of strength 0 may decay.
             if any(multiple.mixed for multiple in self._forms.values()):
                 return held
-            return {
-                key: one for key, one in held.items() if rates[key].rate != 0 or rates[key].weight_decay > 0
-            } or held
-        return {key: one for key, one in held.items() if any(fnmatchcase(one[0], p) for p in self._patterns)}
+            decays = {key for key in held if rates[key].rate != 0 or rates[key].weight_decay > 0}
+            return {key: watched for key, watched in held.items() if key in decays} or held
+        return {key: w for key, w in held.items() if any(fnmatchcase(w[0], p) for p in self._patterns)}
+
+    def _trainable(self) -> dict[int, tuple[str, int, nn.Parameter]]:
+        """The optimizer's parameters that are not frozen, by identity: name, group, tensor."""
+        return {
+            id(parameter): (self._names[id(parameter)], i, parameter)
+            for i, group in enumerate(self.optimizer.param_groups)
+            for parameter in group["params"]
+            if parameter.requires_grad
+        }
 
     def _check_patterns(self) -> None:
         """Each pattern is the name of something; later it may be frozen."""
-        held = {
-            id(one): (self._names[id(one)],)
-            for group in self.optimizer.param_groups
-            for one in group["params"]
-            if one.requires_grad
-        }
+        names = [name for name, *_ in self._trainable().values()]
         for pattern in self._patterns or ():
-            if not any(fnmatchcase(name, pattern) for name, *_ in held.values()):
-                best = ", ".join(closest(pattern, [name for name, *_ in held.values()]))
-                what, remedy = (
-                    "no parameter of the optimizer has such a name",
-                    f"the closest names are {best}",
-                )
+            if not any(fnmatchcase(name, pattern) for name in names):
+                remedy = f"the closest names are {', '.join(closest(pattern, names))}"
+                what = "no parameter of the optimizer has such a name"
                 raise InputError(what, "parameters", repr(pattern), remedy)
 
     @torch.compiler.disable(reason="what a look sees are the tensors themselves")
     @torch.no_grad()
     def _pre(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._stepping and nested(optimizer):
-            self._inner += 1
+        if not self._step.begins():
             return
-        self._stepping, self._inner = True, 0
         place = self.steps % self.every
         if place >= self._burst:
             return
@@ -223,14 +223,13 @@ class Monitor:
         """A look: keep the weights, and what they would be without decay."""
         self._finish()
         self._watched = self._chosen()
-        live = {key: one for key, one in self._watched.items() if one[2].grad is not None or closure}
-        self._bursts = {key: Burst(one[2], self._generator) for key, one in live.items()}
-        self._before = {key: one[2].detach().clone() for key, one in live.items()}
-        parameters = [one[2] for one in live.values()]
+        live = {key: w for key, (_, _, w) in self._watched.items() if w.grad is not None or closure}
+        self._bursts = {key: Burst(w, self._generator) for key, w in live.items()}
+        self._before = {key: w.detach().clone() for key, w in live.items()}
         self._replayed = {}
         if not closure:
             try:
-                self._replayed = without_decay(self.optimizer, parameters)
+                self._replayed = without_decay(self.optimizer, [*live.values()])
             except Exception:  # of the copy, not of the training: the table has NaN and says so
                 self._replayed = {}
 
@@ -238,10 +237,8 @@ class Monitor:
     @torch.no_grad()
     def _post(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs
-        if self._inner:
-            self._inner -= 1
+        if not self._step.ends():
             return
-        self._stepping = False
         place = self.steps % self.every
         if place < self._burst:
             if place == 0:
@@ -308,12 +305,6 @@ class Monitor:
             raise failed[0]
 
 
-def _functions(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
-    if callable(sinks) or not isinstance(sinks, Sequence) or not all(callable(sink) for sink in sinks):
-        raise InputError("not a list of functions", "sinks", repr(sinks), "give sinks=[file('looks.csv')]")
-    return tuple(sinks)
-
-
 def _number(rate: float) -> float:
     """The rate, or 0 where there is none: its part of u is then left in."""
     return 0.0 if math.isnan(rate) else rate
@@ -327,7 +318,7 @@ def _angle(before: Tensor, after: Tensor) -> float:
 
 def _names(model: nn.Module, optimizer: optim.Optimizer) -> dict[int, str]:
     """Names of the optimizer's parameters: the model's."""
-    names = {id(one.parameter): one.name for one in inventory(arguments.model(model))}
+    names = {id(candidate.parameter): candidate.name for candidate in inventory(arguments.model(model))}
     for i, group in enumerate(optimizer.param_groups):
         for j, parameter in enumerate(group["params"]):
             if id(parameter) not in names:
@@ -402,21 +393,21 @@ def without_decay(optimizer: optim.Optimizer, parameters: Sequence[nn.Parameter]
         Exception: whatever a copy of the optimizer raises; ValueError where none can be made.
     """
     wanted = {id(parameter) for parameter in parameters if parameter.grad is not None}
-    found: dict[int, Tensor] = {}
+    stepped: dict[int, Tensor] = {}
     devices = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     with untouched(), torch.random.fork_rng(devices=devices), torch.no_grad():
         for group in optimizer.param_groups:
             held = [parameter for parameter in group["params"] if id(parameter) in wanted]
             for some in _pieces(held):
                 copies = _stepped(optimizer, group, some)
-                found |= {id(parameter): made for parameter, made in zip(some, copies, strict=True)}
-    return found
+                stepped |= {id(parameter): made for parameter, made in zip(some, copies, strict=True)}
+    return stepped
 
 
 def _pieces(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     some: list[nn.Parameter] = []
     for parameter in parameters:
-        if some and sum(one.numel() for one in some) + parameter.numel() > PIECE:
+        if some and sum(earlier.numel() for earlier in some) + parameter.numel() > PIECE:
             yield some
             some = []
         some.append(parameter)
@@ -434,8 +425,8 @@ def _stepped(
         assert parameter.grad is not None
         made.grad = parameter.grad.detach().clone()
     # What the twin gets for what may be met again: itself, the copies, nothing of the other parameters.
-    others = [one for each in optimizer.param_groups for one in each["params"]]
-    memo: dict[int, Any] = {id(one): nn.Parameter(one.detach().new_empty(0)) for one in others}
+    everything = [parameter for each in optimizer.param_groups for parameter in each["params"]]
+    memo: dict[int, Any] = {id(w): nn.Parameter(w.detach().new_empty(0)) for w in everything}
     memo |= {id(parameter): made for parameter, made in zip(parameters, copies, strict=True)}
     memo[id(optimizer)] = twin
     twin.state = defaultdict(dict)
@@ -463,11 +454,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if isinstance(value, optim.Optimizer):
         raise ValueError("an optimizer inside, whose decay is its own")
     if type(value) is dict:
-        return {key: _copied(one, memo) for key, one in value.items()}
-    if type(value) is list:
-        return [_copied(one, memo) for one in value]
-    if type(value) is tuple:
-        return tuple(_copied(one, memo) for one in value)
+        return {key: _copied(item, memo) for key, item in value.items()}
+    if type(value) is list or type(value) is tuple:
+        return type(value)([_copied(item, memo) for item in value])
     if isinstance(value, Tensor):
         memo[id(value)] = value.detach().clone()
         return memo[id(value)]

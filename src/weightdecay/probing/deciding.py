@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from weightdecay.probing.driving import WARM, Course, Fading, Setting, long_run, run
+from weightdecay.probing.driving import WARM, Fading, Setting, Trajectory, long_run, run
 from weightdecay.probing.record import Form
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ class Observations:
         sudden: where only the probed step's gradient is 100 times as large.
         steady: of weights twice as large, with the same gradients in every step; None where lr·λ is taken,
             which says enough.
-        still: where the probed step's gradient is 0; None where that gives no number.
+        at_rest: where the probed step's gradient is 0; None where that gives no number.
         vector: plain, of the vector; None where there is none.
         through: c, where the step is the one that the gradient g + cλw gives without decay; else None.
         same_bits: the fraction of weights for which this is so to the last bit.
@@ -68,7 +68,7 @@ class Observations:
     loud: Share
     sudden: Share
     steady: Share | None
-    still: Share | None
+    at_rest: Share | None
     vector: Share | None
     through: float | None
     same_bits: float
@@ -83,7 +83,7 @@ class Observations:
 
 
 def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = False) -> Observations:
-    """Run the courses.
+    """Run the optimizer in all these ways.
 
     Args:
         setting: the optimizer and how to drive it.
@@ -97,20 +97,20 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
 
     def pair(
         strength: float = weight_decay, scale: float = 1.0, faster: float = 1.0
-    ) -> tuple[Course, Course]:
+    ) -> tuple[Trajectory, Trajectory]:
         without = run(setting, lr, strength, decaying=False, scale=scale, faster=faster)
         return without, run(setting, lr, strength, scale=scale, faster=faster)
 
     without, with_ = pair()
 
-    def share(courses: tuple[Course, Course], i: int = 0) -> Share:
-        return _share(courses[0], courses[1], i, tolerance)
+    def share(runs: tuple[Trajectory, Trajectory], i: int = 0) -> Share:
+        return _share(runs[0], runs[1], i, tolerance)
 
     def changed(gradient: Change) -> Share:
-        courses = [run(setting, lr, weight_decay, decaying=on, gradient=gradient) for on in (False, True)]
-        return share((courses[0], courses[1]))
+        runs = [run(setting, lr, weight_decay, decaying=on, gradient=gradient) for on in (False, True)]
+        return share((runs[0], runs[1]))
 
-    def with_penalty(c: float) -> Course:
+    def with_penalty(c: float) -> Trajectory:
         def gradient(g: Tensor, w: Tensor) -> Tensor:
             return g.add(w, alpha=c * weight_decay)
 
@@ -128,7 +128,7 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
         gradients=[setting.gradients[0]] * len(setting.gradients),
     )
     steady = [run(again, lr, weight_decay, decaying=on) for on in (False, True) if not usual]
-    still = changed(lambda g, _: torch.zeros_like(g))
+    at_rest = changed(lambda g, _: torch.zeros_like(g))
     through = 1.0 if _distance(edited.after, with_.after) < 1e-2 * tolerance * size else None
     c, tried = 1.0, edited
     for _ in range(3):  # c is read off the gradient's effect, which need not be in proportion to it
@@ -143,7 +143,7 @@ def observe(setting: Setting, lr: float, weight_decay: float, blended: bool = Fa
         loud=share(pair(scale=LOUD)),
         sudden=changed(lambda g, _: LOUD * g),
         steady=share((steady[0], steady[1])) if steady else None,
-        still=still if still.largest < float("inf") else None,
+        at_rest=at_rest if at_rest.largest < float("inf") else None,
         vector=share((without, with_), 1) if len(setting.start) > 1 else None,
         through=through,
         same_bits=_same(edited.after, with_.after),
@@ -165,7 +165,7 @@ def _acting_step(fading: Fading, setting: Setting) -> int:
     return later[0] if fading.every > 1 and later else setting.warm
 
 
-def _times(without: Course, with_: Course, tried: Course) -> float:
+def _times(without: Trajectory, with_: Trajectory, tried: Trajectory) -> float:
     """How many times the decay does what a penalty's gradient did, in the median; 0 where that is nothing."""
     removed = (with_.after[0] - without.after[0]).double()
     asked = (tried.after[0] - without.after[0]).double()
@@ -179,7 +179,7 @@ def unswitched(setting: Setting) -> Setting:
     return replace(setting, switched=False)
 
 
-def _share(without: Course, with_: Course, i: int, tolerance: float) -> Share:
+def _share(without: Trajectory, with_: Trajectory, i: int, tolerance: float) -> Share:
     before, base = without.before[i].double(), without.after[i].double()
     removed = base - with_.after[i].double()
     # Some take their share before the gradient's part, some after it.
@@ -210,7 +210,7 @@ def _agreeing(share: Tensor, tolerance: float) -> float:
 
 
 def _distance(ones: list[Tensor], others: list[Tensor]) -> float:
-    return max(float((one - other).abs().max()) for one, other in zip(ones, others, strict=True))
+    return max(float((a - b).abs().max()) for a, b in zip(ones, others, strict=True))
 
 
 def _same(ones: list[Tensor], others: list[Tensor]) -> float:
@@ -267,7 +267,7 @@ def decide(seen: Observations, lr: float, weight_decay: float) -> Decision:
 
 def nothing(seen: Observations, lr: float, weight_decay: float) -> bool:
     """Whether the strength had no effect at all."""
-    shares = [seen.plain, seen.loud, seen.stronger] + ([seen.still] if seen.still else [])
+    shares = [seen.plain, seen.loud, seen.stronger] + ([seen.at_rest] if seen.at_rest else [])
     return all(share.largest <= NOTHING * lr * weight_decay for share in shares) and seen.echo == 0
 
 
@@ -349,7 +349,8 @@ def _beside(seen: Observations, lr: float, weight_decay: float, lines: list[str]
         lines.append("beside the gradient: the next step shows nothing of it")
     else:
         lines.append("not the gradient's: the next step shows it since the weights are a blend of sequences")
-    others = [seen.loud, seen.sudden] + [one for one in (seen.still, seen.steady) if one and one.uniform]
+    others = [seen.loud, seen.sudden]
+    others += [share for share in (seen.at_rest, seen.steady) if share and share.uniform]
     if not all(_alike(seen.plain, other) for other in others):
         return Decision("scaled", [*lines, "how much depends on the gradients or on the size of the weights"])
     grown, doubled = _quotient(seen.faster, seen.plain), _quotient(seen.stronger, seen.plain)
@@ -370,7 +371,7 @@ def _beside(seen: Observations, lr: float, weight_decay: float, lines: list[str]
         return Decision("decoupled", lines)
     # A decay that does not follow lr is compared with λ, any other with lr·λ.
     times = factor if abs(grown - 1) < 0.02 else factor / lr
-    if not seen.switched and abs(times - 1) < 0.1:  # without a switch the courses are not quite alike
+    if not seen.switched and abs(times - 1) < 0.1:  # without a switch the runs are not quite alike
         return Decision("unknown", [*lines, "the strength is not in the parameter groups"])
     lines.append(f"the factor is {factor / lr:.4g}·lr·λ")
     if seen.rate and abs(seen.rate / each - 1) > 0.05:  # it changes from step to step

@@ -6,7 +6,7 @@ import math
 import random
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -47,14 +47,6 @@ def _named(parameters: list[nn.Parameter]) -> Any:
     return list(_Model(parameters).named_parameters())
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    "a list": _plain,
-    "groups with use_muon": _groups,
-    "named parameters": _named,
-    "a model": _Model,
-}
-
-
 def in_groups(layout: Layout, strengths: tuple[float, ...]) -> Layout | None:
     """The layout with a group for each parameter, of its own strength; None where there are no groups."""
     if layout not in (_plain, _groups):
@@ -69,15 +61,13 @@ def in_groups(layout: Layout, strengths: tuple[float, ...]) -> Layout | None:
     return laid
 
 
-def layouts(make: Callable[..., Any]) -> Iterator[tuple[str, Layout]]:
-    """The ways to hand parameters over, the likeliest first."""
+def layouts(make: Callable[..., Any]) -> list[Layout]:
+    """Return the ways to hand parameters over, the likeliest first."""
     try:
         first = next(iter(inspect.signature(make).parameters), "")
     except (TypeError, ValueError):
         first = ""
-    order = ["a model", *LAYOUTS] if first in ("model", "module") else list(LAYOUTS)[:-1]
-    for name in dict.fromkeys(order):
-        yield name, LAYOUTS[name]
+    return [*([_Model] if first in ("model", "module") else []), _plain, _groups, _named]
 
 
 def missing(make: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
@@ -102,21 +92,10 @@ def builder(make: Callable[..., Any], layout: Layout, options: Mapping[str, Any]
     return build
 
 
-def parameters_like(values: list[Tensor]) -> list[nn.Parameter]:
-    """New parameters with these values."""
-    return [nn.Parameter(value.clone()) for value in values]
-
-
 def draws(shapes: list[tuple[int, ...]], count: int, seed: int, dtype: torch.dtype) -> list[list[Tensor]]:
     """`count` lists of standard normal tensors, from a generator of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        [
-            torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
-            for shape in shapes
-        ]
-        for _ in range(count)
-    ]
+    options: Any = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64, "device": "cpu"}
+    return [[torch.randn(shape, **options).to(dtype) for shape in shapes] for _ in range(count)]
 
 
 WARM = 12  # steps: past what optimizers do differently at first (rectification, skipped first steps)
@@ -146,7 +125,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """The weights before the probed step, after it, and after one more from the same place without decay."""
 
     before: list[Tensor]
@@ -160,9 +139,9 @@ class Driver:
     def __init__(self, setting: Setting, lr: float, weight_decay: float) -> None:
         torch.default_generator.manual_seed(0)  # not torch.manual_seed, which seeds every GPU, too
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every course)
+        np.random.seed(0)  # noqa: NPY002  (whatever an optimizer draws is the same in every run)
         self.setting = setting
-        self.parameters = parameters_like(setting.start)
+        self.parameters = [nn.Parameter(value.clone()) for value in setting.start]
         self.optimizer = setting.build(self.parameters, lr, weight_decay)
         self.groups: list[dict[str, Any]] = self.optimizer.param_groups
         self._own = [group.get("weight_decay") for group in self.groups]
@@ -198,31 +177,27 @@ class Driver:
 
     def step(self, gradients: list[Tensor]) -> None:
         """One step with these gradients."""
+        pairs = list(zip(self.parameters, gradients, strict=True))
 
         def backward() -> Tensor:
-            for p in self.parameters:
-                p.grad = None
-            return self._backward(gradients)
+            for p, g in pairs:
+                p.grad = None if self.setting.curved else g.clone()
+            if not self.setting.curved:
+                return torch.ones(())
+            # The gradient is g at this place, and the curvature 1.
+            parts = ((g * p).sum() + (p - p.detach()).square().sum() / 2 for p, g in pairs)
+            loss = sum(parts, torch.zeros(()))
+            loss.backward(create_graph=True)
+            return loss.detach()
 
         if hasattr(self.optimizer, "fused_backward"):  # updates while it differentiates
-            loss = torch.stack([(g * p).sum() for p, g in zip(self.parameters, gradients, strict=True)]).sum()
+            loss = torch.stack([(g * p).sum() for p, g in pairs]).sum()
             self.optimizer.fused_backward(loss, self.groups[0]["lr"])
         elif self.setting.closure:
             self.optimizer.step(backward)
         else:
             backward()
             self.optimizer.step()
-
-    def _backward(self, gradients: list[Tensor]) -> Tensor:
-        if not self.setting.curved:
-            for p, g in zip(self.parameters, gradients, strict=True):
-                p.grad = g.clone()
-            return torch.ones(())
-        pairs = list(zip(self.parameters, gradients, strict=True))
-        # The gradient is g at this place, and the curvature 1.
-        loss = sum(((g * p).sum() + (p - p.detach()).square().sum() / 2 for p, g in pairs), torch.zeros(()))
-        loss.backward(create_graph=True)
-        return loss.detach()
 
 
 def run(
@@ -234,14 +209,14 @@ def run(
     scale: float = 1.0,
     faster: float = 1.0,
     gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Course:
+) -> Trajectory:
     """Warm up without decay, take the probed step, put the weights back and take one more without decay.
 
     Args:
         setting: the optimizer.
         lr: its step size.
         weight_decay: its strength.
-        decaying: False for the same course without decay.
+        decaying: False for the same run without decay.
         scale: times all gradients.
         faster: times the step size in the probed step.
         gradient: makes the probed step's gradient from the random one and the weights; without a switch,
@@ -254,14 +229,13 @@ def run(
     taken = setting.gradients[: setting.warm + 2]
     *warm, probed, last = [[g * scale for g in gradients] for gradients in taken]
     driver.decay(on=not switched)
-    for i, given in enumerate(warm):
-        gradients = given
+    for i, gradients in enumerate(warm):
         if i == setting.warm - 2:  # some read the step size at the end of a step
             driver.learn(faster)
         if gradient is not None and not switched:
             gradients = [gradient(g, w) for g, w in zip(gradients, setting.start, strict=True)]
         driver.step(gradients)
-        if not switched:  # it may have decayed, so that the courses with and without it differ by now
+        if not switched:  # it may have decayed, so that the runs with and without it differ by now
             driver.put(setting.start)
     before = driver.values()
     driver.decay(on=decaying or not switched)
@@ -272,7 +246,7 @@ def run(
     driver.put(before)
     driver.decay(on=not switched)
     driver.step(last)
-    return Course(before, after, driver.values())
+    return Trajectory(before, after, driver.values())
 
 
 @dataclass(frozen=True)
@@ -305,7 +279,7 @@ def long_run(setting: Setting, lr: float, weight_decay: float, steps: int = 120)
             break
         driver.step(zeros)
         norms.append(float(driver.parameters[0].detach().double().norm()))
-        if not all(torch.equal(one, other) for one, other in zip(driver.parameters, kept, strict=True)):
+        if not all(map(torch.equal, driver.parameters, kept)):
             acts.append(i)
             kept = driver.values()
     # From one step that acts to another: what acts every few steps is averaged over whole periods.
@@ -398,16 +372,14 @@ def shadow(optimizer: optim.Optimizer, group: int) -> Callable[..., Any]:
         vars(twin).update({key: OrderedDict() for key in _HOOKS})
         vars(twin).update(_rebound(optimizer, twin))
         twin.state = defaultdict(dict)
-        given = parameters if isinstance(parameters[0], dict) else [{"params": parameters}]
-        twin.param_groups = [
-            {
-                **copy.deepcopy(options),
-                **({"lr": lr} if "lr" in options else {}),
-                **({"weight_decay": weight_decay} if "weight_decay" in options else {}),
-                **{key: value for key, value in one.items() if key == "params" or key in options},
-            }
-            for one in _flat(given)
-        ]
+        twin.param_groups = []
+        for own in parameters if isinstance(parameters[0], dict) else [{"params": parameters}]:
+            group = copy.deepcopy(options)
+            group |= {"lr": lr} if "lr" in options else {}
+            group |= {"weight_decay": weight_decay} if "weight_decay" in options else {}
+            group |= {key: value for key, value in own.items() if key == "params" or key in options}
+            group["params"] = [own["params"]] if isinstance(own["params"], Tensor) else list(own["params"])
+            twin.param_groups.append(group)
         return twin
 
     return make
@@ -432,33 +404,26 @@ def fingerprint(optimizer: optim.Optimizer, group: int) -> tuple[Any, ...] | Non
     return (kind, *sorted(items))
 
 
-def _flat(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**one, "params": list(one["params"]) if not isinstance(one["params"], Tensor) else [one["params"]]}
-        for one in groups
-    ]
-
-
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     """A group's options without what it counts and remembers of the training."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, value in group.items():
         if key in _NOT_OPTIONS or key == "step" or (isinstance(value, Tensor) and value.numel() > 1):
             continue
         if isinstance(value, Tensor):
-            found[key] = value.item()
+            options[key] = value.item()
         elif key in _IMPLEMENTATION:
-            found[key] = _IMPLEMENTATION[key]
+            options[key] = _IMPLEMENTATION[key]
         elif _simple(value):
-            found[key] = value
-    return found
+            options[key] = value
+    return options
 
 
 def _simple(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
-        return all(_simple(one) for one in value)
+        return all(map(_simple, value))
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _simple(one) for key, one in value.items())
+        return all(isinstance(key, str) and _simple(item) for key, item in value.items())
     return isinstance(value, _SIMPLE)
 
 
@@ -518,18 +483,18 @@ def mixed_up(
         every: how many steps lie between two that decay.
     """
     strength, start = min(strength, _WEAK), setting.start[0]
-    gradients = [given[0] for given in setting.gradients[: max(WARM + 1, int(2 * every) + 1)]]
+    gradients = [drawn[0] for drawn in setting.gradients[: max(WARM + 1, int(2 * every) + 1)]]
 
     def after(build: Build, n: int, weight_decay: float) -> list[Tensor]:
         driver = Driver(replace(setting, build=build, start=[start] * n), lr, weight_decay)
-        for given in gradients:
-            driver.step([given] * n)
+        for gradient in gradients:
+            driver.step([gradient] * n)
         return driver.values()
 
     def removed(build: Build, n: int, weight_decay: float) -> list[float]:
         # Against as many parameters without decay: random numbers and norms over all of them are the same.
         pairs = zip(after(setting.build, n, 0.0), after(build, n, weight_decay), strict=True)
-        return [float(((without - one).double() / start.double()).median()) for without, one in pairs]
+        return [float(((without - with_).double() / start.double()).median()) for without, with_ in pairs]
 
     once, twice = (removed(setting.build, 1, times * strength)[0] for times in (1, 2))
     if not abs(once) > 0 or not 1 < twice / once < 8:
@@ -539,14 +504,15 @@ def mixed_up(
     if abs(first / once - 1) < 0.3 and abs(beside := second / once) < 0.3:
         return f"of two alike parameters in one group, the second decays {abs(beside):.2g} times as much"
     for pattern in patterns:
-        given = tuple(times * strength for times in pattern)
-        seen = [one / once for one in removed(build_with(given), len(given), max(given))]
+        strengths = tuple(times * strength for times in pattern)
+        seen = [share / once for share in removed(build_with(strengths), len(strengths), max(strengths))]
         wanted = [times**power for times in pattern]
         common = sum(seen) / sum(wanted)  # a norm over all of them may scale all alike
         off = [
-            abs(one - common * to) > 0.3 * common * max(to, 1.0) for one, to in zip(seen, wanted, strict=True)
+            abs(share - common * to) > 0.3 * common * max(to, 1.0)
+            for share, to in zip(seen, wanted, strict=True)
         ]
         if any(off) or not 0.3 < common < 3:
-            asked, got = (", ".join(f"{abs(one):.2g}" for one in values) for values in (pattern, seen))
+            asked, got = (", ".join(f"{abs(value):.2g}" for value in values) for values in (pattern, seen))
             return f"strengths in the proportion {asked} decay as {got}"
     return None

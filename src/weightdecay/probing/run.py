@@ -11,7 +11,7 @@ from torch import optim
 from weightdecay import arguments
 from weightdecay.arguments import number
 from weightdecay.errors import Finding, InputError
-from weightdecay.hooks.refusals import bare_optimizer
+from weightdecay.hooks.optimizers import bare_optimizer
 from weightdecay.hooks.trial import untouched
 from weightdecay.probing.deciding import ASIDE, Decision, Observations, decide, nothing, observe, unswitched
 from weightdecay.probing.driving import (
@@ -134,7 +134,7 @@ def _measure(
     for size in SIZES:
         for tensors in shapes:
             for dtype in dtypes:
-                for _, layout in layouts(optimizer):
+                for layout in layouts(optimizer):
                     try:
                         setting = Setting(
                             builder(optimizer, layout, options),
@@ -142,13 +142,13 @@ def _measure(
                             draws(tensors, GRADIENTS, 2, dtype),
                         )
                         grouped = _grouped(optimizer, layout, options)
-                        found = _observed(setting, lr, weight_decay, grouped, patterns)
+                        measured = _observed(setting, lr, weight_decay, grouped, patterns)
                     except Unbuilt as error:
                         reason = reason or str(error)
                         continue
-                    if found.seen.gradient_moved > 0.5:
-                        return found
-                    best = best or found
+                    if measured.seen.gradient_moved > 0.5:
+                        return measured
+                    best = best or measured
                     break
                 else:
                     continue
@@ -239,21 +239,21 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
         try:
             make = shadow(optimizer, group)
             measured = _measure(make, {}, *usable(lr, strength), TYPES, shapes, patterns)
-            found = conclude(name, measured, lr, strength)
+            result = conclude(name, measured, lr, strength)
         except Unbuilt as error:
-            found = unknown(name, f"not run: {error}", lr * strength)
+            result = unknown(name, f"not run: {error}", lr * strength)
     if key is not None:
-        _KNOWN[key] = found
-    return found
+        _KNOWN[key] = result
+    return result
 
 
 def _proportions(optimizer: optim.Optimizer) -> tuple[Pattern, ...]:
     """The strengths of a live optimizer's groups in multiples of the least; nothing for one group alone."""
     strengths = [plain(group.get("weight_decay", 0.0)) for group in optimizer.param_groups[:_MOST]]
-    unit = min((one for one in strengths if one > 0), default=0.0)
+    unit = min((strength for strength in strengths if strength > 0), default=0.0)
     if len(strengths) < 2 or not 0 < unit < float("inf"):
         return ()
-    return (tuple(one / unit for one in strengths),)
+    return (tuple(strength / unit for strength in strengths),)
 
 
 def usable(lr: float, weight_decay: float) -> tuple[float, float]:
@@ -271,35 +271,27 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
     seen, decision = measured.seen, measured.decision
     form, why = decision.form, decision.why
     moved = seen.gradient_moved > 0 or seen.plain.largest > 0
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if not moved:
         message = f"{name} did not move the weights at all"
-        found.append(Finding("WD304", "error", (), message, "check how it is called; nothing is trained"))
+        findings.append(Finding("WD304", "error", (), message, "check how it is called; nothing is trained"))
         form, why = "unknown", ["no step changed a weight"]
     elif form == "none" and strength:
         message = f"weight_decay = {strength:g} has no effect in {name}"
-        found.append(
-            Finding(
-                "WD304",
-                "error",
-                (),
-                message,
-                "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer",
-            )
-        )
+        fix = "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer"
+        findings.append(Finding("WD304", "error", (), message, fix))
     elif strength and form != "none":
-        found += _not_as_meant(name, measured)
+        findings += _not_as_meant(name, measured)
     if form == "sign-normalised" and strength:
         message = f"{name} divides the decay by the gradient's size: weight_decay = {strength:g} sets no rate"
-        found.append(Finding("WD301", "warning", (), message, "use decoupled decay (AdamW, wd.Decoupled)"))
-    elif form == "unknown" and not found:
-        found.append(Finding("WD305", "info", (), f"{name} decays in no known form", "read its source"))
+        findings.append(Finding("WD301", "warning", (), message, "use decoupled decay (AdamW, wd.Decoupled)"))
+    elif form == "unknown" and not findings:
+        findings.append(Finding("WD305", "info", (), f"{name} decays in no known form", "read its source"))
     idle = form in ("cautious", "decoupled", "independent", "scaled") and seen.rate == 0
     if idle and form != "cautious" and strength:
         message = f"{name} decays no weight whose gradient is 0"
-        found.append(
-            Finding("WD305", "info", (), message, "nothing, if that is meant: rows without gradient")
-        )
+        fix = "nothing, if that is meant: rows without gradient"
+        findings.append(Finding("WD305", "info", (), message, fix))
     if seen.vector and seen.vector.largest == 0 and seen.plain.largest > 0:
         why = [*why, "vectors do not decay"]
     return Probe(
@@ -310,7 +302,7 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
         moved=moved,
         gradient_moved=seen.gradient_moved > 0,
         why="\n".join(why),
-        findings=tuple(found),
+        findings=tuple(findings),
         factor=decision.factor,
         idle=idle,
         in_step=seen.plain.taken if (lr, strength) == usable(lr, strength) else None,

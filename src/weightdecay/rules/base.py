@@ -153,6 +153,11 @@ class Rule:
         return self.after or self.needs_second_moment or type(self).partner_of is not Rule.partner_of
 
     @property
+    def built_in(self) -> bool:
+        """Whether the rule is one of the package's own, which need no trial."""
+        return type(self).__module__.startswith("weightdecay.")
+
+    @property
     def has_strength(self) -> bool:
         """Whether the rule is given a strength; some find or need none."""
         return next(f.init for f in fields(self) if f.name == "weight_decay")
@@ -173,7 +178,7 @@ def shown(value: Any) -> str | None:
     if isinstance(value, numbers.Real):
         return repr(float(value))
     if isinstance(value, Mapping):
-        named = all(isinstance(one, str) for one in value.values())
+        named = all(isinstance(part, str) for part in value.values())
         return f"{{{', '.join(f'{k}: {v}' for k, v in value.items()) if named else f'{len(value)} tensors'}}}"
     if isinstance(value, HalfLife):
         parts = {f.name: getattr(value, f.name) for f in fields(value)}

@@ -63,9 +63,9 @@ class LoRAProduct(Rule):
             both = dict(self.pairs) | {a: b for b, a in self.pairs.items()}
             if name in both:
                 return both[name]
-        elif found := _FACTOR.search(name):
-            side = found["side"]
-            return f"{name[: found.start('side')]}{_OTHER[side]}{name[found.end('side') :]}"
+        elif match := _FACTOR.search(name):
+            side = match["side"]
+            return f"{name[: match.start('side')]}{_OTHER[side]}{name[match.end('side') :]}"
         what, remedy = (
             "not a factor of a product",
             "give pairs={name of B: name of A}, or leave it out with on=",
@@ -96,5 +96,5 @@ class LoRAProduct(Rule):
         """Whether it is B."""
         if self.pairs is not None:
             return name in self.pairs
-        found = _FACTOR.search(name)
-        return found is not None and found["side"] in "Bb"
+        match = _FACTOR.search(name)
+        return match is not None and match["side"] in "Bb"

@@ -109,7 +109,7 @@ def group_strength(
         InputError: λ is negative or not finite, a list of another length, a half-life that lacks something.
     """
     name = f"{type(rule).__name__}.weight_decay"
-    lr_max = _lr_max(rule, group, groups, setting)
+    lr_max = _lr_max(rule, group, groups, setting) if rule.law in ("lr_relative", "lr_squared") else None
     value = rule.weight_decay
     if isinstance(value, HalfLife | HalfLives) and not rule.paced:
         what = "the rule does not remove the same fraction of every weight, so it has no half-life"
@@ -125,7 +125,9 @@ def group_strength(
         return GroupStrength(rule.law, lr_max, lambda _: value)
     if callable(value):
         return GroupStrength(rule.law, lr_max, lambda step: _called(value, step, name))
-    strength = number(_of_group(value, group, groups, name), name, least=0)
+    if isinstance(value, Sequence):
+        value = _of_group(value, group, groups, name)
+    strength = number(value, name, least=0)
     return GroupStrength(rule.law, lr_max, lambda _: strength)
 
 
@@ -157,9 +159,7 @@ def _of_group(value: Any, group: int, groups: int, name: str) -> Any:
     return value[group]
 
 
-def _lr_max(rule: Rule, group: int, groups: int, setting: Setting) -> float | None:
-    if rule.law not in ("lr_relative", "lr_squared"):
-        return None
+def _lr_max(rule: Rule, group: int, groups: int, setting: Setting) -> float:
     where = f"{type(rule).__name__}.lr_max"
     given = _of_group(getattr(rule, "lr_max", None), group, groups, where)
     lr_max = setting.peak(group) if given is None else given

@@ -27,7 +27,7 @@ _CYCLIC = ("CyclicLR", "OneCycleLR", "CosineAnnealingWarmRestarts")
 
 
 def steps_between(interval: Any, steps_per_epoch: Any) -> float:
-    """Optimizer steps between two steps of the schedule.
+    """Return the optimizer steps between two steps of the schedule.
 
     Raises:
         InputError: no such interval, or an epoch of unknown length.
@@ -46,41 +46,41 @@ def steps_between(interval: Any, steps_per_epoch: Any) -> float:
 
 
 def stretched(rows: np.ndarray, steps: int, between: float) -> np.ndarray:
-    """Each value for all optimizer steps until the schedule goes on."""
+    """Repeat each value for all optimizer steps until the schedule goes on."""
     if between == 1:
         return rows[:, :steps]
     return rows[:, np.floor(np.arange(steps) / between + 1e-9).astype(int)]
 
 
-def places(steps: int, between: float) -> int:
-    """How many values of the schedule a run uses."""
+def values_needed(steps: int, between: float) -> int:
+    """Return how many values of the schedule a run uses."""
     return math.floor((steps - 1) / between + 1e-9) + 1
 
 
-def found(
-    scheduler: Any, course: np.ndarray, steps: int, per_epoch: float | None
+def interval_of(
+    scheduler: Any, values: np.ndarray, steps: int, per_epoch: float | None
 ) -> Literal["step", "epoch"]:
-    """Find whether a scheduler goes by steps or by epochs.
+    """Return whether a scheduler goes by steps or by epochs.
 
     Args:
         scheduler: the scheduler.
-        course: what it does step by step (groups, up to steps): shorter where it cannot go further.
+        values: its learning rates step by step (groups, up to steps): shorter where it cannot go further.
         steps: of the run.
         per_epoch: steps of an epoch; None where it is not known.
 
     Raises:
         InputError: it cannot be known, and it matters.
     """
-    whole = course.shape[1] == steps
-    peaks = course.max(1, keepdims=True)
-    relative = course / np.where(peaks > 0, peaks, 1)
+    whole = values.shape[1] == steps
+    peaks = values.max(1, keepdims=True)
+    relative = values / np.where(peaks > 0, peaks, 1)
     if per_epoch is None:
         first = steps // 10
-        if not _over_early(scheduler, relative, first) and (whole or course.shape[1] > first):
+        if not _over_early(scheduler, relative, first) and (whole or values.shape[1] > first):
             return "step"  # where it is not whole, for its own message
         raise _unknown(scheduler, "by step it would be over, or go up and down, long before the run ends", "")
-    epochs = places(steps, per_epoch)
-    if epochs > course.shape[1]:
+    epochs = values_needed(steps, per_epoch)
+    if epochs > values.shape[1]:
         return "step"  # for its own message
     if not whole:
         return "epoch"
@@ -100,15 +100,15 @@ def found(
         return "step"
     if early and not idle:
         return "epoch"
-    by_epoch = stretched(course, steps, per_epoch)
-    if _alike(course, by_epoch):
+    by_epoch = stretched(values, steps, per_epoch)
+    if _alike(values, by_epoch):
         return "step"
-    means = f"the mean lr is {course.mean():.3g} by step and {by_epoch.mean():.3g} by epoch"
+    means = f"the mean lr is {values.mean():.3g} by step and {by_epoch.mean():.3g} by epoch"
     raise _unknown(scheduler, means, f" of {per_epoch:g} steps")
 
 
 def own_length(scheduler: Any) -> int | None:
-    """The number of its steps that a scheduler is made for; None where it has none."""
+    """Return the number of its steps that a scheduler is made for; None where it has none."""
     parts = getattr(scheduler, "_schedulers", None)
     if parts:
         lengths = [own_length(part) for part in parts]
@@ -129,7 +129,7 @@ def _fits(length: int, run: int) -> bool:
 
 
 def _made_for(relative: np.ndarray) -> bool:
-    """Whether a course comes to its end where the run does."""
+    """Whether the learning rates come to their end where the run does."""
     late = relative[:, int(0.8 * relative.shape[1])]
     return bool(((late > 0.04) & (relative[:, -1] < 0.1 * late)).all())
 
@@ -139,7 +139,7 @@ def _over_early(scheduler: Any, relative: np.ndarray, first: int) -> bool:
     name = type(getattr(scheduler, "_schedulers", [scheduler])[-1]).__name__
     if name not in _CYCLIC:
         signs = [np.sign(moves[moves != 0]) for moves in np.diff(relative)]
-        waves = max(int((one[1:] != one[:-1]).sum()) for one in signs)
+        waves = max(int((sign[1:] != sign[:-1]).sum()) for sign in signs)
         if waves > (2 if name == "CosineAnnealingLR" else _WAVES):
             return True
     if (own_length(scheduler) or 0) > first:
@@ -217,10 +217,10 @@ def lrs(
     array([[0.1, 0.1, 0.2, 0.2]])
     """
     shape = {"warmup": warmup, "floor": floor, "decay": decay}
-    return told_lrs(schedule, steps, lr, interval=interval, steps_per_epoch=steps_per_epoch, **shape)[0]
+    return described_lrs(schedule, steps, lr, interval=interval, steps_per_epoch=steps_per_epoch, **shape)[0]
 
 
-def told_lrs(
+def described_lrs(
     schedule: Any,
     steps: int | None = None,
     lr: float | Sequence[float] | None = None,
@@ -241,27 +241,27 @@ def told_lrs(
             raise InputError("lr is the peak of a schedule given by name", "lr", lr, remedy)
         if (warmup, floor, decay) != (0.0, 0.0, 0.2):
             what = "warmup, floor and decay shape a schedule given by name"
-            raise InputError(what, "schedule", _kind(schedule), "leave out")
+            raise InputError(what, "schedule", type(schedule).__name__, "leave out")
     between = None if interval is None else steps_between(interval, steps_per_epoch)
     if is_scheduler(schedule):
         rows, between = _of_scheduler(schedule, _steps(steps), between, steps_per_epoch)
-        return rows, _told(schedule, between, interval)
-    read: Any = _called if callable(schedule) else _given
+        return rows, _in_words(schedule, between, interval)
+    read: Any = _values_of if callable(schedule) else _numbers
     if isinstance(schedule, str):
         read = functools.partial(_named, lr=lr, warmup=warmup, floor=floor, decay=decay)
     if between is None or between == 1:
         return read(schedule, steps), ""
-    if steps is None and read is _given:
-        rows = _given(schedule, None)
-        return stretched(rows, round(rows.shape[1] * between), between), _told(schedule, between, interval)
-    total = _steps(steps)
-    return stretched(read(schedule, places(total, between)), total, between), _told(
-        schedule, between, interval
-    )
+    if steps is None and read is _numbers:
+        rows = _numbers(schedule, None)
+        total = round(rows.shape[1] * between)
+    else:
+        total = _steps(steps)
+        rows = read(schedule, values_needed(total, between))
+    return stretched(rows, total, between), _in_words(schedule, between, interval)
 
 
 def bare_scheduler(schedule: Any) -> Any:
-    """Torch's scheduler in what Accelerate and Lightning put around it; anything else as it is."""
+    """Return torch's scheduler in what Accelerate and Lightning put around it; anything else as it is."""
     for _ in range(8):  # wrappers in wrappers
         inner = schedule.get("scheduler") if isinstance(schedule, Mapping) else None
         if inner is None and not is_scheduler(schedule):
@@ -286,20 +286,23 @@ def _of_scheduler(
     """The step sizes by a torch scheduler, and the optimizer steps between two of its own."""
     _refuse_what_cannot_be_simulated(scheduler)
     per_epoch = None if steps_per_epoch is None else number(steps_per_epoch, "steps_per_epoch", above=0)
-    wanted = steps if between is None else places(steps, between)
-    course, error = _simulated(scheduler, wanted)
+    wanted = steps if between is None else values_needed(steps, between)
+    values, error = _simulated(scheduler, wanted)
     if between is None:
-        known = per_epoch if per_epoch is None or per_epoch > 1 else None
-        between = steps_between(found(scheduler, course, steps, known), per_epoch) if per_epoch != 1 else 1.0
-    needed = places(steps, between)
-    if course.shape[1] < needed and error is not None:
+        if per_epoch == 1:
+            between = 1.0
+        else:
+            known = None if per_epoch is None or per_epoch < 1 else per_epoch
+            between = steps_between(interval_of(scheduler, values, steps, known), per_epoch)
+    needed = values_needed(steps, between)
+    if values.shape[1] < needed and error is not None:
         raise error
-    return stretched(course, steps, between), between
+    return stretched(values, steps, between), between
 
 
-def _told(schedule: Any, between: float, interval: Any) -> str:
+def _in_words(schedule: Any, between: float, interval: Any) -> str:
     """How often a schedule goes on, in words."""
-    what = f"{_kind(schedule)}, stepped" if is_scheduler(schedule) else "goes on"
+    what = f"{type(schedule).__name__}, stepped" if is_scheduler(schedule) else "goes on"
     often = "once a step" if between == 1 else f"once in {between:g} steps"
     if interval == "epoch" or (interval is None and between > 1):
         often = f"once an epoch of {between:g} steps"
@@ -312,10 +315,6 @@ def _steps(steps: Any) -> int:
     if steps is None:
         raise InputError("how many steps has the run?", "steps", "None", "give steps")
     return count(steps, "steps", most=MOST_STEPS)
-
-
-def _kind(schedule: Any) -> str:
-    return type(schedule).__name__
 
 
 def _named(name: str, steps: Any, *, lr: Any, warmup: float, floor: float, decay: float) -> np.ndarray:
@@ -337,17 +336,13 @@ def _named(name: str, steps: Any, *, lr: Any, warmup: float, floor: float, decay
     elif name == "cosine":
         falling = (1 + np.cos(np.pi * u)) / 2
     else:
-        falling = _stable_then_linear(total, rising, _share(decay, "decay"))
+        last = round(_share(decay, "decay") * total)
+        if rising + last > total:
+            raise InputError("warmup and decay overlap", "decay", decay, "together at most 1")
+        falling = np.minimum(1, (total - np.arange(total)) / max(last, 1))
     relative = floor + (1 - floor) * falling
     relative[:rising] = np.arange(1, rising + 1) / max(rising, 1)
     return peaks[:, None] * relative
-
-
-def _stable_then_linear(total: int, rising: int, decay: float) -> np.ndarray:
-    last = round(decay * total)
-    if rising + last > total:
-        raise InputError("warmup and decay overlap", "decay", decay, "together at most 1")
-    return np.minimum(1, (total - np.arange(total)) / max(last, 1))
 
 
 def _share(value: Any, where: str) -> float:
@@ -357,13 +352,13 @@ def _share(value: Any, where: str) -> float:
     return share
 
 
-def _given(values: Any, steps: Any) -> np.ndarray:
+def _numbers(values: Any, steps: Any) -> np.ndarray:
     array = vector(values, "schedule")
     if array.ndim not in (1, 2):
         raise InputError(
             "neither one step size a step nor one row a group",
             "schedule",
-            f"{_kind(values)} of shape {array.shape}",
+            f"{type(values).__name__} of shape {array.shape}",
             "give a list of numbers, or of lists",
         )
     array = np.atleast_2d(array)
@@ -377,19 +372,18 @@ def _given(values: Any, steps: Any) -> np.ndarray:
     return array
 
 
-def _called(schedule: Any, steps: Any) -> np.ndarray:
+def _values_of(schedule: Any, steps: Any) -> np.ndarray:
     steps = _steps(steps)
     try:
         values = [schedule(step) for step in range(steps)]
     except Exception as error:  # whatever a user's function may raise
-        raise InputError(
-            "the schedule cannot be called with a step", "schedule", f"{_kind(schedule)}: {error}", "mend it"
-        ) from error
+        what, value = "the schedule cannot be called with a step", f"{type(schedule).__name__}: {error}"
+        raise InputError(what, "schedule", value, "mend it") from error
     return np.array([[number(v, f"schedule({t})", least=0) for t, v in enumerate(values)]])
 
 
 def is_scheduler(schedule: Any) -> bool:
-    """Whether it is one of torch's schedulers."""
+    """Return whether it is one of torch's schedulers."""
     # Whoever holds a scheduler has imported torch; nobody else waits for it.
     if "torch" not in sys.modules:
         return False
@@ -416,17 +410,17 @@ def _simulated(scheduler: Any, steps: int) -> tuple[np.ndarray, InputError | Non
         twin = copy.deepcopy(scheduler, {id(scheduler.optimizer): stand_in})
         _own_functions(twin)
     except Exception as error:  # it may hold anything
-        raise InputError(
-            "the scheduler cannot be copied", "schedule", f"{_kind(scheduler)}: {error}", "give its numbers"
-        ) from error
+        what, value = "the scheduler cannot be copied", f"{type(scheduler).__name__}: {error}"
+        raise InputError(what, "schedule", value, "give its numbers") from error
     result = np.empty((len(stand_in.param_groups), steps))
     for step in range(steps):
         result[:, step] = [float(group["lr"]) for group in stand_in.param_groups]
         if not (result[:, step] >= 0).all() or np.isinf(result[:, step]).any():
             if step == 0:
                 vector(result[:, :1], "schedule")  # raises
-            what, worst = f"the scheduler gives no step size at its step {step}", result[:, step].min()
-            return result[:, :step], InputError(what, "schedule", f"{_kind(scheduler)}: {worst:g}", "mend it")
+            what = f"the scheduler gives no step size at its step {step}"
+            value = f"{type(scheduler).__name__}: {result[:, step].min():g}"
+            return result[:, :step], InputError(what, "schedule", value, "mend it")
         if step + 1 < steps:
             try:
                 twin.step()
@@ -459,7 +453,7 @@ def _owned(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(_owned, value))
     if type(value) is dict:
-        return {key: _owned(one) for key, one in value.items()}
+        return {key: _owned(item) for key, item in value.items()}
     if isinstance(value, Iterator | set | deque):
         return copy.deepcopy(value)  # of a generator it raises: it cannot be looked into
     return value
@@ -493,7 +487,7 @@ def _refuse_what_cannot_be_simulated(scheduler: Any) -> None:
         raise InputError(
             "the scheduler has been stepped, so the start of the run is gone",
             "schedule",
-            _kind(scheduler),
+            type(scheduler).__name__,
             "give it before the first step",
         )
 

@@ -139,11 +139,11 @@ def lifetime(
     strength = _strength(weight_decay, half_life_steps, half_lives, run, peak, law, coupled, sgd)
     check(strength, peak, law=law, coupled=coupled, **sgd)
     rate = coupled_rate(strength, peak, **sgd) if coupled else strength * shape(law, peak, peak)
-    found = Lifetime(strength, rate, half_life(rate), 1 / rate if rate else float("inf"))
+    peak_life = Lifetime(strength, rate, half_life(rate), 1 / rate if rate else float("inf"))
     about = {"law": law, "coupled": coupled, "dtype": dtype, "steps_per_epoch": steps_per_epoch, **sgd}
     if run is None:
-        return Lifetime(**{**vars(found), "warnings": advice(strength, peak, **about)})
-    return _over(run, found, peak, about)
+        return Lifetime(**{**vars(peak_life), "warnings": advice(strength, peak, **about)})
+    return _over(run, peak_life, peak, about)
 
 
 def _strength(
@@ -187,26 +187,26 @@ def _only_for_coupled(coupled: bool, law: Law, sgd: dict[str, Any]) -> None:
         raise InputError("coupled decay follows the step size", "law", law, "use lr")
 
 
-def _over(run: np.ndarray, found: Lifetime, peak: float, about: dict[str, Any]) -> Lifetime:
+def _over(run: np.ndarray, peak_life: Lifetime, peak: float, about: dict[str, Any]) -> Lifetime:
     """The same strength, over a run with these step sizes."""
     through_momentum = about["coupled"] and about["momentum"]
     if through_momentum:
         sgd = {name: about[name] for name in ("momentum", "dampening", "nesterov")}
         unique, where = np.unique(run, return_inverse=True)
-        rates = np.array([coupled_rate(found.weight_decay, float(lr), **sgd) for lr in unique])[where]
+        rates = np.array([coupled_rate(peak_life.weight_decay, float(lr), **sgd) for lr in unique])[where]
     else:
-        rates = found.weight_decay * shape(about["law"], run, peak)
+        rates = peak_life.weight_decay * shape(about["law"], run, peak)
     halves = -log_retention(rates) / LN2 + 0.0  # no -0
     kept = 2**-halves
     return Lifetime(
         **{
-            **vars(found),
+            **vars(peak_life),
             "steps": len(run),
-            "share_of_run": found.half_life / len(run),
+            "share_of_run": peak_life.half_life / len(run),
             "half_lives": halves,
             "half_life_in_run": len(run) / halves if halves else float("inf"),
             "retention": kept,
             "mean_age": None if through_momentum else mean_age(rates, run),
-            "warnings": advice(found.weight_decay, peak, steps=len(run), retention=kept, **about),
+            "warnings": advice(peak_life.weight_decay, peak, steps=len(run), retention=kept, **about),
         }
     )

@@ -190,10 +190,10 @@ def transfer(
     ratio = _epochs_ratio(old, len(old_lrs), new, len(new_lrs))
     wanted = half_lives * (ratio if keep == "epoch" else 1.0) * _width_factor(old, new, width_rule)
     shapes = shape(law, new_lrs)
-    found = strength_for(wanted, shapes)
+    transferred = strength_for(wanted, shapes)
     other = half_lives * (1.0 if keep == "epoch" else ratio) * _width_factor(old, new, width_rule)
     return Transfer(
-        weight_decay=found,
+        weight_decay=transferred,
         kept=keep,
         half_lives_old=half_lives,
         half_lives_new=wanted,
@@ -206,7 +206,7 @@ def transfer(
             *_about_width(old, new, width_rule, wanted, shapes),
         ),
         warnings=_news(
-            _advice(strength, old, old_lrs, law, half_lives), _advice(found, new, new_lrs, law, wanted)
+            _advice(strength, old, old_lrs, law, half_lives), _advice(transferred, new, new_lrs, law, wanted)
         ),
     )
 

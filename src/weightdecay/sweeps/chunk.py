@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay.errors import InputError
-from weightdecay.hooks.optimizers import momentum_of
+from weightdecay.hooks.optimizers import check_native, check_optimizer, momentum_of
 from weightdecay.hooks.plan import Plan, check_strengths, make_plan
-from weightdecay.hooks.refusals import check_native, check_optimizer
 from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Rule, Strength, rules_of
 from weightdecay.rules.strength import Setting, group_strength
@@ -115,7 +114,8 @@ class Recipe:
                 what = "no parameter of the model decays"
                 raise InputError(what, "on", repr(self.task.on), "choose other groups")
             for rule in rules:
-                try_rule(rule, plan.all_targets)
+                if not rule.built_in:
+                    try_rule(rule, plan.all_targets)
             self._plans[kinds] = plan
         plan, groups = self._plans[kinds], optimizer.param_groups
         strengths = tuple(

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
-from weightdecay.hooks.apply import direction, readable
+from weightdecay.hooks.optimizers import direction, facts, is_readable
 from weightdecay.hooks.plan import Target
 from weightdecay.memory import kept_memory
 from weightdecay.rules import Rule, Step
@@ -32,8 +32,6 @@ from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack
 from weightdecay.sweeps.task import Checkpoint, ChunkResult, Data, OnEpoch
 
 AXES = 2  # the leading axes of a stacked parameter: seeds and strengths
-# Optimizers whose fused kernels do the same arithmetic in one pass over memory.
-_FUSED = (optim.SGD, optim.Adam, optim.AdamW, optim.Adagrad)
 
 
 class Copies:
@@ -239,7 +237,7 @@ def fuse(optimizer: optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         free = group.get("fused", False) is None and not group.get("foreach") and not group.get("capturable")
         plain = not group.get("differentiable") and not group.get("amsgrad")
-        if type(optimizer) in _FUSED and free and plain and all(p.dtype in floats for p in group["params"]):
+        if facts(optimizer).fused and free and plain and all(p.dtype in floats for p in group["params"]):
             group["fused"] = True
 
 
@@ -286,7 +284,7 @@ class StackedDecay:
                     w.grad = _gradient(rule, w.grad, w, rates, -1 if options.get("maximize") else 1)
                 elif not rule.needs_update:
                     _decay(rule, w, rates)
-                elif readable(self._optimizer):
+                elif is_readable(self._optimizer):
                     update = direction(self._optimizer, options, w)
                     _decay(rule, w, rates, update.into(torch.empty_like(w), *update.tensors))
                 else:

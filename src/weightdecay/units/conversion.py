@@ -88,7 +88,10 @@ def converted(
 ) -> float | np.ndarray:
     """Convert with a context from `checked_context`: for many conversions of one kind."""
     old, new = _named(source, "source"), _named(target, "target")
-    number_or_array = _value(value, old)
+    number_or_array = number(value, "value", least=0) if np.ndim(value) == 0 else vector(value, "value")
+    if old.power < 0 and not np.all(number_or_array):
+        remedy = f"give {old.what.split(' of ')[0]} more than 0"
+        raise InputError("no λ belongs to it", "value", 0, remedy)
     if np.ndim(number_or_array) and "sd_x" in known and np.shape(number_or_array) != known["sd_x"].shape:
         sizes = f"{np.size(number_or_array)} values for {known['sd_x'].size} features"
         raise InputError("one strength for each feature is needed", "value", sizes, "give as many as sd_x")
@@ -119,17 +122,12 @@ def _named(name: str, where: str) -> Convention:
     for row in ROWS:
         if row.name == name:
             return row
-    raise InputError(
-        "no such convention", where, repr(name), f"{_closest(str(name), [row.name for row in ROWS])}"
-    )
-
-
-def _closest(name: str, names: Sequence[str]) -> str:
-    """The names that contain what was given, else those spelled like it, else all."""
-    lower = {known.lower(): known for known in names}
-    inside = [known for key, known in lower.items() if name.lower() in key]
-    alike = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    return f"use {' or '.join(inside or alike or names)}"
+    # The names that contain what was given, else those spelled like it, else all.
+    lower = {row.name.lower(): row.name for row in ROWS}
+    inside = [known for key, known in lower.items() if str(name).lower() in key]
+    alike = [lower[key] for key in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)]
+    remedy = f"use {' or '.join(inside or alike or lower.values())}"
+    raise InputError("no such convention", where, repr(name), remedy)
 
 
 def checked_context(source: str, target: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,10 +168,3 @@ def _checked(name: str, value: Any) -> Any:
             raise InputError("a feature that does not vary", name, 0.0, "leave constant features out")
         return array
     return number(value, name, above=0)
-
-
-def _value(value: Any, row: Convention) -> Any:
-    checked = number(value, "value", least=0) if np.ndim(value) == 0 else vector(value, "value")
-    if row.power < 0 and not np.all(checked):
-        raise InputError("no λ belongs to it", "value", 0, f"give {row.what.split(' of ')[0]} more than 0")
-    return checked

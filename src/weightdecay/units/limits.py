@@ -52,7 +52,7 @@ def check(
     peak = 1.0 if lr_max is None else number(lr_max, "lr_max", least=0)
     if peak == 0:
         return strength
-    per_unit = float(shape(law, peak, peak))
+    per_unit = peak if law == "lr" else float(shape(law, peak, peak))
     if coupled and momentum:
         mu = number(momentum, "momentum", least=0, below=1)
         per_unit *= 1 - number(dampening, "dampening", least=0, below=1)
@@ -119,22 +119,21 @@ def advice(
             f"with weight_decay = {strength:g} a weight without gradient shrinks by about lr a step as with "
             "any other; use decoupled decay (wd.Decoupled, AdamW)",
         )
-    found: list[str] = []
+    lines: list[str] = []
     if lr:
-        per_unit = float(shape(law, lr, lr))
-        rate = strength * per_unit
+        rate = strength * (lr if law == "lr" else float(shape(law, lr, lr)))
         if coupled:
-            found += _momentum(strength, lr, **momenta)
+            lines += _momentum(strength, lr, **momenta)
             rate = coupled_rate(strength, lr, **momenta)
             removed = strength * lr * (1 - dampening if momentum else 1.0)  # what one step really adds
         else:
             removed = rate
         # What goes through the gradient is not rounded beside the weight: gradients differ from step to step.
-        found += _precision(removed, None if coupled else dtype)
-        found += _timescale(rate, steps, steps_per_epoch, retention)
+        lines += _precision(removed, None if coupled else dtype)
+        lines += _timescale(rate, steps, steps_per_epoch, retention)
     elif retention is not None:
-        found += _retained(number(retention, "retention", least=0))
-    return tuple(found)
+        lines += _retained(number(retention, "retention", least=0))
+    return tuple(lines)
 
 
 def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float, nesterov: bool) -> list[str]:
@@ -173,8 +172,9 @@ def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
     units = unique / spacing
     if name in ("float32", "float64"):
         units = np.rint(units)
-    # One mantissa after another: a long schedule has as many rates as steps.
-    moved = sum(np.rint(units * m / 2) * m for m in mantissas)
+    moved = np.zeros_like(units)
+    for m in mantissas:  # one after another: a long schedule has as many rates as steps
+        moved += np.rint(units * m / 2) * m
     happens = moved * 2 * spacing / (mantissas**2).sum()
     return np.where(units > 1e5, unique, happens)[where.reshape(asked.shape)]
 
@@ -209,14 +209,14 @@ def _timescale(
     rate: float, steps: float | None, steps_per_epoch: float | None, retention: float | None
 ) -> list[str]:
     """Lines about tau = 1/rate; of several that say the same the strongest only."""
-    tau, found = 1 / rate, []
+    tau, lines = 1 / rate, []
     if tau < 10:
-        found.append(
+        lines.append(
             f"the decay is very fast: its timescale 1/rate is {tau:.3g} steps (less than 10), half of a "
             f"weight is gone after {half_life(min(rate, 1)):.3g}; give less weight_decay"
         )
     elif steps_per_epoch is not None and tau < number(steps_per_epoch, "steps_per_epoch", above=0):
-        found.append(
+        lines.append(
             f"the timescale 1/rate, {tau:.4g} steps, is shorter than an epoch of {steps_per_epoch:g}: the "
             "weights forget examples before they come again; give less weight_decay"
         )
@@ -229,7 +229,7 @@ def _timescale(
             f"the timescale 1/rate, {tau:.4g} steps, is longer than the run of {steps:g}: the start is never "
             "forgotten; give more weight_decay"
         ]
-    return found + dull
+    return lines + dull
 
 
 def _retained(retention: float) -> list[str]:
