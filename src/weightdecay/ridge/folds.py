@@ -143,12 +143,12 @@ def _numbered(fold: np.ndarray, n: int) -> Splits:
         raise InputError("not a fold for each row", "cv", f"{len(fold)} numbers", f"give {n}")
     if n and int(fold.min()) < 0:
         raise InputError("not the number of a fold", "cv", int(fold.min()), "give 0 or more")
-    numbers, found = np.unique(fold, return_inverse=True)
+    numbers, ids = np.unique(fold, return_inverse=True)
     if len(numbers) < 2:
         raise InputError("too few folds", "cv", len(numbers), "two are needed at least")
     if len(numbers) == n:
         return Splits("loo", f"{n} given folds")
-    return Splits(torch.from_numpy(found.astype(np.int64)), f"{len(numbers)} given folds")
+    return Splits(torch.from_numpy(ids.astype(np.int64)), f"{len(numbers)} given folds")
 
 
 def _deal(groups: Int64[Tensor, " n"], K: int, seed: int) -> Int64[Tensor, " n"]:
@@ -214,9 +214,9 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
     except (TypeError, ValueError) as error:
         raise InputError("not a pair (train, test)", where, type(pair).__name__, REMEDY) from error
     sides = []
-    for side, given in (("training", train), ("test", test)):
+    for side, values in (("training", train), ("test", test)):
         try:
-            rows = np.asarray(_on_cpu(given))
+            rows = np.asarray(_on_cpu(values))
         except (TypeError, ValueError) as error:
             raise InputError(f"{side} rows are not row numbers", where, str(error)[:60], REMEDY) from error
         if rows.dtype == np.bool_ and rows.shape == (n,):
@@ -224,8 +224,8 @@ def _pair(pair: Any, n: int, number: int) -> tuple[Tensor, Tensor]:
         if rows.size == 0:
             raise InputError(f"no {side} rows", where, None, "leave the split out, or use fewer")
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            found = f"{rows.dtype}, shape {rows.shape}"
-            raise InputError(f"{side} rows are not row numbers", where, found, "give integers, or a mask")
+            kind = f"{rows.dtype}, shape {rows.shape}"
+            raise InputError(f"{side} rows are not row numbers", where, kind, "give integers, or a mask")
         if int(rows.min()) < 0 or int(rows.max()) >= n:
             bad = int(rows.min()) if int(rows.min()) < 0 else int(rows.max())
             raise InputError("no such row", where, bad, f"there are rows 0 to {n - 1}")
@@ -261,11 +261,11 @@ def _labels(groups: Any, n: int) -> Int64[Tensor, " n"]:
         if row is None or type(row).__name__ == "NAType" or row != row:
             raise InputError("a row without a group", "groups", str(row), "give every row a label")
     try:
-        found = np.unique(labels, return_inverse=True)[1]
+        ids = np.unique(labels, return_inverse=True)[1]
     except TypeError as error:
         kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
         raise InputError("labels of several kinds", "groups", kinds, "give numbers, or texts") from error
-    return torch.from_numpy(found.astype(np.int64))
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def _mixed(x: Any) -> Any:

@@ -66,19 +66,19 @@ def residuals(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t
     c, keep = rows.c, rows.kept(alphas)
     k, t = c.shape
     spread = (keep.mT[:, None, :] * c.mT).reshape(len(alphas) * t, k)
-    found = matmul(spread, rows.U.mT).reshape(len(alphas), t, -1)
+    errors = matmul(spread, rows.U.mT).reshape(len(alphas), t, -1)
     if not rows.complete:
-        found += (rows.y - matmul(rows.U, c)).mT
-    return found
+        errors += (rows.y - matmul(rows.U, c)).mT
+    return errors
 
 
 def slack(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r n"]:
     """1 − h_i at each α: nothing is subtracted where U is complete, so tiny values keep their digits."""
     squares = rows.U**2
-    found = matmul(rows.kept(alphas).mT, squares.mT)
+    left = matmul(rows.kept(alphas).mT, squares.mT)
     if not rows.complete:
-        found += (1 - squares.sum(1) - (rows.Q**2).sum(1)).clamp_min(0)
-    return found
+        left += (1 - squares.sum(1) - (rows.Q**2).sum(1)).clamp_min(0)
+    return left
 
 
 def loo_errors(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t n"]:
@@ -111,8 +111,8 @@ def left_out_errors(
         blocks += rest / largest[:, None, None]
     # Nothing but free columns can make a block singular: some row is always left for the mean.
     certain = rows.Q.shape[1] <= 1
-    found = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT, certain)
-    return None if found is None else found.mT
+    errors = solve_definite(blocks, (inside[:, :, out] / largest[:, None, None]).mT, certain)
+    return None if errors is None else errors.mT
 
 
 def undetermined(split: int) -> InputError:
@@ -152,8 +152,8 @@ def minus_two_log_evidence(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64
 
 def misfit(rows: Rows, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, "L t"]:
     """y'(I + ZZ'/α)^-1 y."""
-    found = matmul(rows.kept(alphas).mT, rows.c**2)
-    return found if rows.complete else found + _outside(rows, rows.c)
+    total = matmul(rows.kept(alphas).mT, rows.c**2)
+    return total if rows.complete else total + _outside(rows, rows.c)
 
 
 def _outside(rows: Rows, c: Float64[Tensor, "k t"]) -> Float64[Tensor, " t"]:
@@ -673,12 +673,12 @@ class Covariance:
         inner = Z @ self.root.mT
         least = self.rounding * size[:, None]
         inner = torch.where(inner.abs() > least[:, :-1] * self.root.norm(dim=1), inner, 0)
-        found = self.leverage + (alone @ self.free_root.mT).square().sum(1) + inner.square() @ self.weight
+        total = self.leverage + (alone @ self.free_root.mT).square().sum(1) + inner.square() @ self.weight
         if float(self.beyond) > 0:
             rest = Z - inner @ self.root
             rest -= (rest @ self.root.mT) @ self.root
-            found += torch.where(rest.norm(dim=1) > least[:, -1], rest.square().sum(1), 0) * self.beyond
-        return found
+            total += torch.where(rest.norm(dim=1) > least[:, -1], rest.square().sum(1), 0) * self.beyond
+        return total
 
     def cpu(self) -> "Covariance":
         """The same in main memory."""
@@ -719,18 +719,18 @@ def covariance_of_rows(
             "the covariance is too large", "rows × columns", f"{count} × {m}", "use fewer columns"
         )
     root = _right(problem, cols, rows) if Vh is None else Vh[kept]
-    one = root.new_ones(())
-    factor = torch.cat([torch.where(cols.factor > 0, cols.factor, 0), one.expand(int(cols.ones))])
+    unit = root.new_ones(())
+    factor = torch.cat([torch.where(cols.factor > 0, cols.factor, 0), unit.expand(int(cols.ones))])
     s = rows.s[kept]
-    rounding = torch.zeros_like(s), ROUNDING * (s.max() / s.min()).sqrt()[None] if count else 0 * one[None]
+    rounding = torch.zeros_like(s), ROUNDING * (s.max() / s.min()).sqrt()[None] if count else 0 * unit[None]
     return Covariance(
         cols.mean,
         factor,
         root,
         1 / (s + alpha),
-        one / alpha if count < int((factor > 0).sum()) else 0 * one,
+        unit / alpha if count < int((factor > 0).sum()) else 0 * unit,
         torch.cat(rounding),
-        one / len(problem.X) if problem.intercept == "free" else 0 * one,
+        unit / len(problem.X) if problem.intercept == "free" else 0 * unit,
         cols.free,
         *_of_free(problem, cols, m),
     )

@@ -95,8 +95,8 @@ class Strength:
     def numbers(lam: Any, where: str = "lam") -> np.ndarray:
         """One λ or several as a new array, in their own unit (L,); errors as `alpha`'s."""
         try:
-            given = lam.detach().cpu().numpy() if isinstance(lam, Tensor) else lam
-            values = np.array(given, dtype=np.float64, order="C", ndmin=1).ravel()
+            plain = lam.detach().cpu().numpy() if isinstance(lam, Tensor) else lam
+            values = np.array(plain, dtype=np.float64, order="C", ndmin=1).ravel()
         except (TypeError, ValueError) as error:
             raise InputError("not numbers", where, repr(lam)[:60], "give numbers of 0 or more") from error
         wrong = values[~((values >= 0) & (values < np.inf))]
@@ -130,7 +130,11 @@ def strength(unit: str, n: int, variance: Float64[Tensor, " t"]) -> Strength:
 
 def _needed(unit: str) -> set[str]:
     """The names of what the conversion between a convention and α needs to know, or may."""
-    return {name for row in ROWS if row.name in (unit, SUM) for name in (*row.needs, *row.takes)}
+    needed: set[str] = set()
+    for row in ROWS:
+        if row.name in (unit, SUM):
+            needed.update(row.needs, row.takes)
+    return needed
 
 
 # Pivots: a few λ from which held-out errors are carried over to all.
@@ -173,9 +177,9 @@ def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
         alphas: penalties (L,).
 
     >>> s, alphas = torch.tensor([1.0, 50.0]), torch.logspace(-3, 5, 100, dtype=torch.float64)
-    >>> found = axis(s, alphas)
+    >>> grid = axis(s, alphas)
     >>> f = 7.0 + 2 / (3.0 + alphas)
-    >>> len(found.pivots) < 25, bool((f[found.pivots] @ found.T - f).abs().max() < 1e-13)
+    >>> len(grid.pivots) < 25, bool((f[grid.pivots] @ grid.T - f).abs().max() < 1e-13)
     (True, True)
     """
     positive = s[s > 0].double().cpu()

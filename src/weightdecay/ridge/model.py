@@ -111,7 +111,9 @@ class RidgeModel:
             raise InputError(what, "n − dof", f"{float(left.min()):.3g}", str(remedy))
         rows = matched(X, self.features, len(self.coef))
         middle = self._predict(rows)
-        t = torch.tensor([student_t(level, float(one)) for one in left.reshape(-1)], dtype=torch.float64)
+        t = torch.tensor(
+            [student_t(level, float(freedom)) for freedom in left.reshape(-1)], dtype=torch.float64
+        )
         spread = (1 + self.covariance.variance(rows.cpu())).sqrt()
         noise = (t.reshape(left.shape) * self.noise_sd.cpu()).to(middle.device)
         spread = spread.to(middle.device)
@@ -259,20 +261,20 @@ def predict_file(
     return Predicted(count, tuple(first.columns), out)
 
 
-def _ids(model: RidgeModel, data: Path, given: Sequence[str] | None, level: float | None) -> pl.DataFrame:
+def _ids(model: RidgeModel, data: Path, names: Sequence[str] | None, level: float | None) -> pl.DataFrame:
     """The columns that name the rows."""
     kinds = ("predicted",) if level is None else ("predicted", "low", "high")
     taken = ["row", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
-    if given is None:
+    if names is None:
         known = _columns(data)
-        given = [name for name in model.settings.get("id", ()) if name in known]
-    return row_names(data, given, taken)
+        names = [name for name in model.settings.get("id", ()) if name in known]
+    return row_names(data, names, taken)
 
 
 def _columns(file: Path) -> list[str]:
     """The columns of a table; none where it is no table."""
     try:
-        return [name for one in files_of(file) for name in column_types(one)]
+        return [name for part in files_of(file) for name in column_types(part)]
     except InputError:
         return []
 

@@ -245,8 +245,8 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
     X, y = collected(X, "X"), collected(y, "y")
     if options.engine is not None or options.drop:
         name = "drop" if options.drop else "engine"
-        found = repr(options.drop or options.engine)
-        raise InputError("only for files", name, found, "give a path, or leave it out")
+        value = repr(options.drop or options.engine)
+        raise InputError("only for files", name, value, "give a path, or leave it out")
     table = checked(X, y, options)
     problem = table.problem
     judge = splits(options.cv, len(X), options.seed, options.groups, X, y)

@@ -77,7 +77,7 @@ class Columns:
         y_mean: the targets' likewise (t,).
         factor: 1/(sd_j √f_j); zero for columns that are constant or not penalised (p,).
         free: places of the unpenalised columns (q0,).
-        still: places of the columns that do not vary (c,).
+        constant: places of the columns that do not vary (c,).
         ones: whether a penalised column of ones is added.
     """
 
@@ -85,7 +85,7 @@ class Columns:
     y_mean: Float64[Tensor, " t"]
     factor: Float64[Tensor, " p"]
     free: Int64[Tensor, " q0"]
-    still: Int64[Tensor, " c"]
+    constant: Int64[Tensor, " c"]
     ones: bool
 
 
@@ -114,11 +114,11 @@ def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
     rows = w.topk(min(4, n)).indices
     few, most = X[rows].double(), 4 * CONSTANT[X.dtype] * (n / w[rows]).sqrt()[:, None]
     suspects = ((few - few[0]).abs() <= most * few[0].abs()).all(0).nonzero()[:, 0]
-    found = [suspects[:0]]
+    constant = [suspects[:0]]
     for some in suspects.split(max(NARROWEST, BLOCK // n)):
         mean, sd = _mean_and_sd(X[:, some].double(), w)
-        found.append(some[is_constant(mean, sd, X.dtype)])
-    return torch.cat(found)
+        constant.append(some[is_constant(mean, sd, X.dtype)])
+    return torch.cat(constant)
 
 
 def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
@@ -143,9 +143,9 @@ def columns(problem: Problem) -> Columns:
         for J in blocks(n, p):
             mean[J] = share @ problem.X[:, J].double()
     factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
-    still = constant_columns(problem)
+    constant = constant_columns(problem)
     if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
-        factor[still], free[still] = 0, False
+        factor[constant], free[constant] = 0, False
     y_mean = weighted_mean(problem.y, problem.weights)
     about_zero = 0.0 if problem.intercept != "free" else 1.0
     return Columns(
@@ -153,7 +153,7 @@ def columns(problem: Problem) -> Columns:
         y_mean * about_zero,
         factor,
         free.nonzero()[:, 0],
-        still,
+        constant,
         problem.intercept == "penalized",
     )
 
@@ -330,8 +330,8 @@ def collected(values: Any, where: str) -> Any:
         table = hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc")
         if not table or isinstance(values, pl.DataFrame | pl.Series):
             return values
-        found = pl.Series(values)
-        return found.struct.unnest() if found.dtype == pl.Struct else found
+        series = pl.Series(values)
+        return series.struct.unnest() if series.dtype == pl.Struct else series
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("the table cannot be read", where, reason, "mend the query") from error
@@ -378,8 +378,8 @@ def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
     return values if values.dtype in (torch.float32, torch.float64) else values.double()
 
 
-def _unsupported(what: str, where: str, found: Any) -> InputError:
-    return InputError(f"{what} values are not supported", where, found, "give real, dense numbers")
+def _unsupported(what: str, where: str, kind: Any) -> InputError:
+    return InputError(f"{what} values are not supported", where, kind, "give real, dense numbers")
 
 
 def _array(values: Any, where: str) -> np.ndarray:
@@ -444,12 +444,14 @@ def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) 
     Raises:
         InputError: a cell of text is no number; the first cell that cannot be used is named.
     """
-    found = [numbers(column) for column in columns]
+    read = [numbers(column) for column in columns]
     if not all(is_plain(column.dtype) for column in columns):
-        unread = (one.null_count() > column.null_count() for one, column in zip(found, columns, strict=True))
+        unread = (
+            cells.null_count() > column.null_count() for cells, column in zip(read, columns, strict=True)
+        )
         if any(unread):
             refuse_cell(columns, lambda row, name: f"{where}[{row}, {repr(name) if named else name}]")
-    return np.stack([one.to_numpy() for one in found], 1) if found else np.empty((0, 0))
+    return np.stack([cells.to_numpy() for cells in read], 1) if read else np.empty((0, 0))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

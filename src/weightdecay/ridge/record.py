@@ -364,7 +364,7 @@ class RidgePath:
     @property
     def still(self) -> list[int]:
         """Places of the columns that do not vary."""
-        return self._solver.still
+        return self._solver.constant
 
     def coef(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Coefficients on the original scale (p,) or (p, t), at λ in `unit`; at the best without it."""
@@ -699,7 +699,7 @@ def store(path: "RidgePath") -> Stored:
     chosen = {float(path._alphas(lam)[0]) for lam in choices if isinstance(lam, float)}
     mean, sd = solver.inputs()
     return Stored(
-        **{name: getattr(solver, name) for name in ("name", "n", "width", "unpenalized", "still")},
+        **{name: getattr(solver, name) for name in ("name", "n", "width", "unpenalized", "constant")},
         device=torch.device("cpu"),
         strength=path._strength,
         alphas=alphas.cpu(),
@@ -742,7 +742,7 @@ def values_of(stored: Stored) -> dict[str, Any]:
     return {
         "scale": [stored.scale.mean, stored.scale.largest],
         "unpenalized": stored.unpenalized,
-        "still": stored.still,
+        "still": stored.constant,
         "chosen": [*stored.spreads],
         "no_covariance": [one if isinstance(one, str) else None for one in stored.covariances.values()],
     }
@@ -767,7 +767,7 @@ def stored_of(
         **{key: tensors[key] for key in _TENSORS},
         scale=Scale(*values["scale"]),
         unpenalized=values["unpenalized"],
-        still=values["still"],
+        constant=values["still"],
         spreads=spreads,
         covariances=covariances,
     )

@@ -75,7 +75,7 @@ class Route(ABC):
         width: how many columns there are.
         device: where it is computed.
         variance: the targets' weighted variances (1/n) (t,).
-        still: places of the columns that do not vary.
+        constant: places of the columns that do not vary.
         unpenalized: how many coefficients are free, the intercept among them.
     """
 
@@ -84,7 +84,7 @@ class Route(ABC):
     width: int
     device: torch.device
     variance: Float64[Tensor, " t"]
-    still: list[int]
+    constant: list[int]
     unpenalized: int
 
     @abstractmethod

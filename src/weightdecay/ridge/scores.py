@@ -189,7 +189,7 @@ def squares_by_moments(
     p, t = part.p, len(part.ss)
     d = (part.mean - basis.center) + (part.rest - basis.rest)
     T = grid.T.to(part.G.device)
-    found, terms = part.G.new_empty(T.shape[1], t), part.G.new_empty(T.shape[1], t)
+    squares, terms = part.G.new_empty(T.shape[1], t), part.G.new_empty(T.shape[1], t)
     for some in targets_at_once(3 * len(basis.R) * len(grid.pivots), t):
         B = basis.fits(grid.few, some)
         b = B[:p]
@@ -201,9 +201,9 @@ def squares_by_moments(
         shift = matmul(d[:p][None], b.reshape(p, -1)).reshape(q, u)
         shift = T.T @ (shift + B[p] if basis.ones else shift)
         ss, dy, W = part.ss[some], d[p:][some], part.weight
-        found[:, some] = ss - 2 * linear + bending + W * (dy - shift) ** 2
+        squares[:, some] = ss - 2 * linear + bending + W * (dy - shift) ** 2
         terms[:, some] = ss + bending.abs() + W * (dy.abs() + shift.abs()) ** 2
-    return found, terms
+    return squares, terms
 
 
 def centred(block: Block, basis: Basis, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -366,19 +366,19 @@ def null_norm(basis: Basis, rows: Rows) -> float:
 
 
 def cancelled(
-    found: Float64[Tensor, "L t"], terms: Float64[Tensor, "L t"], carried: bool
+    squares: Float64[Tensor, "L t"], terms: Float64[Tensor, "L t"], carried: bool
 ) -> Float64[Tensor, "L t"]:
     """How much larger the terms are than what is left of them."""
     if carried:
-        terms = terms.amax(0).expand_as(found)
-    return terms / found.clamp_min(torch.finfo(found.dtype).tiny)
+        terms = terms.amax(0).expand_as(squares)
+    return terms / squares.clamp_min(torch.finfo(squares.dtype).tiny)
 
 
-def carried_rounding(found: Float64[Tensor, "L t"], carried: bool) -> Float64[Tensor, " L"]:
+def carried_rounding(squares: Float64[Tensor, "L t"], carried: bool) -> Float64[Tensor, " L"]:
     """What carrying errors from pivots to all λ costs, in eps: relative to the largest error of the grid."""
     if not carried:
-        return torch.zeros_like(found[:, 0])
-    ratio = found.amax(0) / found.clamp_min(torch.finfo(found.dtype).tiny)
+        return torch.zeros_like(squares[:, 0])
+    ratio = squares.amax(0) / squares.clamp_min(torch.finfo(squares.dtype).tiny)
     return 200 * ratio.sqrt().amax(1)
 
 

@@ -89,10 +89,10 @@ def statistics(
     if not isinstance(source, Source):
         source = open_source(source, target, drop, weights, dtype)
     if engine is None and source.rows is None:  # CSV: to know a shard's first row takes reading all before it
-        found = _of_shards(source, source.shards, 0, folds, seed, on_progress)
+        folded = _of_shards(source, source.shards, 0, folds, seed, on_progress)
     else:
-        found = _mapped(source, folds, seed, engine, on_progress)
-    return _checked(source, found, seed)
+        folded = _mapped(source, folds, seed, engine, on_progress)
+    return _checked(source, folded, seed)
 
 
 @one_pool()
@@ -200,31 +200,31 @@ class _Task:
         return _of_shards(self.source, [shard[0]], shard[1], self.K, self.seed, self.on_progress)
 
 
-def _checked(source: Source, found: tuple[Moments, ...], seed: int) -> Statistics:
+def _checked(source: Source, folds: tuple[Moments, ...], seed: int) -> Statistics:
     """Refuse what no path comes from; weights to mean 1."""
-    rows, weight = sum(part.rows for part in found), sum(part.weight for part in found)
+    rows, weight = sum(part.rows for part in folds), sum(part.weight for part in folds)
     where = source.shards[0].path
     if rows < 2 and source.weights is not None:
         what = "fewer than two rows have a weight above 0"
         raise InputError(what, f"column {source.weights!r} of {where}", rows, "give more")
     if rows < 2:
         raise InputError("too few rows", where, rows, "two are needed at least")
-    if rows < len(found):
-        raise InputError("fewer rows than folds", "cv", len(found), f"there are {rows} rows; use fewer folds")
-    if min(part.rows for part in found) == 0:
+    if rows < len(folds):
+        raise InputError("fewer rows than folds", "cv", len(folds), f"there are {rows} rows; use fewer folds")
+    if min(part.rows for part in folds) == 0:
         what = "all rows of a fold have weight 0"
-        raise InputError(what, "cv", len(found), "use fewer folds, or another seed")
-    whole = merge_tree(found)
+        raise InputError(what, "cv", len(folds), "use fewer folds, or another seed")
+    whole = merge_tree(folds)
     if bool((whole.ss <= (1e-15 * whole.y_mean) ** 2 * weight).all()):
         place = f"column {source.targets[0]!r} in {where}"
         raise InputError("the target is constant", place, float(whole.y_mean[0]), "choose another")
     scale = weight / rows
     if source.weights is not None:
-        found = tuple(
+        folds = tuple(
             Moments(m.rows, m.weight / scale, m.mean, m.rest, m.G / scale, m.g / scale, m.ss / scale)
-            for m in found
+            for m in folds
         )
-    return Statistics(source, found, seed, scale)
+    return Statistics(source, folds, seed, scale)
 
 
 def tall_from(

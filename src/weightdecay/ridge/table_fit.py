@@ -363,7 +363,7 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
     path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
     model = replace(model, settings={**model.settings, **_settings(request)})
-    doubts = [str(one.message) for one in caught]
+    doubts = [str(warning.message) for warning in caught]
     if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
         best, chosen = interpolates(path, path.best), interpolates(path, lam)
         path, doubts = (
@@ -412,8 +412,8 @@ def _streamed(
     for name in ("groups", "time", "id"):
         if getattr(request, name):
             what = f"a table that is read in blocks has {'rows' if name == 'id' else 'folds'} by number only"
-            given = ", ".join(request.id) if name == "id" else getattr(request, name)
-            raise InputError(what, name, given, "leave it out, or take a part that fits memory")
+            value = ", ".join(request.id) if name == "id" else getattr(request, name)
+            raise InputError(what, name, value, "leave it out, or take a part that fits memory")
 
     def stage(what: str) -> Callable[[int, int | None], None] | None:
         return None if on_progress is None else partial(on_progress, what)
@@ -540,7 +540,7 @@ def _noise(model: RidgeModel) -> str:
 def _choice(path: RidgePath, lam: float | Tensor) -> str:
     """λ, its degrees of freedom and its score."""
     values = torch.as_tensor(lam, dtype=torch.float64).reshape(-1)
-    places = [int((path.lambdas - one).abs().argmin()) for one in values]
+    places = [int((path.lambdas - value).abs().argmin()) for value in values]
     scores = path.scores.reshape(len(path.lambdas), -1)
     chosen = scores[places[0]] if len(places) == 1 else scores[places].diagonal()
     what = "score" if path.cv in ("gcv", "evidence") else "mean squared error"
@@ -702,19 +702,20 @@ def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:
     file, names = Path(folder) / NAME, target_names(path)
     try:
         table = pl.scan_parquet(file)
-        found = _sums(table)
-        if set(found) != set(names) or any(row["rows"] != path.n for row in found.values()):
-            sizes = ", ".join(f"{name}: {row['rows']:,}" for name, row in found.items())
+        sums = _sums(table)
+        if set(sums) != set(names) or any(row["rows"] != path.n for row in sums.values()):
+            sizes = ", ".join(f"{name}: {row['rows']:,}" for name, row in sums.items())
             what = f"not the rows of path.json, {path.n:,} of each of {', '.join(names)}"
             raise InputError(what, str(file), sizes, "fit it again")
         shown = [table.filter(pl.col("target") == name).head(SHOWN).collect() for name in names]
         measured, predicted = (
-            torch.stack([_numbers(one[column]) for one in shown], 1) for column in ("measured", "prediction")
+            torch.stack([_numbers(rows[column]) for rows in shown], 1)
+            for column in ("measured", "prediction")
         )
     except (OSError, pl.exceptions.PolarsError) as error:
-        said = str(error).splitlines()[0]
-        raise InputError("a file cannot be read", str(file), said, "fit it again") from error
-    rmse, r2 = (_numbers(pl.Series([found[name][key] for name in names])) for key in ("rmse", "r2"))
+        reason = str(error).splitlines()[0]
+        raise InputError("a file cannot be read", str(file), reason, "fit it again") from error
+    rmse, r2 = (_numbers(pl.Series([sums[name][key] for name in names])) for key in ("rmse", "r2"))
     return HeldOut(names, measured, predicted, rmse, r2, path.cv)
 
 

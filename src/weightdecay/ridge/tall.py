@@ -124,9 +124,9 @@ class Tall(Route):
         sums, lost = [], torch.zeros_like(alphas)
         again = []
         for k, (fit, part) in enumerate(zip(self.bases, self.parts, strict=True)):
-            found, terms = squares_by_moments(fit, part, grid)
-            sums.append(found)
-            ratio = scores.cancelled(found, terms, carried=len(grid.pivots) < len(alphas))
+            squares, terms = squares_by_moments(fit, part, grid)
+            sums.append(squares)
+            ratio = scores.cancelled(squares, terms, carried=len(grid.pivots) < len(alphas))
             if self.rows is not None and bool((ratio > scores.AGAIN).any()):
                 again.append(k)
             else:
@@ -134,10 +134,10 @@ class Tall(Route):
         if again:
             assert self.rows is not None
             assert self.chosen is not None
-            for k, found in zip(
+            for k, squares in zip(
                 again, squares_by_rows(self.bases, self.rows, self.chosen, grid, again), strict=True
             ):
-                sums[k] = found
+                sums[k] = squares
         weights = [part.weight for part in self.parts]
         errors = torch.stack(sums).sum(0)
         scale = torch.stack(
@@ -149,32 +149,32 @@ class Tall(Route):
     def _loo(self, alphas: Float64[Tensor, " L"]) -> Curve:
         fit, n = self.whole, self.n
         grid = self._axis(alphas, [fit], 4 * self.all.p * n)
-        found = leave_one_out(
+        errors = leave_one_out(
             fit, self._data("leave-one-out takes a second pass over the rows"), n, grid, self.variance
         )
-        if found.needed <= LEAST:
+        if errors.needed <= LEAST:
             raise InputError(
                 "a row cannot be left out",
                 "cv",
                 "'loo'",
                 "without it an unpenalised column has nothing to say; penalise the column, or use folds",
             )
-        mean = found.sums / self.all.weight
-        precision = scores.of_fits([fit], alphas, self.all.ss, found.sums, self._eps, self._null)
-        precision = precision / found.slack + self._eps * scores.carried_rounding(
-            found.sums, len(grid.pivots) < len(alphas)
+        mean = errors.sums / self.all.weight
+        precision = scores.of_fits([fit], alphas, self.all.ss, errors.sums, self._eps, self._null)
+        precision = precision / errors.slack + self._eps * scores.carried_rounding(
+            errors.sums, len(grid.pivots) < len(alphas)
         )
         unit = n**0.5 / self.all.weight
         precision = scores.with_squares(precision)
-        return Curve(mean, found.spread * unit, None, precision, lambda: found.joint * unit)
+        return Curve(mean, errors.spread * unit, None, precision, lambda: errors.joint * unit)
 
     def _gcv(self, alphas: Float64[Tensor, " L"]) -> Curve:
         n, rss = self.n, self.rss(alphas)
         share = (self.whole.lost(alphas).sum(0) + n - self.whole.rank - self.unpenalized) / n  # 1 − dof/n
         mean = rss / n / share[:, None] ** 2
         precision = scores.of_criterion(self.whole, alphas, rss, self._eps, self._outside_lost, self._null)
-        found = gcv_curve(mean, n, scores.with_squares(precision + 4 * self._eps / share))
-        return found if self.rows is None else replace(found, joint=partial(self._joint, alphas, share))
+        curve = gcv_curve(mean, n, scores.with_squares(precision + 4 * self._eps / share))
+        return curve if self.rows is None else replace(curve, joint=partial(self._joint, alphas, share))
 
     def _joint(self, alphas: Tensor, share: Tensor) -> Tensor:
         """For generalised CV: √(2/n) as for one target, with the correlations of the residuals."""
@@ -248,29 +248,29 @@ class Tall(Route):
         assert self.chosen is not None
         solutions = [fit.solve(alphas) for fit in self.bases]
         for block in rows():
-            found = block.y.new_zeros(block.y.shape)
-            count = block.y.new_zeros(len(found), 1)
+            predicted = block.y.new_zeros(block.y.shape)
+            count = block.y.new_zeros(len(predicted), 1)
             held = self.chosen(block.first, len(block.X))
             for (coef, intercept), rows_out in zip(solutions, held, strict=True):
                 if len(rows_out):
-                    here = rows_out.to(found.device)
-                    found[here] += block.X.index_select(0, here).double() @ coef + intercept
+                    here = rows_out.to(predicted.device)
+                    predicted[here] += block.X.index_select(0, here).double() @ coef + intercept
                     count[here] += 1
-            yield torch.where(count > 0, found / count, torch.nan)
+            yield torch.where(count > 0, predicted / count, torch.nan)
 
     def _left_out_predictions(self, rows: Rows, alphas: Tensor):
         """Targets less their errors, in blocks: each target at its own α, one after the other."""
         fit = self.whole
         for block in rows():
-            found = torch.empty_like(block.y)
+            predicted = torch.empty_like(block.y)
             for u, alpha in enumerate(alphas):
                 one = replace(fit, c=fit.c[:, u : u + 1], center=_only(fit.center, fit.p, u),
                               rest=_only(fit.rest, fit.p, u), ss=fit.ss[u : u + 1])  # fmt: skip
                 for e, _, _ in left_out(
                     one, partial(_one_target, [block], u), fit.phi(alpha[None]), raw=True
                 ):
-                    found[:, u] = block.y[:, u] - e[:, 0, 0]
-            yield found
+                    predicted[:, u] = block.y[:, u] - e[:, 0, 0]
+            yield predicted
 
     @override
     def covariance(self, alpha: float) -> Covariance:
@@ -340,7 +340,7 @@ def route_of_moments(
         width=moments.p,
         device=moments.G.device,
         variance=moments.ss / moments.weight,
-        still=(sd == 0).nonzero()[:, 0].tolist(),
+        constant=(sd == 0).nonzero()[:, 0].tolist(),
         unpenalized=whole.free + (penalty.intercept == "free"),
     )  # fmt: skip
 

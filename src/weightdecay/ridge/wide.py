@@ -355,7 +355,7 @@ def _about(problem: Problem, cols: Columns, name: str, Q: Float64[Tensor, "n q"]
         "width": p,
         "device": problem.y.device,
         "variance": target_variance(problem),
-        "still": cols.still.tolist(),
+        "constant": cols.constant.tolist(),
         "unpenalized": Q.shape[1],
     }
 
