@@ -156,22 +156,17 @@ def train_alone(
         finished, running = unpack(start.tensors, start.plain, task.device)
         done = start.epoch
     for copy in chunk.copies[len(finished) :]:
-        training = Alone(settings, copy)
+        run = Alone(settings, copy)
         if running is not None:
-            training.load(running)
+            run.load(running)
             running = None
         for epoch in range(done - len(finished) * task.epochs, task.epochs):
             with at_epoch(epoch + 1):
-                training.train_epoch(epoch)
+                run.train_epoch(epoch)
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:
-                on_epoch(
-                    done,
-                    lambda done=done, training=training: Checkpoint(
-                        done, *pack([finished, training.state()])
-                    ),
-                )
-        finished.append([training.state()["looks"], training.diverged, training.weights()])
+                on_epoch(done, lambda done=done, run=run: Checkpoint(done, *pack([finished, run.state()])))
+        finished.append([run.state()["looks"], run.diverged, run.weights()])
         if on_epoch is not None:
             on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
     trained = [

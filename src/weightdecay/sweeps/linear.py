@@ -1,4 +1,6 @@
-"""Linear models at many strengths and seeds, trained as one batched program.
+"""Linear models at many strengths and seeds, trained as one batched program (`train_linear`).
+
+`linear_of` finds out whether a task of a sweep is such a model, `train_squared` trains a chunk of it.
 
 Minibatch gradient descent with decay never leaves the span of its start and its examples: every step
 scales w and adds rows of X. In an orthonormal basis Q of that span, w = Qv, the program is the plain

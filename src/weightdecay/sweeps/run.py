@@ -1,4 +1,4 @@
-"""The front door of sweeps: everything is checked, then what is not stored yet is trained."""
+"""`wd.sweep`: arguments become a task, the task is tried, then what is not stored yet is trained."""
 
 import os
 import time

@@ -1,4 +1,7 @@
-"""The store of a sweep: one SQLite file that is whole at every moment.
+"""What a sweep keeps while it runs: the store, checkpoints and weights of chunks, states as plain values.
+
+The store is one SQLite file that is whole at every moment. Beside it lie safetensors files, each written
+whole or not at all: checkpoints of running chunks (`Checkpoints`), weights of finished ones (`Weights`).
 
 Schema (application id "wdsw", user version 1); every value is plain and can be read by any SQLite program:
 

@@ -1,4 +1,4 @@
-"""The task of a sweep, checked; its data in memory; and what a training gives."""
+"""What a sweep is asked for, checked (`Task`, by `task_of`), its data in memory, what trainings give."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
