@@ -169,16 +169,11 @@ def train_alone(
         finished.append([run.state()["looks"], run.diverged, run.weights()])
         if on_epoch is not None:
             on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
-    trained = [
-        trained_of(
-            copy,
-            settings.strong[chunk.strengths.index(copy.strength)].weight_decay,
-            [Look(*look) for look in looks],
-            diverged,
-            task.steps_per_epoch,
-        )
-        for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True)
-    ]
+    trained = []
+    for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True):
+        number = settings.weight_decays[chunk.strengths.index(copy.strength)]
+        looks = [Look(*look) for look in looks]
+        trained.append(trained_of(copy, number, looks, diverged, task.steps_per_epoch))
     shape = len(chunk.seeds), len(chunk.strengths)
     weights = {
         name: torch.stack([part[2][name] for part in finished]).unflatten(0, shape) for name in finished[0][2]

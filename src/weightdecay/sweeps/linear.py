@@ -374,7 +374,7 @@ def train_squared(
     """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop."""
     task, chunk = settings.task, settings.chunk
     problem = _problem(task, chunk, linear)
-    lambdas = problem.X.new_tensor([strong.weight_decay for strong in settings.strong])
+    lambdas = problem.X.new_tensor(settings.weight_decays)
     state, by_block = None, {}  # by the first place of a block: the measures of each look
     if start is not None:
         Z, seen, batch_loss, diverged, by_block = unpack(start.tensors, start.plain, task.device)
@@ -424,8 +424,8 @@ def train_squared(
     weights = {linear.weight: sweep.w.unsqueeze(2).cpu(), linear.bias: sweep.b.unsqueeze(2).cpu()}
     for tensor in weights.values():
         tensor[diverged >= 0] = math.nan
-    numbers = [strong.weight_decay for strong in settings.strong]
-    return ChunkResult(all_trained(chunk, numbers, task.steps_per_epoch, looks, diverged), weights)
+    trained = all_trained(chunk, settings.weight_decays, task.steps_per_epoch, looks, diverged)
+    return ChunkResult(trained, weights)
 
 
 def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:

@@ -95,16 +95,14 @@ def train_plain(
     return model.weight.detach().squeeze(0), model.bias.detach().squeeze(0)
 
 
-def stack(
-    version: Version, draws: list[Draw], settings: Experiment, dtype: torch.dtype | None = None
-) -> LinearProblem:
+def stack(version: Version, draws: list[Draw], settings: Experiment) -> LinearProblem:
     """The draws of several seeds as one batched problem."""
     seeds = []
     for draw in draws:
         start = version.start(draw, settings)
         seeds.append((draw.X, draw.y, draw.X_test, draw.y_test, *start, draw.order(settings.epochs)))
     *tensors, order = map(torch.stack, zip(*seeds, strict=True))
-    return LinearProblem(*(x.to(dtype or settings.torch_dtype) for x in tensors), order=order)
+    return LinearProblem(*(x.to(settings.torch_dtype) for x in tensors), order=order)
 
 
 def train_batched(
