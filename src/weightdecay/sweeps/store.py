@@ -262,16 +262,14 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _json(metrics: Mapping[str, float]) -> str:
+def _json(metrics: Mapping[str, Any]) -> str:
     """Metrics as JSON, which has neither infinity (1e999 is read as it) nor NaN (null)."""
-    pairs = (f"{json.dumps(name)}: {_written(value)}" for name, value in metrics.items())
+    infinite = {math.inf: "1e999", -math.inf: "-1e999"}
+    pairs = []
+    for name, value in metrics.items():
+        text = infinite.get(value) or json.dumps(None if value != value else value)
+        pairs.append(f"{json.dumps(name)}: {text}")
     return "{" + ", ".join(pairs) + "}"
-
-
-def _written(value: float) -> str:
-    if math.isinf(value):
-        return "1e999" if value > 0 else "-1e999"
-    return "null" if math.isnan(value) else json.dumps(value)
 
 
 def _metrics(text: str) -> dict[str, float]:
