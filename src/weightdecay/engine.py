@@ -54,7 +54,7 @@ def map_merge(
     if len(shards) == 0:
         raise InputError("there is nothing to compute", "shards", 0, "give at least one")
     names = [str(shard) for shard in shards] if names is None else names
-    results = _here(task, shards) if engine is None else _by_dask(task, shards, engine, names)
+    results = enumerate(map(task, shards)) if engine is None else _by_dask(task, shards, engine, names)
     tree = Tree(len(shards), merge)
     for done, (place, result) in enumerate(results, start=1):
         tree.add(place, result)
@@ -186,11 +186,6 @@ class Tree:
         """All of them merged."""
         assert len(self.waiting) == 1, "a leaf is missing"
         return next(iter(self.waiting.values()))
-
-
-def _here(task: Callable[[S], T], shards: Sequence[S]) -> Iterator[tuple[int, T]]:
-    for place, shard in enumerate(shards):
-        yield place, task(shard)
 
 
 def _by_dask(

@@ -156,34 +156,24 @@ def train_alone(
         finished, running = unpack(start.tensors, start.plain, task.device)
         done = start.epoch
     for copy in chunk.copies[len(finished) :]:
-        one = Alone(settings, copy)
+        run = Alone(settings, copy)
         if running is not None:
-            one.load(running)
+            run.load(running)
             running = None
         for epoch in range(done - len(finished) * task.epochs, task.epochs):
             with at_epoch(epoch + 1):
-                one.train_epoch(epoch)
+                run.train_epoch(epoch)
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:
-                on_epoch(done, lambda done=done, one=one: Checkpoint(done, *pack([finished, one.state()])))
-        finished.append([one.state()["looks"], one.diverged, one.weights()])
+                on_epoch(done, lambda done=done, run=run: Checkpoint(done, *pack([finished, run.state()])))
+        finished.append([run.state()["looks"], run.diverged, run.weights()])
         if on_epoch is not None:
             on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
-    return _result(settings, finished)
-
-
-def _result(settings: Settings, finished: list[list[Any]]) -> ChunkResult:
-    chunk, steps = settings.chunk, settings.task.steps_per_epoch
-    trained = [
-        trained_of(
-            copy,
-            settings.strong[chunk.strengths.index(copy.strength)].weight_decay,
-            [Look(*look) for look in looks],
-            diverged,
-            steps,
-        )
-        for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True)
-    ]
+    trained = []
+    for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True):
+        number = settings.weight_decays[chunk.strengths.index(copy.strength)]
+        looks = [Look(*look) for look in looks]
+        trained.append(trained_of(copy, number, looks, diverged, task.steps_per_epoch))
     shape = len(chunk.seeds), len(chunk.strengths)
     weights = {
         name: torch.stack([part[2][name] for part in finished]).unflatten(0, shape) for name in finished[0][2]

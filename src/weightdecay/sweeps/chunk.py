@@ -56,6 +56,11 @@ class Settings:
     strong: tuple[Strong, ...]
     steps_per_epoch: int
 
+    @property
+    def weight_decays(self) -> list[float | None]:
+        """The number that each strength comes to."""
+        return [strong.weight_decay for strong in self.strong]
+
 
 @dataclass(frozen=True)
 class Recipe:

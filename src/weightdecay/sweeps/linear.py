@@ -1,4 +1,6 @@
-"""Linear models at many strengths and seeds, trained as one batched program.
+"""Linear models at many strengths and seeds, trained as one batched program (`train_linear`).
+
+`linear_of` finds out whether a task of a sweep is such a model, `train_squared` trains a chunk of it.
 
 Minibatch gradient descent with decay never leaves the span of its start and its examples: every step
 scales w and adds rows of X. In an orthonormal basis Q of that span, w = Qv, the program is the plain
@@ -163,8 +165,9 @@ def train_linear(
     """
     seeds, epochs, n = problem.order.shape
     basis, inputs, start = _span(problem)
-    design = _with_ones(inputs)
-    test_design = _with_ones(problem.X_test if basis is None else problem.X_test @ basis)
+    design = nn.functional.pad(inputs, (0, 1), value=1.0)
+    test_inputs = problem.X_test if basis is None else problem.X_test @ basis
+    test_design = nn.functional.pad(test_inputs, (0, 1), value=1.0)
     block = max(1, _BLOCK_BYTES // (seeds * max(n, problem.X_test.shape[1]) * design.element_size()))
     parts = [part.to(design) for part in lambdas.split(block)]
     sizes = design.new_tensor([min(batch_size, n - first) for first in range(0, n, batch_size)])
@@ -263,10 +266,6 @@ def _span(problem: LinearProblem) -> tuple[Tensor | None, Tensor, Tensor]:
     Q, R = torch.linalg.qr(torch.cat([X.mT, w[:, :, None]], 2).double())
     R = R.to(X).mT
     return Q.to(X), R[:, :-1].contiguous(), R[:, -1].contiguous()
-
-
-def _with_ones(X: Float[Tensor, "S n k"]) -> Float[Tensor, "S n k+1"]:
-    return torch.cat([X, X.new_ones(*X.shape[:2], 1)], 2)
 
 
 def _half_mse(design: Tensor, y: Tensor, Z: Tensor) -> Float[Tensor, "S L"]:
@@ -375,7 +374,7 @@ def train_squared(
     """Train a chunk of linear models by `train_linear`: start, order and records as by the plain loop."""
     task, chunk = settings.task, settings.chunk
     problem = _problem(task, chunk, linear)
-    lambdas = problem.X.new_tensor([strong.weight_decay for strong in settings.strong])
+    lambdas = problem.X.new_tensor(settings.weight_decays)
     state, by_block = None, {}  # by the first place of a block: the measures of each look
     if start is not None:
         Z, seen, batch_loss, diverged, by_block = unpack(start.tensors, start.plain, task.device)
@@ -415,7 +414,18 @@ def train_squared(
         {name: torch.cat([block[e][name] for block in blocks], 1) for name in blocks[0][e]}
         for e in range(len(sweep.epochs))
     ]
-    return _result(settings, linear, sweep, measures)
+    assert sweep.batch_loss is not None
+    assert sweep.diverged is not None
+    batch_loss, diverged = sweep.batch_loss.double().cpu(), sweep.diverged.cpu()
+    looks = [
+        {"epoch": epoch, "train": batch_loss[:, :, e], "test": test}
+        for e, (epoch, test) in enumerate(zip(sweep.epochs, measures, strict=True))
+    ]
+    weights = {linear.weight: sweep.w.unsqueeze(2).cpu(), linear.bias: sweep.b.unsqueeze(2).cpu()}
+    for tensor in weights.values():
+        tensor[diverged >= 0] = math.nan
+    trained = all_trained(chunk, settings.weight_decays, task.steps_per_epoch, looks, diverged)
+    return ChunkResult(trained, weights)
 
 
 def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:
@@ -446,17 +456,18 @@ def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:
 
 def _hooked(thing: nn.Module | optim.Optimizer) -> bool:
     """Whether hooks, or a method of its own, change what a model or an optimizer of this class does."""
-    parts = [*thing.modules(), *thing.parameters()] if isinstance(thing, nn.Module) else [thing]
-    return any(
-        ("hook" in name and value) or name in ("forward", "step")
-        for part in parts
-        for name, value in [*getattr(part, "__dict__", {}).items(), *_tensor_hooks(part)]
-    )
+    for part in [*thing.modules(), *thing.parameters()] if isinstance(thing, nn.Module) else [thing]:
+        if isinstance(part, Tensor) and has_hooks(part):
+            return True
+        for name, value in vars(part).items():
+            if ("hook" in name and value) or name in ("forward", "step"):
+                return True
+    return False
 
 
-def _tensor_hooks(part: Any) -> list[tuple[str, Any]]:
-    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    return [(name, getattr(part, name, None)) for name in names] if isinstance(part, Tensor) else []
+def has_hooks(p: Tensor) -> bool:
+    """Whether a parameter has hooks on its gradient."""
+    return bool(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 class _Operations(TorchDispatchMode):
@@ -584,21 +595,3 @@ def _problem(task: Task, chunk: Chunk, linear: Linear) -> LinearProblem:
         b=torch.stack([start[linear.bias].detach()[0] for start in starts]),
         order=torch.stack(orders).to(device),
     )
-
-
-def _result(
-    settings: Settings, linear: Linear, sweep: LinearSweep, measures: list[dict[str, Tensor]]
-) -> ChunkResult:
-    chunk, steps = settings.chunk, settings.task.steps_per_epoch
-    assert sweep.batch_loss is not None
-    assert sweep.diverged is not None
-    batch_loss, diverged = sweep.batch_loss.double().cpu(), sweep.diverged.cpu()
-    seen = [
-        {"epoch": epoch, "train": batch_loss[:, :, e], "test": test}
-        for e, (epoch, test) in enumerate(zip(sweep.epochs, measures, strict=True))
-    ]
-    weights = {linear.weight: sweep.w.unsqueeze(2).cpu(), linear.bias: sweep.b.unsqueeze(2).cpu()}
-    for tensor in weights.values():
-        tensor[diverged >= 0] = math.nan
-    numbers = [strong.weight_decay for strong in settings.strong]
-    return ChunkResult(all_trained(chunk, numbers, steps, seen, diverged), weights)

@@ -20,7 +20,7 @@ from weightdecay.memory import available
 from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.alone import Alone, train_alone
 from weightdecay.sweeps.chunk import Recipes, Settings, optimizer_of
-from weightdecay.sweeps.linear import Linear, linear_of, train_squared
+from weightdecay.sweeps.linear import Linear, has_hooks, linear_of, train_squared
 from weightdecay.sweeps.looks import (
     at_epoch,
     brief,
@@ -60,12 +60,12 @@ def method_of(recipes: Recipes) -> Method:
     """Find out how the copies of a task can be trained, by trying it on one batch.
 
     Raises:
-        InputError: the task cannot be trained at all; see `check_task` and `wd.attach`.
+        InputError: the task cannot be trained at all, or a strength cannot be; see `check_task`, `wd.attach`.
     """
     task = recipes.task
     with set_up(task):
         trial = check_task(task)
-        recipes.check((0.0,))  # refuses what attach refuses, before any training
+        recipes.check(task.strengths.values)  # refuses what attach refuses, before any training
         linear = None if trial.draws else linear_of(recipes)
         if linear is not None and linear_is_right(recipes, linear):
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
@@ -367,7 +367,7 @@ def why_not_together(recipes: Recipes, seeds: tuple[int, ...]) -> str | None:
     """
     task = recipes.task
     for name, p in made(task, seeds[0]).named_parameters():
-        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+        if has_hooks(p):
             return f"the parameter {name} has hooks, which stacked copies of it have not"
     for lr in task.lrs or (None,):
         if reason := _optimizer(task, seeds[0], lr):

@@ -1,4 +1,9 @@
-"""Rounds of a sweep: the grid, wider while the best is at its edge, then finer around the best."""
+"""A sweep in progress: rounds of strengths, each trained chunk by chunk, until there is a record.
+
+The first round is the grid as given; others widen it while the best is at its edge, then refine it around
+the best (`Search`). Chunks are trained here, in processes or by Dask (`results`); `Leader` knows whose
+weights may still be needed.
+"""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""The front door of sweeps: everything is checked, then what is not stored yet is trained."""
+"""`wd.sweep`: arguments become a task, the task is tried, then what is not stored yet is trained."""
 
 import os
 import time
@@ -160,7 +160,7 @@ def sweep(
     recipes = Recipes(task)
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
     there = folder is not None and os.path.exists(folder / FILE)  # noqa: PTH110 (raises nothing)
-    method = None if there else _method(recipes)
+    method = None if there else method_of(recipes)
     with connected(engine) as (client, capacity):
         folder = folder and writable_folder(folder)
         with opened(folder) as store:
@@ -168,12 +168,6 @@ def sweep(
             recipes = replace(recipes, task=replace(task, threads=plan.threads))
             search = Search(recipes, store, plan, folder, seconds, client, on_progress, settings, begun)
             return search.run()
-
-
-def _method(recipes: Recipes) -> Method:
-    """How copies are trained, strengths and everything else tried."""
-    recipes.check(recipes.task.strengths.values)
-    return method_of(recipes)
 
 
 def _agreed(
@@ -191,7 +185,7 @@ def _agreed(
         remedy = "resume it (resume=True, --resume), or give another folder"
         raise InputError("there is a sweep in the folder", "out", store.file, remedy)
     if there is None:
-        method, task = method or _method(recipes), recipes.task
+        method, task = method or method_of(recipes), recipes.task
         total = len(task.pairs) * len(task.strengths) * len(task.seeds)
         plan = plan_of(method, total, task.threads, task.device, capacity, chunk)
         begun = {"settings": here, "plan": plan.to_dict(), "environment": environment()}

@@ -1,4 +1,7 @@
-"""The store of a sweep: one SQLite file that is whole at every moment.
+"""What a sweep keeps while it runs: the store, checkpoints and weights of chunks, states as plain values.
+
+The store is one SQLite file that is whole at every moment. Beside it lie safetensors files, each written
+whole or not at all: checkpoints of running chunks (`Checkpoints`), weights of finished ones (`Weights`).
 
 Schema (application id "wdsw", user version 1); every value is plain and can be read by any SQLite program:
 
@@ -259,16 +262,14 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _json(metrics: Mapping[str, float]) -> str:
+def _json(metrics: Mapping[str, Any]) -> str:
     """Metrics as JSON, which has neither infinity (1e999 is read as it) nor NaN (null)."""
-    pairs = (f"{json.dumps(name)}: {_written(value)}" for name, value in metrics.items())
+    infinite = {math.inf: "1e999", -math.inf: "-1e999"}
+    pairs = []
+    for name, value in metrics.items():
+        text = infinite.get(value) or json.dumps(None if value != value else value)
+        pairs.append(f"{json.dumps(name)}: {text}")
     return "{" + ", ".join(pairs) + "}"
-
-
-def _written(value: float) -> str:
-    if math.isinf(value):
-        return "1e999" if value > 0 else "-1e999"
-    return "null" if math.isnan(value) else json.dumps(value)
 
 
 def _metrics(text: str) -> dict[str, float]:

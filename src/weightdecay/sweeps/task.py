@@ -1,4 +1,4 @@
-"""The task of a sweep, checked; its data in memory; and what a training gives."""
+"""What a sweep is asked for, checked (`Task`, by `task_of`), its data in memory, what trainings give."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -255,18 +255,16 @@ def seeds_of(given: Any) -> tuple[int, ...]:
     plain = given.tolist() if hasattr(given, "tolist") else given  # an array, a tensor or a number of theirs
     if isinstance(plain, str) or not isinstance(plain, Sequence):
         return tuple(range(count(plain, "seeds", most=100_000)))
-    values = [_seed(value, f"seeds[{i}]") for i, value in enumerate(plain)]
+    values = []
+    for i, value in enumerate(plain):
+        checked = count(value, f"seeds[{i}]", least=0, most=2**62)
+        # Through a float, whole numbers beyond 2**53 would become others.
+        values.append(int(value) if isinstance(value, int | np.integer) else checked)
     if not values:
         raise InputError("no seeds", "seeds", values, "give at least one, or how many")
     if len(set(values)) < len(values):
         raise InputError("seeds have to be different", "seeds", values, "give each once")
     return tuple(values)
-
-
-def _seed(value: Any, where: str) -> int:
-    """A whole number, exactly: through a float those beyond 2**53 would become others."""
-    checked = count(value, where, least=0, most=2**62)
-    return int(value) if isinstance(value, int | np.integer) else checked
 
 
 def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
@@ -358,7 +356,9 @@ def data_of(given: Any, where: str) -> Data:
     if isinstance(given, Data):
         tensors = [*given.inputs, given.target]
     elif isinstance(given, DataLoader):
-        tensors = _loaded(given, where)
+        if not isinstance(given.dataset, IterableDataset):  # which is refused as what it is
+            _check_order(given, where)
+        tensors = _fetched(given.dataset, given.collate_fn, where)
     elif isinstance(given, TensorDataset):
         tensors = list(given.tensors)
     elif isinstance(given, tuple | list):
@@ -368,18 +368,10 @@ def data_of(given: Any, where: str) -> Data:
     return _checked(tensors, where)
 
 
-def _loaded(loader: DataLoader, where: str) -> list[Tensor]:
-    """The examples of a loader of which nothing is lost but its order, which the sweep draws itself."""
-    if not isinstance(loader.dataset, IterableDataset):  # which is refused as what it is
-        _check_order(loader, where)
-    return _fetched(loader.dataset, loader.collate_fn, where)
-
-
 def _check_order(loader: DataLoader, where: str) -> None:
-    draws, remedy = (
-        "the sweep draws its own order, in which every epoch sees each example once",
-        "give the dataset",
-    )
+    """Refuse a loader of which more is lost than its order, which the sweep draws itself."""
+    draws = "the sweep draws its own order, in which every epoch sees each example once"
+    remedy = "give the dataset"
     if loader.batch_size is None:
         # None stands for both: batches that a batch_sampler makes, and examples without batches.
         batches: Any = loader.batch_sampler
@@ -454,14 +446,7 @@ def _checked(tensors: Sequence[Tensor], where: str) -> Data:
         raise InputError("no examples", where, 0, "give some")
     for i, tensor in enumerate(tensors):
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            row = int(
-                (~tensor.isfinite())
-                .flatten(1 if tensor.ndim > 1 else 0)
-                .reshape(len(tensor), -1)
-                .any(1)
-                .int()
-                .argmax()
-            )
+            row = int((~tensor.isfinite()).nonzero()[0, 0])
             raise InputError("not finite", f"{where}[{i}]", f"row {row}", "leave the row out, or fill it in")
     return Data(tuple(tensors[:-1]), tensors[-1])
 

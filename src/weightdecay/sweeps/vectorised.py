@@ -167,8 +167,7 @@ def train_vectorised(
     for tensor in weights.values():
         if tensor.is_floating_point():
             tensor[diverged >= 0] = math.nan
-    numbers = [strong.weight_decay for strong in settings.strong]
-    trained = all_trained(chunk, numbers, task.steps_per_epoch, copies.looks, diverged)
+    trained = all_trained(chunk, settings.weight_decays, task.steps_per_epoch, copies.looks, diverged)
     return ChunkResult(trained, weights)
 
 

@@ -95,6 +95,16 @@ def train_plain(
     return model.weight.detach().squeeze(0), model.bias.detach().squeeze(0)
 
 
+def stack(version: Version, draws: list[Draw], settings: Experiment) -> LinearProblem:
+    """The draws of several seeds as one batched problem."""
+    seeds = []
+    for draw in draws:
+        start = version.start(draw, settings)
+        seeds.append((draw.X, draw.y, draw.X_test, draw.y_test, *start, draw.order(settings.epochs)))
+    *tensors, order = map(torch.stack, zip(*seeds, strict=True))
+    return LinearProblem(*(x.to(settings.torch_dtype) for x in tensors), order=order)
+
+
 def train_batched(
     version: Version,
     draws: list[Draw],
@@ -106,13 +116,8 @@ def train_batched(
     every: int | None = None,
 ) -> LinearSweep:
     """Train several seeds at several λ as one batched program; each comes out as trained alone."""
-    seeds = []
-    for draw in draws:
-        start = version.start(draw, settings)
-        seeds.append((draw.X, draw.y, draw.X_test, draw.y_test, *start, draw.order(settings.epochs)))
-    *tensors, order = map(torch.stack, zip(*seeds, strict=True))
     return train_linear(
-        LinearProblem(*(tensor.to(settings.torch_dtype) for tensor in tensors), order=order),
+        stack(version, draws, settings),
         version.lam_factor * lambdas,
         lr=version.lr_factor * (settings.lr if lr is None else lr),
         batch_size=settings.batch_size,
