@@ -25,7 +25,7 @@ example: .venv/.installed
 
 # Two processes, one thread each: threads of several processes that wait for each other take many times as long.
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not peer"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not peer"
 
 test-peers: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/pytest -m peer tests
