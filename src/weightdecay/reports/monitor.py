@@ -1,4 +1,4 @@
-"""Figures of a monitor: norms, angles, decay applied over intended. Nothing is computed."""
+"""A monitor's result: its figure, its page, and the table that grows in a terminal. Nothing is computed."""
 
 from typing import Any
 

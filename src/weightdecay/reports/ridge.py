@@ -1,4 +1,4 @@
-"""Figures of a ridge path: its curve, coefficients, predictions beside measurements. Nothing is computed."""
+"""A ridge path: its figures (curve, coefficients, predictions beside measurements) and its page."""
 
 import math
 from itertools import cycle

@@ -1,4 +1,4 @@
-"""Figures of a sweep: the score against the strength, and the heat map of two axes. Nothing is computed."""
+"""A sweep: its figures (score against strength, heat map of two axes), page and terminal output."""
 
 import math
 import time

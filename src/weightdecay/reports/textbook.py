@@ -1,4 +1,4 @@
-"""What the page of a textbook run shows: its settings, and the trainings behind the slider."""
+"""A textbook run: its page with the slider over λ, and curves that grow in a notebook."""
 
 import io
 import time

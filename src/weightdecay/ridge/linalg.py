@@ -60,7 +60,7 @@ def eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
     """Make small tensors on the CPU meanwhile, whatever `torch.set_default_device` says."""
-    # A device context sends every call of torch through Python: it is entered only where it changes something.
+    # A device context sends every call of torch through Python: enter it only where it changes something.
     elsewhere = torch.get_default_device().type != "cpu"
     with torch.device("cpu") if elsewhere else contextlib.nullcontext():
         yield
