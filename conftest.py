@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def main_module_kept():
+    """An IPython shell puts its own module in the place of `__main__`; no process starts from that one."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
+
+
+@pytest.fixture(autouse=True)
 def figures_closed():
     """Pyplot keeps every figure until it is closed, and warns from the 21st on."""
     yield

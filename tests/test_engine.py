@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import sys
 
 import pytest
 
@@ -55,8 +54,6 @@ def test_engines_that_are_none():
 
 @pytest.fixture(scope="module")
 def client():
-    main = sys.modules["__main__"]  # a shell in another test may have put its own there
-    main.__spec__ = getattr(main, "__spec__", None)
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50

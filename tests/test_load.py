@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.kept.make import numbers
+from tests.kept.make_kept import numbers
 
 import weightdecay as wd
 from weightdecay.saving import KINDS

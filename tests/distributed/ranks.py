@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import pickle
-import sys
 import tempfile
 import time
 import traceback
@@ -35,7 +34,6 @@ def spawn(function: Callable[..., Any], ranks: int, *args: Any, timeout: float =
         TimeoutError: not over after so many seconds.
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
-    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # a notebook that ran here leaves none
     with tempfile.TemporaryDirectory() as folder:
         context = mp.start_processes(
             _rank,

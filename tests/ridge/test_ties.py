@@ -214,8 +214,10 @@ def test_as_many_folds_as_rows_is_leave_one_out(p, options):
     here, loo = wd.ridge_path(X, y, **options), wd.ridge_path(X, y, cv="loo")
     assert torch.equal(here.scores, loo.scores)
     assert torch.equal(here.errors, loo.errors)
-    with mock.patch.object(wide, "splits_of", side_effect=AssertionError("folds one by one")):
+    with mock.patch.object(wide.ByRows, "_folds", side_effect=AssertionError("folds one by one")):
         wd.ridge_path(X, y, **options)
+        with pytest.raises(AssertionError, match="folds one by one"):
+            wd.ridge_path(X, y, cv=6)
 
 
 def test_as_many_folds_as_rows_of_a_file(tmp_path):

@@ -295,7 +295,9 @@ def test_processes_give_each_result_once_also_when_one_dies(tmp_path):
     found = list(in_processes(_task, shared, [0, 1, 2, 3, 4], 2))
     assert sorted(found) == [(i, 10 * i) for i in range(5)]
     assert len(list(tmp_path.glob("3.*"))) == 2
-    assert len({file.name.split(".")[1] for file in tmp_path.iterdir()}) == 3
+    # Another process takes the item of the one that died: one that waits, or a third.
+    assert len({file.name.split(".")[1] for file in tmp_path.glob("3.*")}) == 2
+    assert len({file.name.split(".")[1] for file in tmp_path.iterdir()}) in (2, 3)
 
 
 def test_what_a_process_refuses_or_dies_of_is_an_input_error_here(tmp_path):

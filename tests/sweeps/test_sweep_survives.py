@@ -121,8 +121,6 @@ def test_two_sweeps_on_one_store_end_the_same(whole, processes, tmp_path):
 @pytest.fixture(scope="module")
 def client():
     distributed = pytest.importorskip("distributed")
-    main = sys.modules["__main__"]  # a shell in another test may have put its own there
-    main.__spec__ = getattr(main, "__spec__", None)
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50

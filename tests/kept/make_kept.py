@@ -1,6 +1,6 @@
 """A result of each kind as the first version wrote it (commit 690c041), with its numbers: they load for ever.
 
-PYTHONPATH=src python tests/kept/make.py    (on that commit; it writes beside itself)
+PYTHONPATH=src python tests/kept/make_kept.py    (on that commit; it writes beside itself)
 """
 
 import json
