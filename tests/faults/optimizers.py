@@ -202,8 +202,11 @@ def kept(make: Make, rule: Any, steps: int, way: str) -> tuple[float, str]:
     for step in range(steps):
         rate = seen[step][1] * rule.weight_decay
         bound = rule.delta if isinstance(rule, Huber) else float("inf")
+        moved = alone[step + 1][0] - alone[step][0]
+        # Some move without a gradient; Cautious then decays only what they do not move away from 0.
+        decays = added * moved <= 0 if isinstance(rule, Cautious) else torch.ones_like(added)
         right = right - rate * right.clamp(-bound, bound)
-        added = added - rate * added.clamp(-bound, bound) + (alone[step + 1][0] - alone[step][0])
+        added = added - rate * decays * added.clamp(-bound, bound) + moved
     factor = float(alone[-1][0].norm() / alone[0][0].norm())
     found = float(seen[-1][0].norm())
     ratios = [found / float(added.norm()), found / (factor * float(right.norm()))]

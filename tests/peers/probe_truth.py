@@ -74,7 +74,7 @@ _READ = (
     (
         "decoupled",
         "no flag: w *= 1 - lr·λ always",
-        "po.AdaLOMO po.AdamMini po.Conda po.DASH po.DeMo po.Fira po.FlashAdamW po.GaLore po.MuonClip po.SOAP "
+        "po.AdamMini po.Conda po.DASH po.DeMo po.Fira po.FlashAdamW po.GaLore po.MuonClip po.SOAP "
         "po.SPAM po.SaRA po.StableSPAM",
     ),
     ("decoupled", "lr²/max_lr in groups marked normalized, lr in all others", "po.AdamC"),
@@ -88,6 +88,7 @@ _READ = (
         "po.ScheduleFreeAdamW po.ScheduleFreeRAdam",
     ),
     ("scaled", "decoupled, with the bias-corrected step size", "po.APOLLO"),
+    ("scaled", "decoupled, with lr times the root mean square of the weights", "po.AdaLOMO"),
     ("scaled", "decoupled, with a step size from norms of weights and gradients", "po.ASGD"),
     ("scaled", "decoupled, with the relative step size, which replaces lr", "po.AdaFactor"),
     ("scaled", "decoupled, times wd_ratio where the update is projected", "po.AdamP po.SGDP"),
