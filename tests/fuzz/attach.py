@@ -361,7 +361,7 @@ class _ByHand:
 
     @torch.no_grad()
     def end(self, skipped: bool) -> None:
-        size = self._size() if self.world.case.rule == "Stable" else 1.0
+        size = self._size() if self.world.case.rule == "Stable" and not skipped else 1.0
         for name, gradient in self.own.items():
             dict(self.world.net.named_parameters())[name].grad = gradient
         self.world.steps += not skipped
