@@ -145,7 +145,6 @@ def test_the_files_are_the_same_each_time_and_replaced_whole(tmp_path):
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_options_reach_the_fit(tmp_path):
     """Against scikit-learn's own parts, by hand: groups, weights, grid, unit, one target of two, shared."""
     frame = table(tmp_path)
@@ -203,7 +202,6 @@ def test_a_folder_of_shards_gives_what_the_table_in_memory_gives(tmp_path, cv):
     np.testing.assert_allclose(held["prediction"], held_too["prediction"], rtol=1e-8)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_rows_in_order_of_time_are_predicted_from_what_came_before(tmp_path):
     table(tmp_path, rows=24)
     done = here(
@@ -228,7 +226,6 @@ def test_blank_lines_are_no_rows(fitted, tmp_path):
     assert pl.read_csv(tmp_path / "predictions.csv")["row"].to_list() == [1, 3]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
     """An index without a name, a name with a comma, one with a space before it."""
     random = np.random.default_rng(1)
@@ -266,7 +263,6 @@ def test_blank_lines_are_numbered_alike_in_memory_and_in_blocks(tmp_path):
     np.testing.assert_allclose(held[0]["prediction"], held[1]["prediction"], rtol=1e-12)  # two routes
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     random = np.random.default_rng(5)
     frame = pl.DataFrame(random.normal(size=(40, 3)), schema=["a", "b", "y"]).with_columns(k=pl.lit(2.5))

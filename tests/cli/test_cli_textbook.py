@@ -72,7 +72,7 @@ def test_real_spectra(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "least exact leave-one-out error" in done.stdout
-    again = here("textbook", "--settings", "runs/textbook/run.json", "--out", "b", cwd=tmp_path)
+    again = in_a_process("textbook", "--settings", "runs/textbook/run.json", "--out", "b", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     for name in FILES:
         assert (tmp_path / "runs/textbook" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -207,6 +207,7 @@ def test_an_output_without_greek(tmp_path):
     assert "\\u03bb = 3" in done.stdout
     done = here("textbook", *QUICK, "--json", "--out", "b", cwd=tmp_path, encoding="ascii")
     assert "λ" in " ".join(json.loads(done.stdout)["notes"])
+    assert here("textbook", *QUICK, "--out", "c", cwd=tmp_path, encoding="ascii").returncode == 0
 
 
 def test_an_output_that_cannot_be_written(tmp_path):

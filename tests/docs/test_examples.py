@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import weightdecay as wd
-
 SCRIPT = Path(__file__).parents[2] / "examples" / "pride.py"
 PRIDE = [sys.executable, str(SCRIPT)]
 TINY = ("--steps", "20", "--width", "24", "--text", "500", "--half-lives", "0.5")
@@ -169,10 +167,8 @@ def test_ctrl_c_keeps_what_was_seen(tmp_path):
 
 
 def test_strengths_are_carried_to_other_batch_sizes(tmp_path, monkeypatch, capsys):
-    """With fewer strengths and narrower layers than the example's own."""
     monkeypatch.chdir(tmp_path)
     script = loaded(SCRIPT.with_name("half_life_transfers.py"))
-    script.GRID, script.WIDTH = wd.HalfLives.grid(2.5, 80, 3), 128
     assert script.main(["--seeds", "2", "--epochs", "15"]) == 0
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "runs/half-life/results.json").read_text(encoding="utf-8"))["rows"]

@@ -131,6 +131,7 @@ def test_the_heat_map_has_every_mean_and_frames_the_best():
 def test_rules_are_rows_of_their_names():
     rows = [*trainings(seeds=2), *trainings(seeds=2, rule="Cautious")]
     _, heat = wd.plot(sweep_record(rows))
+    heat.figure.canvas.draw()
     assert [text.get_text() for text in heat.get_yticklabels()] == ["Decoupled", "Cautious"]
 
 

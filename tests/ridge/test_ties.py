@@ -29,7 +29,7 @@ def table(n, p, targets=None, seed=0):
 def noiseless(kind, seed):
     """A target that the inputs make without noise: all scores at small λ are rounding."""
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(31, 5)) + rng.choice([0, 3, 100])
+    X = rng.normal(size=(61, 5)) + rng.choice([0, 3, 100])
     if kind == "a repeated column":
         X = np.column_stack([X, X[:, 0]])
     elif kind == "whole numbers":
@@ -47,7 +47,7 @@ def test_the_order_of_sums_does_not_choose(kind, cv, bound, tmp_path):
     frame.write_parquet(tmp_path / "t.parquet")
     (tmp_path / "shards").mkdir()
     for k in range(5):
-        frame[7 * k : 7 * k + 7].write_parquet(tmp_path / "shards" / f"{k}.parquet")
+        frame[13 * k : 13 * k + 13].write_parquet(tmp_path / "shards" / f"{k}.parquet")
     with lowered(bound):
         paths = [
             wd.ridge_path(torch.tensor(X), y, cv=cv),

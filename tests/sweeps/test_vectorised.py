@@ -24,7 +24,7 @@ from weightdecay.sweeps.task import Chunk, Data, Task
 
 ALL = os.environ.get("CONTRACT") == "all"
 ALONE = Method("one by one", "", True, 0)
-STEPS, BATCH = 200 if ALL else 100, 8
+STEPS, BATCH = 200, 8
 
 
 class Lion(optim.Optimizer):
