@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.kept.make_kept import numbers
 
 import weightdecay as wd
@@ -75,3 +76,15 @@ def test_a_folder_without_a_result_is_named(tmp_path):
         assert raised.value.where == str(path)
     with pytest.raises(wd.InputError, match="a file cannot be read"):
         wd.load(tmp_path / ("long" * 100 + ".json"))
+
+
+@pytest.mark.parametrize("name", ["run.json", "path.json", "model.json", "plan.json", "plan"])
+def test_an_audit_has_a_file_of_any_name(tmp_path, name):
+    model = torch.nn.Linear(2, 1)
+    audit = wd.audit(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert wd.load(audit.save(tmp_path / name)) == audit
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(wd.InputError, match=r"not a path: folder = None; give a folder"):
+        wd.load(None)

@@ -95,7 +95,7 @@ def probability(value: float, where: str) -> float:
     Raises:
         InputError: it is none.
     """
-    if not 0 < value < 1:
+    if not 0 < number(value, where) < 1:
         raise InputError("not a probability", where, value, "give one between 0 and 1, such as 0.9")
     return value
 
@@ -146,16 +146,17 @@ def model(value: Any, remedy: str = "give a torch.nn.Module") -> "nn.Module":
 
 
 def optimizer(
-    value: Any, remedy: str = "give a torch.optim.Optimizer whose __init__ has run"
+    value: Any, remedy: str = "give a torch.optim.Optimizer whose __init__ has run", hooked: bool = True
 ) -> "optim.Optimizer":
-    """Return an optimizer.
+    """Return an optimizer; `hooked`: one that hooks can be registered on.
 
     Raises:
         InputError: it is none of torch's kind, or a subclass whose __init__ has not run.
     """
     from torch import optim
 
-    if not isinstance(value, optim.Optimizer) or not hasattr(value, "_optimizer_step_pre_hooks"):
+    hooks = not hooked or hasattr(value, "_optimizer_step_pre_hooks")
+    if not isinstance(value, optim.Optimizer) or not hooks:
         raise InputError("not an optimizer of torch's kind", "optimizer", type(value).__name__, remedy)
     return value
 

@@ -229,7 +229,7 @@ def environment() -> dict[str, str]:
     return {**versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: Any) -> Any:
     """Load a result that was saved, by this version or an earlier one.
 
     Args:
@@ -252,9 +252,13 @@ def load(folder: str | Path) -> Any:
     ...     wd.load(audit.save(f"{folder}/plan.json")) == audit
     True
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError("not a path", "folder", repr(folder)[:60], "give a folder, or a file in it")
     file = _record(Path(folder))
-    kind = KINDS.get(file.name, AUDIT)
     values = read_json(file)
+    kind = KINDS.get(file.name, AUDIT)
+    if isinstance(values, dict) and "format" in values:  # an audit, whose file may have any name
+        kind = AUDIT
     name, version = _kind_of(values) if isinstance(values, dict) else (None, None)
     if name != kind.name:
         told = None if name is None else f"{name}, version {version}"

@@ -40,4 +40,5 @@ def chinese_of(texts: Iterable[str]) -> list[str]:
 
 def texts_of(english: Sequence[str], chinese: Sequence[str] | None) -> tuple[Text, ...]:
     """Read sentences back from a file; those of files without Chinese stay English in both languages."""
-    return tuple(map(Text, english, english if chinese is None else chinese))
+    pairs = zip(english, english if chinese is None else chinese, strict=True)
+    return tuple(Text(en, zh) for en, zh in pairs)

@@ -154,3 +154,19 @@ def test_sharded_parameters_are_whole_parameters(alone):
     with torch.no_grad():
         sharded[0].weight.to_local().fill_(torch.nan)
     assert [one.code for one in audit(sharded, optim.AdamW(wd.param_groups(sharded))).findings] == ["WD504"]
+
+
+def test_an_optimizer_without_hooks_of_its_own_is_audited():
+    """As wrappers of the Lookahead kind are: of torch's class, with the lists of the one inside."""
+
+    class Look(torch.optim.Optimizer):
+        def __init__(self, base):
+            self.base = base
+            self.param_groups, self.state, self.defaults = base.param_groups, base.state, base.defaults
+
+        def step(self, closure=None):
+            return self.base.step(closure)
+
+    model = torch.nn.Linear(3, 2)
+    audit = wd.audit(model, Look(torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)))
+    assert [parameter.name for parameter in audit.parameters] == ["weight", "bias"]

@@ -386,3 +386,22 @@ def test_a_copy_carries_no_hook_but_its_options():
     train(model, optimizer, 3)
     train(other, plain, 3)
     assert same(weights(model), weights(other))
+
+
+def test_a_state_loaded_after_attach_counts():
+    """The message about a state that decays says to attach first and to load afterwards."""
+    w = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2)]
+    late, early = (
+        torch.optim.SGD([p], lr=0.1, momentum=0.9 * first) for p, first in zip(w, (0, 1), strict=True)
+    )
+    state = early.state_dict()
+    half_lives = wd.L2(wd.HalfLife(steps=50, lr=0.1))
+    for optimizer in (late, early):
+        wd.attach(optimizer, half_lives, on="all")
+    late.load_state_dict(state)
+    for _ in range(5):
+        for optimizer in (late, early):
+            optimizer.param_groups[0]["params"][0].grad = torch.zeros(3, 3)
+            optimizer.step()
+    assert torch.equal(w[0], w[1])
+    assert 0.9 < float(w[0].detach().max()) < 1

@@ -213,6 +213,7 @@ def test_pages_of_the_other_kinds(browser, tmp_path):
         page.on("pageerror", lambda error: said.append(str(error)))
         for kind, result, path in pages(tmp_path):
             page.goto(wd.report(result, path).as_uri())
+            assert len(page.title()) > 10
             data = page.evaluate(
                 "globalThis.page.figures.map((one) => [one.x, ...one.lines.map((line) => line.y)])"
             )

@@ -7,7 +7,7 @@ from typing import Any
 from weightdecay.auditing.findings import CODES, Draft
 from weightdecay.auditing.record import Audit, Parameter, aligned, some
 from weightdecay.errors import Finding, InputError, check
-from weightdecay.saving import load
+from weightdecay.saving import load, read_json
 
 # What decides about the decay of a parameter; sizes and positions of groups may change.
 _FIELDS = ("weight_decay", "form", "frozen", "role", "aliases")
@@ -76,7 +76,9 @@ def audit_diff(old: Any, new: Any) -> AuditDiff:
 
 
 def _audit(given: Any, where: str) -> Audit:
-    audit = load(given) if isinstance(given, (str, Path)) else given
+    audit = given
+    if isinstance(given, (str, Path)):
+        audit = load(given) if Path(given).is_file() else read_json(Path(given))
     if isinstance(audit, Audit):
         return audit
     raise InputError(

@@ -23,7 +23,12 @@ def report(options: ReportOptions) -> None:
 
     folder = options.folder
     usual = folder.with_suffix(".html") if folder.is_file() else folder / "report.html"
-    result = load(folder)
+    try:
+        result = load(folder)
+    except InputError as error:
+        if error.what != "no record of a run":
+            raise
+        raise InputError(error.what, "FOLDER", folder, error.remedy) from error
     if isinstance(result, RidgeModel):
         remedy = "give a folder that has its path, too, as fit writes it"
         raise InputError("a model alone has no page", str(folder), None, remedy)

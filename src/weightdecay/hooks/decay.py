@@ -12,7 +12,7 @@ from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.groups import Assignment
 from weightdecay.hooks.optimizers import Native, check_capture, check_native, inside
-from weightdecay.hooks.plan import Plan, Planner, States, Target, is_outdated, plain, signature
+from weightdecay.hooks.plan import Plan, Planner, States, Target, plain, signature
 from weightdecay.hooks.rounding import Happened, Rounding, one_step, saved_rounding
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.hooks.step import OpenStep, Stepper, makes_state
@@ -56,7 +56,7 @@ class Decay:
         self.steps, self.factor = 0, 1.0
         self.rule, self.plan, self._planner = rule, plan, planner
         self.rules = rules = rules_of(rule)
-        self._signature, self._checked = signature(optimizer), False  # what was planned for; see `_follow`
+        self._signature = None  # the first step plans again: see `_follow`
         self._sparse, self._rounding, self._skipped = sparse, rounding, False
         self._states = States(rules)
         self._states.add(plan.all_targets)
@@ -343,16 +343,13 @@ class Decay:
     def _follow(self) -> None:
         """Plan again where parameters were added, replaced, frozen or thawed.
 
-        The first time it looks at the model, too: sharded after `attach`, it no longer has these parameters.
+        And at the first step: since `attach` a state may have been loaded, or the model sharded.
         """
-        now = signature(self.optimizer)
-        outdated = not self._checked and is_outdated(self.plan, self.optimizer)
-        if outdated or now != self._signature:
+        if (now := signature(self.optimizer)) != self._signature:
             plan = self._planner()
             self._states.add(plan.all_targets)
             self.plan, self._signature = plan, now
             self._sparse.follow(plan.all_targets, self._states)
-        self._checked = True
 
     def _lower(self) -> None:
         """Set the optimizer's own decay where it does the rule; each step, since lr and strength change."""

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,6 @@ class Plan:
         partners: for each rule, the parameter it looks at beside one that decays, by that one's name.
         elsewhere: the model's trainable parameters that the optimizer does not hold.
         schedule: how often the schedule goes on, in words.
-        model: the model whose parameters these are, where it was given.
     """
 
     assignments: tuple[tuple[Assignment, ...], ...]
@@ -62,7 +61,6 @@ class Plan:
     partners: tuple[Mapping[str, Tensor], ...] = ()
     elsewhere: tuple[str, ...] = ()
     schedule: str = ""
-    model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
@@ -152,7 +150,6 @@ def make_plan(
         partners=tuple(partners),
         elsewhere=tuple(elsewhere),
         schedule=setting.schedule,
-        model=model,
     )
 
 
@@ -178,16 +175,6 @@ def signature(optimizer: optim.Optimizer) -> list[Any]:
             trained = p.requires_grad
             parts.append((id(p), trained, trained or p.grad is None, p.dtype))
     return parts
-
-
-def is_outdated(plan: Plan, optimizer: optim.Optimizer) -> bool:
-    """Return whether the model was sharded after its plan was made: its parameters are others, or flat."""
-    held = None if plan.model is None else set(map(id, plan.model.parameters()))
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            if _is_flattened(p) or (held is not None and id(p) not in held):
-                return True
-    return False
 
 
 def _assigned(

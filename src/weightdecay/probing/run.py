@@ -218,7 +218,7 @@ def probe_optimizer(optimizer: Any, group: int = 0) -> Probe:
     >>> probe_optimizer(torch.optim.SGD([torch.zeros(2, 2)], lr=0.1, momentum=0.9, weight_decay=1e-4)).form
     'coupled'
     """
-    optimizer = arguments.optimizer(bare_optimizer(optimizer), "give a torch Optimizer")
+    optimizer = arguments.optimizer(bare_optimizer(optimizer), "give a torch Optimizer", hooked=False)
     if not 0 <= group < len(optimizer.param_groups):
         raise InputError(
             "no such parameter group", "group", group, f"there are {len(optimizer.param_groups)}, from 0"

@@ -75,7 +75,7 @@ def _document(result: Any, seen: HeldOut | None) -> str:
     else:
         makers = {Sweep: sweep.page, Audit: audit.page, Monitored: monitor.page}
         page = next(make(result) for kind, make in makers.items() if isinstance(result, kind))
-    return document(page.title[0], page.to_dict(), "figures")
+    return document(page.title, page.to_dict(), "figures")
 
 
 def _numbers(y: Any) -> Tensor:

@@ -17,7 +17,11 @@ from weightdecay.sweeps.task import Copy, Goal, Look, Trained, goal_of
 from weightdecay.text import Text
 from weightdecay.units.halflife import half_life
 
-_METHODS = {"linear": "线性回归，直接求解", "vectorised": "所有副本合成一个模型", "one by one": "逐个训练"}
+_METHODS = {
+    "linear": "线性回归，所有副本一起训练",
+    "vectorised": "所有副本合成一个模型",
+    "one by one": "逐个训练",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
