@@ -17,6 +17,7 @@ hypothesis.settings.load_profile("same every time")
 # Read by the tests beside them, under their full names.
 _BESIDE = [*Path("tests/faults").glob("*.py"), *Path("tests/fuzz").glob("*.py")]
 collect_ignore = [str(path) for path in _BESIDE if not path.name.startswith("test_")]
+collect_ignore_glob = ["tests/*/conftest.py"]  # several of one name, without doctests
 
 
 def pytest_collection_modifyitems(items):
