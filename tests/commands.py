@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import os
+import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +21,37 @@ def in_a_process(*words, cwd, **options):
     return subprocess.run(
         [*COMMAND, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=120, **options
     )
+
+
+def at_a_terminal(*words, cwd, columns, lines=40, output_too=False):
+    """A real process whose standard error is a terminal, and its output where asked for.
+
+    Returns:
+        Its exit code, what a pipe took of its output, and what the terminal showed.
+    """
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        cwd=cwd,
+        stdout=slave if output_too else subprocess.PIPE,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)},
+        text=True,
+    )
+    os.close(slave)
+    shown = b""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    out = process.communicate(timeout=60)[0]
+    os.close(master)
+    return process.returncode, out, shown.decode()
 
 
 def here(*words, cwd, encoding="utf-8"):

@@ -37,7 +37,7 @@ def number(
         above: a bound that must be exceeded.
         below: a bound that must not be reached.
         infinite: allow infinity.
-        remedy: what to do; by default the range is told.
+        remedy: what to do; the allowed range by default.
 
     Raises:
         InputError: not a number, NaN, infinite or out of the range.

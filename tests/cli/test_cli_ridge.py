@@ -1,8 +1,6 @@
 """`weightdecay fit` and `predict` as a person runs them: pipes, a real terminal, signals, full disks."""
 
 import json
-import os
-import pty
 import re
 import resource
 import shutil
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from tests.commands import COMMAND, here, in_a_process
+from tests.commands import COMMAND, at_a_terminal, here, in_a_process
 
 import weightdecay as wd
 
@@ -491,29 +489,9 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
 
 
 def test_a_terminal_shows_a_bar_with_a_rate_and_an_end(fitted, tmp_path):
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "predict", str(fitted[0] / "runs/fat"), str(TECATOR)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
-        text=True,
-    )
-    os.close(slave)
-    shown = b""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    out = process.communicate(timeout=60)[0]
-    os.close(master)
-    assert process.returncode == 0
+    words = ("predict", fitted[0] / "runs/fat", TECATOR)
+    code, out, shown = at_a_terminal(*words, cwd=tmp_path, columns=100)
+    assert code == 0
     assert out.startswith("215 rows predicted")
-    assert "215 of 215 rows" in shown.decode()
-    assert "rows/s" in shown.decode()
+    assert "215 of 215 rows" in shown
+    assert "rows/s" in shown

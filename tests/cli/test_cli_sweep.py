@@ -1,15 +1,11 @@
 """`weightdecay sweep` as a person runs it: pipes, a real terminal."""
 
 import json
-import os
-import pty
 import re
-import subprocess
-import time
 
 import polars as pl
 import pytest
-from tests.commands import COMMAND, here, in_a_process
+from tests.commands import at_a_terminal, here, in_a_process
 
 from weightdecay.saving import load
 
@@ -194,31 +190,10 @@ def test_a_file_that_fails_shows_its_own_lines(tiny):
 
 def test_a_terminal_shows_a_bar(tiny):
     (tiny / "tiny.py").write_text(TINY.replace("epochs, batch_size = 3, 8", "epochs, batch_size = 60, 8"))
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *SWEEP, "--curves"],
-        cwd=tiny,
-        stdout=subprocess.PIPE,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40"},
-        text=True,
-    )
-    os.close(slave)
-    shown = b""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    out = process.communicate(timeout=60)[0]
-    os.close(master)
-    assert process.returncode == 0
+    code, out, shown = at_a_terminal(*SWEEP, "--curves", cwd=tiny, columns=140)
+    assert code == 0
     assert out.splitlines()[-1].startswith("written into a: ")
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert "8 of 8 trainings" in plain
     assert "left" in plain
     assert "best so far" in plain

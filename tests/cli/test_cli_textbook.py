@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.commands import COMMAND, here, in_a_process
+from tests.commands import COMMAND, at_a_terminal, here, in_a_process
 
 TECATOR = str(Path("examples/data/tecator.csv").resolve())
 QUICK = ["--epochs", "10", "--curve", "1:10:3", "--curve-seeds", "2"]
@@ -221,32 +220,12 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 
 def test_a_terminal_shows_growing_curves(tmp_path):
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "textbook", *QUICK],
-        cwd=tmp_path,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
-    )
-    os.close(slave)
-    shown = b""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    assert process.wait(timeout=60) == 0
-    text = shown.decode()
+    code, _, text = at_a_terminal("textbook", *QUICK, cwd=tmp_path, columns=100, output_too=True)
+    assert code == 0
     assert "\x1b[" in text
     assert any("\u2801" <= character <= "\u28ff" for character in text)
     assert "trainings at once" in text
     assert "scratch, λ = 3" in text
-    os.close(master)
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):

@@ -78,6 +78,7 @@ def audit_diff(old: Any, new: Any) -> AuditDiff:
 def _audit(given: Any, where: str) -> Audit:
     audit = given
     if isinstance(given, (str, Path)):
+        # A folder may hold another result, but never a plan: read as a file, it is refused with the reason.
         audit = load(given) if Path(given).is_file() else read_json(Path(given))
     if isinstance(audit, Audit):
         return audit

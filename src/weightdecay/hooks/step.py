@@ -86,9 +86,7 @@ class Stepper:
         penalty: Tensor | float = 0.0
         for r, parts in itertools.groupby(work, key=operator.itemgetter(0)):
             if self._rules[r].coupled or not (self.acted or self._rules[r].after):
-                if plan.partners[
-                    r
-                ]:  # they may decay themselves before they are looked at: all are copied first
+                if plan.partners[r]:  # partners may decay, too: all are copied before any does
                     parts = [_with_partners(part) for part in parts]
                 for _, group, live in parts:
                     penalty = penalty + self._decay(r, group, live)

@@ -43,7 +43,7 @@ class NoTwin(Exception):
 
 @contextmanager
 def untouched(gpus: Sequence[int] = ()) -> Iterator[None]:
-    """Random numbers drawn inside, by whom ever, do not change those drawn outside; no global hook runs."""
+    """Keep random numbers drawn inside from changing those drawn outside, and run no global hook."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002  (an optimizer may use it)
     everywhere: list[Any] = [_global_optimizer_pre_hooks, _global_optimizer_post_hooks]
     kept = [dict(hooks) for hooks in everywhere]

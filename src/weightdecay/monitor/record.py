@@ -137,7 +137,7 @@ def from_saved(saved: Saved) -> Monitored:
     return Monitored(rows, *values)
 
 
-# From a tenth on, a difference between measured and predicted norms is said: noise of few looks is less.
+# Differences between measured and predicted norms are reported from a tenth on: noise of few looks is less.
 RESIDUAL = 0.1
 # Applied over intended beyond these is no rounding of a healthy run.
 RATIO = (0.9, 1.1)

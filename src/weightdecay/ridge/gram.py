@@ -116,7 +116,7 @@ def left_out_errors(
 
 
 def undetermined(split: int) -> InputError:
-    """What is said of a split whose training rows do not determine the unpenalised part."""
+    """Return the error for a split whose training rows do not determine the unpenalised part."""
     remedy = "without it an unpenalised column is constant or repeats others; shuffle, or penalise it"
     return InputError("a fold cannot be left out", "cv", f"split {split + 1}", remedy)
 

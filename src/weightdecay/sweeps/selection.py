@@ -439,7 +439,7 @@ def _no_decay(found: Selection, goal: Goal) -> Text:
 
 
 def _no_difference(none: Comparison, goal: Goal) -> Text:
-    """What is said of means that are equal; the stronger of the two is the best."""
+    """Describe equal means; the stronger of the two is the best."""
     if none.error > 0:
         return Text(
             f"no decay: the same mean {goal.title}, by seeds that differ; they cannot tell the two apart",
