@@ -283,7 +283,7 @@ BAD_TABLES = {
     "constant.csv": "a,y\n1,2\n3,2\n5,2\n",
     "one.csv": "a,y\n1,2\n",
     "none.csv": "a,y\n",
-    "semicolon.csv": "a;y\n1;2\n3;4\n",
+    "colon.csv": "a:y\n1:2\n3:4\n",
     "negative.csv": "a,y,w\n1,2,1\n3,4,-1\n5,1,1\n",
     "zero.csv": "a,y,w\n1,2,0\n3,4,0\n5,1,0\n",
     "good.csv": "a,b,y\n" + "".join(f"{i % 5},{i % 3},{i}\n" for i in range(12)),
@@ -299,9 +299,9 @@ BAD_FITS = [
     ("constant.csv --target y", ["the target is constant", "'y'"]),
     ("one.csv --target y", ["too few rows"]),
     ("none.csv --target y", ["no rows"]),
-    ("semicolon.csv --target y", ["--target = 'y'", "separated by commas?"]),
+    ("colon.csv --target y", ["--target = 'y'", "(--separator)"]),
     ("missing.csv --target y", ["missing.csv"]),
-    ("good.txt --target y", ["good.txt", ".csv or .parquet"]),
+    ("good.xlsx --target y", ["good.xlsx", "give a .csv, .tsv"]),
     ("cut.parquet --target y", ["cut.parquet"]),
     ("negative.csv --target y --weights w", ["a weight is negative", "row 2, column 'w'"]),
     ("zero.csv --target y --weights w", ["'w'", "weight above 0"]),
@@ -410,10 +410,10 @@ def test_a_cell_far_down_that_is_no_number_leaves_no_file(fitted, tmp_path):
 
 
 def test_the_table_is_called_as_in_the_help(fitted, tmp_path):
-    (tmp_path / "t.txt").write_text("a,b\n1,2\n")
-    asked = [("fit", "t.txt", "--target", "a"), ("predict", fitted[0] / "runs/fat", "t.txt")]
+    (tmp_path / "t.ods").write_text("a,b\n1,2\n")
+    asked = [("fit", "t.ods", "--target", "a"), ("predict", fitted[0] / "runs/fat", "t.ods")]
     for line in (*asked, (*asked[0], "--out-of-core")):
-        refused(here(*line, cwd=tmp_path), ["not a table this program reads: DATA = t.txt"])
+        refused(here(*line, cwd=tmp_path), ["not a table this program reads: DATA = t.ods"])
 
 
 def test_a_model_that_is_none_is_refused(fitted, tmp_path):

@@ -110,14 +110,14 @@ def text_in_parquet():
     return shown(found), agree(found, NUMBERS)
 
 
-@row("37", "gzip named .csv", "refused alike, with a remedy")
+@row("37", "gzip named .csv", "the same numbers")
 def gzipped():
-    return of_bytes(gzip.compress(table(texts(NUMBERS)).encode()), ["gzip", "gunzip"])
+    return of_bytes(gzip.compress(table(texts(NUMBERS)).encode()), NUMBERS)
 
 
-@row("37", "UTF-16", "refused alike, with a remedy")
+@row("37", "UTF-16", "the same numbers")
 def utf16():
-    return of_bytes(table(texts(NUMBERS)).encode("utf-16"), ["UTF-16", "save it as UTF-8"])
+    return of_bytes(table(texts(NUMBERS)).encode("utf-16"), NUMBERS)
 
 
 @row("37", "CR line ends", "the same numbers")
@@ -152,10 +152,11 @@ def only_a_dropped_column():
     return of_bytes(text, ["a cell is empty", "row 2, column 'a' of FILE = empty"], ("note",))
 
 
-@row("39", "a Latin-1 header", "refused alike, encoding and remedy named")
+@row("39", "a Latin-1 header", "the same numbers, and the name")
 def latin():
     text = table(texts(NUMBERS)).replace("a,", "größe,", 1)
-    return of_bytes(text.encode("latin-1"), ["not UTF-8", "'größe'", "iconv -f WINDOWS-1252 -t UTF-8"])
+    given, right = of_bytes(text.encode("latin-1"), NUMBERS)
+    return given, right and of_bytes(text.encode("latin-1"), NUMBERS[:, 1:], ("größe",))[1]
 
 
 @row("39", "an unnamed index column", "refused alike, or dropped as ''")
@@ -180,10 +181,10 @@ def duplicated():
     return of_bytes(table(texts(NUMBERS)).replace("a,b", "a,a_duplicated_0", 1).encode(), NUMBERS)
 
 
-@row("39", "a header `a, b, y`", "refused alike: names in quotes, the closest suggested")
+@row("39", "a header `a, b, y`", "the same numbers")
 def outer_spaces():
     text = table(texts(NUMBERS)).replace("a,b,y", "a, b, y", 1).encode()
-    return of_bytes(text, ["no such column", "'y'", "is ' y' meant?", "'a', ' b', ' y'"])
+    return of_bytes(text, NUMBERS)
 
 
 @row("29c", "a LazyFrame", "the path of the frame")

@@ -53,7 +53,7 @@ BAD = [
     "2020-01-01",
     '"1"',
 ]
-ODD_NAMES = ["a_duplicated_0", "a, b", " y", "größe", 'q"', "x\ny", "Unnamed: 0", "0", "b", "B"]
+ODD_NAMES = ["a_duplicated_0", "a, b", "y z", "größe", 'q"', "x\ny", "Unnamed: 0", "0", "b", "B"]
 
 
 class Arrow:

@@ -12,6 +12,11 @@ import typer
 EPOCHS = 20  # of a sweep, where neither the file nor the command says
 _JSON = typer.Option("--json", help="Print one JSON object instead of text.")
 _QUIET = typer.Option("--quiet", help="Print nothing but errors.")
+_SEPARATOR = typer.Option(help="What stands between two columns: ';', tab. [found in the first lines]")
+_DECIMAL_COMMA = typer.Option(
+    "--decimal-comma/--decimal-point", help="How numbers are written. [found in the first lines]"
+)
+_ENCODING = typer.Option(help="Of the text: utf-8, windows-1252, utf-16. [found]")
 _LAW = typer.Option(help="The rule's rate goes with: lr, lr_relative, lr_squared or constant.")
 SETUP = "batch=256,lr=3e-4,steps=10000; and schedule=, warmup=, floor=, decay=, interval=, examples=, width="
 
@@ -110,7 +115,8 @@ class FitOptions:
     """The options of `weightdecay fit`."""
 
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A .csv or .parquet table, or a folder of them.")
+        str,
+        typer.Argument(metavar="DATA", help="A table (.csv, .tsv, .txt, .parquet, .arrow), or a folder."),
     ]
     target: Annotated[str, typer.Option(help="The column to predict, or several by commas, as in a CSV.")]
     drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None
@@ -158,6 +164,9 @@ class FitOptions:
     engine: Annotated[
         str | None, typer.Option(help="Read on several machines: dask, or a scheduler as tcp://host:port.")
     ] = None
+    separator: Annotated[str | None, _SEPARATOR] = None
+    decimal_comma: Annotated[bool | None, _DECIMAL_COMMA] = None
+    encoding: Annotated[str | None, _ENCODING] = None
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/fit")
     force: Annotated[
         bool, typer.Option("--force", help="Replace a fit with other settings that is in the folder.")
@@ -171,7 +180,7 @@ class PredictOptions:
     """The options of `weightdecay predict`."""
 
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The folder that fit wrote.")]
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A .csv or .parquet table of new rows.")]
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A table of new rows.")]
     out: Annotated[Path, typer.Option(help="The .csv or .parquet file to write.")] = Path("predictions.csv")
     ids: Annotated[
         str | None,
@@ -181,6 +190,9 @@ class PredictOptions:
         float | None,
         typer.Option(help="Probability of a prediction interval, such as 0.9; adds its two ends."),
     ] = None
+    separator: Annotated[str | None, _SEPARATOR] = None
+    decimal_comma: Annotated[bool | None, _DECIMAL_COMMA] = None
+    encoding: Annotated[str | None, _ENCODING] = None
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that has other columns than these predictions.")
     ] = False

@@ -16,6 +16,7 @@ from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
     from weightdecay.ridge.table_fit import Progress, Request, TableFit
+    from weightdecay.tables.dialect import Reading
 
 
 _CV = ("loo", "gcv", "evidence")
@@ -44,7 +45,7 @@ def fit(options: FitOptions) -> None:
     asked = request.plain()
     check_folder(out, "fit", FILES, lambda record: record["settings"]["request"] == asked, options.force)
     with new_files(out, FILES) as folder:
-        with _bar(request.data, options.quiet or options.as_json) as advance:
+        with _bar(request.data, request.reading, options.quiet or options.as_json) as advance:
             found = _fitted(request, folder, advance)
         paths = _written(found, folder)
     names = ", ".join(path.name for path in paths)
@@ -74,14 +75,18 @@ def predict(options: PredictOptions) -> None:
     if interval is not None:
         probability(interval, "interval")
     silent = options.quiet or options.as_json
-    with fresh(out.parent), _in_arguments(), _bar(options.data, silent) as advance:
+    reading = _reading(options)
+    with fresh(out.parent), _in_arguments(), _bar(options.data, reading, silent) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
         ids = names(options.ids) or None
-        done = predict_file(model, options.data, out, interval, each, ids, options.force)
+        done = predict_file(model, options.data, out, interval, each, ids, options.force, reading)
     if options.as_json:
         print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
     elif not options.quiet:
         print(f"{done.rows:,} rows predicted; written into {out}: {', '.join(done.columns)}")
+    if not options.quiet:
+        for note in done.notes:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _request(options: FitOptions) -> "Request":
@@ -113,8 +118,16 @@ def _request(options: FitOptions) -> "Request":
         unpenalized=names(options.unpenalized),
         cv=cv,
         lambdas=None if options.lambdas is None else grid(options.lambdas, "lambda"),
+        reading=_reading(options),
         **{name: getattr(options, name) for name in same},
     )
+
+
+def _reading(options: FitOptions | PredictOptions) -> "Reading":
+    """What the options say of how text is written."""
+    from weightdecay.tables.dialect import Reading
+
+    return Reading(options.separator, options.decimal_comma, options.encoding)
 
 
 def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "TableFit":
@@ -150,7 +163,7 @@ def _written(found: "TableFit", folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
+def _bar(data: str, reading: "Reading | None", silent: bool) -> "Iterator[Progress | None]":
     """A progress bar with a rate and an end, where stderr is a terminal; else nothing."""
     if silent or not sys.stderr.isatty():
         yield None
@@ -169,7 +182,7 @@ def _bar(data: str, silent: bool) -> "Iterator[Progress | None]":
 
         def advance(stage: str, rows: int, total: int | None) -> None:
             if stage not in stages:
-                stages[stage] = progress.add_task(stage, total=total or count_rows(data), rate="–")
+                stages[stage] = progress.add_task(stage, total=total or count_rows(data, reading), rate="–")
             speed = next(task.speed for task in progress.tasks if task.id == stages[stage])
             progress.update(stages[stage], completed=rows, rate="–" if speed is None else f"{speed:,.0f}")
 

@@ -21,7 +21,9 @@ from weightdecay.ridge.problem import matched
 from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.cells import no_rows
-from weightdecay.tables.source import column_types, files_of, new_rows, of_rows, row_names
+from weightdecay.tables.dialect import Reading
+from weightdecay.tables.source import column_types, files_of, new_rows, notes_of, of_rows, row_names
+from weightdecay.text import Text
 
 LEAST_LEFT = 1.0  # degrees of freedom for the noise, without which there are no intervals
 # What is a number or a tensor of numbers: kept in model.safetensors, to the bit.
@@ -186,11 +188,13 @@ class Predicted:
         rows: how many rows.
         columns: the columns of the file.
         path: the file.
+        notes: what was found of how the table is written, in sentences.
     """
 
     rows: int
     columns: tuple[str, ...]
     path: Path
+    notes: tuple[Text, ...] = ()
 
 
 def predict_file(
@@ -201,6 +205,7 @@ def predict_file(
     on_progress: Progress | None = None,
     ids: Sequence[str] | None = None,
     force: bool = False,
+    reading: Reading | None = None,
 ) -> Predicted:
     """Predict every row of a table, matched by name, and write a .csv or .parquet file, by its ending.
 
@@ -209,13 +214,14 @@ def predict_file(
 
     Args:
         model: from `wd.load`.
-        data: a .csv or .parquet file of any length; its columns are those of the fit, in any order. Columns
+        data: a table of any length; its columns are those of the fit, in any order. Columns
             that were a target, dropped, a group or a weight at the fit may be there and are not looked at.
         out: the file to write.
         level: the probability of a prediction interval, or None for none.
         on_progress: called with the number of rows that are done.
         ids: columns of the table that name its rows; by default those of the fit that are there.
         force: replace a file that has other columns.
+        reading: how a table of text is written, where it is not to be found out.
 
     Raises:
         InputError: a table or a level that cannot be used, or a file that cannot be written or has other
@@ -230,7 +236,7 @@ def predict_file(
         raise InputError("the output would replace the input", "out", str(out), "choose another name")
     if model.features is None:
         raise InputError("the model has no column names", "model", None, "fit it on a table")
-    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level))
+    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level, reading), reading)
     first = next(
         blocks, None
     )  # before a file or a folder is made: most that is wrong shows in the first block
@@ -258,33 +264,41 @@ def predict_file(
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise InputError("a file cannot be written", str(out), reason, "choose another folder") from error
-    return Predicted(count, tuple(first.columns), out)
+    return Predicted(count, tuple(first.columns), out, notes_of(data, reading))
 
 
-def _ids(model: RidgeModel, data: Path, names: Sequence[str] | None, level: float | None) -> pl.DataFrame:
+def _ids(
+    model: RidgeModel, data: Path, names: Sequence[str] | None, level: float | None, reading: Reading | None
+) -> pl.DataFrame:
     """The columns that name the rows."""
     kinds = ("predicted",) if level is None else ("predicted", "low", "high")
     taken = ["row", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
     if names is None:
-        known = _columns(data)
+        known = _columns(data, reading)
         names = [name for name in model.settings.get("id", ()) if name in known]
-    return row_names(data, names, taken)
+    return row_names(data, names, taken, reading)
 
 
-def _columns(file: Path) -> list[str]:
+def _columns(file: Path, reading: Reading | None = None) -> list[str]:
     """The columns of a table; none where it is no table."""
     try:
-        return [name for part in files_of(file) for name in column_types(part)]
+        return [name for part in files_of(file, reading) for name in column_types(part)]
     except InputError:
         return []
 
 
 def _blocks(
-    model: RidgeModel, data: Path, level: float | None, on_progress: Progress | None, ids: pl.DataFrame
+    model: RidgeModel,
+    data: Path,
+    level: float | None,
+    on_progress: Progress | None,
+    ids: pl.DataFrame,
+    reading: Reading | None,
 ) -> Iterator[pl.DataFrame]:
     assert model.features is not None
     done = 0
-    for rows, X in new_rows(data, model.features, (*model.settings.get("not_inputs", ()), *ids.columns)):
+    ignored = (*model.settings.get("not_inputs", ()), *ids.columns)
+    for rows, X in new_rows(data, model.features, ignored, reading):
         yield _predicted(model, rows, of_rows(ids, rows), X, level)
         done += len(rows)
         if on_progress is not None:

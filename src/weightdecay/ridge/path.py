@@ -174,7 +174,7 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
         InputError: as `ridge_path`.
     """
     with on_cpu():
-        plan = _plan_file(X, y, options) if isinstance(X, str | Path) else _plan_table(X, y, options)
+        plan = _plan_file(X, y, options) if isinstance(X, str | Path | Source) else _plan_table(X, y, options)
     with on_cpu(), one_pool():
         try:
             route = plan.route()
@@ -298,7 +298,7 @@ def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -
     return kept
 
 
-def _plan_file(data: str | Path, target: Any, options: RidgeOptions) -> Plan:
+def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) -> Plan:
     """Read a file or a folder and plan its path; columns are given by name.
 
     Raises:
@@ -314,7 +314,9 @@ def _plan_file(data: str | Path, target: Any, options: RidgeOptions) -> Plan:
         what = type(weights).__name__
         raise InputError("weights of a file are a column of it", "sample_weight", what, "name the column")
     drop = _names(options.drop, "drop")
-    source = open_source(data, _names(target, "y"), drop, weights)
+    source = data
+    if not isinstance(source, Source):
+        source = open_source(source, _names(target, "y"), drop, weights)
     p = len(source.inputs)
     require(8 * p * p * (PRODUCTS * K + 4), f"the products of {p:,} columns for {K} folds")
     penalty_factors = options.penalty_factors

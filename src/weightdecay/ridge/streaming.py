@@ -28,8 +28,9 @@ from weightdecay.ridge.moments import (
 from weightdecay.ridge.route import Criterion
 from weightdecay.ridge.scores import Block
 from weightdecay.ridge.tall import Tall, route_of_moments
+from weightdecay.tables.dialect import Shard
 from weightdecay.tables.parquet_blocks import row_group_rows
-from weightdecay.tables.source import RowBlock, Shard, Source, open_source, row_count
+from weightdecay.tables.source import RowBlock, Source, open_source, row_count
 
 Progress = Callable[[int, int | None], None]
 AHEAD = 1  # blocks that wait to be added up
@@ -172,7 +173,7 @@ def _shards(source: Source) -> tuple[list[tuple[Shard, int]], int]:
     shards: list[tuple[Shard, int]] = []
     first = 0
     for shard in source.shards:
-        rows = row_count(shard.path)
+        rows = row_count(shard)
         edges = [0, rows]
         if shard.path.lower().endswith(".parquet") and rows > SHARD_ROWS:
             edges = [0]
@@ -182,7 +183,7 @@ def _shards(source: Source) -> tuple[list[tuple[Shard, int]], int]:
                 else:
                     edges.append(edges[-1] + size)
         for a, b in itertools.pairwise(edges):
-            shards.append((shard if len(edges) == 2 else Shard(shard.path, a, b - a), first + a))
+            shards.append((shard if len(edges) == 2 else shard._replace(start=a, number=b - a), first + a))
         first += rows
     return shards, first
 

@@ -23,6 +23,7 @@ from weightdecay.ridge.record import RidgePath, constant_columns_said, interpola
 from weightdecay.ridge.tall import Tall
 from weightdecay.saving import replacing, writable_folder
 from weightdecay.tables.cells import no_such_column
+from weightdecay.tables.dialect import Reading
 from weightdecay.tables.source import (
     RowBlock,
     Source,
@@ -32,6 +33,7 @@ from weightdecay.tables.source import (
     read_for_ridge,
     row_names,
 )
+from weightdecay.text import Text
 
 Progress = Callable[[str, int, int | None], None]
 NAME = "out_of_fold.parquet"
@@ -176,7 +178,7 @@ class Request:
     """What to fit, and how; every field is an option of `weightdecay fit`.
 
     Args:
-        data: a .csv or .parquet file, or a folder of them.
+        data: a table as `open_source` takes it.
         target: the columns to predict.
         drop: columns to leave out.
         id: columns that name the rows: kept beside their predictions, and no inputs.
@@ -195,6 +197,7 @@ class Request:
         intercept: "free", "penalized" or "none".
         out_of_core: read the table in blocks; so are folders and files that are large for the memory, too.
         engine: "dask" or a scheduler's address: read it there, in blocks.
+        reading: how tables of text are written, where it is not to be found out.
     """
 
     data: str
@@ -215,10 +218,14 @@ class Request:
     intercept: Intercept = "free"
     out_of_core: bool = False
     engine: str | None = None
+    reading: Reading | None = None
 
     def plain(self) -> dict[str, Any]:
-        """All options as JSON has them."""
-        return json.loads(json.dumps(asdict(self)))
+        """All options as JSON has them; how text is written only where it was said."""
+        options = asdict(self)
+        if not self.reading:
+            del options["reading"]
+        return json.loads(json.dumps(options))
 
     def options(self, inputs: Sequence[str], **more: Any) -> RidgeOptions:
         """Return the options of the path of a table with these inputs; `more` is what hangs on the table.
@@ -356,9 +363,9 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", WeightDecayWarning)
         if request.out_of_core or request.engine is not None or is_large(request.data):
-            path, seen, lam, frame = _streamed(request, cv, folder, on_progress)
+            path, seen, lam, frame, notes = _streamed(request, cv, folder, on_progress)
         else:
-            path, seen, lam, frame = _in_memory(request, cv)
+            path, seen, lam, frame, notes = _in_memory(request, cv)
     # The record of the path says what was asked for, the model's is as it was.
     path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
@@ -377,7 +384,7 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
         held_out=seen,
         coefficients=coefficient_path(path),
         lines=_lines(request, path, model, seen),
-        doubts=(*constant_columns_said(path), *doubts),
+        doubts=(*notes, *constant_columns_said(path), *doubts),
     )
 
 
@@ -386,11 +393,16 @@ def _without(doubts: Sequence[Any], one: str | None, another: str | None) -> tup
     return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
 
 
-def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame]:
-    ids = row_names(request.data, request.id, ("row", "target", "measured", "prediction", "fold"))
+_Fitted = tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame | None, tuple[Text, ...]]
+
+
+def _in_memory(request: Request, cv: Any) -> _Fitted:
+    ids = row_names(
+        request.data, request.id, ("row", "target", "measured", "prediction", "fold"), request.reading
+    )
     aside = (*request.drop, *request.id)
     table = read_for_ridge(
-        request.data, request.target, aside, groups=request.groups, weights=request.weights
+        request.data, request.target, aside, request.groups, request.weights, request.reading
     )
     single = len(request.target) == 1
     options = request.options(table.X.columns, cv=cv, groups=table.groups, sample_weight=table.weights)
@@ -403,12 +415,10 @@ def _in_memory(request: Request, cv: Any) -> tuple[RidgePath, HeldOut, float | T
     )
     fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
     rows = table.rows.filter(table.kept)
-    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold)
+    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold), table.notes
 
 
-def _streamed(
-    request: Request, cv: Any, folder: Path, on_progress: Progress | None
-) -> tuple[RidgePath, HeldOut, float | Tensor, None]:
+def _streamed(request: Request, cv: Any, folder: Path, on_progress: Progress | None) -> _Fitted:
     for name in ("groups", "time", "id"):
         if getattr(request, name):
             what = f"a table that is read in blocks has {'rows' if name == 'id' else 'folds'} by number only"
@@ -418,7 +428,7 @@ def _streamed(
     def stage(what: str) -> Callable[[int, int | None], None] | None:
         return None if on_progress is None else partial(on_progress, what)
 
-    table = open_source(request.data, request.target, request.drop, request.weights)
+    table = open_source(request.data, request.target, request.drop, request.weights, reading=request.reading)
     options = request.options(
         table.inputs,
         cv=5 if request.cv is None else cv,
@@ -428,10 +438,10 @@ def _streamed(
         on_progress=stage("reading"),
     )
     target = request.target[0] if len(request.target) == 1 else request.target
-    path = fit_path(request.data, target, options)
+    path = fit_path(table, target, options)
     lam = path.best if request.choose == "best" else path.one_se
     seen = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
-    return path, seen, lam, None
+    return path, seen, lam, None, table.notes
 
 
 def _cv(request: Request) -> Any:
@@ -459,7 +469,9 @@ def _settings(request: Request) -> dict[str, Any]:
         *(name for name in (request.groups, request.weights) if name),
     )
     return {
-        **{name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas")},
+        **{
+            name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas", "reading")
+        },
         "not_inputs": list(dict.fromkeys(aside)),
     }
 

@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from weightdecay.errors import InputError
 
 TOO_LARGE = 1e150  # beyond, squares overflow in float64
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?", ".")
+MARKS_OF_THOUSANDS = {",": ",", ".": ".", "'": "'’", " ": " \u00a0\u2009\u202f"}
 INDEX = "__index_level_0__"  # what pandas calls an index without a name in a Parquet file
 
 
@@ -29,19 +31,49 @@ def is_plain(kind: Any) -> bool:
     return (kind.is_numeric() and not kind.is_decimal()) or kind in (pl.Boolean, pl.Null)
 
 
-def numbers(column: pl.Series, kind: Any = pl.Float64) -> pl.Series:
-    """Return a column as floats, null where a cell is empty or no number.
+class Numerals(NamedTuple):
+    """How numbers are written as text.
 
-    Numbers and booleans (1 and 0) are taken as they are; of anything else the text is read: a decimal number,
-    or true or false in any case, with white space around it.
+    Args:
+        decimal_comma: whether the decimal mark is a comma.
+        thousands: the mark between thousands, of "," "." " " and "'", or "".
+    """
 
-    >>> numbers(pl.Series([" 1.5", "True", "1e3", "n/a", ""])).to_list()
-    [1.5, 1.0, 1000.0, None, None]
+    decimal_comma: bool = False
+    thousands: str = ""
+
+    def grouped(self) -> str:
+        """The pattern of a number that may have marks between thousands, and has them all if any."""
+        mark, decimal = f"[{MARKS_OF_THOUSANDS[self.thousands]}]", "," if self.decimal_comma else "[.]"
+        return rf"[+-]?(?:\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,3}})?(?:{decimal}\d*)?"
+
+
+PLAIN = Numerals()
+
+
+def numbers(column: pl.Series, kind: Any = pl.Float64, numerals: Numerals = PLAIN) -> pl.Series:
+    """Return a column as floats, null where a cell is missing or no number.
+
+    Numbers and booleans (1 and 0) are taken as they are; of anything else the text is read: a number as
+    `numerals` has it, or true or false in any case, with white space around it.
+
+    >>> numbers(pl.Series([" 1.5", "True", "1e3", "n/a", "-", ""])).to_list()
+    [1.5, 1.0, 1000.0, None, None, None]
+    >>> numbers(pl.Series(["1.288.184,75", "-0,5", "1.5", "12"]), numerals=Numerals(True, ".")).to_list()
+    [1288184.75, -0.5, None, 12.0]
     """
     if is_plain(column.dtype):
         return column.cast(kind)
-    found = texts(column).str.strip_chars().str.to_lowercase().replace({"true": "1", "false": "0"})
-    return found.cast(kind, strict=False)
+    text = texts(column).str.strip_chars()
+    text = text.set(text.is_in(MISSING), None)
+    if numerals.thousands:
+        marks = f"[{MARKS_OF_THOUSANDS[numerals.thousands]}]"
+        bare = text.str.replace_all(marks, "")
+        text = bare.zip_with(text.str.contains(f"^(?:{numerals.grouped()})$").fill_null(False), text)
+    if numerals.decimal_comma:  # a point is no number then
+        text = text.set(text.str.contains(".", literal=True), None).str.replace(",", ".", literal=True)
+    text = text.str.to_lowercase().replace({"true": "1", "false": "0"})
+    return text.cast(kind, strict=False)
 
 
 def texts(column: pl.Series) -> pl.Series:
@@ -55,7 +87,10 @@ def texts(column: pl.Series) -> pl.Series:
 
 
 def refuse_cell(
-    columns: Sequence[pl.Series], place: Callable[[int, str], str], largest: float = TOO_LARGE
+    columns: Sequence[pl.Series],
+    place: Callable[[int, str], str],
+    largest: float = TOO_LARGE,
+    numerals: Numerals = PLAIN,
 ) -> None:
     """Name the first cell, row by row, that is no number to compute with; return if there is none.
 
@@ -63,13 +98,14 @@ def refuse_cell(
         columns: the cells as they were given.
         place: row from 0 and column -> where that is.
         largest: numbers of this size and beyond are refused.
+        numerals: how texts write numbers.
 
     Raises:
         InputError: there is one.
     """
     least: tuple[int, pl.Series] | None = None
     for column in columns:
-        wrong = (~(numbers(column).abs() < largest)).fill_null(True)
+        wrong = (~(numbers(column, numerals=numerals).abs() < largest)).fill_null(True)
         row = wrong.arg_max() if wrong.any() else None
         if row is not None and (least is None or row < least[0]):
             least = (row, column)
@@ -77,15 +113,22 @@ def refuse_cell(
         return
     row, column = least
     cell = column.slice(row, 1)
-    value, text = numbers(cell)[0], texts(cell)[0]
-    where = place(row, column.name)
-    if value is None and text is not None and text.strip():
+    value, text = numbers(cell, numerals=numerals)[0], texts(cell)[0]
+    where, text = place(row, column.name), (text or "").strip()
+    if value is None and text not in MISSING:
         shown = repr(text if len(text) < 60 else f"{text[:60]}…")
-        raise InputError("a cell is not a number", where, shown, "drop the column, or mend the cell")
+        other = numbers(cell, numerals=Numerals(not numerals.decimal_comma))[0] is not None
+        remedy = "drop the column, or mend the cell"
+        if other and numerals.decimal_comma:
+            remedy = "numbers have a decimal comma there: write all so, or say --decimal-point"
+        elif other:
+            remedy = "a decimal comma? --decimal-comma reads it, if all numbers are so"
+        raise InputError("a cell is not a number", where, shown, remedy)
+    shown = value if value is not None else repr(text) if text else "empty"
     raise InputError(
         f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e"),
         where,
-        "empty" if value is None else value,
+        shown,
         "fill it, or leave the row out",
     )
 
@@ -122,8 +165,8 @@ def no_such_column(name: str, columns: Sequence[str], where: str, there: str) ->
         if meant != meant.strip() or "," in meant:
             hint = f"""is {meant!r} meant? (on the command line: '"{meant}"'); """
     hint += f"{there} {listed(columns)}"
-    if len(columns) == 1 and set(columns[0]) & set(";\t|"):
-        hint += "; are its columns separated by commas?"
+    if len(columns) == 1:
+        hint += "; what stands between its columns? (--separator)"
     return InputError("no such column", where, repr(name), hint)
 
 

@@ -1,4 +1,4 @@
-"""Parquet in blocks of rows: a few columns at a time of one row group, and memory does not follow the file.
+"""Parquet and Arrow in blocks of rows, some columns at a time: memory does not follow the file.
 
 A row group's pages are compressed column by column, so all its rows have to be held to have one of them:
 its numbers are held column by column, and a block of rows is a view of them, while the next row group is
@@ -19,68 +19,76 @@ from torch import Tensor
 
 from weightdecay.errors import InputError
 from weightdecay.tables.cells import numbers, texts, unreadable
+from weightdecay.tables.dialect import Shard
 
 HELD = 48 << 20  # bytes of decoded numbers; a larger row group is read in parts
 LET_GO = 2  # blocks after which nobody holds one of the range before
 AT_ONCE = 1 << 20  # numbers that polars reads at a time
 
 
-def schema(path: str) -> dict[str, Any]:
+def schema(shard: Shard) -> dict[str, Any]:
     """Names and types of the columns."""
-    whole(path)
+    whole(shard.path)
     try:
-        return dict(pl.read_parquet_schema(path))
+        return dict(_scan(shard.path).collect_schema())
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(shard.path, error) from error
 
 
 def whole(path: str) -> None:
     """Refuse a file that has no end.
 
     Raises:
-        InputError: the file is cut short, or no Parquet file.
+        InputError: the file is cut short, or is not of the format that its name has.
     """
+    name, mark = ("Parquet", b"PAR1") if is_parquet(path) else ("Arrow", b"ARROW1")
     try:
         with Path(path).open("rb") as file:
-            start = file.read(4)
+            start = file.read(len(mark))
             size = file.seek(0, 2)
-            file.seek(max(0, size - 4))
-            end = file.read(4)
+            file.seek(max(0, size - len(mark)))
+            end = file.read()
     except OSError as error:
         raise unreadable(path, error) from error
-    if start != b"PAR1" or end != b"PAR1" or size < 12:
-        what = "the Parquet file is cut short" if start == b"PAR1" else "the table cannot be read"
-        reason = "its last bytes are missing" if start == b"PAR1" else "no Parquet file"
-        remedy = "write it again" if start == b"PAR1" else "end its name in .csv if it is one"
-        raise InputError(what, path, reason, remedy)
+    if start == mark and (end != mark or size < 12):
+        what = f"the {name} file is cut short"
+        raise InputError(what, path, "its last bytes are missing", "write it again")
+    if start != mark:
+        remedy = "end its name in .csv if it is one"
+        if not is_parquet(path):
+            remedy = "write it in Arrow's file format (Feather version 2), not the stream format"
+        raise InputError("the table cannot be read", path, f"no {name} file", remedy)
 
 
-def count(path: str) -> int | None:
-    """How many rows there are, from the file's end."""
-    whole(path)
+def is_parquet(path: str) -> bool:
+    """Whether a file is Parquet by its name; else it is Arrow's."""
+    return path.lower().endswith(".parquet")
+
+
+def _scan(path: str) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False) if is_parquet(path) else pl.scan_ipc(path, glob=False)
+
+
+def count(shard: Shard) -> int | None:
+    """How many rows the file has, from its end."""
+    whole(shard.path)
     try:
-        return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+        return int(_scan(shard.path).select(pl.len()).collect().item())
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(shard.path, error) from error
 
 
 def blocks(
-    path: str,
-    inputs: Sequence[str],
-    others: Sequence[str],
-    step: int,
-    dtype: torch.dtype,
-    start: int,
-    number: int | None,
+    shard: Shard, inputs: Sequence[str], others: Sequence[str], step: int, dtype: torch.dtype
 ) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor]]:
     """Blocks of rows: their numbers in the file, their cells for a message, inputs, other columns."""
-    whole(path)
+    path, start, number, _ = shard
     kind = pl.Float32 if dtype == torch.float32 else pl.Float64
-    rows = count(path) or 0
+    rows = count(shard) or 0
     stop = rows if number is None else min(rows, start + number)
     a_row = len(inputs) * (4 if kind == pl.Float32 else 8) + 8 * len(others)
 
-    table = pl.scan_parquet(path, glob=False)  # one for all reads: it keeps what it knows of the file
+    table = _scan(path)  # one for all reads: it keeps what it knows of the file
 
     ranges = list(pieces(path, rows, a_row, start, stop))
     room = max((last - first for first, last in ranges), default=0)
@@ -133,7 +141,7 @@ def _rows(columns: np.ndarray, a: int, b: int) -> Tensor:
 def pieces(path: str, rows: int, bytes_a_row: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Ranges of rows to hold together: row groups, or equal parts of large ones."""
     edges = [0]
-    for size in row_group_rows(path) or [rows]:
+    for size in (row_group_rows(path) if is_parquet(path) else None) or [rows]:
         parts = max(1, -(-size * bytes_a_row // HELD))
         edges += [edges[-1] + size * (k + 1) // parts for k in range(parts)]
     for first, last in itertools.pairwise(edges):
@@ -149,14 +157,14 @@ def _read(table: pl.LazyFrame, path: str, names: Sequence[str], first: int, numb
     return [column.rechunk() for column in frame.iter_columns()]
 
 
-def cells(path: str, names: Sequence[str]) -> pl.DataFrame:
+def cells(shard: Shard, names: Sequence[str]) -> pl.DataFrame:
     """Some columns as they are."""
-    return pl.DataFrame(_read(pl.scan_parquet(path, glob=False), path, names, 0, count(path) or 0))
+    return pl.DataFrame(_read(_scan(shard.path), shard.path, names, 0, count(shard) or 0))
 
 
-def labels(path: str, name: str) -> pl.Series:
+def labels(shard: Shard, name: str) -> pl.Series:
     """A column as texts without white space around them; null where a cell is empty."""
-    return texts(cells(path, [name]).to_series()).str.strip_chars().replace("", None)
+    return texts(cells(shard, [name]).to_series()).str.strip_chars().replace("", None)
 
 
 def row_group_rows(path: str) -> list[int] | None:

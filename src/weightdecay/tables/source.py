@@ -1,7 +1,7 @@
-"""A table that is read in blocks: one CSV or Parquet file, or a folder of shards with the same columns."""
+"""A table that is read in blocks: one file, or a folder of shards with the same columns."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.tables import csv_blocks, parquet_blocks
 from weightdecay.tables.cells import (
+    PLAIN,
     TOO_LARGE,
     check_names,
     listed,
@@ -24,8 +25,15 @@ from weightdecay.tables.cells import (
     refuse_cell,
     unreadable,
 )
+from weightdecay.tables.dialect import Reading, Shard, dialect_of
+from weightdecay.text import Text
 
-READERS = {".csv": csv_blocks, ".parquet": parquet_blocks}
+TEXT = (".csv", ".tsv", ".txt")
+READERS = {
+    **{f"{ending}{packed}": csv_blocks for ending in TEXT for packed in ("", ".gz", ".zst")},
+    **dict.fromkeys((".parquet", ".feather", ".arrow"), parquet_blocks),
+}
+KINDS = "a .csv, .tsv, .txt, .parquet, .feather or .arrow file"
 ROWS = 8192  # rows to a block; fewer where there are many columns
 NUMBERS = 1 << 21
 
@@ -44,14 +52,6 @@ class RowBlock(NamedTuple):
     rows: Int64[Tensor, " b"]
 
 
-class Shard(NamedTuple):
-    """Some rows of one file: `number` of them from row `start`; all where it is None."""
-
-    path: str
-    start: int = 0
-    number: int | None = None
-
-
 @dataclass(frozen=True)
 class Source:
     """Where rows come from, checked as far as names and types go.
@@ -63,6 +63,7 @@ class Source:
         weights: name of the column of weights, or None.
         dtype: of the inputs as read, float64 or float32.
         rows: how many there are, or None where that takes reading them (CSV).
+        notes: what was found of how the files are written, in sentences.
     """
 
     shards: tuple[Shard, ...]
@@ -71,6 +72,7 @@ class Source:
     weights: str | None
     dtype: torch.dtype
     rows: int | None
+    notes: tuple[Text, ...] = ()
 
     def blocks(self, shards: Sequence[Shard] | None = None) -> Iterator[RowBlock]:
         """All rows, in blocks, every cell checked.
@@ -84,20 +86,18 @@ class Source:
         for shard in self.shards if shards is None else shards:
             reader = READERS[_ending(shard.path)]
             found = 0
-            for rows, shown, X, rest in reader.blocks(
-                shard.path, self.inputs, others, step, self.dtype, shard.start, shard.number
-            ):
+            for rows, shown, X, rest in reader.blocks(shard, self.inputs, others, step, self.dtype):
                 found += len(X)
-                yield self._block(rows + 1, shown, X, rest, shard.path)
+                yield self._block(rows + 1, shown, X, rest, shard)
             if found == 0:
                 raise no_rows(shard.path)
 
     def labels(self, name: str) -> pl.Series:
         """A column as texts, null where a cell is empty, for the rows of all blocks."""
-        return pl.concat([READERS[_ending(one.path)].labels(one.path, name) for one in self.shards])
+        return pl.concat([READERS[_ending(shard.path)].labels(shard, name) for shard in self.shards])
 
     def _block(
-        self, rows: np.ndarray, shown: Callable[[], list[pl.Series]], X: Tensor, rest: Tensor, path: str
+        self, rows: np.ndarray, shown: Callable[[], list[pl.Series]], X: Tensor, rest: Tensor, shard: Shard
     ) -> RowBlock:
         """Split a block by what its columns are for."""
         t, limit = len(self.targets), 1e300 if self.dtype == torch.float64 else 1e30
@@ -108,8 +108,9 @@ class Source:
             if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
                 refuse_cell(
                     shown(),
-                    lambda row, name: f"row {rows[row]}, column {name!r} of {path}",
+                    lambda row, name: f"row {rows[row]}, column {name!r} of {shard.path}",
                     min(TOO_LARGE, limit**0.5),
+                    PLAIN if shard.dialect is None else shard.dialect.numerals,
                 )
         X, y = X.to(self.dtype), rest[:, :t]
         weights = None
@@ -119,7 +120,7 @@ class Source:
                 row = int((weights < 0).nonzero()[0])
                 raise InputError(
                     "a weight is negative",
-                    f"row {rows[row]}, column {self.weights!r} of {path}",
+                    f"row {rows[row]}, column {self.weights!r} of {shard.path}",
                     float(weights[row]),
                     "weights are 0 or more",
                 )
@@ -133,83 +134,108 @@ def open_source(
     weights: str | None = None,
     dtype: torch.dtype | None = None,
     groups: str | None = None,
+    reading: Reading | None = None,
 ) -> Source:
     """Look at the columns of a file, or of all files of a folder; no row is read.
 
     Args:
-        path: a .csv or .parquet file, or a folder of such files, which are taken in the order of their names.
+        path: a .csv, .tsv or .txt file, of which each may be packed (.gz, .zst), a .parquet, .feather or
+            .arrow file; or a folder of such files, which are taken in the order of their names.
         target: the column or columns to predict; every other one is an input unless dropped.
         drop: columns to leave out.
         weights: the column that holds a weight for each row.
         dtype: of the inputs; by default float32 if they are stored so, else float64.
         groups: the column of group labels, which is no input.
+        reading: how files of text are written, where it is not to be found out.
 
     Raises:
         InputError: no such file, no table in the folder, a column that is missing, named twice, without a
             name or wanted for two things, shards whose columns differ.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
-    files = files_of(path)
-    schemas = [column_types(file) for file in files]
-    for file, schema in zip(files[1:], schemas[1:], strict=True):
-        _same_columns(files[0], schemas[0], file, schema)
-    inputs = _roles(files[0], list(schemas[0]), targets, tuple(drop), weights, groups)
+    shards = files_of(path, reading)
+    schemas = [column_types(shard) for shard in shards]
+    for shard, schema in zip(shards[1:], schemas[1:], strict=True):
+        _same_columns(shards[0], schemas[0], shard, schema)
+    inputs = _roles(shards[0].path, list(schemas[0]), targets, tuple(drop), weights, groups)
     if dtype is None:
         single = all(schema[name] == pl.Float32 for schema in schemas for name in inputs)
         dtype = torch.float32 if single else torch.float64
-    counts = [READERS[_ending(file)].count(str(file)) for file in files]
-    for file, count in zip(files, counts, strict=True):
+    counts = [READERS[_ending(shard.path)].count(shard) for shard in shards]
+    for shard, count in zip(shards, counts, strict=True):
         if count == 0:
-            raise no_rows(file)
+            raise no_rows(shard.path)
     known = [count for count in counts if count is not None]
     return Source(
-        tuple(Shard(str(file)) for file in files),
+        tuple(shards),
         inputs,
         targets,
         weights,
         dtype,
         sum(known) if len(known) == len(counts) else None,
+        _notes(shards),
     )
 
 
 def _ending(path: str | Path) -> str:
-    return Path(path).suffix.lower()
+    endings = [ending.lower() for ending in Path(path).suffixes[-2:]]
+    return "".join(endings) if endings and endings[-1] in (".gz", ".zst") else "".join(endings[-1:])
 
 
-def files_of(path: str | Path) -> list[Path]:
-    """A .csv or .parquet file, or those of a folder in the order of their names."""
+def files_of(path: str | Path, reading: Reading | None = None) -> list[Shard]:
+    """A file, or those of a folder in the order of their names, with the dialect of each that is text.
+
+    Raises:
+        InputError: no such file, or one of another kind; no table in the folder; a text whose first lines
+            cannot be read; something said of how text is written where no file is text.
+    """
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if _ending(file) in READERS)
+        # Beside tables of another kind, a .txt file is a note.
+        files = [file for file in files if ".txt" not in file.suffixes] or files
         if not files:
-            raise InputError(
-                "no table in the folder", str(path), None, "give one with .csv or .parquet files"
-            )
-        return files
-    if _ending(path) not in READERS:
-        raise InputError("not a table this program reads", "data", str(path), "give a .csv or .parquet file")
-    if not path.is_file():
+            raise InputError("no table in the folder", str(path), None, f"give {KINDS}")
+    elif _ending(path) not in READERS:
+        raise InputError("not a table this program reads", "data", str(path), f"give {KINDS}")
+    elif not path.is_file():
         raise unreadable(str(path), "no such file", "check the path")
-    return [path]
+    else:
+        files = [path]
+    text = {file for file in files if READERS[_ending(file)] is csv_blocks}
+    if reading and not text:
+        name, value = next((name, value) for name, value in asdict(reading).items() if value is not None)
+        what = "only a table of text has a separator, an encoding and a decimal mark"
+        raise InputError(what, name, repr(value), f"leave it out: {files[0].name} says them itself")
+    return [Shard(str(file), dialect=dialect_of(file, reading) if file in text else None) for file in files]
 
 
-def column_types(file: Path) -> dict[str, Any]:
+def notes_of(path: str | Path, reading: Reading | None = None) -> tuple[Text, ...]:
+    """What is found of how the files of a table are written, each sentence once."""
+    return _notes(files_of(path, reading))
+
+
+def _notes(shards: Sequence[Shard]) -> tuple[Text, ...]:
+    return tuple(dict.fromkeys(note for shard in shards if shard.dialect for note in shard.dialect.notes))
+
+
+def column_types(shard: Shard) -> dict[str, Any]:
     """Names and types of a file's columns; None where a type is only known cell by cell (CSV)."""
-    return READERS[_ending(file)].schema(str(file))
+    return READERS[_ending(shard.path)].schema(shard)
 
 
-def cells_of(file: Path, names: Sequence[str]) -> pl.DataFrame:
+def cells_of(shard: Shard, names: Sequence[str]) -> pl.DataFrame:
     """Some columns as they stand in a file, texts of a CSV; empty where a CSV has a blank line."""
-    return READERS[_ending(file)].cells(str(file), names)
+    return READERS[_ending(shard.path)].cells(shard, names)
 
 
-def row_count(file: str | Path) -> int:
+def row_count(shard: Shard) -> int:
     """How many rows a file has; a CSV is read for it."""
-    known = READERS[_ending(file)].count(str(file))
-    return csv_blocks.row_count(str(file)) if known is None else known
+    known = READERS[_ending(shard.path)].count(shard)
+    return csv_blocks.row_count(shard) if known is None else known
 
 
-def _same_columns(first: Path, names: dict, file: Path, others: dict) -> None:
+def _same_columns(first: Shard, names: dict, shard: Shard, others: dict) -> None:
     missing = [name for name in names if name not in others]
     extra = [name for name in others if name not in names]
     if missing or extra:
@@ -217,14 +243,14 @@ def _same_columns(first: Path, names: dict, file: Path, others: dict) -> None:
         parts += [f"also {listed(extra)}"] if extra else []
         raise InputError(
             "shards whose columns differ",
-            str(file),
+            shard.path,
             ", ".join(parts),
-            f"make it like {first}, or move it away",
+            f"make it like {first.path}, or move it away",
         )
 
 
 def _roles(
-    file: Path,
+    file: str,
     columns: list[str],
     targets: tuple[str, ...],
     drop: tuple[str, ...],
@@ -264,6 +290,7 @@ class ForRidge:
         weights: a weight for each row, or None.
         rows: the rows' numbers in the file, from 1.
         kept: whether a row has a weight above 0.
+        notes: what was found of how the file is written, in sentences.
     """
 
     X: pl.DataFrame
@@ -272,6 +299,7 @@ class ForRidge:
     weights: np.ndarray | None
     rows: pl.Series
     kept: pl.Series
+    notes: tuple[Text, ...] = ()
 
 
 def read_for_ridge(
@@ -280,14 +308,15 @@ def read_for_ridge(
     drop: Sequence[str] = (),
     groups: str | None = None,
     weights: str | None = None,
+    reading: Reading | None = None,
 ) -> ForRidge:
-    """Read a .csv or .parquet file whole.
+    """Read a table whole; arguments are those of `open_source`.
 
     Raises:
         InputError: a file that cannot be read, a column that is missing, named twice, without a name or
             wanted for two things, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, targets, drop, weights, torch.float64, groups)
+    source = open_source(path, targets, drop, weights, torch.float64, groups, reading)
     special = [*targets, *([weights] if weights else [])]
     tables, numbered = [], []
     for block in source.blocks():
@@ -316,18 +345,23 @@ def read_for_ridge(
         table[weights].to_numpy() if weights else None,
         rows,
         kept,
+        source.notes,
     )
 
 
 def new_rows(
-    path: str | Path, features: Sequence[str], ignored: Sequence[str] = ()
+    path: str | Path,
+    features: Sequence[str],
+    ignored: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> Iterator[tuple[pl.Series, np.ndarray]]:
     """The columns that a model knows, in its order, in blocks of rows: their numbers in the file, and X.
 
     Args:
-        path: a .csv or .parquet file, of any length.
+        path: a table as `open_source` takes it, of any length, and no folder.
         features: the model's columns.
         ignored: columns that may be there and are not wanted.
+        reading: how a file of text is written, where it is not to be found out.
 
     Raises:
         InputError: a file that cannot be read, a column that is missing, unknown or there twice, a cell that
@@ -335,37 +369,40 @@ def new_rows(
     """
     if Path(path).is_dir():
         raise InputError("a folder is not predicted", "data", str(path), "give its files one by one")
-    (file,) = files_of(path)
-    names = list(column_types(file))
+    (shard,) = files_of(path, reading)
+    names = list(column_types(shard))
     spare = set(ignored) - set(features)
-    check_names([name for name in names if name not in spare], features, str(file))
-    source = Source((Shard(str(file)),), tuple(features), (), None, torch.float64, None)
+    check_names([name for name in names if name not in spare], features, shard.path)
+    source = Source((shard,), tuple(features), (), None, torch.float64, None)
     for block in source.blocks():
         yield pl.Series("row", block.rows.numpy()), block.X.numpy()
 
 
-def row_names(path: str | Path, columns: Sequence[str], taken: Sequence[str]) -> pl.DataFrame:
+def row_names(
+    path: str | Path, columns: Sequence[str], taken: Sequence[str], reading: Reading | None = None
+) -> pl.DataFrame:
     """Columns that name the rows of a file, as they stand there: texts of a CSV, any type of a Parquet file.
 
     Args:
-        path: a .csv or .parquet file.
+        path: a table as `open_source` takes it, and no folder.
         columns: the columns' names.
         taken: names that other columns have where these are going to be written.
+        reading: how a file of text is written, where it is not to be found out.
 
     Raises:
         InputError: a file that cannot be read, a column that is missing or has a name that is taken.
     """
     if not columns:
         return pl.DataFrame()
-    (file,) = files_of(path)
-    there = list(column_types(file))
+    (shard,) = files_of(path, reading)
+    there = list(column_types(shard))
     for name in columns:
         if name not in there:
             raise no_such_column(name, there, "id", f"{path} has")
         if name in taken or columns.count(name) > 1:
             what = "an identifier has the name of another column of the file that is written"
             raise InputError(what, "id", repr(name), "rename it in the table")
-    return cells_of(file, columns)
+    return cells_of(shard, columns)
 
 
 def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
@@ -380,13 +417,13 @@ def _labels(column: pl.Series, rows: pl.Series, path: str | Path) -> pl.Series:
     return column
 
 
-def count_rows(path: str | Path) -> int:
-    """How many rows a .csv or .parquet file has, or all those of a folder, for a progress bar.
+def count_rows(path: str | Path, reading: Reading | None = None) -> int:
+    """How many rows a table has, or all those of a folder, for a progress bar.
 
     Raises:
         InputError: it cannot be read.
     """
-    return sum(row_count(file) for file in files_of(path))
+    return sum(map(row_count, files_of(path, reading)))
 
 
 def is_large(path: str | Path) -> bool:
@@ -416,19 +453,22 @@ class Table:
     columns: tuple[str, ...]
 
 
-def read_table(path: str | Path, target: str, drop: Sequence[str] = ()) -> Table:
-    """Read a CSV or Parquet file: one column is the target, every other one an input unless dropped.
+def read_table(
+    path: str | Path, target: str, drop: Sequence[str] = (), reading: Reading | None = None
+) -> Table:
+    """Read a table from a file: one column is the target, every other one an input unless dropped.
 
     Args:
-        path: the file, by its ending .csv or .parquet.
+        path: the file, by its ending, as `open_source` has it.
         target: the column to predict.
         drop: columns to leave out.
+        reading: how a file of text is written, where it is not to be found out.
 
     Raises:
         InputError: a file that is missing or cannot be parsed, a column that is missing, named twice or
             without a name, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, target, drop, dtype=torch.float64)
+    source = open_source(path, target, drop, dtype=torch.float64, reading=reading)
     # Copies: later blocks come in the same memory.
     parts = [(block.X.clone(), block.y[:, 0].clone()) for block in source.blocks()]
     X, y = (torch.cat(part) for part in zip(*parts, strict=True))
