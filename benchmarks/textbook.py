@@ -21,8 +21,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from weightdecay.textbook import scratch
-from weightdecay.textbook.data import draw
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Experiment, draw
 from weightdecay.textbook.versions import VERSIONS, train_batched
 
 SETTINGS = Experiment()

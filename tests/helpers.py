@@ -2,8 +2,7 @@
 
 import torch
 
-from weightdecay.textbook.data import Synthetic, draw
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Experiment, Synthetic, draw
 
 SMALL = Synthetic(n_train=12, n_test=30, n_inputs=40)
 

@@ -42,8 +42,7 @@ _NAMES = {
     "auditing.diff": ("audit_diff",),
     "probing.run": ("probe",),
     "monitor.run": ("Monitor",),
-    "textbook.settings": ("Experiment",),
-    "textbook.data": ("Synthetic", "TableFile"),
+    "textbook.settings": ("Experiment", "Synthetic", "TableFile"),
     "textbook.experiment": ("run_experiment",),
     "textbook.record": ("Run",),
     "reports.plot": ("plot",),
@@ -96,11 +95,11 @@ if TYPE_CHECKING:  # the same names for those who do not run this; a test compar
     from weightdecay.schedule.setups import transfer as transfer
     from weightdecay.sweeps.record import Sweep as Sweep
     from weightdecay.sweeps.run import sweep as sweep
-    from weightdecay.textbook.data import Synthetic as Synthetic
-    from weightdecay.textbook.data import TableFile as TableFile
     from weightdecay.textbook.experiment import run_experiment as run_experiment
     from weightdecay.textbook.record import Run as Run
     from weightdecay.textbook.settings import Experiment as Experiment
+    from weightdecay.textbook.settings import Synthetic as Synthetic
+    from weightdecay.textbook.settings import TableFile as TableFile
     from weightdecay.units.conversion import conventions as conventions
     from weightdecay.units.conversion import convert as convert
     from weightdecay.units.halflife import HalfLife as HalfLife

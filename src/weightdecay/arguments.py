@@ -89,6 +89,28 @@ def count(value: Any, where: str, least: int = 1, most: int | None = None) -> in
     return int(plain)
 
 
+def whole(value: Any, where: str) -> int:
+    """Return a Python integer of at least 1; unlike `count`, take no float that is whole.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError("not a whole number of at least 1", where, value, "give 1 or more")
+    return value
+
+
+def finite(value: Any, where: str) -> float:
+    """Return a Python number whose square is finite, too.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e150:
+        raise InputError("not a finite number below 1e150", where, repr(value), "give one")
+    return value
+
+
 def probability(value: float, where: str) -> float:
     """Return a number between 0 and 1, both excluded.
 

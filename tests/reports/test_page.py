@@ -57,7 +57,7 @@ def shows(page, written, lam, **which):
 
 def test_every_position_is_a_training(run):
     """Some of them once more, by the program that a reader reads."""
-    from weightdecay.textbook.data import draw
+    from weightdecay.textbook.settings import draw
     from weightdecay.textbook.versions import VERSIONS, train_plain
 
     table = run.slider

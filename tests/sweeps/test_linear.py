@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from tests.helpers import drawn, relative, small
 
 from weightdecay.sweeps import linear
-from weightdecay.textbook.data import Synthetic
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Experiment, Synthetic
 from weightdecay.textbook.versions import VERSIONS, stack, train_batched, train_plain
 
 LAMBDAS = (0.0, 1e-3, 0.3, 3.0, 50.0)

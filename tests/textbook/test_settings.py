@@ -9,8 +9,7 @@ import pytest
 from tests.helpers import small
 
 from weightdecay.errors import InputError
-from weightdecay.textbook.data import Synthetic, TableFile, draw
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Experiment, Synthetic, TableFile, draw
 from weightdecay.units import grid
 
 TECATOR = {"path": "examples/data/tecator.csv", "target": "fat", "drop": ("water", "protein")}

@@ -7,8 +7,7 @@ from tests import oracles
 from tests.helpers import drawn, relative, small
 
 from weightdecay.textbook import theory
-from weightdecay.textbook.data import Synthetic, draw
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Experiment, Synthetic, draw
 from weightdecay.textbook.versions import VERSIONS, train_batched, train_plain
 
 

@@ -59,8 +59,7 @@ def textbook(options: TextbookOptions) -> None:
 
 def _experiment(given: dict[str, Any]) -> "Experiment":
     """The settings from the options that were given."""
-    from weightdecay.textbook.data import Synthetic, TableFile
-    from weightdecay.textbook.settings import VERSION_NAMES, Experiment
+    from weightdecay.textbook.settings import VERSION_NAMES, Experiment, Synthetic, TableFile
 
     if "lambdas" in given:
         given["lambdas"] = grid(given["lambdas"], "lambda")
@@ -95,8 +94,7 @@ def _experiment(given: dict[str, Any]) -> "Experiment":
 
 
 def _again(path: Path) -> "Experiment":
-    from weightdecay.textbook.data import TableFile
-    from weightdecay.textbook.settings import Experiment
+    from weightdecay.textbook.settings import Experiment, TableFile
 
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("settings"), dict):

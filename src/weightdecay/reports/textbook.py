@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from weightdecay.errors import InputError
 from weightdecay.reports.page import packed
 from weightdecay.reports.style import TEST, TRAIN, style
-from weightdecay.textbook.data import Synthetic
 from weightdecay.textbook.record import Evaluation, Run
+from weightdecay.textbook.settings import Synthetic
 
 
 def title_of(run: Run) -> str:

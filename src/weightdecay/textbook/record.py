@@ -1,7 +1,9 @@
 """The record of one run: what was set, what was measured, what theory says; saved as plain files."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,7 @@ import torch
 
 from weightdecay.saving import KINDS, Saved, environment, save
 from weightdecay.text import Text, chinese_of, texts_of
-from weightdecay.textbook.data import Draw, Synthetic, TableFile
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Draw, Experiment, Synthetic, TableFile
 from weightdecay.textbook.versions import VERSIONS
 
 RESULT_SCHEMA: dict[str, Any] = {
@@ -226,7 +227,7 @@ def explain(
     outcomes: Sequence[Outcome],
     curve: LambdaCurve | None,
     gap: float,
-) -> list[Text]:
+) -> Iterator[Text]:
     """Say what there is to see, the most striking first.
 
     Args:
@@ -237,152 +238,124 @@ def explain(
         curve: test loss against λ, or None.
         gap: by how much the batched program and the plain ones differ in test loss, relatively, at most.
     """
-    notes = [*_effect(outcomes), *_forgetting(experiment, first, outcomes), *_bias(experiment, outcomes)]
+    yield from _effect(outcomes)
+    yield from _forgetting(experiment, first, outcomes)
+    yield from _bias(experiment, outcomes)
     if isinstance(experiment.data, Synthetic):
-        notes += _best(experiment, curve)
+        yield from _best(experiment, curve)
     else:
-        notes += _unreached(experiment, outcomes)
-        notes.append(
-            Text(
-                "What needs the true weights (excess risk, the best λ of the design) is left out for a "
-                "table.",
-                "需要知道真实权重的内容（超额风险、该设计的最佳 λ）对表格数据略去。",
-            )
+        yield from _unreached(experiment, outcomes)
+        yield Text(
+            "What needs the true weights (excess risk, the best λ of the design) is left out for a table.",
+            "需要知道真实权重的内容（超额风险、该设计的最佳 λ）对表格数据略去。",
         )
-    notes += _conventions(experiment, results)
+    yield from _conventions(experiment, results)
     watched, every = len(experiment.watched), len(experiment.lambdas or ())
     if watched < every:
-        notes.append(
-            Text(
-                f"The curves show {watched} of the {every} λ.", f"曲线只画出 {every} 个 λ 中的 {watched} 个。"
-            )
+        yield Text(
+            f"The curves show {watched} of the {every} λ.", f"曲线只画出 {every} 个 λ 中的 {watched} 个。"
         )
-    notes.append(
-        Text(
-            f"The batched program repeats the plain ones: test losses differ by {gap:.1e} at most, "
-            "relatively.",
-            f"批量程序与逐个训练的程序结果一致：测试损失的相对差别不超过 {gap:.1e}。",
-        )
+    yield Text(
+        f"The batched program repeats the plain ones: test losses differ by {gap:.1e} at most, relatively.",
+        f"批量程序与逐个训练的程序结果一致：测试损失的相对差别不超过 {gap:.1e}。",
     )
-    return notes
 
 
-def _effect(outcomes: Sequence[Outcome]) -> list[Text]:
+def _effect(outcomes: Sequence[Outcome]) -> Iterator[Text]:
     """Say what each λ did to the test loss, against none."""
-    notes = []
-    for without in (outcome for outcome in outcomes if outcome.lam == 0):
-        for decayed in outcomes:
-            if decayed.version != without.version or decayed.lam == 0:
-                continue
-            ratio = decayed.test_loss / without.test_loss
-            if decayed.is_worse_than(without):
-                effect = Text("makes the test loss WORSE", "使测试损失变差")
-            elif ratio < 0.1:
-                effect = Text(
-                    f"lowers the test loss {1 / ratio:,.0f} times",
-                    f"使测试损失降到原来的 {1 / ratio:,.0f} 分之一",
-                )
-            elif ratio < 0.995:
-                effect = Text(f"lowers the test loss by {1 - ratio:.0%}", f"使测试损失降低 {1 - ratio:.0%}")
-            else:
-                effect = Text("hardly changes the test loss", "几乎不改变测试损失")
-            lam, before, after = decayed.lam, f"{without.test_loss:.4g}", f"{decayed.test_loss:.4g}"
-            notes.append(
-                Text(
-                    f"{without.version}: λ = {lam:.3g} {effect}: {before} without, {after} with decay.",
-                    f"{without.version}：λ = {lam:.3g} {effect.zh}：无衰减时 {before}，有衰减时 {after}。",
-                )
-            )
-    return notes
+    for without, decayed in itertools.product(outcomes, outcomes):
+        if without.lam != 0 or decayed.lam == 0 or decayed.version != without.version:
+            continue
+        ratio = decayed.test_loss / without.test_loss
+        if decayed.is_worse_than(without):
+            effect = Text("makes the test loss WORSE", "使测试损失变差")
+        elif ratio < 0.1:
+            times = f"{1 / ratio:,.0f}"
+            effect = Text(f"lowers the test loss {times} times", f"使测试损失降到原来的 {times} 分之一")
+        elif ratio < 0.995:
+            effect = Text(f"lowers the test loss by {1 - ratio:.0%}", f"使测试损失降低 {1 - ratio:.0%}")
+        else:
+            effect = Text("hardly changes the test loss", "几乎不改变测试损失")
+        lam, before, after = decayed.lam, f"{without.test_loss:.4g}", f"{decayed.test_loss:.4g}"
+        yield Text(
+            f"{without.version}: λ = {lam:.3g} {effect}: {before} without, {after} with decay.",
+            f"{without.version}：λ = {lam:.3g} {effect.zh}：无衰减时 {before}，有衰减时 {after}。",
+        )
 
 
-def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]) -> list[Text]:
+def _forgetting(experiment: Experiment, first: Draw, outcomes: Sequence[Outcome]) -> Iterator[Text]:
     """Say why decay helps: it forgets the part of the start that no example reaches."""
     n, p, rank = len(first.y), first.X.shape[1], int(torch.linalg.matrix_rank(first.X))
     if rank == p:
-        return []
+        return
     reach = Text(
         f"{n} examples reach {rank} of the {p} directions of w",
         f"{n} 个样本触及 w 的 {p} 个方向中的 {rank} 个",
     )
     if experiment.init == "zero":
-        return [
-            Text(
-                f"{reach}. Started from zero, the other {p - rank} hold nothing that decay could forget.",
-                f"{reach.zh}。从零开始时，其余 {p - rank} 个方向上没有什么可让衰减忘掉的。",
-            )
-        ]
-    lambdas = [outcome.lam for outcome in sorted(outcomes, key=lambda outcome: outcome.test_loss)]
-    helps = 0 in lambdas and lambdas[0] > 0
-    why = Text("Why: ", "原因：") if helps else Text("", "")
-    notes = [
-        Text(
-            f"{why}{reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; only decay "
-            "does.",
-            f"{why.zh}{reach.zh}。在其余 {p - rank} 个方向上，梯度从不移动 N(0, 1) 的起点，只有衰减会。",
+        yield Text(
+            f"{reach}. Started from zero, the other {p - rank} hold nothing that decay could forget.",
+            f"{reach.zh}。从零开始时，其余 {p - rank} 个方向上没有什么可让衰减忘掉的。",
         )
-    ]
+        return
+    best = min(outcomes, key=attrgetter("test_loss"))
+    helps = best.lam > 0 and 0 in (experiment.lambdas or ())
+    why = Text("Why: ", "原因：") if helps else Text("", "")
+    yield Text(
+        f"{why}{reach}. In the other {p - rank} no gradient ever moves the N(0, 1) start; only decay does.",
+        f"{why.zh}{reach.zh}。在其余 {p - rank} 个方向上，梯度从不移动 N(0, 1) 的起点，只有衰减会。",
+    )
     for outcome in outcomes:
         if outcome.version == outcomes[0].version:
-            lam, steps, expected = f"{outcome.lam:.3g}", experiment.steps, f"{outcome.residue:.3g}"
-            measured = f"{outcome.out_of_reach:.3g}"
-            notes.append(
-                Text(
-                    f"  λ = {lam}: after {steps} steps a squared length of {expected} is expected in them; "
-                    f"it is {measured}.",
-                    f"  λ = {lam}：{steps} 步之后，这些方向上的长度平方"
-                    f"预期为 {expected}，实际为 {measured}。",
-                )
+            lam, steps = f"{outcome.lam:.3g}", experiment.steps
+            expected, measured = f"{outcome.residue:.3g}", f"{outcome.out_of_reach:.3g}"
+            yield Text(
+                f"  λ = {lam}: after {steps} steps a squared length of {expected} is expected in them; "
+                f"it is {measured}.",
+                f"  λ = {lam}：{steps} 步之后，这些方向上的长度平方预期为 {expected}，实际为 {measured}。",
             )
     if helps:
-        notes.append(
-            Text(
-                '  Switch it off with init "zero": nothing to forget, and little of the effect remains.',
-                '  用 init "zero" 可以去掉它：没有什么可忘，效果也就所剩无几。',
-            )
+        yield Text(
+            '  Switch it off with init "zero": nothing to forget, and little of the effect remains.',
+            '  用 init "zero" 可以去掉它：没有什么可忘，效果也就所剩无几。',
         )
-    return notes
 
 
-def _unreached(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Text]:
+def _unreached(experiment: Experiment, outcomes: Sequence[Outcome]) -> Iterator[Text]:
     """Say where so many steps of gradient descent are still far from the minimiser they go to."""
-    return [
-        Text(
-            f"{outcome.version}, λ = {outcome.lam:.3g}: {experiment.steps} steps do not get near the exact "
-            f"minimiser, ridge, whose test loss is {outcome.ridge:.4g}.",
-            f"{outcome.version}，λ = {outcome.lam:.3g}：{experiment.steps} 步到不了精确的最小值点"
-            f"（岭回归）附近，那里的测试损失是 {outcome.ridge:.4g}。",
-        )
-        for outcome in outcomes
-        if outcome.lam > 0 and outcome.test_loss > 1.5 * outcome.ridge
-    ]
-
-
-def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Text]:
-    """Say where the bias has got to, if that is not yet where ridge has it."""
-    notes = []
     for outcome in outcomes:
-        version, lam, steps = outcome.version, f"{outcome.lam:.3g}", experiment.steps
-        off = abs(outcome.b - outcome.ridge_b) > 0.1 * abs(outcome.ridge_b)
-        if outcome.theory_b is None or outcome.lam != max(o.lam for o in outcomes) or not off:
-            continue
-        start = "N(0, 1)" if VERSIONS[version].draws_bias and experiment.init == "normal" else "0"
-        b, expected, ridge = (f"{value:.3g}" for value in (outcome.b, outcome.theory_b, outcome.ridge_b))
-        notes.append(
-            Text(
-                f"{version}, λ = {lam}: the bias, started at {start}, is {b} after {steps} steps (expected "
-                f"{expected}), on its way to {ridge}.",
-                f"{version}，λ = {lam}：偏置从 {start} 开始，{steps} 步之后是 {b}（预期 {expected}），"
-                f"正在趋向 {ridge}。",
+        if outcome.lam > 0 and outcome.test_loss > 1.5 * outcome.ridge:
+            version, lam, ridge = outcome.version, f"{outcome.lam:.3g}", f"{outcome.ridge:.4g}"
+            yield Text(
+                f"{version}, λ = {lam}: {experiment.steps} steps do not get near the exact minimiser, ridge, "
+                f"whose test loss is {ridge}.",
+                f"{version}，λ = {lam}：{experiment.steps} 步到不了精确的最小值点（岭回归）附近，"
+                f"那里的测试损失是 {ridge}。",
             )
+
+
+def _bias(experiment: Experiment, outcomes: Sequence[Outcome]) -> Iterator[Text]:
+    """Say where the bias has got to, if that is not yet where ridge has it."""
+    strongest = max(experiment.lambdas or (0,))
+    for outcome in outcomes:
+        off = abs(outcome.b - outcome.ridge_b) > 0.1 * abs(outcome.ridge_b)
+        if outcome.theory_b is None or outcome.lam != strongest or not off:
+            continue
+        version, lam, steps = outcome.version, f"{outcome.lam:.3g}", experiment.steps
+        start = "N(0, 1)" if VERSIONS[version].draws_bias and experiment.init == "normal" else "0"
+        b, expected, ridge = f"{outcome.b:.3g}", f"{outcome.theory_b:.3g}", f"{outcome.ridge_b:.3g}"
+        yield Text(
+            f"{version}, λ = {lam}: the bias, started at {start}, is {b} after {steps} steps (expected "
+            f"{expected}), on its way to {ridge}.",
+            f"{version}，λ = {lam}：偏置从 {start} 开始，{steps} 步之后是 {b}（预期 {expected}），"
+            f"正在趋向 {ridge}。",
         )
-    return notes
 
 
-def _best(experiment: Experiment, curve: LambdaCurve | None) -> list[Text]:
+def _best(experiment: Experiment, curve: LambdaCurve | None) -> Iterator[Text]:
     """Say which λ of the curve is best, after these steps and trained to the end."""
     if curve is None:
-        return []
+        return
     losses = dict(curve.table.select("lam", "test_loss").iter_rows())
     close = [lam for lam, loss in losses.items() if loss <= 1.05 * losses[curve.best_lam]]
     least, best = f"{losses[curve.best_lam]:.3g}", f"{curve.best_lam:.3g}"
@@ -395,57 +368,43 @@ def _best(experiment: Experiment, curve: LambdaCurve | None) -> list[Text]:
             f" In only {experiment.steps} steps more decay forgets more of the start.",
             f"只走 {experiment.steps} 步时，衰减越强，起点忘得越多。",
         )
-    notes = [
-        Text(
-            f"{curve.version}, {curve.seeds} seeds: the median test loss is least, {least}, at λ = {best}"
-            f"{edge}, and within 5 % of that from {low} to {high}.{forgets}",
-            f"{curve.version}，{curve.seeds} 个种子：测试损失的中位数在 λ = {best}{edge.zh} 处最小，"
-            f"为 {least}；从 {low} 到 {high} 与它相差不超过 5 %。{forgets.zh}",
-        )
-    ]
+    yield Text(
+        f"{curve.version}, {curve.seeds} seeds: the median test loss is least, {least}, at λ = {best}"
+        f"{edge}, and within 5 % of that from {low} to {high}.{forgets}",
+        f"{curve.version}，{curve.seeds} 个种子：测试损失的中位数在 λ = {best}{edge.zh} 处最小，"
+        f"为 {least}；从 {low} 到 {high} 与它相差不超过 5 %。{forgets.zh}",
+    )
     if curve.best_lam_theory is not None:
-        notes.append(
-            Text(
-                "Trained until nothing changes, as in the ridge column, the best λ for this design is "
-                f"noise²/(n w*²), in this version λ = {curve.best_lam_theory:.3g}.",
-                "训练到不再变化时（如 ridge 一列），这种设计的最佳 λ 是 noise²/(n w*²)，"
-                f"在这个版本中 λ = {curve.best_lam_theory:.3g}。",
-            )
+        yield Text(
+            "Trained until nothing changes, as in the ridge column, the best λ for this design is "
+            f"noise²/(n w*²), in this version λ = {curve.best_lam_theory:.3g}.",
+            "训练到不再变化时（如 ridge 一列），这种设计的最佳 λ 是 noise²/(n w*²)，"
+            f"在这个版本中 λ = {curve.best_lam_theory:.3g}。",
         )
-    return notes
 
 
-def _conventions(experiment: Experiment, results: pl.DataFrame) -> list[Text]:
+def _conventions(experiment: Experiment, results: pl.DataFrame) -> Iterator[Text]:
     """Say which versions optimise the same objective, and how closely they then agree."""
-    notes = []
     if {"concise", "two-optimizers"} & set(experiment.versions):
-        notes.append(
-            Text(
-                "As printed, MSELoss has no ½, so λ acts as λ/2 and lr as 2·lr, and the bias starts at "
-                "N(0, 1): the concise curves differ from those from scratch. Version concise-matched gives "
-                "the optimizer 2λ and lr/2 instead.",
-                "照书上写，MSELoss 没有 ½，所以 λ 相当于 λ/2，lr 相当于 2·lr，而且偏置从 N(0, 1) 开始："
-                "简洁实现的曲线与从零实现的不同。concise-matched 版本改给优化器 2λ 和 lr/2。",
-            )
+        yield Text(
+            "As printed, MSELoss has no ½, so λ acts as λ/2 and lr as 2·lr, and the bias starts at "
+            "N(0, 1): the concise curves differ from those from scratch. Version concise-matched gives "
+            "the optimizer 2λ and lr/2 instead.",
+            "照书上写，MSELoss 没有 ½，所以 λ 相当于 λ/2，lr 相当于 2·lr，而且偏置从 N(0, 1) 开始："
+            "简洁实现的曲线与从零实现的不同。concise-matched 版本改给优化器 2λ 和 lr/2。",
         )
     if {"scratch", "concise-matched"} <= set(experiment.versions):
-        keys = ["seed", "lam", "epoch"]
         scratch, matched = (results.filter(pl.col("version") == v) for v in ("scratch", "concise-matched"))
-        pairs = scratch.join(matched, on=keys, suffix="_matched")
+        pairs = scratch.join(matched, on=["seed", "lam", "epoch"], suffix="_matched")
         gap = (pairs["test_loss_matched"] / pairs["test_loss"] - 1).abs().max()
-        notes.append(
-            Text(
-                f"scratch and concise-matched optimise one objective from one start: their test losses "
-                f"differ by {gap:.1e} at most, relatively ({experiment.dtype}).",
-                f"scratch 与 concise-matched 从同一起点优化同一目标：测试损失的相对差别不超过 {gap:.1e}"
-                f"（{experiment.dtype}）。",
-            )
+        yield Text(
+            f"scratch and concise-matched optimise one objective from one start: their test losses "
+            f"differ by {gap:.1e} at most, relatively ({experiment.dtype}).",
+            f"scratch 与 concise-matched 从同一起点优化同一目标：测试损失的相对差别不超过 {gap:.1e}"
+            f"（{experiment.dtype}）。",
         )
     if "two-optimizers" in experiment.versions:
-        notes.append(
-            Text(
-                "two-optimizers: no theory column, as Adam on the bias has no closed form.",
-                "two-optimizers：没有理论一列，因为偏置上的 Adam 没有闭式解。",
-            )
+        yield Text(
+            "two-optimizers: no theory column, as Adam on the bias has no closed form.",
+            "two-optimizers：没有理论一列，因为偏置上的 Adam 没有闭式解。",
         )
-    return notes

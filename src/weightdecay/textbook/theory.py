@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.ridge import LinearModel, factor, solve
-from weightdecay.textbook.data import Draw, Synthetic
+from weightdecay.textbook.settings import Draw, Synthetic
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from weightdecay.sweeps import AdamBias, LinearProblem, LinearSweep, train_linear
 from weightdecay.textbook import concise, scratch
-from weightdecay.textbook.data import Draw
-from weightdecay.textbook.settings import Experiment
+from weightdecay.textbook.settings import Draw, Experiment
 
 Watch = Callable[[int, float, float, float], None]
 Strength = TypeVar("Strength", float, Tensor)
@@ -101,8 +100,10 @@ def stack(version: Version, draws: list[Draw], settings: Experiment) -> LinearPr
     for draw in draws:
         start = version.start(draw, settings)
         seeds.append((draw.X, draw.y, draw.X_test, draw.y_test, *start, draw.order(settings.epochs)))
-    *tensors, order = map(torch.stack, zip(*seeds, strict=True))
-    return LinearProblem(*(x.to(settings.torch_dtype) for x in tensors), order=order)
+    X, y, X_test, y_test, w, b, order = map(torch.stack, zip(*seeds, strict=True))
+    dtype = settings.torch_dtype
+    tensors = X.to(dtype), y.to(dtype), X_test.to(dtype), y_test.to(dtype), w.to(dtype), b.to(dtype)
+    return LinearProblem(*tensors, order=order)
 
 
 def train_batched(
