@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from weightdecay.cli.commands import run
+from weightdecay.cli import run
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]
 

@@ -250,7 +250,7 @@ def test_what_fails_is_shown_by_its_own_frames_alone(folder):
     ],
 )
 def test_bad_options(here, options, said):
-    from weightdecay.cli.commands import _in_options
+    from weightdecay.cli import _in_options
 
     error = inside(here, "train.py:build", *options).exception
     assert said in f"error: {_in_options(error)}"  # pyright: ignore[reportArgumentType]

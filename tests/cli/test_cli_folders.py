@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import weightdecay as wd
-from weightdecay.cli.commands import app
+from weightdecay.cli import app
 from weightdecay.cli.folders import new_files
 from weightdecay.errors import InputError
 
@@ -110,7 +110,7 @@ def test_an_interrupted_run_does_not_replace_a_complete_one(monkeypatch):
 
     command(*RUN, "--out", "r")
     before = contents("r")
-    monkeypatch.setattr(experiment, "_batched", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(experiment, "_measure", mock.Mock(side_effect=KeyboardInterrupt))
     done = CliRunner().invoke(app, [*map(str, RUN), "--out", "r"])
     assert "the complete run in r is kept" in done.output
     assert contents("r") == before
@@ -210,10 +210,10 @@ def test_a_missing_library_is_named_with_what_to_type(module, said):
 
 
 def test_a_name_that_is_too_long_is_told_of(capfd):
-    from weightdecay.cli import commands
+    from weightdecay.cli import run
 
     with mock.patch.object(sys, "argv", ["weightdecay", "report", "x" * 300]), pytest.raises(SystemExit):
-        commands.run()
+        run()
     err = capfd.readouterr().err
     assert err.startswith("error: a file cannot be used: xxx")
     assert err.endswith("File name too long; check the path\n")

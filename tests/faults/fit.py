@@ -34,7 +34,7 @@ def somewhere():
 
 def command(*arguments):
     """What a command says, or the error that it raises; and whether it went well."""
-    from weightdecay.cli.commands import app
+    from weightdecay.cli import app
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperOption
+
+from weightdecay.errors import InputError
 
 EPOCHS = 20  # of a sweep, where neither the file nor the command says
 _JSON = typer.Option("--json", help="Print one JSON object instead of text.")
@@ -43,6 +46,20 @@ def command(function: Callable[[Any], None]) -> Callable[..., None]:
         ]
     )
     return run
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice, of which the last would count and the first be lost."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command's name."""
+        order = self.make_parser(ctx).parse_args(args=[*args])[2]
+        for option in order:
+            if isinstance(option, TyperOption) and not option.multiple and order.count(option) > 1:
+                several = ", several by commas" if "by commas" in (option.help or "") else ""
+                what = "an option is given more than once"
+                raise InputError(what, option.opts[0], None, f"give it once{several}")
+        return super().parse_args(ctx, args)
 
 
 def given(options: Any, *without: str) -> dict[str, Any]:
