@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weightdecay.integrations.duties import Duties, warn_of_no_state, with_base
+from weightdecay.integrations import Duties, warn_of_no_state, with_base
 
 
 class WeightDecay:

@@ -7,7 +7,7 @@ from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.optimizers import bare_optimizer
-from weightdecay.integrations.duties import Duties, warn_of_no_state, with_base
+from weightdecay.integrations import Duties, warn_of_no_state, with_base
 
 _KEY = "weightdecay"  # of the decay's state in the optimizer's state dict
 
