@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weightdecay.monitor.run import Monitor
 
 
-class Duties:
+class Callback:
     """A rule attached, an audit before the first step, monitors during the run.
 
     Args:
@@ -32,18 +32,25 @@ class Duties:
 
     Attributes:
         decays: what is attached: the rule given here, or those found.
-        audit: the audit, once it was made.
+        audit: the audit made before the first step, or None.
         monitors: one for each optimizer.
     """
 
+    base: tuple[str, str]  # the module and the name of the other library's class
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Make one that is a callback of the library too, which is imported now."""
+        return object.__new__(with_base(cls, *cls.base))
+
     def __init__(
         self,
-        rule: Any,
-        check: bool,
-        every: int | None,
-        sinks: Sequence[Any],
-        audit_options: Mapping[str, Any],
-        attach_options: Mapping[str, Any],
+        rule: Any = None,
+        *,
+        check: bool = True,
+        every: int | None = None,
+        sinks: Sequence[Any] = (),
+        audit_options: Mapping[str, Any] | None = None,
+        **attach_options: Any,
     ) -> None:
         for part in rule if isinstance(rule, (list, tuple)) else [rule]:
             if part is not None and not isinstance(part, (Rule, Chain)):
@@ -52,14 +59,14 @@ class Duties:
         self._rule = rule
         self._check, self._sinks = check, tuple(sinks)
         self._every = None if every is None else count(every, "every", least=2)
-        self._audit_options, self._attach_options = dict(audit_options), dict(attach_options)
+        self._audit_options, self._attach_options = dict(audit_options or {}), attach_options
         self._own: list[Decay] = []
         self._loaded: Mapping[str, Any] | None = None
         self.decays: tuple[Decay, ...] = ()
         self.audit: Audit | None = None
         self.monitors: tuple[Monitor, ...] = ()
 
-    def attach(self, model: nn.Module, optimizers: Sequence[optim.Optimizer]) -> None:
+    def _attach(self, model: nn.Module, optimizers: Sequence[optim.Optimizer]) -> None:
         """Attach the rule, once to each optimizer, and find what else is attached.
 
         Raises:
@@ -72,7 +79,7 @@ class Duties:
             self._own.append(attach(optimizer, rule, model=model, **self._attach_options))
         self.decays = tuple(decay for optimizer in optimizers for decay in attached(optimizer))
 
-    def run_audit(self, model: nn.Module, optimizers: Sequence[optim.Optimizer], **known: Any) -> None:
+    def _run_audit(self, model: nn.Module, optimizers: Sequence[optim.Optimizer], **known: Any) -> None:
         """Audit what will be trained.
 
         Args:
@@ -90,13 +97,13 @@ class Duties:
         self.audit = audit(model, *optimizers, **{**known, **self._audit_options})
         self.audit.check()
 
-    def start_monitors(self, model: nn.Module, optimizers: Sequence[optim.Optimizer]) -> None:
+    def _start_monitors(self, model: nn.Module, optimizers: Sequence[optim.Optimizer]) -> None:
         """Watch every optimizer, and go on where a loaded state ended."""
         if self._every is None:
             return
         from weightdecay.monitor.run import Monitor
 
-        self.close()
+        self._close()
         self.monitors = tuple(
             Monitor(model, optimizer, every=self._every, sinks=self._sinks) for optimizer in optimizers
         )
@@ -104,7 +111,7 @@ class Duties:
         for monitor, state in zip(self.monitors, states, strict=False):
             monitor.load_state_dict(state)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """End the monitors; what they saw stays."""
         for monitor in self.monitors:
             monitor.close()
@@ -116,16 +123,16 @@ class Duties:
             "monitors": [monitor.state_dict() for monitor in self.monitors],
         }
 
-    def load_state_dict(self, state: Any) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Take over what `state_dict` gave; that of monitors waits until they start.
 
         Raises:
             InputError: the state of other decays.
         """
-        if not isinstance(state, Mapping) or not {"decays", "monitors"} <= set(state):
+        if not isinstance(state_dict, Mapping) or not {"decays", "monitors"} <= set(state_dict):
             what, remedy = "not the state of a WeightDecay callback", "give its state_dict()"
-            raise InputError(what, "state", type(state).__name__, remedy)
-        saved = state["decays"]
+            raise InputError(what, "state", type(state_dict).__name__, remedy)
+        saved = state_dict["decays"]
         if len(saved) != len(self.decays):
             what = "the checkpoint was made with another number of rules"
             rules = ", ".join(str(one["rule"]) for one in saved) or "none"
@@ -133,7 +140,7 @@ class Duties:
             raise InputError(what, "rules", rules, f"here are {here}: attach the same")
         for decay, one in zip(self.decays, saved, strict=True):
             decay.load_state_dict(one)
-        self._loaded = state
+        self._loaded = state_dict
 
     def _rules(self, optimizers: int) -> Sequence[Rule | Chain | None]:
         if not isinstance(self._rule, (list, tuple)):

@@ -1,13 +1,12 @@
 """A callback for Lightning."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weightdecay.integrations import Duties, warn_of_no_state, with_base
+from weightdecay.integrations import Callback, warn_of_no_state
 
 
-class WeightDecay:
+class WeightDecay(Callback):
     """A Lightning callback: attaches a rule, audits before the first step, monitors, and resumes bit for bit.
 
     Args:
@@ -31,67 +30,34 @@ class WeightDecay:
     Source: hooks of lightning.pytorch.Callback.
     """
 
-    def __new__(cls, *_: Any, **__: Any) -> "WeightDecay":
-        """Make one that is a callback of the library too, which is imported now."""
-        return object.__new__(with_base(cls, "lightning.pytorch", "Callback"))
-
-    def __init__(
-        self,
-        rule: Any = None,
-        *,
-        check: bool = True,
-        every: int | None = None,
-        sinks: Sequence[Any] = (),
-        audit_options: Mapping[str, Any] | None = None,
-        **attach_options: Any,
-    ) -> None:
-        self._duties = Duties(rule, check, every, sinks, audit_options or {}, attach_options)
-        self._waiting: dict[str, Any] | None = None  # a state that was loaded before the rules were attached
-        self._begun = False
-
-    @property
-    def audit(self) -> Any:
-        """The audit made before the first step, or None."""
-        return self._duties.audit
-
-    @property
-    def decays(self) -> tuple[Any, ...]:
-        """The rules at work."""
-        return self._duties.decays
-
-    @property
-    def monitors(self) -> tuple[Any, ...]:
-        """The monitors, one for each optimizer."""
-        return self._duties.monitors
+    base = "lightning.pytorch", "Callback"
+    _waiting: dict[str, Any] | None = None  # a state that was loaded before the rules were attached
+    _begun = False
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach: the optimizers exist, and their states have not been loaded yet."""
-        self._duties.attach(pl_module, trainer.optimizers)
+        self._attach(pl_module, trainer.optimizers)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take over a loaded state, audit, and begin to monitor."""
         if self._waiting is not None:
-            self._duties.load_state_dict(self._waiting)
+            super().load_state_dict(self._waiting)
             self._waiting = None
         elif trainer.global_step and not self._begun:
-            warn_of_no_state(self._duties.decays)
+            warn_of_no_state(self.decays)
         self._begun = True
-        self._duties.run_audit(pl_module, trainer.optimizers, **_known(trainer))
-        self._duties.start_monitors(pl_module, trainer.optimizers)
+        self._run_audit(pl_module, trainer.optimizers, **_known(trainer))
+        self._start_monitors(pl_module, trainer.optimizers)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End the monitors."""
         del trainer, pl_module
-        self._duties.close()
+        self._close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the monitors."""
         del trainer, pl_module, exception
-        self._duties.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return self._duties.state_dict()
+        self._close()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint; rules may not be attached yet."""

@@ -1,18 +1,18 @@
 """A callback for the Trainer of transformers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import optim
 
 from weightdecay.errors import InputError
 from weightdecay.hooks.optimizers import bare_optimizer
-from weightdecay.integrations import Duties, warn_of_no_state, with_base
+from weightdecay.integrations import Callback, warn_of_no_state
 
 _KEY = "weightdecay"  # of the decay's state in the optimizer's state dict
 
 
-class WeightDecay:
+class WeightDecay(Callback):
     """A callback for `Trainer(optimizers=...)`: attaches a rule, audits, monitors, and resumes bit for bit.
 
     Args:
@@ -36,37 +36,9 @@ class WeightDecay:
     Source: events of transformers.TrainerCallback.
     """
 
-    def __new__(cls, *_: Any, **__: Any) -> "WeightDecay":
-        """Make one that is a callback of the library too, which is imported now."""
-        return object.__new__(with_base(cls, "transformers", "TrainerCallback"))
-
-    def __init__(
-        self,
-        rule: Any = None,
-        *,
-        check: bool = True,
-        every: int | None = None,
-        sinks: Sequence[Any] = (),
-        audit_options: Mapping[str, Any] | None = None,
-        **attach_options: Any,
-    ) -> None:
-        self._duties = Duties(rule, check, every, sinks, audit_options or {}, attach_options)
-        self._has_rule, self._optimizer, self._unknown = rule is not None, None, False
-
-    @property
-    def audit(self) -> Any:
-        """The audit made before the first step, or None."""
-        return self._duties.audit
-
-    @property
-    def decays(self) -> tuple[Any, ...]:
-        """The rules at work."""
-        return self._duties.decays
-
-    @property
-    def monitors(self) -> tuple[Any, ...]:
-        """The monitor, if there is one."""
-        return self._duties.monitors
+    base = "transformers", "TrainerCallback"
+    _optimizer: Any = None
+    _unknown = False  # whether a loaded state was without the decay's
 
     def on_init_end(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
@@ -83,7 +55,7 @@ class WeightDecay:
         del control
         inner = bare_optimizer(optimizer)
         if self._optimizer is not inner:
-            if self._has_rule:
+            if self._rule is not None:
                 what = "the rule could not be attached before training began"
                 remedy = (
                     "give Trainer(optimizers=(optimizer, None), callbacks=[...]) an optimizer of your own"
@@ -91,31 +63,31 @@ class WeightDecay:
                 raise InputError(what, "optimizer", type(inner).__name__, remedy)
             self._take(model, inner)
         if state.global_step and self._unknown:
-            warn_of_no_state(self._duties.decays)
-        self._duties.run_audit(model, [inner], **_known(args, state, others))
-        self._duties.start_monitors(model, [inner])
+            warn_of_no_state(self.decays)
+        self._run_audit(model, [inner], **_known(args, state, others))
+        self._start_monitors(model, [inner])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the monitor."""
         del args, state, control
-        self._duties.close()
+        self._close()
 
     def _take(self, model: Any, optimizer: Any) -> None:
         inner = bare_optimizer(optimizer)
-        self._duties.attach(model, [inner])
+        self._attach(model, [inner])
         self._optimizer = inner
         inner.register_state_dict_post_hook(self._write)
         inner.register_load_state_dict_pre_hook(self._read)
 
     def _write(self, optimizer: optim.Optimizer, state_dict: dict[str, Any]) -> None:
         del optimizer
-        state_dict[_KEY] = self._duties.state_dict()
+        state_dict[_KEY] = self.state_dict()
 
     def _read(self, optimizer: optim.Optimizer, state_dict: dict[str, Any]) -> None:
         del optimizer
         self._unknown = _KEY not in state_dict
         if not self._unknown:
-            self._duties.load_state_dict(state_dict[_KEY])
+            self.load_state_dict(state_dict[_KEY])
 
 
 def _known(args: Any, state: Any, others: Mapping[str, Any]) -> dict[str, Any]:
