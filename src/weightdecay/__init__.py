@@ -45,8 +45,7 @@ _NAMES = {
     "textbook.settings": ("Experiment", "Synthetic", "TableFile"),
     "textbook.experiment": ("run_experiment",),
     "textbook.record": ("Run",),
-    "reports.plot": ("plot",),
-    "reports.report": ("report",),
+    "reports.report": ("plot", "report"),
     "reports.textbook": ("LiveCurves",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
@@ -71,7 +70,7 @@ if TYPE_CHECKING:  # the same names for those who do not run this; a test compar
     from weightdecay.hooks import attach as attach
     from weightdecay.monitor.run import Monitor as Monitor
     from weightdecay.probing.run import probe as probe
-    from weightdecay.reports.plot import plot as plot
+    from weightdecay.reports.report import plot as plot
     from weightdecay.reports.report import report as report
     from weightdecay.reports.textbook import LiveCurves as LiveCurves
     from weightdecay.ridge.path import ridge_path as ridge_path

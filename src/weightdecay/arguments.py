@@ -4,9 +4,11 @@ The command line reads this before it needs NumPy or torch, so that they are imp
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weightdecay.errors import InputError
@@ -135,6 +137,17 @@ def choice(value: T, where: str, names: Iterable[T], what: str = "no such choice
     if value not in names:
         raise InputError(what, where, repr(value), f"use {', '.join(map(str, names))}")
     return value
+
+
+def path(value: Any, where: str, remedy: str) -> Path:
+    """Return a path.
+
+    Raises:
+        InputError: it is neither a string nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError("not a path", where, repr(value)[:60], remedy)
+    return Path(value)
 
 
 def function(value: T, where: str, remedy: str, shown: Any = None) -> T:

@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weightdecay import arguments
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
@@ -252,9 +253,7 @@ def load(folder: Any) -> Any:
     ...     wd.load(audit.save(f"{folder}/plan.json")) == audit
     True
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError("not a path", "folder", repr(folder)[:60], "give a folder, or a file in it")
-    file = _record(Path(folder))
+    file = _record(arguments.path(folder, "folder", "give a folder, or a file in it"))
     values = read_json(file)
     kind = KINDS.get(file.name, AUDIT)
     if isinstance(values, dict) and "format" in values:  # an audit, whose file may have any name

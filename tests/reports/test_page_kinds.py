@@ -1,6 +1,7 @@
 """The pages of every kind of result, in a real browser: what they show, how they print, who can use them."""
 
 import base64
+import inspect
 import math
 import re
 import warnings
@@ -382,6 +383,12 @@ def test_y_belongs_to_a_path(path, run, tmp_path):
     with pytest.raises(wd.InputError, match="not numbers"):
         wd.report(path, tmp_path / "p.html", y=["a", "b"])
     assert not (tmp_path / "p.html").exists()
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"page.html"])
+def test_a_path_that_is_none_is_named(audit, wrong):
+    with pytest.raises(wd.InputError, match=r"^not a path: path = .*; give the name of a file to write"):
+        inspect.unwrap(wd.report)(audit, wrong)  # without the type checks of the tests
 
 
 def test_one_table_has_the_colours_of_figures_pages_and_terminal(audit, tmp_path):

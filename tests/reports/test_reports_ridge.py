@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 import weightdecay as wd
-from weightdecay.reports.plot import save_figure
+from weightdecay.reports.report import save_figure
 from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.table_fit import coefficient_path, held_out
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.sweeps.records import LAMBDAS, training, trainings
 
 import weightdecay as wd
-from weightdecay.reports.plot import save_figure
+from weightdecay.reports.report import save_figure
 from weightdecay.reports.sweep import SweepBar, print_sweep
 from weightdecay.sweeps.record import sweep_record
 from weightdecay.sweeps.rounds import Progress

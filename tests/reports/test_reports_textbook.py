@@ -14,7 +14,7 @@ from tests.helpers import small
 
 import weightdecay as wd
 from weightdecay.reports import terminal
-from weightdecay.reports.plot import save_figures
+from weightdecay.reports.report import save_figures
 from weightdecay.textbook.record import Evaluation
 
 

@@ -154,8 +154,7 @@ def _in_arguments() -> Iterator[None]:
 
 
 def _written(found: "TableFit", folder: Path) -> list[Path]:
-    from weightdecay.reports.plot import save_figure
-    from weightdecay.reports.report import write_page
+    from weightdecay.reports.report import save_figure, write_page
 
     views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
     figures = [path for name, view in views for path in save_figure(view, folder, name)]

@@ -170,8 +170,7 @@ def _interruptible(on_progress: Any) -> Iterator[Any]:
 
 def _figures(found: "Sweep", out: Path) -> "list[Path]":
     """The figures, and everything else that is in the folder."""
-    from weightdecay.reports.plot import save_figure
-    from weightdecay.reports.report import report
+    from weightdecay.reports.report import report, save_figure
 
     save_figure(found, out, "sweep")
     report(found, out / "report.html")

@@ -150,8 +150,7 @@ def _complete(out: Path) -> bool:
 
 def _written(run: "Run", folder: Path, out: Path) -> list[Path]:
     """Write all files; they are going to be in `out`."""
-    from weightdecay.reports.plot import save_figures
-    from weightdecay.reports.report import report
+    from weightdecay.reports.report import report, save_figures
 
     pages = [report(run, folder / "report.html")] if run.slider is not None and run.slider.height else []
     return [out / path.name for path in (*save_figures(run, folder), *pages, *run.save(folder))]

@@ -1,18 +1,93 @@
-"""A textbook run: its page with the slider over λ, and curves that grow in a notebook."""
+"""A textbook run: its figures, its page with the slider over λ, and curves that grow in a notebook."""
 
 import io
 import time
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightdecay.errors import InputError
 from weightdecay.reports.page import packed
-from weightdecay.reports.style import TEST, TRAIN, style
-from weightdecay.textbook.record import Evaluation, Run
+from weightdecay.reports.style import RIDGE, TEST, THEORY, TRAIN, style
+from weightdecay.textbook.record import Evaluation, LambdaCurve, Run
 from weightdecay.textbook.settings import Synthetic
+
+
+def figure_size(result: Run | LambdaCurve) -> tuple[float, float]:
+    """Width and height in inches."""
+    if isinstance(result, LambdaCurve):
+        return 6.4, 4.4
+    return 3.2 * max(2, len(result.experiment.watched)), 2.6 * len(result.experiment.versions)
+
+
+def figure_axes(result: Run | LambdaCurve, figure: Figure) -> Any:
+    """One Axes for a curve over λ; for a run one for each version, a row, and λ, a column."""
+    if isinstance(result, LambdaCurve):
+        return figure.subplots()
+    shape = len(result.experiment.versions), len(result.experiment.watched)
+    return figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
+
+
+def draw(result: Run | LambdaCurve, ax: Any) -> None:
+    """Draw the losses of a run, or a curve over λ."""
+    if isinstance(result, LambdaCurve):
+        _draw_lambda(result, ax)
+    else:
+        _draw_losses(result, np.atleast_2d(ax))
+
+
+def _draw_losses(run: Run, axes: np.ndarray) -> None:
+    for row, version in zip(axes, run.experiment.versions, strict=True):
+        for ax, lam in zip(row, run.experiment.watched, strict=True):
+            losses = run.losses(version, lam)
+            ax.set_yscale("log")
+            marker = "o" if losses.height == 1 else None  # a line of one point is nothing
+            ax.plot(losses["epoch"], losses["train_loss"], color=TRAIN, marker=marker, label="train")
+            ax.plot(losses["epoch"], losses["test_loss"], color=TEST, marker=marker, ls="--", label="test")
+            if run.experiment.seeds > 1:
+                ax.fill_between(
+                    losses["epoch"], losses["test_low"], losses["test_high"], color=TEST, alpha=0.2, lw=0
+                )
+            ax.set_title(f"{version}, λ = {lam:.3g}")
+            ax.set_xlim(min(run.experiment.every, run.experiment.epochs - 1), run.experiment.epochs)
+            if ax.get_subplotspec() is None or ax.get_subplotspec().is_last_row():
+                ax.set_xlabel("epoch")
+        row[0].set_ylabel("½ mean squared error")
+    axes[0, 0].legend()
+
+
+def _draw_lambda(curve: LambdaCurve, ax: Axes) -> None:
+    table = curve.table.filter(pl.col("test_loss").is_not_nan())
+    ax.set(xscale="log", yscale="log", xlabel="λ", ylabel="test loss, ½ mean squared error")
+    ax.fill_between(table["lam"], table["test_low"], table["test_high"], color=TEST, alpha=0.2, lw=0)
+    ax.plot(
+        table["lam"],
+        table["test_loss"],
+        color=TEST,
+        label=f"measured: median and quartiles, {curve.seeds} seeds",
+    )
+    if not bool(table["theory"].is_nan().all()):
+        ax.plot(
+            table["lam"],
+            table["theory"],
+            color=THEORY,
+            ls="--",
+            lw=1,
+            label="theory: weights expected after as many steps",
+        )
+    ax.plot(table["lam"], table["ridge"], color=RIDGE, ls=":", label="theory: trained to the end (ridge)")
+    ax.axvline(curve.best_lam, color=TEST, lw=0.8, label=f"least measured: λ = {curve.best_lam:.3g}")
+    if curve.best_lam_theory:
+        best = curve.best_lam_theory
+        ax.axvline(best, color=RIDGE, lw=0.8, ls=":", label=f"best trained to the end: λ = {best:.3g}")
+    ax.set_title(f"{curve.version}: test loss against the strength of the decay")
+    ax.legend(
+        fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+    )  # under, not over, the curves
 
 
 def title_of(run: Run) -> str:
