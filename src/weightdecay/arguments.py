@@ -58,11 +58,16 @@ def number(
 
 def _float(value: Any, where: str) -> float:
     if isinstance(value, bool | str | bytes) or type(value).__name__ in ("bool", "bool_") or value is None:
-        raise InputError("not a number", where, repr(value), "give a number")
+        raise no_number(repr(value), where)
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError("not a number", where, repr(value)[:60], "give a number") from error
+        raise no_number(repr(value)[:60], where) from error
+
+
+def no_number(shown: str, where: str, remedy: str = "give a number") -> InputError:
+    """Say that something is not a number."""
+    return InputError("not a number", where, shown, remedy)
 
 
 def _range(least: float, above: float, below: float) -> str:

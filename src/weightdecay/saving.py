@@ -26,6 +26,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def unreadable(file: Path, reason: Any, remedy: str = "check the path") -> InputError:
+    """Say why a file cannot be read; of an error the system's words, else its first line."""
+    return InputError("a file cannot be read", str(file), _words(reason), remedy)
+
+
+def unwritable(file: Path, reason: Any, remedy: str = "choose another folder") -> InputError:
+    """Say why a file cannot be written, likewise."""
+    return InputError("a file cannot be written", str(file), _words(reason), remedy)
+
+
+def unwritable_folder(folder: Path, reason: Any) -> InputError:
+    """Say why a folder cannot be written, likewise."""
+    shown = repr(str(folder))[1:-1]  # a name may have a null in it
+    what = "the output folder cannot be written"
+    return InputError(what, shown, _words(reason), "choose another with --out")
+
+
+def _words(reason: Any) -> str:
+    return getattr(reason, "strerror", None) or str(reason).partition("\n")[0]
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else remove it.
@@ -39,9 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            "a file cannot be written", str(path), error.strerror or error, "choose another folder"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -51,11 +70,11 @@ def _regular(path: Path) -> Path:
     """Where a link leads; what is neither a file nor a free name, such as a device, is not replaced."""
     try:
         path = path.resolve() if path.is_symlink() else path
-        said = None if path.name and (path.is_file() or not path.exists()) else "no name of a file"
+        reason = None if path.name and (path.is_file() or not path.exists()) else "no name of a file"
     except (OSError, RuntimeError) as error:  # no permission, a name too long, links in a circle
-        said = getattr(error, "strerror", None) or error
-    if said is not None:
-        raise InputError("a file cannot be written", str(path), said, "choose another file or folder")
+        reason = error
+    if reason is not None:
+        raise unwritable(path, reason, "choose another file or folder")
     return path
 
 
@@ -83,9 +102,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            "a file cannot be read", str(path), error.strerror or error, "check the path"
-        ) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise InputError("a file is not JSON", str(path), error, "give a file this program wrote") from error
 
@@ -101,12 +118,7 @@ def writable_folder(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (OSError, ValueError) as error:  # ValueError: a name that has a null in it
-        raise InputError(
-            "the output folder cannot be written",
-            repr(str(path))[1:-1],
-            getattr(error, "strerror", None) or error,
-            "choose another with --out",
-        ) from error
+        raise unwritable_folder(path, error) from error
     return path
 
 
@@ -328,10 +340,7 @@ class Saved:
         try:
             frame = pl.read_parquet(BytesIO(content))
         except pl.exceptions.PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                "a file cannot be read", str(self.file.with_name(name)), reason, self.kind.again
-            ) from error
+            raise unreadable(self.file.with_name(name), error, self.kind.again) from error
         if schema is not None and dict(frame.schema) != schema:
             what = "a table has other columns than it should"
             raise InputError(what, str(self.file.with_name(name)), list(frame.columns), self.kind.again)
@@ -361,8 +370,7 @@ class Saved:
         try:
             content = file.read_bytes()
         except OSError as error:
-            reason = error.strerror or error
-            raise InputError("a file cannot be read", str(file), reason, self.kind.again) from error
+            raise unreadable(file, error, self.kind.again) from error
         if _sha256(content) != checksum:
             what = f"cut short, changed, or not the file that {self.file.name} was written with"
             raise InputError(what, str(file), f"{len(content):,} bytes", self.kind.again)

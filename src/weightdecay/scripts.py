@@ -67,11 +67,7 @@ def load_script(path: str | Path) -> Script:
         ScriptError: it fails.
     """
     file = Path(path)
-    try:
-        content = file.read_bytes()
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise InputError("the file cannot be read", str(path), said, "give a Python file") from error
+    content = _content(file, str(path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         with _blamed("the file cannot be imported", str(file), file):
@@ -82,6 +78,16 @@ def load_script(path: str | Path) -> Script:
     for name in ("make_model", "loss", "optimizer"):
         given[name] = getattr(module, name)
     return Script(file, hashlib.sha256(content).hexdigest(), {**given, "train": train, "test": test})
+
+
+def _content(file: Path, where: str, target: str = "") -> bytes:
+    """The bytes of a file; `where` and `target` are for the message."""
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        value = f"{target!r} ({reason})" if target else reason
+        raise InputError("the file cannot be read", where, value, "give a Python file") from error
 
 
 def _imported(file: Path, content: bytes) -> ModuleType:
@@ -273,13 +279,7 @@ def _module(name: str, target: str) -> ModuleType:
 
 
 def _file(path: Path, target: str) -> ModuleType:
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            "the file cannot be read", "target", f"{target!r} ({said})", "give a Python file"
-        ) from error
+    content = _content(path, "target", target)
     with _blamed("the file cannot be imported", target, path, builder=True):
         return _executed(path.resolve(), content, "weightdecay_audit_")
 

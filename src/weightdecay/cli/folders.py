@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weightdecay.errors import InputError
-from weightdecay.saving import KINDS, read_json, writable_folder
+from weightdecay.saving import KINDS, read_json, unwritable_folder, writable_folder
 
 try:
     import fcntl
@@ -115,8 +115,7 @@ def _written(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "the output folder cannot be written"
-        raise InputError(what, str(out), error.strerror or error, "choose another with --out") from error
+        raise unwritable_folder(out, error) from error
 
 
 @contextlib.contextmanager
@@ -149,11 +148,11 @@ def fresh(folder: Path) -> Iterator[None]:
     """Take folders that were made away again if the block fails."""
     made: list[Path] = []
     with contextlib.suppress(OSError):  # a name that is no name is for others to refuse
-        made = [one for one in (folder, *folder.parents) if not one.exists()]
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         yield
     except BaseException:
-        for one in made:
+        for place in made:
             with contextlib.suppress(OSError):
-                one.rmdir()
+                place.rmdir()
         raise

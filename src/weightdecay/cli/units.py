@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from weightdecay.arguments import choice, grid
+from weightdecay.arguments import choice, count, grid, no_number
 from weightdecay.cli.options import SETUP, ConvertOptions, HalfLifeOptions, TransferOptions, command, given
 from weightdecay.errors import InputError
 
@@ -127,7 +127,6 @@ def _spelled(**names: str) -> Iterator[None]:
 
 def _setup(text: str, option: str) -> "Setup":
     """A set-up from batch=256,lr=3e-4,steps=10000."""
-    from weightdecay.arguments import count
     from weightdecay.schedule import Setup
 
     values: dict[str, Any] = {}
@@ -160,7 +159,7 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError("not a number", where, repr(text), "write it as 0.1 or 3e-4") from None
+        raise no_number(repr(text), where, "write it as 0.1 or 3e-4") from None
 
 
 def _interval(text: str | None) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from weightdecay.arguments import finite, whole
 from weightdecay.errors import InputError
 from weightdecay.tables import Table, read_table
+from weightdecay.tables.cells import unreadable
 from weightdecay.textbook.scratch import init_params, synthetic_data
 
 VERSION_NAMES = ("scratch", "concise", "concise-matched", "two-optimizers")
@@ -108,9 +109,7 @@ class TableFile:
         try:
             return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
         except OSError as error:
-            raise InputError(
-                "the table cannot be read", str(self.path), error.strerror, "check the path"
-            ) from error
+            raise unreadable(str(self.path), error.strerror, "check the path") from error
 
     def split(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Training inputs and targets, test inputs and targets, in float64."""
