@@ -272,8 +272,8 @@ def load(folder: Any) -> Any:
         kind = AUDIT
     name, version = _kind_of(values) if isinstance(values, dict) else (None, None)
     if name != kind.name:
-        told = None if name is None else f"{name}, version {version}"
-        raise InputError(f"not {kind.noun}", str(file), told, kind.remedy)
+        what = None if name is None else f"{name}, version {version}"
+        raise InputError(f"not {kind.noun}", str(file), what, kind.remedy)
     if version != kind.version:
         raise InputError("written by another version", f"{kind.noun}, {file}", version, kind.again)
     from polars.exceptions import PolarsError

@@ -74,10 +74,10 @@ def load_script(path: str | Path) -> Script:
             module = _imported(file.resolve(), content)
         _check_names(module, file)
         train, test = _pair(module.data, file)
-    given = {name: getattr(module, name) for name in OPTIONAL if hasattr(module, name)}
+    arguments = {name: getattr(module, name) for name in OPTIONAL if hasattr(module, name)}
     for name in ("make_model", "loss", "optimizer"):
-        given[name] = getattr(module, name)
-    return Script(file, hashlib.sha256(content).hexdigest(), {**given, "train": train, "test": test})
+        arguments[name] = getattr(module, name)
+    return Script(file, hashlib.sha256(content).hexdigest(), {**arguments, "train": train, "test": test})
 
 
 def _content(file: Path, where: str, target: str = "") -> bytes:
@@ -136,8 +136,8 @@ def _pair(data: Any, file: Path) -> tuple[Any, Any]:
         with _blamed("its function data fails", str(file), file):
             data = data()
     if not isinstance(data, tuple | list) or len(data) != 2:
-        found = f"{len(data)} things" if isinstance(data, tuple | list) else type(data).__name__
-        raise InputError("data is not a pair", str(file), found, f"make it {NEEDED['data']}")
+        kind = f"{len(data)} things" if isinstance(data, tuple | list) else type(data).__name__
+        raise InputError("data is not a pair", str(file), kind, f"make it {NEEDED['data']}")
     return data[0], data[1]
 
 
@@ -251,8 +251,12 @@ def build(target: str) -> Built:
         for part in name.split("."):
             function = getattr(function, part, None)
     if not callable(function):
-        there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        own = [key for key in there if getattr(getattr(module, key), "__module__", None) == module.__name__]
+        callables = [
+            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+        ]
+        own = [
+            key for key in callables if getattr(getattr(module, key), "__module__", None) == module.__name__
+        ]
         remedy = f"it has {', '.join(own)}" if own else "define a function that returns model and optimizer"
         raise InputError(f"no function {name}", "target", repr(target), remedy)
     with _blamed("the builder fails", target, file, builder=True):

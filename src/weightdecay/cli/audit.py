@@ -40,17 +40,17 @@ def audit(options: AuditOptions) -> None:
         settings["interval"] = float(options.interval)
     if options.ignore:
         settings["ignore"] = ",".join(options.ignore)
-    found = _audited(options.target, settings)
+    result = _audited(options.target, settings)
     difference = None
     if options.against is not None:
         from weightdecay.auditing.diff import audit_diff
 
-        difference = audit_diff(options.against, found)
+        difference = audit_diff(options.against, result)
     if options.save is not None:
         _check_free(options.save)
-        found.save(options.save)
-    _print(options.output, found, difference, options.target)
-    if found.errors or (difference is not None and difference.findings):
+        result.save(options.save)
+    _print(options.output, result, difference, options.target)
+    if result.errors or (difference is not None and difference.findings):
         raise typer.Exit(1)
 
 
@@ -99,9 +99,9 @@ def _both(builder: Any, command: str) -> Any:
     return [*(builder.split(",") if isinstance(builder, str) else builder), *own]
 
 
-def _print(output: str, found: "Audit", difference: "AuditDiff | None", target: str) -> None:
+def _print(output: str, result: "Audit", difference: "AuditDiff | None", target: str) -> None:
     if output == "json":
-        plain = found.to_dict()
+        plain = result.to_dict()
         if difference is not None:
             from dataclasses import asdict
 
@@ -110,9 +110,9 @@ def _print(output: str, found: "Audit", difference: "AuditDiff | None", target: 
         return
     changed = difference.findings if difference is not None else ()
     if output == "github":
-        for line in _annotations([*found.findings, *changed], target):
+        for line in _annotations([*result.findings, *changed], target):
             print(line)
-    print(found)
+    print(result)
     if difference is not None:
         print(f"\nagainst the plan: {difference}" if changed else "\nthe plan is the same")
 
@@ -122,10 +122,10 @@ def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
     place = target.rpartition(":")[0] or target
     file = f"file={_escaped(place, True)}," if place.endswith(".py") else ""
     lines = []
-    for one in findings:
-        names = f" ({', '.join(one.parameters[:20])})" if one.parameters else ""
-        text = _escaped(f"{one.message}{names}; {one.fix}")
-        lines.append(f"::{_LEVELS[one.severity]} {file}title={one.code}::{text}")
+    for finding in findings:
+        names = f" ({', '.join(finding.parameters[:20])})" if finding.parameters else ""
+        text = _escaped(f"{finding.message}{names}; {finding.fix}")
+        lines.append(f"::{_LEVELS[finding.severity]} {file}title={finding.code}::{text}")
     return lines
 
 

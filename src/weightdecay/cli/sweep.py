@@ -52,26 +52,27 @@ def sweep(options: SweepOptions) -> None:
     arguments = {"epochs": EPOCHS, **script.arguments, **chosen}
     if "minimize" in chosen:
         arguments.pop("maximize", None)  # the file's
-    with _report(chosen["strengths"], options) as told, _streams() as printer:
+    with _report(chosen["strengths"], options) as watcher, _streams() as printer:
 
         def on_progress(progress: "Progress") -> None:
-            told(progress)
+            watcher(progress)
             if options.as_json:
                 printer(_progress(progress))
 
-        found = _swept(script, arguments, out, options.resume, on_progress)
-        paths = _figures(found, out)
+        result = _swept(script, arguments, out, options.resume, on_progress)
+        paths = _figures(result, out)
     names = ", ".join(path.name for path in paths)
     if options.as_json:
-        print(json.dumps({"event": "result", **found.to_dict(), "files": [str(path) for path in paths]}))
+        print(json.dumps({"event": "result", **result.to_dict(), "files": [str(path) for path in paths]}))
     elif not options.quiet:
         from weightdecay.reports.sweep import print_sweep
+        from weightdecay.reports.terminal import output
 
-        print_sweep(found, _console())
-        print(*found.lines, f"written into {out}: {names}", sep="\n")
+        print_sweep(result, output())
+        print(*result.lines, f"written into {out}: {names}", sep="\n")
     if not options.quiet:
-        print(f"trained {found.method}", file=sys.stderr)
-        for doubt in found.doubts:
+        print(f"trained {result.method}", file=sys.stderr)
+        for doubt in result.doubts:
             print(f"note: {doubt}", file=sys.stderr)
 
 
@@ -126,12 +127,12 @@ def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool,
     from weightdecay.sweeps.run import sweep as front_door
 
     try:
-        with _interruptible(on_progress) as told:
+        with _interruptible(on_progress) as reported:
             return front_door(
                 **arguments,
                 out=out,
                 resume=resume,
-                on_progress=told,
+                on_progress=reported,
                 about={"script": script.sha256},
             )
     except KeyboardInterrupt as interrupt:
@@ -147,33 +148,33 @@ def _interruptible(on_progress: Any) -> Iterator[Any]:
     Compiled libraries turn the exception into one of their own or lose it; so that it came is also noted,
     and looked at when something is raised and at every progress.
     """
-    came = False
+    interrupted = False
 
     def interrupt(*_: object) -> None:
-        nonlocal came
-        came = True
+        nonlocal interrupted
+        interrupted = True
         raise KeyboardInterrupt
 
-    def told(progress: "Progress") -> None:
-        if came:
+    def reported(progress: "Progress") -> None:
+        if interrupted:
             raise KeyboardInterrupt
         on_progress(progress)
 
     signal.signal(signal.SIGINT, interrupt)
     try:
-        yield told
+        yield reported
     except Exception:
-        if came:
+        if interrupted:
             raise KeyboardInterrupt from None
         raise
 
 
-def _figures(found: "Sweep", out: Path) -> "list[Path]":
+def _figures(result: "Sweep", out: Path) -> "list[Path]":
     """The figures, and everything else that is in the folder."""
     from weightdecay.reports.report import report, save_figure
 
-    save_figure(found, out, "sweep")
-    report(found, out / "report.html")
+    save_figure(result, out, "sweep")
+    report(result, out / "report.html")
     return sorted(path for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
@@ -204,10 +205,3 @@ def _report(strengths: "Strengths", options: SweepOptions) -> Iterator[Any]:
 
     with SweepBar(Console(stderr=True), strengths.unit, options.curves) as bar:
         yield bar
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=110, color_system=None)

@@ -43,9 +43,9 @@ def textbook(options: TextbookOptions) -> None:
     if options.as_json:
         print(json.dumps({**run.to_dict(), "files": [str(path) for path in paths]}))
     elif not options.quiet:
-        from weightdecay.reports.terminal import print_run
+        from weightdecay.reports.terminal import output, print_run
 
-        print_run(run, _console())
+        print_run(run, output())
         if paths:
             print(f"written into {out}: {', '.join(path.name for path in paths)}")
     if not run.complete:
@@ -57,40 +57,40 @@ def textbook(options: TextbookOptions) -> None:
         open_page(page if page.exists() else out / "curves.png", options.quiet)
 
 
-def _experiment(given: dict[str, Any]) -> "Experiment":
+def _experiment(values: dict[str, Any]) -> "Experiment":
     """The settings from the options that were given."""
     from weightdecay.textbook.settings import VERSION_NAMES, Experiment, Synthetic, TableFile
 
-    if "lambdas" in given:
-        given["lambdas"] = grid(given["lambdas"], "lambda")
-    if "curve" in given:
-        given["curve"] = () if given["curve"] == "none" else grid(given["curve"], "curve")
-    if "versions" in given:
-        names = given["versions"]
-        given["versions"] = (
+    if "lambdas" in values:
+        values["lambdas"] = grid(values["lambdas"], "lambda")
+    if "curve" in values:
+        values["curve"] = () if values["curve"] == "none" else grid(values["curve"], "curve")
+    if "versions" in values:
+        names = values["versions"]
+        values["versions"] = (
             VERSION_NAMES if names == "all" else tuple(name.strip() for name in names.split(","))
         )
-    sizes = {key: given.pop(key) for key in ("n_train", "n_test") if key in given}
-    if "data" not in given:
+    sizes = {key: values.pop(key) for key in ("n_train", "n_test") if key in values}
+    if "data" not in values:
         for name in ("target", "drop"):
-            if name in given:
+            if name in values:
                 raise InputError(
-                    "an option of a table without a table", name, given[name], "give --data, too"
+                    "an option of a table without a table", name, values[name], "give --data, too"
                 )
         return Experiment(
-            data=Synthetic(**sizes, **{k: given.pop(k) for k in _SYNTHETIC if k in given}), **given
+            data=Synthetic(**sizes, **{k: values.pop(k) for k in _SYNTHETIC if k in values}), **values
         )
     for name in _SYNTHETIC:
-        if name in given:
+        if name in values:
             raise InputError(
-                "an option of the synthetic design beside a table", name, given[name], "leave it out"
+                "an option of the synthetic design beside a table", name, values[name], "leave it out"
             )
-    if "target" not in given:
+    if "target" not in values:
         raise InputError(
             "which column is to be predicted?", "target", "nothing", "name a column of the table"
         )
-    drop = columns(given.pop("drop", None))
-    return Experiment(data=TableFile(given.pop("data"), given.pop("target"), drop, **sizes), **given)
+    drop = columns(values.pop("drop", None))
+    return Experiment(data=TableFile(values.pop("data"), values.pop("target"), drop, **sizes), **values)
 
 
 def _again(path: Path) -> "Experiment":
@@ -120,7 +120,7 @@ def _run(experiment: "Experiment", out: Path, force: bool, silent: bool) -> "tup
 
     asked = json.loads(json.dumps(resolved(experiment.checked()).to_dict()))
     check_folder(out, "textbook", FILES, lambda record: record["settings"] == asked, force)
-    console = _console()
+    console = terminal.output()
     if silent:
         watcher = terminal.Watcher()
     elif console.is_terminal:
@@ -154,10 +154,3 @@ def _written(run: "Run", folder: Path, out: Path) -> list[Path]:
 
     pages = [report(run, folder / "report.html")] if run.slider is not None and run.slider.height else []
     return [out / path.name for path in (*save_figures(run, folder), *pages, *run.save(folder))]
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=110, color_system=None)

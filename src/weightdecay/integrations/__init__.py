@@ -135,11 +135,11 @@ class Callback:
         saved = state_dict["decays"]
         if len(saved) != len(self.decays):
             what = "the checkpoint was made with another number of rules"
-            rules = ", ".join(str(one["rule"]) for one in saved) or "none"
+            rules = ", ".join(str(state["rule"]) for state in saved) or "none"
             here = ", ".join(decay.shown for decay in self.decays) or "none"
             raise InputError(what, "rules", rules, f"here are {here}: attach the same")
-        for decay, one in zip(self.decays, saved, strict=True):
-            decay.load_state_dict(one)
+        for decay, state in zip(self.decays, saved, strict=True):
+            decay.load_state_dict(state)
         self._loaded = state_dict
 
     def _rules(self, optimizers: int) -> Sequence[Rule | Chain | None]:

@@ -14,13 +14,13 @@ def page(audit: Audit) -> Page:
     """The page."""
     rows: list[list[str]] = [
         [
-            one.code,
-            SEVERITIES[one.severity],
-            Text(one.message, f"{CODES[one.code].title.zh}（{one.message}）"),
-            ", ".join(one.parameters[:20]) + (", …" if len(one.parameters) > 20 else ""),
-            one.fix,
+            finding.code,
+            SEVERITIES[finding.severity],
+            Text(finding.message, f"{CODES[finding.code].title.zh}（{finding.message}）"),
+            ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else ""),
+            finding.fix,
         ]
-        for one in audit.findings
+        for finding in audit.findings
     ]
     head: list[str] = [
         Text("code", "代码"),
@@ -29,15 +29,15 @@ def page(audit: Audit) -> Page:
         Text("parameters", "参数"),
         Text("fix", "修正"),
     ]
-    shades = [_SHADES[one.severity] for one in audit.findings]
+    shades = [_SHADES[finding.severity] for finding in audit.findings]
     tables = [PageTable(Text("Findings", "结论"), head, rows, shades)] if rows else []
-    largest = max((one.weight_decay for one in audit.parameters if one.decays), default=0.0) or 1.0
+    largest = max((entry.weight_decay for entry in audit.parameters if entry.decays), default=0.0) or 1.0
     lines = [headline(audit)]
     if interval := audit.settings.get("interval"):
         lines.append(Text(f"schedule: {interval}", f"学习率调度：{interval}"))
     if not rows:
         lines.append(Text("no findings", "没有发现问题"))
-    tree = _nodes([(one.name.split("."), one) for one in audit.parameters], largest)
+    tree = _nodes([(entry.name.split("."), entry) for entry in audit.parameters], largest)
     caption = Text(
         f"Parameters: the darker, the stronger (at most {number(largest)})",
         f"参数：颜色越深，衰减越强（最强 {number(largest)}）",
@@ -50,37 +50,39 @@ def page(audit: Audit) -> Page:
 def _nodes(parts: Sequence[tuple[list[str], Parameter]], largest: float) -> list[Node]:
     """The tree of dotted names, in the model's order; a module on its own is joined with what it holds."""
     below: dict[str, list[tuple[list[str], Parameter]]] = {}
-    for names, one in parts:
-        below.setdefault(names[0], []).append((names[1:], one))
+    for names, parameter in parts:
+        below.setdefault(names[0], []).append((names[1:], parameter))
     nodes = []
     for name, inside in below.items():
         if not inside[0][0]:
-            nodes += [_leaf(name, one, largest) for _, one in inside]
+            nodes += [_leaf(name, parameter, largest) for _, parameter in inside]
             continue
         children = _nodes(inside, largest)
-        elements = sum(one.numel for _, one in inside)
-        decaying = sum(one.numel for _, one in inside if one.decays)
-        strength = sum(one.numel * one.weight_decay for _, one in inside if one.decays) / max(1, elements)
+        elements = sum(parameter.numel for _, parameter in inside)
+        decaying = sum(parameter.numel for _, parameter in inside if parameter.decays)
+        strength = sum(
+            parameter.numel * parameter.weight_decay for _, parameter in inside if parameter.decays
+        ) / max(1, elements)
         share = decaying / max(1, elements)
-        said = Text(f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
-        nodes.append(Node(name, said, strength / largest, children))
+        text = Text(f"{elements:,} elements, {share:.0%} decay", f"{elements:,} 个元素，{share:.0%} 衰减")
+        nodes.append(Node(name, text, strength / largest, children))
     return nodes
 
 
-def _leaf(name: str, one: Parameter, largest: float) -> Node:
-    shape = " × ".join(map(str, one.shape)) or "1"
-    if one.decays:
-        value = number(one.weight_decay)
+def _leaf(name: str, parameter: Parameter, largest: float) -> Node:
+    shape = " × ".join(map(str, parameter.shape)) or "1"
+    if parameter.decays:
+        value = number(parameter.weight_decay)
         decay = Text(f"weight_decay {value}", f"强度 {value}")
-        if one.half_life is not None:
-            steps = number(one.half_life)
+        if parameter.half_life is not None:
+            steps = number(parameter.half_life)
             decay = Text(f"{decay}, half-life {steps} steps", f"{decay.zh}，半衰期 {steps} 步")
     else:
         decay = Text("no decay", "不衰减")
-    where = "" if one.group is None else f", {one.optimizer} {one.group}"
+    where = "" if parameter.group is None else f", {parameter.optimizer} {parameter.group}"
     # The reason is a sentence of the record's own.
-    said = Text(
-        f"{shape}, {one.role}{where}: {decay}; {one.why}",
-        f"{shape}，{one.role}{where}：{decay.zh}；{one.why}",
+    text = Text(
+        f"{shape}, {parameter.role}{where}: {decay}; {parameter.why}",
+        f"{shape}，{parameter.role}{where}：{decay.zh}；{parameter.why}",
     )
-    return Node(name, said, one.weight_decay / largest if one.decays else 0.0)
+    return Node(name, text, parameter.weight_decay / largest if parameter.decays else 0.0)

@@ -38,7 +38,7 @@ def document(title: str, data: dict[str, Any], kind: str) -> str:
         (
             "default-src 'none'",
             f"style-src '{_checksum(styles)}'",
-            f"script-src {' '.join(repr(_checksum(one)) for one in scripts)}",
+            f"script-src {' '.join(repr(_checksum(script)) for script in scripts)}",
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -54,7 +54,7 @@ def document(title: str, data: dict[str, Any], kind: str) -> str:
             f"<style>{styles}</style>\n</head>\n<body>",
             _static(f"{kind}.html"),
             f'<script type="application/json" id="data">{numbers}</script>',
-            *(f"<script>{one}</script>" for one in scripts),
+            *(f"<script>{script}</script>" for script in scripts),
             "</body>\n</html>\n",
         )
     )

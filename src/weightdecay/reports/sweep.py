@@ -91,8 +91,9 @@ def _draw_curve(sweep: Sweep, ax: Axes) -> None:
 
 def _draw_others(ax: Axes, sweep: Sweep) -> None:
     """The mean scores of the settings that are not the best."""
-    others = [one for one in sweep.selections if one is not sweep.selection][: _MOST_CURVES - 1]
-    for other, colour in zip(others, (one for one in CYCLE if one not in (SCORE, CHOSEN, INK)), strict=False):
+    others = [other for other in sweep.selections if other is not sweep.selection][: _MOST_CURVES - 1]
+    colours = [colour for colour in CYCLE if colour not in (SCORE, CHOSEN, INK)]
+    for other, colour in zip(others, colours, strict=False):
         seen = [i for i, value in enumerate(other.strengths) if value > 0 and math.isfinite(other.means[i])]
         strengths, scores = [other.strengths[i] for i in seen], [float(other.means[i]) for i in seen]
         ax.plot(strengths, scores, color=colour, lw=1, marker=".", ms=4, label=setting_name(other))
@@ -122,7 +123,7 @@ def _plain_ticks(axis: Axis, low: float, high: float) -> None:
 
 def _score_axis(ax: Axes, sweep: Sweep) -> None:
     """A log axis where scores are positive and span more than a factor of four."""
-    scores = np.concatenate([one.scores.numpy().ravel() for one in sweep.selections])
+    scores = np.concatenate([selection.scores.numpy().ravel() for selection in sweep.selections])
     finite = scores[np.isfinite(scores)]
     low, high = float(finite.min()), float(finite.max())
     if low > 0 and high > 4 * low and not sweep.goal.maximize:
@@ -194,15 +195,15 @@ def _draw_choices(ax: Axes, selection: Selection) -> None:
 
 def _draw_diverged(ax: Axes, selection: Selection) -> None:
     """Crosses along the bad end, one each strength."""
-    gone = sorted({one.copy.strength for one in selection.diverged})
-    if not gone:
+    strengths = sorted({training.copy.strength for training in selection.diverged})
+    if not strengths:
         return
     side = 0.97 if float(selection.means.max()) == math.inf else 0.03
-    places = [value for value in gone if value > 0]
+    places = [value for value in strengths if value > 0]
     count = f"{len(selection.diverged)} training{'s' * (len(selection.diverged) > 1)} diverged"
     cross = {"marker": "x", "ms": 7, "mew": 1.6, "color": DIVERGED, "ls": "none", "clip_on": False}
     ax.plot(places, [side] * len(places), transform=ax.get_xaxis_transform(), label=count, **cross)
-    if gone[0] == 0:
+    if strengths[0] == 0:
         ax.plot([0.01], [side], transform=ax.transAxes, **cross)
         ax.text(0.03, side, "no decay diverged", transform=ax.transAxes, fontsize=8, va="center")
 
@@ -211,8 +212,8 @@ def _draw_heat(sweep: Sweep, ax: Axes) -> None:
     """Mean scores: a column each strength, a row each rule or learning rate; the best one framed."""
     columns = _columns(sweep)
     scores = np.full((len(sweep.selections), len(columns)), np.nan)
-    for i, one in enumerate(sweep.selections):
-        for value, score in zip(one.strengths, one.means.tolist(), strict=True):
+    for i, selection in enumerate(sweep.selections):
+        for value, score in zip(selection.strengths, selection.means.tolist(), strict=True):
             scores[i, columns.index(value)] = score
     shown = np.where(np.isfinite(scores), scores, np.nan)
     cmap, norm = ("cividis", None) if sweep.goal.maximize else ("cividis_r", _norm(shown))
@@ -232,9 +233,9 @@ def _draw_heat(sweep: Sweep, ax: Axes) -> None:
         ax.plot(j, i, marker="x", color=DIVERGED, ms=7, mew=1.6)
     if scores.size <= _MOST_CELLS:
         _write_cells(ax, shown, image)
-    for i, one in enumerate(sweep.selections):
+    for i, selection in enumerate(sweep.selections):
         chosen = i == sweep.chosen
-        x, y = columns.index(one.best) - 0.5, i - 0.5
+        x, y = columns.index(selection.best) - 0.5, i - 0.5
         frame = {
             "color": CHOSEN if chosen else INK,
             "lw": 2.5 if chosen else 1.0,
@@ -262,19 +263,19 @@ def _write_cells(ax: Axes, shown: np.ndarray, image: object) -> None:
 
 def _columns(sweep: Sweep) -> list[float]:
     """All strengths that occur, in the order of ascending strength."""
-    longest = {value for one in sweep.selections for value in one.strengths}
+    longest = {value for selection in sweep.selections for value in selection.strengths}
     order = sorted(longest - {0.0}, reverse=sweep.unit.startswith("half_life_"))
     return [0.0, *order] if 0.0 in longest else order
 
 
 def _one_rule(sweep: Sweep) -> bool:
-    return len({one.rule for one in sweep.selections}) == 1
+    return len({selection.rule for selection in sweep.selections}) == 1
 
 
 def _rows(sweep: Sweep) -> list[str]:
     if _one_rule(sweep):
-        return [f"{one.lr:.3g}" for one in sweep.selections]
-    return [setting_name(one) for one in sweep.selections]
+        return [f"{selection.lr:.3g}" for selection in sweep.selections]
+    return [setting_name(selection) for selection in sweep.selections]
 
 
 _FIRST_CURVES = 6  # drawn before anything is chosen
@@ -367,11 +368,9 @@ def _learning(sweep: Sweep, notes: list[Text]) -> list[Chart]:
     epochs = means["epoch"].unique().sort()
     if len(epochs) < 2:
         return []
-    settings = sorted(sweep.selections, key=lambda one: one is not sweep.selection)
-    rows = (
-        len(settings) * len(measures) * min(_MOST_CURVES_ON_PAGE, max(len(one.strengths) for one in settings))
-    )
-    looks = thinned(len(epochs), max(2, _MOST_NUMBERS // rows))
+    settings = sorted(sweep.selections, key=lambda selection: selection is not sweep.selection)
+    strengths = min(_MOST_CURVES_ON_PAGE, max(len(selection.strengths) for selection in settings))
+    looks = thinned(len(epochs), max(2, _MOST_NUMBERS // (len(settings) * len(measures) * strengths)))
     kept = epochs.gather(looks)
     if len(kept) < len(epochs):
         notes.append(
@@ -380,7 +379,7 @@ def _learning(sweep: Sweep, notes: list[Text]) -> list[Chart]:
                 f"学习曲线只有 {len(epochs)} 次评估中的 {len(kept)} 次。",
             )
         )
-    if any(len(one.strengths) > _MOST_CURVES_ON_PAGE for one in settings):
+    if any(len(selection.strengths) > _MOST_CURVES_ON_PAGE for selection in settings):
         notes.append(
             Text(
                 f"Learning curves of at most {_MOST_CURVES_ON_PAGE} strengths of a setting can be chosen.",
@@ -389,16 +388,14 @@ def _learning(sweep: Sweep, notes: list[Text]) -> list[Chart]:
         )
     lines: list[Line] = []
     groups: list[LineGroup] = []
-    for one in settings:
-        rule, lr = pl.col("rule") == one.rule, pl.lit(True) if one.lr is None else pl.col("lr") == one.lr
-        table = means.filter(rule & lr)
+    for selection in settings:
+        table = means.filter(pl.col("rule") == selection.rule)
+        if selection.lr is not None:
+            table = table.filter(pl.col("lr") == selection.lr)
         for name in measures:
-            drawn = _curves(one, table, name, kept, len(groups))
-            groups.append(
-                LineGroup(
-                    _measure(name, one, len(settings) > 1), _spread(np.stack([line.y for line in drawn]))
-                )
-            )
+            drawn = _curves(selection, table, name, kept, len(groups))
+            label = _measure(name, selection, len(settings) > 1)
+            groups.append(LineGroup(label, _spread(np.stack([line.y for line in drawn]))))
             lines += drawn
     caption = Text("Learning curves, means over seeds", "学习曲线，各种子的平均")
     labels = Text("epoch", "轮"), groups[0].label
@@ -445,10 +442,10 @@ def _heat(sweep: Sweep, notes: list[Text]) -> list[PageTable]:
     """Where there is a second axis: mean scores, a row each setting, a column each strength."""
     if len(sweep.selections) == 1:
         return []
-    every = sorted({value for one in sweep.selections for value in one.strengths if value > 0})
+    every = sorted({value for selection in sweep.selections for value in selection.strengths if value > 0})
     if sweep.unit.startswith("half_life_"):
         every.reverse()  # to the right decay grows stronger
-    wanted = {one.best for one in sweep.selections}
+    wanted = {selection.best for selection in sweep.selections}
     columns = [
         value for i, value in enumerate(every) if i in thinned(len(every), _MOST_COLUMNS) or value in wanted
     ]
@@ -461,14 +458,14 @@ def _heat(sweep: Sweep, notes: list[Text]) -> list[PageTable]:
         )
     columns = [0.0, *columns]
     scores = np.full((len(sweep.selections), len(columns)), np.nan)
-    for i, one in enumerate(sweep.selections):
-        for value, score in zip(one.strengths, array(one.means), strict=True):
+    for i, selection in enumerate(sweep.selections):
+        for value, score in zip(selection.strengths, array(selection.means), strict=True):
             if value in columns:
                 scores[i, columns.index(value)] = score
     shades = _shades(scores, sweep.goal.maximize)
     rows = [
-        [setting_name(one), *(number(float(score)) for score in row)]
-        for one, row in zip(sweep.selections, scores, strict=True)
+        [setting_name(selection), *(number(float(score)) for score in row)]
+        for selection, row in zip(sweep.selections, scores, strict=True)
     ]
     head = [Text("setting", "设置"), Text("no decay", "无衰减"), *(number(value) for value in columns[1:])]
     goal, unit = sweep.goal.title, title(sweep.unit)
@@ -563,7 +560,9 @@ class SweepBar:
         if not self._seen:
             return row
         width = max(24, self._console.width // 2 - 1)
-        return Group(Columns([_panel(one, width, self._console) for one in self._seen], padding=0), row)
+        return Group(
+            Columns([_panel(trained, width, self._console) for trained in self._seen], padding=0), row
+        )
 
     def _words(self, last: Progress) -> str:
         assert self._first is not None
@@ -602,7 +601,7 @@ class _Point:
 
 def _panel(trained: Trained, width: int, console: Console) -> Panel:
     points = [
-        _Point(one.epoch, one.train_loss, one.test_loss, trained.looks[-1].epoch) for one in trained.looks
+        _Point(look.epoch, look.train_loss, look.test_loss, trained.looks[-1].epoch) for look in trained.looks
     ]
     values = [value for point in points for value in (point.train_loss, point.test_loss)]
     below = legend(console, f", epoch {points[-1].epoch}")
@@ -632,7 +631,7 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
         worse = f"{row['difference']:.3g}" + (f" ± {row['difference_error']:.2g}" if several else "")
         lam = "–" if row["weight_decay"] is None else f"{row['weight_decay']:.3g}"
         score = f"{row['score']:.4g}" + (f" ± {row['error']:.2g}" if several else "")
-        gone = row["diverged"]
+        diverged = row["diverged"]
         marks = [
             *(["best"] if row["strength"] == selection.best else []),
             *(
@@ -640,14 +639,14 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
                 if several and row["strength"] == selection.one_se != selection.best
                 else []
             ),
-            *([f"{gone} diverged"] if gone else []),
+            *([f"{diverged} diverged"] if diverged else []),
         ]
         rows.append(
             [
                 "no decay" if row["strength"] == 0 else f"{row['strength']:.3g}",
                 *([] if as_number else [lam]),
-                "–" if gone else score,
-                "–" if gone or row["strength"] == selection.best else worse,
+                "–" if diverged else score,
+                "–" if diverged or row["strength"] == selection.best else worse,
                 ", ".join(marks),
             ]
         )
@@ -657,11 +656,11 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
 def _settings_rows(sweep: Sweep) -> list[list[str]]:
     """A head, and a row for each rule and learning rate."""
     rows = [["setting", f"best {title(sweep.unit)}", sweep.goal.title, "no decay", ""]]
-    for place, one in enumerate(sweep.selections):
-        none = one.mean(0.0) if one.strengths[0] == 0 else math.nan
-        best = "no decay" if one.best == 0 else f"{one.best:.3g}"
+    for place, selection in enumerate(sweep.selections):
+        none = selection.mean(0.0) if selection.strengths[0] == 0 else math.nan
+        best = "no decay" if selection.best == 0 else f"{selection.best:.3g}"
         shown = f"{none:.4g}" if math.isfinite(none) else "–"
-        row = [setting_name(one), best, f"{one.mean(one.best):.4g}", shown]
+        row = [setting_name(selection), best, f"{selection.mean(selection.best):.4g}", shown]
         rows.append([*row, "best" if place == sweep.chosen else ""])
     return rows
 

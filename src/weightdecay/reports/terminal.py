@@ -28,6 +28,12 @@ TRAIN_STYLE, TEST_STYLE = style.of("train").terminal, style.of("test").terminal
 TEST_MARK = "o"  # of the test loss where there is no colour
 
 
+def output() -> Console:
+    """Standard output; of a fixed width and without colour where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110, color_system=None)
+
+
 class Watcher:
     """What a run reports to, inside a with block. This one shows nothing."""
 

@@ -100,8 +100,8 @@ def title_of(run: Run) -> str:
 def data_of(run: Run) -> dict[str, Any]:
     """Everything the page's script reads; `run.slider` is there."""
     assert run.slider is not None
-    one = run.experiment
-    data = one.data
+    experiment = run.experiment
+    data = experiment.data
     first = run.slider.row(0, named=True)
     return {
         "kind": "textbook",
@@ -111,14 +111,14 @@ def data_of(run: Run) -> dict[str, Any]:
             "target": None if isinstance(data, Synthetic) else data.target,
             "n_train": data.n_train,
             "inputs": data.n_inputs if isinstance(data, Synthetic) else data.table.X.shape[1],
-            "epochs": one.epochs,
-            "seed": one.seed,
-            "lr": one.lr,
-            "batch_size": one.batch_size,
+            "epochs": experiment.epochs,
+            "seed": experiment.seed,
+            "lr": experiment.lr,
+            "batch_size": experiment.batch_size,
             "looks": len(first["epoch"]),
-            "every": one.every,
+            "every": experiment.every,
         },
-        "start": {"lam": max(one.lambdas or (0.0,)), "init": one.init},
+        "start": {"lam": max(experiment.lambdas or (0.0,)), "init": experiment.init},
         "epoch": first["epoch"],
         "sets": [
             _packed(name, init, rows)
