@@ -254,12 +254,8 @@ def _part(part: str, where: str) -> list[float]:
             return log_spaced(low, high, count)
     except (ValueError, IndexError):
         pass
-    raise InputError(
-        "neither a number nor a range",
-        where,
-        repr(part),
-        "write 0,3 or first:last:count with 0 < first < last",
-    )
+    remedy = "write 0,3 or first:last:count with 0 < first < last"
+    raise InputError("neither a number nor a range", where, repr(part), remedy)
 
 
 def log_spaced(low: float, high: float, count: int) -> list[float]:

@@ -262,12 +262,8 @@ def _dask() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise InputError(
-            "Dask is not installed",
-            "engine",
-            "'dask'",
-            "pip install 'weightdecay[dask]', or leave engine out",
-        ) from error
+        remedy = "pip install 'weightdecay[dask]', or leave engine out"
+        raise InputError("Dask is not installed", "engine", "'dask'", remedy) from error
     return distributed
 
 
@@ -294,12 +290,8 @@ def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterat
             yield client
         return
     if not isinstance(engine, str) or "://" not in engine:
-        raise InputError(
-            "no such engine",
-            "engine",
-            repr(engine),
-            "leave it out, or give 'dask', 'tcp://host:port' or 'tls://host:port'",
-        )
+        remedy = "leave it out, or give 'dask', 'tcp://host:port' or 'tls://host:port'"
+        raise InputError("no such engine", "engine", repr(engine), remedy)
     try:
         client = distributed.Client(engine, timeout=patience)
     except TypeError as error:

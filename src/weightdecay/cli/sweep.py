@@ -129,11 +129,7 @@ def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool,
     try:
         with _interruptible(on_progress) as reported:
             return front_door(
-                **arguments,
-                out=out,
-                resume=resume,
-                on_progress=reported,
-                about={"script": script.sha256},
+                **arguments, out=out, resume=resume, on_progress=reported, about={"script": script.sha256}
             )
     except KeyboardInterrupt as interrupt:
         kept = getattr(interrupt, "kept", "") or "what was stored until then"  # a library may have lost it

@@ -104,12 +104,8 @@ def _again(path: Path) -> "Experiment":
     experiment = Experiment.from_dict(values["settings"])
     if isinstance(experiment.data, TableFile) and experiment.data.sha256 != values.get("data_sha256"):
         table = experiment.data.path
-        raise InputError(
-            "the table has changed since that run",
-            "data",
-            table,
-            "leave out --settings and give the options again",
-        )
+        remedy = "leave out --settings and give the options again"
+        raise InputError("the table has changed since that run", "data", table, remedy)
     return experiment
 
 

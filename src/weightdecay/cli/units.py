@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 # The words of --old and --new, and what the set-up calls them.
 _SAME = ("lr", "steps", "schedule", "examples", "width", "warmup", "floor", "decay", "interval")
-_WORDS = {
-    "batch": "batch_size",
-    **{word: word for word in _SAME},
-}
+_WORDS = {"batch": "batch_size", **{word: word for word in _SAME}}
 _WHOLE = ("batch", "steps", "examples", "width")
 _LAWS = ("lr", "lr_relative", "lr_squared", "constant")
 

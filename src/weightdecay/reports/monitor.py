@@ -134,8 +134,7 @@ def page(result: Monitored) -> Page:
             )
         )
     title = Text(
-        f"Monitor: {result.optimizer}, {result.steps} steps",
-        f"监视器：{result.optimizer}，{result.steps} 步",
+        f"Monitor: {result.optimizer}, {result.steps} steps", f"监视器：{result.optimizer}，{result.steps} 步"
     )
     return Page(title, result.lines, result.doubts, figures=figures, notes=notes)
 

@@ -103,8 +103,7 @@ def run_experiment(
     except KeyboardInterrupt as interrupt:
         notes.append(
             Text(
-                "interrupted: only what was computed until then is here",
-                "已中断：这里只有中断之前算出的结果",
+                "interrupted: only what was computed until then is here", "已中断：这里只有中断之前算出的结果"
             )
         )
         results = as_table(experiment, measured, watched)

@@ -91,12 +91,8 @@ class TableFile:
             whole(self.n_test, "n_test")
         rows, needed = len(self.table.y), self.n_train + (self.n_test or 1)
         if rows < needed:
-            raise InputError(
-                "the table has too few rows",
-                "n_train",
-                self.n_train,
-                f"{self.path} has {rows} rows, and {self.n_test or 1} must be left to test on",
-            )
+            remedy = f"{self.path} has {rows} rows, and {self.n_test or 1} must be left to test on"
+            raise InputError("the table has too few rows", "n_train", self.n_train, remedy)
 
     @cached_property
     def table(self) -> Table:
