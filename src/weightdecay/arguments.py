@@ -185,6 +185,11 @@ def model(value: Any, remedy: str = "give a torch.nn.Module") -> "nn.Module":
     return value
 
 
+def class_name(module: "nn.Module") -> str:
+    """The name of the module's class; for a scripted module, of the class it was scripted from."""
+    return str(getattr(module, "original_name", None) or type(module).__name__)
+
+
 def optimizer(
     value: Any, remedy: str = "give a torch.optim.Optimizer whose __init__ has run", hooked: bool = True
 ) -> "optim.Optimizer":

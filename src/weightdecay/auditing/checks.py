@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from weightdecay.auditing.state import LOST, Held, Pace, Place, State, as_number, defaults, is_flat
 from weightdecay.errors import Severity
+from weightdecay.groups.assignment import PRESETS
 from weightdecay.groups.before_norm import replica
-from weightdecay.groups.selectors import PRESETS
 from weightdecay.units.halflife import oscillates_from
 from weightdecay.units.limits import FLOORS, OFF
 

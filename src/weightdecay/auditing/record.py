@@ -163,7 +163,7 @@ class Parameter:
         name: as `model.named_parameters()` has it, without what wrappers add.
         aliases: its other names, where weights are tied.
         module: class of the module that holds it.
-        role: what it is for: one of `weightdecay.groups.roles.ROLES`.
+        role: what it is for: one of `weightdecay.groups.ROLES`.
         shape: of the whole tensor, where it is sharded.
         dtype: what it is stored in.
         numel: number of elements.

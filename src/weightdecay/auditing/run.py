@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightdecay.arguments import closest
+from weightdecay.arguments import class_name, closest
 from weightdecay.auditing.findings import CODES, COST
 from weightdecay.auditing.record import SEVERITIES, Audit, GroupTotal, Ignored, Parameter
 from weightdecay.auditing.state import Held, Place, State, as_number, defaults, read
 from weightdecay.errors import Finding, InputError
-from weightdecay.groups.roles import class_name
 from weightdecay.schedule.learning_rates import Interval
 from weightdecay.units.halflife import half_life
 

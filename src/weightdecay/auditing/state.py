@@ -14,11 +14,10 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay import arguments
-from weightdecay.arguments import count, number
+from weightdecay.arguments import class_name, count, number
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups import Assignment, assign
-from weightdecay.groups.inventory import Candidate, inventory, plain_name
-from weightdecay.groups.roles import class_name, role_in
+from weightdecay.groups.inventory import Candidate, inventory, plain_name, role_in
 from weightdecay.hooks.decay import Decay, attached
 from weightdecay.hooks.optimizers import bare_optimizer, form_of, is_adaptive, momentum_of
 from weightdecay.probing.run import probe_optimizer

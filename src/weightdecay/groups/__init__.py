@@ -4,9 +4,8 @@ Names offered here: `Group`, `param_groups` and `split` (also as `weightdecay.Gr
 and for those who build on them `assign`, its records `Assignment`, `table`, `ROLES` and `PRESETS`.
 """
 
-from weightdecay.groups.assignment import Assignment, assign, table
+from weightdecay.groups.assignment import PRESETS, Assignment, Group, assign, preset, table
 from weightdecay.groups.building import param_groups, split
-from weightdecay.groups.roles import ROLES
-from weightdecay.groups.selectors import PRESETS, Group, preset
+from weightdecay.groups.inventory import ROLES
 
 __all__ = ["PRESETS", "ROLES", "Assignment", "Group", "assign", "param_groups", "preset", "split", "table"]

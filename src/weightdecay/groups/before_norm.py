@@ -9,6 +9,7 @@ import inspect
 import io
 import operator
 import random
+import re
 import sys
 import warnings
 from collections import OrderedDict
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from weightdecay.groups.roles import class_name, is_norm, peeled
+from weightdecay.arguments import class_name
 
 Verdicts = dict[int, set[bool | None]]
 
@@ -244,6 +245,16 @@ def _measuring(user: fx.Node) -> bool:
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
 
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+# "Norm" as a word of a class name: LlamaRMSNorm, T5LayerNorm, LayerNormalization; not Normal or Normalizer.
+_NORM_CLASS = re.compile(r"norm(?!ous|ed|al(?!ization))", re.IGNORECASE)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: torch's own classes, or a class whose name says so."""
+    return isinstance(module, NORMS) or bool(_NORM_CLASS.search(class_name(module)))
+
+
 def normalises(module: nn.Module) -> bool:
     """Whether a module divides by the size of what comes in (a frozen normalisation does not)."""
     wrapper = not module.__module__.startswith("torch.nn") and any(
@@ -300,6 +311,36 @@ def replica(module: nn.Module, made: dict[int, nn.Module] | None = None) -> nn.M
         }
         new.__dict__["_modules"] = children
     return made[id(module)]
+
+
+# The attribute in which a wrapper has what it wraps, by its class.
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "_FabricModule": "_forward_module",
+}
+WRAPPED = frozenset(_WRAPPERS.values())
+
+
+def peeled(module: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel, DistributedDataParallel, torch.compile and the like."""
+    while attribute := wrapped_attribute(module):
+        inner = getattr(module, attribute, None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
+
+
+def wrapped_attribute(module: nn.Module) -> str:
+    """Return the attribute in which a wrapper has what it wraps; empty for a module that wraps nothing."""
+    for kind in type(module).__mro__:
+        if kind.__name__ in _WRAPPERS:
+            return _WRAPPERS[kind.__name__]
+    return ""
 
 
 def _loosened(value: Any) -> Any:

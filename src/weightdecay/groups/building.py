@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
-from weightdecay.groups.assignment import Assignment, assign, resolve
-from weightdecay.groups.selectors import Group, checked_strength
+from weightdecay.groups.assignment import Assignment, Group, assign, checked_strength, resolve
 
 
 def param_groups(

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from weightdecay.groups.before_norm import _MEASURING, _NORMALISING, normalises, replica, traced
-from weightdecay.groups.roles import one_axis
 
 # Which argument of a function is for what, by position and by name.
 _LAYER = {1: "matrix", "weight": "matrix", 2: "bias", "bias": "bias"}
@@ -123,7 +122,7 @@ def _role(uses: set[str | None], axes: int) -> str | None:
     return "other" if uses <= {"scale", "added"} else None
 
 
-def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, set[str | None]]:
+def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, Tensor]) -> dict[str, set[str | None]]:
     """What becomes of each tensor where it meets data; before that, what is made of it stands for it."""
     uses: dict[str, set[str | None]] = {}
     data: set[fx.Node] = set()
@@ -159,7 +158,7 @@ def _uses(graph: fx.Graph, root: nn.Module, own: Mapping[str, torch.Tensor]) -> 
 
 
 def _gains(
-    node: fx.Node, made_of: Mapping[fx.Node, set[tuple[str, bool]]], own: Mapping[str, torch.Tensor]
+    node: fx.Node, made_of: Mapping[fx.Node, set[tuple[str, bool]]], own: Mapping[str, Tensor]
 ) -> set[str]:
     """The tensors along one axis that only scale another tensor before it meets data."""
     if _name(node) not in ("mul", "mul_"):
@@ -167,6 +166,11 @@ def _gains(
     paths = {path for operand in node.all_input_nodes for path, _ in made_of.get(operand, ())}
     gains = {path for path in paths if one_axis(own[path])}
     return gains if gains < paths else set()
+
+
+def one_axis(parameter: Tensor) -> bool:
+    """Whether at most one axis is longer than 1."""
+    return sum(size != 1 for size in parameter.shape) <= 1
 
 
 def _values(node: fx.Node) -> list[fx.Node]:
