@@ -1,6 +1,6 @@
 """The tables in the index of the audit's findings, from the list that the audit itself goes by."""
 
-from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.checks import CODES
 from weightdecay.auditing.record import SEVERITIES
 from weightdecay.text import Text
 

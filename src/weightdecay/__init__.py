@@ -37,9 +37,8 @@ _NAMES = {
     "ridge.record": ("RidgePath",),
     "sweeps.run": ("sweep",),
     "sweeps.record": ("Sweep",),
-    "auditing.run": ("audit",),
+    "auditing.run": ("audit", "audit_diff"),
     "auditing.record": ("Audit",),
-    "auditing.diff": ("audit_diff",),
     "probing.run": ("probe",),
     "monitor.run": ("Monitor",),
     "textbook.settings": ("Experiment", "Synthetic", "TableFile"),
@@ -55,9 +54,9 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 _PACKAGES = ("groups", "hooks", "ridge", "rules", "schedule", "units")
 
 if TYPE_CHECKING:  # the same names for those who do not run this; a test compares
-    from weightdecay.auditing.diff import audit_diff as audit_diff
     from weightdecay.auditing.record import Audit as Audit
     from weightdecay.auditing.run import audit as audit
+    from weightdecay.auditing.run import audit_diff as audit_diff
     from weightdecay.errors import DivergenceError as DivergenceError
     from weightdecay.errors import InputError as InputError
     from weightdecay.errors import Interrupted as Interrupted

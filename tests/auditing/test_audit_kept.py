@@ -7,9 +7,8 @@ import torch
 from torch import nn, optim
 
 import weightdecay as wd
-from weightdecay.auditing.diff import Change, audit_diff
-from weightdecay.auditing.findings import CODES, COST
-from weightdecay.auditing.run import audit
+from weightdecay.auditing.checks import CODES, COST
+from weightdecay.auditing.run import Change, audit, audit_diff
 from weightdecay.errors import FindingsError, InputError
 from weightdecay.saving import load
 

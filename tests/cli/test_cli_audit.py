@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.checks import CODES
 from weightdecay.saving import load
 
 COMMAND = [str(Path(sys.executable).parent / "weightdecay")]

@@ -6,8 +6,7 @@ import pytest
 import torch
 from tests.peers import good_configurations, issue_builders
 
-from weightdecay.auditing.diff import audit_diff
-from weightdecay.auditing.run import audit
+from weightdecay.auditing.run import audit, audit_diff
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]  # the other libraries' own warnings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.testing
 
-from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.checks import CODES
 from weightdecay.cli import app
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import typer.testing
 from tests.browser import browsing, opened
 
 import weightdecay as wd
-from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.checks import CODES
 from weightdecay.cli import app
 from weightdecay.sweeps.record import sweep_record
 from weightdecay.sweeps.task import Copy, Look, Trained

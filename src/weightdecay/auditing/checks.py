@@ -1,12 +1,13 @@
-"""What can look wrong: a function for each code, in the order of the codes.
+"""What an audit can find: a function for each code, and the one list of codes, severities and titles.
 
-Each takes the `State` and yields drafts; `findings.CHECKS` says which code, severity and title they have.
+Each function takes the `State` and yields drafts. A new finding is a function, an entry in `CHECKS`, and its
+page in `docs/audit` in both languages: titles, order and the index of the pages come from the list.
 """
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn, optim
 from torch._subclasses.fake_tensor import FakeTensor
 
 from weightdecay.auditing.state import LOST, Held, Pace, Place, State, as_number, defaults, is_flat
-from weightdecay.errors import Severity
+from weightdecay.errors import Finding, Severity
 from weightdecay.groups.assignment import PRESETS
 from weightdecay.groups.before_norm import replica
+from weightdecay.text import Text
 from weightdecay.units.halflife import oscillates_from
 from weightdecay.units.limits import FLOORS, OFF
 
@@ -739,3 +741,123 @@ def counted(message: str, n: int) -> str:
         one, _, many = words.partition("|")
         shown += (one if n == 1 else many) + rest
     return shown
+
+
+@dataclass(frozen=True)
+class Check:
+    """What can look wrong.
+
+    Args:
+        code: stable; its page in the documentation has this name.
+        severity: what it usually is; a single finding may be milder.
+        title: a few words, as the page is called.
+        find: yields what is wrong; None for what `audit_diff` finds.
+    """
+
+    code: str
+    severity: Severity
+    title: Text
+    find: Callable[[State], Iterator[Draft]] | None
+
+    def drafts(self, state: State) -> list[Draft]:
+        """Return what is wrong in a state; drafts with one message are one, unless they stand apart."""
+        together: dict[tuple[str, Severity | None], tuple[Draft, dict[str, None]]] = {}
+        drafts: list[tuple[Draft, dict[str, None]]] = []
+        for draft in self.find(state) if self.find else ():
+            key: tuple[str, Severity | None] = draft.message, draft.severity
+            names = dict.fromkeys(draft.names)
+            if draft.apart or key not in together:
+                drafts.append((draft, names))
+                together[key] = drafts[-1]
+            else:
+                together[key][1].update(names)
+        return [replace(draft, names=tuple(names)) for draft, names in drafts]
+
+    def finding(self, draft: Draft, names: tuple[str, ...] | None = None) -> Finding:
+        """Return the finding of a draft, about these names alone."""
+        about = draft.names if names is None else names
+        message = counted(draft.message, len(about))
+        return Finding(self.code, draft.severity or self.severity, about, message, draft.fix)
+
+
+# Within a severity, the costliest first: what ruins a run, what decays nothing or too much, what decays in
+# another form or too little, a few parameters, and last what asks whether something was meant.
+CHECKS = (
+    Check("WD504", "error", Text("weights that are not numbers", "权重不是数"), not_a_number),
+    Check("WD401", "error", Text("the decay overshoots", "衰减冲过了头"), overshoot),
+    Check("WD501", "error", Text("a sparse gradient", "稀疏梯度"), sparse_gradient),
+    Check(
+        "WD306",
+        "warning",
+        Text("the decay is not what its strength means", "衰减与强度的含义不符"),
+        other_meaning,
+    ),
+    Check("WD307", "error", Text("groups that are mixed up", "参数组被弄混了"), mixed_up_groups),
+    Check("WD304", "error", Text("a decay that is not applied", "衰减没有发生"), not_applied),
+    Check("WD201", "error", Text("a parameter in no optimizer", "参数不在任何优化器里"), in_no_optimizer),
+    Check("WD202", "error", Text("a parameter more than once", "参数出现了不止一次"), repeated),
+    Check("WD302", "error", Text("a parameter decays twice", "衰减了两次"), twice),
+    Check(
+        "WD203",
+        "error",
+        Text("a parameter that is not in the model", "优化器里的参数不属于模型"),
+        strange,
+    ),
+    Check(
+        "WD206",
+        "error",
+        Text("two parameters over the same memory", "两个参数共用一块内存"),
+        shared_memory,
+    ),
+    Check(
+        "WD204",
+        "error",
+        Text("tied weights with two strengths", "共享的权重有两种强度"),
+        two_strengths,
+    ),
+    Check("WD503", "error", Text("a checkpoint changed the rule", "检查点改变了规则"), changed_flag),
+    Check("WD402", "error", Text("below the precision of the weights", "低于权重的精度"), below_precision),
+    Check("WD205", "error", Text("flattened parameters", "被压平的参数"), flattened),
+    Check("WD601", "error", Text("the plan changed", "计划变了"), None),
+    Check("WD404", "warning", Text("faster than an epoch", "比一个轮次还快"), faster_than_an_epoch),
+    Check("WD406", "warning", Text("the decay oscillates", "衰减在振荡"), oscillation),
+    Check(
+        "WD301",
+        "warning",
+        Text("coupled decay in an adaptive optimizer", "自适应优化器里的耦合衰减"),
+        divided_by_the_gradient,
+    ),
+    Check("WD103", "warning", Text("a weight matrix does not decay", "权重矩阵不衰减"), undecayed_weight),
+    Check("WD104", "warning", Text("one role, several strengths", "同一角色，几种强度"), split_role),
+    Check("WD506", "warning", Text("resumed with another strength", "恢复后强度变了"), resumed_strength),
+    Check(
+        "WD505",
+        "warning",
+        Text("a scheduler of another optimizer", "调度器属于另一个优化器"),
+        other_scheduler,
+    ),
+    Check("WD502", "warning", Text("the gradient scaler", "梯度缩放器"), gradient_scaler),
+    Check("WD207", "warning", Text("frozen, and still moving", "已冻结，却还在动"), frozen),
+    Check("WD106", "info", Text("an adapter decays", "适配器在衰减"), adapter),
+    Check("WD107", "warning", Text("exempt, but decays", "模型要求豁免，却在衰减"), exempt),
+    Check("WD101", "warning", Text("a normalisation decays", "归一化层在衰减"), normalization),
+    Check("WD102", "warning", Text("a bias decays", "偏置在衰减"), bias),
+    Check("WD108", "warning", Text("a parameter that should not decay", "不该衰减的参数"), unwanted),
+    Check("WD303", "warning", Text("a strength nobody chose", "没有人选过的强度"), by_default),
+    Check(
+        "WD305",
+        "info",
+        Text("the form of the decay is unusual or unknown", "衰减的形式不常见或不清楚"),
+        unusual_form,
+    ),
+    Check("WD405", "info", Text("slower than the run", "比整个训练还慢"), slower_than_the_run),
+    Check(
+        "WD105",
+        "info",
+        Text("an embedding decays without gradient", "嵌入在没有梯度时也衰减"),
+        embedding,
+    ),
+    Check("WD403", "info", Text("the decay does next to nothing", "衰减几乎不起作用"), next_to_nothing),
+)
+CODES = {check.code: check for check in sorted(CHECKS, key=lambda check: check.code)}
+COST = tuple(check.code for check in CHECKS)

@@ -1,20 +1,26 @@
-"""`audit`: what decays in a live model and its optimizers, why, and what looks wrong."""
+"""`audit`: what decays in a live model and its optimizers, why, and what looks wrong.
+
+`audit_diff` says who decays differently from a plan that was saved.
+"""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from weightdecay.arguments import class_name, closest
-from weightdecay.auditing.findings import CODES, COST
-from weightdecay.auditing.record import SEVERITIES, Audit, GroupTotal, Ignored, Parameter
+from weightdecay.auditing.checks import CHECKS, CODES, Draft
+from weightdecay.auditing.record import SEVERITIES, Audit, GroupTotal, Ignored, Parameter, aligned, some
 from weightdecay.auditing.state import Held, Place, State, as_number, defaults, read
 from weightdecay.errors import Finding, InputError
+from weightdecay.errors import check as check_findings
+from weightdecay.saving import load, read_json
 from weightdecay.schedule.learning_rates import Interval
 from weightdecay.units.halflife import half_life
 
@@ -83,7 +89,7 @@ def audit(
     findings, ignored = _findings(state, silences)
     named = schedule if isinstance(schedule, str) or schedule is None else type(schedule).__name__
     return Audit(
-        parameters=tuple([_record(held, state) for held in state.held]),
+        parameters=_records(state),
         findings=findings,
         ignored=ignored,
         groups=_group_totals(state),
@@ -124,75 +130,87 @@ def read_silences(ignore: Any) -> tuple[Silence, ...]:
         ignore = [part for part in ignore.split(",") if part.strip()]
     if not isinstance(ignore, Iterable):
         raise InputError("not codes", "ignore", repr(ignore), _REMEDY)
-    entries = ignore.items() if isinstance(ignore, Mapping) else ((entry, "") for entry in ignore)
-    return tuple(_silence(entry, reason) for entry, reason in entries)
-
-
-def _silence(entry: Any, reason: Any) -> Silence:
-    if not isinstance(entry, str) or not isinstance(reason, str):
-        raise InputError("not a code, or a reason that is no text", "ignore", repr(entry), _REMEDY)
-    code, colon, pattern = (part.strip() for part in entry.partition(":"))
-    if code not in CODES:
-        best = ", ".join(closest(code, CODES, 3))
-        raise InputError("no such code", "ignore", repr(entry), f"the closest are {best}")
-    if code == "WD601":
-        what, remedy = "a change of the plan is not ignored", "save the plan again, or leave out --against"
-        raise InputError(what, "ignore", repr(entry), remedy)
-    if colon and not pattern:
-        raise InputError("a pattern is missing", "ignore", repr(entry), f"give {code}, or {code}:head.*")
-    return Silence(code, pattern or None, reason)
+    silences = []
+    for entry in ignore:
+        reason = ignore[entry] if isinstance(ignore, Mapping) else ""
+        if not isinstance(entry, str) or not isinstance(reason, str):
+            raise InputError("not a code, or a reason that is no text", "ignore", repr(entry), _REMEDY)
+        code, colon, pattern = map(str.strip, entry.partition(":"))
+        if code not in CODES:
+            best = ", ".join(closest(code, CODES, 3))
+            raise InputError("no such code", "ignore", repr(entry), f"the closest are {best}")
+        if code == "WD601":
+            remedy = "save the plan again, or leave out --against"
+            raise InputError("a change of the plan is not ignored", "ignore", repr(entry), remedy)
+        if colon and not pattern:
+            raise InputError("a pattern is missing", "ignore", repr(entry), f"give {code}, or {code}:head.*")
+        silences.append(Silence(code, pattern or None, reason))
+    return tuple(silences)
 
 
 def _findings(state: State, silences: Sequence[Silence]) -> tuple[tuple[Finding, ...], tuple[Ignored, ...]]:
     """Return the findings that remain, the costliest first, and those ignored; in part is in both."""
-    order = list(SEVERITIES)
     findings: list[Finding] = []
     ignored: list[Ignored] = []
     for code, check in CODES.items():
-        mine = [silence for silence in silences if silence.code == code]
-        whole = [silence for silence in mine if silence.pattern is None]
+        patterns: list[Silence] = []
+        whole: Silence | None = None
+        for silence in silences:
+            if silence.code == code and silence.pattern is not None:
+                patterns.append(silence)
+            elif silence.code == code:
+                whole = whole or silence
         for draft in check.drafts(state):
-            if whole:
-                ignored.append(Ignored(check.finding(draft), whole[0].reason))
+            if whole is not None:
+                ignored.append(Ignored(check.finding(draft), whole.reason))
                 continue
             left = draft.names
-            for silence in mine:
-                covered = tuple(name for name in left if fnmatchcase(name, silence.pattern or "*"))
+            for silence in patterns:
+                covered = tuple([name for name in left if fnmatchcase(name, silence.pattern or "*")])
                 if covered:
                     ignored.append(Ignored(check.finding(draft, covered), silence.reason))
-                    left = tuple(name for name in left if name not in covered)
+                    left = tuple([name for name in left if name not in covered])
             if left or not draft.names:
                 findings.append(check.finding(draft, left))
-    findings.sort(key=lambda finding: (order.index(finding.severity), COST.index(finding.code)))
-    return tuple(findings), tuple(ignored)
+    costliest_first: list[Finding] = []
+    for severity in SEVERITIES:
+        for check in CHECKS:
+            costliest_first += [f for f in findings if f.code == check.code and f.severity == severity]
+    return tuple(costliest_first), tuple(ignored)
 
 
-def _record(held: Held, state: State) -> Parameter:
-    """Return what happens to one parameter; where it is held twice, in its first place."""
-    parameter, candidate = held.parameter, held.candidate
-    place = held.places[0] if held.places else None
-    pulls = place.pulls if place else ()
-    life, steps = _half_life(place, state), state.rates.steps
-    return Parameter(
-        name=held.name,
-        aliases=held.aliases,
-        module=class_name(candidate.owners[0]) if candidate.owners else "",
-        role=held.role,
-        shape=tuple(parameter.shape),
-        dtype=str(parameter.dtype).removeprefix("torch."),
-        numel=parameter.numel(),
-        optimizer=None if place is None else state.titles[place.optimizer],
-        group=None if place is None else place.group,
-        weight_decay=place.weight_decay if place else 0.0,
-        rule=" and ".join(
-            [f"{pull.by}, attached" if pull.attached else f"{pull.by}'s own weight_decay" for pull in pulls]
-        ),
-        form="+".join(dict.fromkeys([pull.form for pull in pulls])) or "none",
-        half_life=life,
-        share_of_run=None if life is None or steps is None else life / steps,
-        frozen=not parameter.requires_grad,
-        why=f"{candidate.why}; {_placed(held, place, state)}",
-    )
+def _records(state: State) -> tuple[Parameter, ...]:
+    """Return what happens to each parameter; where one is held twice, in its first place."""
+    records = []
+    for held in state.held:
+        parameter, candidate = held.parameter, held.candidate
+        place = held.places[0] if held.places else None
+        hands: list[str] = []
+        forms: dict[str, None] = {}
+        for pull in place.pulls if place else ():
+            hands.append(f"{pull.by}, attached" if pull.attached else f"{pull.by}'s own weight_decay")
+            forms[pull.form] = None
+        life, steps = _half_life(place, state), state.rates.steps
+        record = Parameter(
+            name=held.name,
+            aliases=held.aliases,
+            module=class_name(candidate.owners[0]) if candidate.owners else "",
+            role=held.role,
+            shape=tuple(parameter.shape),
+            dtype=str(parameter.dtype).removeprefix("torch."),
+            numel=parameter.numel(),
+            optimizer=None if place is None else state.titles[place.optimizer],
+            group=None if place is None else place.group,
+            weight_decay=place.weight_decay if place else 0.0,
+            rule=" and ".join(hands),
+            form="+".join(forms) or "none",
+            half_life=life,
+            share_of_run=None if life is None or steps is None else life / steps,
+            frozen=not parameter.requires_grad,
+            why=f"{candidate.why}; {_placed(held, place, state)}",
+        )
+        records.append(record)
+    return tuple(records)
 
 
 def _half_life(place: Place | None, state: State) -> float | None:
@@ -234,9 +252,9 @@ def _placed(held: Held, place: Place | None, state: State) -> str:
 
 def _group_totals(state: State) -> tuple[GroupTotal, ...]:
     """Sum up every parameter group, and at last what no optimizer has."""
-    members: dict[tuple[int, int] | None, list[tuple[Held, Place | None]]] = {
-        key: [] for key in state.rates.rows
-    }
+    members: dict[tuple[int, int] | None, list[tuple[Held, Place | None]]] = {}
+    for key in state.rates.rows:
+        members[key] = []
     for held in state.held:
         for place in held.places:
             members[place.optimizer, place.group].append((held, place))
@@ -266,3 +284,101 @@ def _group_totals(state: State) -> tuple[GroupTotal, ...]:
             )
         )
     return tuple(totals)
+
+
+# What decides about the decay of a parameter; sizes and positions of groups may change.
+_DECIDING = ("weight_decay", "form", "frozen", "role", "aliases")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of one parameter; `field` is "parameter" where it is new or gone."""
+
+    parameter: str
+    field: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class AuditDiff:
+    """What changed between two audits.
+
+    Args:
+        changes: one each.
+        findings: WD601, if there are any.
+    """
+
+    changes: tuple[Change, ...]
+    findings: tuple[Finding, ...]
+
+    def check(self) -> None:
+        """Raise if anything changed.
+
+        Raises:
+            FindingsError: with the findings.
+        """
+        check_findings(self.findings)
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return "the plan is the same"
+        rows = [(c.parameter, c.field, _shown(c.old), "->", _shown(c.new)) for c in self.changes]
+        findings = [f"{finding.code} {finding.severity}: {finding.message}" for finding in self.findings]
+        return "\n".join([*findings, *aligned(rows)])
+
+
+def audit_diff(old: Any, new: Any) -> AuditDiff:
+    """Compare who decays, how strongly and in what form.
+
+    Sizes, step sizes and positions of groups do not count.
+
+    Args:
+        old: an audit, or the file it was saved to: the plan.
+        new: what is now.
+
+    Raises:
+        InputError: no audit, or a file that is none.
+    """
+    before, after = _by_name(old, "old"), _by_name(new, "new")
+    changes = [Change(n, "parameter", None, _in_short(p)) for n, p in after.items() if n not in before]
+    changes += [Change(n, "parameter", _in_short(p), None) for n, p in before.items() if n not in after]
+    for name, was in before.items():
+        for field in _DECIDING if name in after else ():
+            then, now = getattr(was, field), getattr(after[name], field)
+            alike = field == "weight_decay" and abs(then - now) <= 1e-9 * max(then, now)
+            if then != now and not alike:
+                changes.append(Change(name, field, then, now))
+    kinds: dict[str, list[Change]] = {}
+    for change in changes:
+        what = f"{{differs|differ}} in {change.field}"
+        if change.field == "parameter":
+            what = f"{{is|are}} {'new' if change.old is None else 'gone'}"
+        kinds.setdefault(what, []).append(change)
+    findings = []
+    for what, alike in kinds.items():
+        names, first = tuple(dict.fromkeys([change.parameter for change in alike])), alike[0]
+        values = "" if first.field == "parameter" else f", {_shown(first.old)} -> {_shown(first.new)}"
+        message = f"{{n}} parameter{{|s}} {what} against the plan ({some(names)}{values})"
+        fix = "if it is meant, save the plan again and commit it; else see what was renamed or regrouped"
+        findings.append(CODES["WD601"].finding(Draft(names, message, fix)))
+    return AuditDiff(tuple(changes), tuple(findings))
+
+
+def _by_name(audit: Any, where: str) -> dict[str, Parameter]:
+    """The parameters of an audit, or of the file that it was saved to."""
+    if isinstance(audit, (str, Path)):
+        # A folder may hold another result, but never a plan: read as a file, it is refused with the reason.
+        audit = load(audit) if Path(audit).is_file() else read_json(Path(audit))
+    if not isinstance(audit, Audit):
+        remedy = "give an Audit, or the file it was saved to"
+        raise InputError("not an audit", where, type(audit).__name__, remedy)
+    return {parameter.name: parameter for parameter in audit.parameters}
+
+
+def _in_short(parameter: Parameter) -> str:
+    return f"{parameter.role}, weight_decay {parameter.weight_decay:g}"
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,8 +15,8 @@ from weightdecay.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from weightdecay.auditing.diff import AuditDiff
     from weightdecay.auditing.record import Audit
+    from weightdecay.auditing.run import AuditDiff
     from weightdecay.errors import Finding
 
 _FORMATS = ("table", "json", "github")
@@ -43,7 +43,7 @@ def audit(options: AuditOptions) -> None:
     result = _audited(options.target, settings)
     difference = None
     if options.against is not None:
-        from weightdecay.auditing.diff import audit_diff
+        from weightdecay.auditing.run import audit_diff
 
         difference = audit_diff(options.against, result)
     if options.save is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from weightdecay.auditing.findings import CODES
+from weightdecay.auditing.checks import CODES
 from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline
 from weightdecay.reports.page import Node, Page, PageTable, number
 from weightdecay.text import Text
