@@ -19,8 +19,7 @@ from weightdecay.errors import Finding, Severity
 from weightdecay.groups.assignment import PRESETS
 from weightdecay.groups.before_norm import replica
 from weightdecay.text import Text
-from weightdecay.units.halflife import oscillates_from
-from weightdecay.units.limits import FLOORS, OFF
+from weightdecay.units.halflife import FLOORS, OFF, oscillates_from
 
 
 @dataclass(frozen=True)
@@ -65,28 +64,33 @@ def bias(state: State) -> Iterator[Draft]:
 
 def undecayed_weight(state: State) -> Iterator[Draft]:
     """WD103."""
-    if not any(held.pulls for held in state.trained):
+    if not state.by_pull:
         return  # no decay at all is a choice
     for role in _WEIGHTS:
-        mine = [held for held in state.trained if held.role == role and (held.wanted or 0) > 0]
-        left = [held.name for held in mine if not held.pulls]
+        left: list[str] = []
+        others = "parameters of other roles do"
+        for held in state.trained:
+            if held.role == role and (held.wanted or 0) > 0:
+                if held.pulls:
+                    others = "others of this role do"
+                else:
+                    left.append(held.name)
         if left:
-            others = "others of this role do" if len(left) < len(mine) else "parameters of other roles do"
             message = f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, and {others}"
             yield Draft(tuple(left), message, f"{_GROUPS}; or ignore what is left out on purpose")
 
 
 def split_role(state: State) -> Iterator[Draft]:
     """WD104: one role of one optimizer, of which some decay and some do not, and nothing says why."""
-    parts: dict[tuple[int, str], list[Held]] = {}
+    parts: dict[tuple[int, str], tuple[list[str], list[str]]] = {}
     for held in state.trained:
         alone = len(held.places) == 1 and held.candidate.exempt is None
         if alone and held.wanted != 0 and held.role != "other" and not _is_named_group(state, held.places[0]):
-            parts.setdefault((held.places[0].optimizer, held.role), []).append(held)
-    for (o, role), several in parts.items():
-        left = [held.name for held in several if not held.pulls]
-        if 0 < len(left) < len(several):
-            others = f"the other {len(several) - len(left)} of {state.titles[o]}"
+            decaying, left = parts.setdefault((held.places[0].optimizer, held.role), ([], []))
+            (decaying if held.pulls else left).append(held.name)
+    for (o, role), (decaying, left) in parts.items():
+        if decaying and left:
+            others = f"the other {len(decaying)} of {state.titles[o]}"
             message = f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, unlike {others}"
             fix = "decide by role, not by words in names; write an exception as a group of its own"
             yield Draft(tuple(left), message, fix)
@@ -131,10 +135,12 @@ def _rows_without_gradient(parameter: Tensor) -> int | None:
 
 def adapter(state: State) -> Iterator[Draft]:
     """WD106."""
-    inside = adapter_parameters(state)
-    decaying = [held for held in state.decaying if id(held.parameter) in inside]
-    tried = _tried_layers(state.model) if decaying else {}
-    for held in decaying:
+    inside, tried = adapter_parameters(state), None
+    for held in state.decaying:
+        if id(held.parameter) not in inside:
+            continue
+        if tried is None:
+            tried = _tried_layers(state.model)
         if tried.get(id(held.parameter), bool(_MULTIPLIER.search(held.name))):
             message = (
                 "{n} parameter{|s} of adapters decay{s|} away from the base model: at 0 {it leaves|they "
@@ -158,17 +164,22 @@ _MULTIPLIER = re.compile(r"(^|[._])(ia3_l|boft_s|lora_magnitude_vector|road_alph
 
 def adapter_parameters(state: State) -> set[int]:
     """Return identities of what adapters added: those of peft by their class, others by their names."""
-    inside = {id(held.parameter) for held in state.held if _ADAPTER.search(held.name)}
+    inside: set[int] = set()
+    for held in state.held:
+        if _ADAPTER.search(held.name):
+            inside.add(id(held.parameter))
     for layer in _peft_layers(state.model):
-        inside |= {id(parameter) for parameter in _added(layer).values()}
+        inside.update(map(id, _added(layer).values()))
     return inside
 
 
 def _peft_layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers that peft has put around others."""
     for module in model.modules():
-        if "BaseTunerLayer" in [kind.__name__ for kind in type(module).__mro__]:
-            yield module
+        for kind in type(module).__mro__:
+            if kind.__name__ == "BaseTunerLayer":
+                yield module
+                break
 
 
 def _added(layer: nn.Module) -> dict[str, Tensor]:
@@ -266,12 +277,13 @@ def repeated(state: State) -> Iterator[Draft]:
 
 def strange(state: State) -> Iterator[Draft]:
     """WD203."""
-    for o, title in enumerate(state.titles):
-        names = [name for place, name in state.strange if place.optimizer == o]
-        if names:
-            message = f"{{n}} parameter{{|s}} of {title} {{is|are}} not in the model"
-            fix = "make the optimizer last, from this model; of several models give an nn.ModuleList"
-            yield Draft(tuple(names), message, fix)
+    by_optimizer: dict[int, list[str]] = {}
+    for place, name in state.strange:
+        by_optimizer.setdefault(place.optimizer, []).append(name)
+    for o, names in sorted(by_optimizer.items()):
+        message = f"{{n}} parameter{{|s}} of {state.titles[o]} {{is|are}} not in the model"
+        fix = "make the optimizer last, from this model; of several models give an nn.ModuleList"
+        yield Draft(tuple(names), message, fix)
 
 
 def two_strengths(state: State) -> Iterator[Draft]:
@@ -291,7 +303,10 @@ _TIE = "tie them by assigning the parameter itself: head.weight = embedding.weig
 
 def _several_strengths(several: Sequence[Held]) -> str:
     """Return the strengths under which parameters are that are one, in words; empty if there is but one."""
-    strengths = {place.weight_decay for held in several for place in held.places}
+    strengths: set[float] = set()
+    for held in several:
+        for place in held.places:
+            strengths.add(place.weight_decay)
     return " and ".join(f"{value:g}" for value in sorted(strengths)) if len(strengths) > 1 else ""
 
 
@@ -301,8 +316,8 @@ def _updated(several: Sequence[Held]) -> list[Held]:
     return updated if len(updated) > 1 else []
 
 
-def _over_one_memory(state: State) -> list[list[Held]]:
-    """Return parameters whose elements overlap, together."""
+def _over_one_memory(state: State) -> Iterator[list[Held]]:
+    """Yield parameters whose elements overlap, together."""
     by_storage: dict[int, list[tuple[int, int, int]]] = {}
     for k, held in enumerate(state.held):
         tensor = _local(held.parameter)
@@ -319,7 +334,9 @@ def _over_one_memory(state: State) -> list[list[Held]]:
                 overlapping.append(together)
             together.append(k)
             reached = max(reached, end)
-    return [[state.held[k] for k in sorted(together)] for together in overlapping if len(together) > 1]
+    for together in overlapping:
+        if len(together) > 1:
+            yield [state.held[k] for k in sorted(together)]
 
 
 def _local(parameter: Tensor) -> Tensor:
@@ -406,7 +423,7 @@ def divided_by_the_gradient(state: State) -> Iterator[Draft]:
                 f"weight_decay = {pull.weight_decay:g} has no rate"
             )
             fix = "use a decoupled form: AdamW, decoupled_weight_decay=True, or wd.attach a rule"
-            yield Draft(names, message, fix, apart=True)
+            yield Draft(tuple(names), message, fix, apart=True)
 
 
 def twice(state: State) -> Iterator[Draft]:
@@ -426,9 +443,10 @@ def by_default(state: State) -> Iterator[Draft]:
     for o, optimizer in enumerate(state.optimizers):
         if state.decays[o].rules or not (default := class_default(optimizer)):
             continue
-        strengths = {as_number(group.get("weight_decay")) for group in optimizer.param_groups}
-        chosen = any(_has_its_own(optimizer, group) for group in optimizer.param_groups)
-        if strengths == {default} and not chosen:
+        chosen = not optimizer.param_groups
+        for group in optimizer.param_groups:
+            chosen |= as_number(group.get("weight_decay")) != default or _has_its_own(optimizer, group)
+        if not chosen:
             kind = type(optimizer).__name__
             message = f"weight_decay = {default:g} is {kind}'s default, in every group: was it chosen?"
             fix = "say the number: wd.param_groups(model, weight_decay=...)"
@@ -467,7 +485,7 @@ def not_applied(state: State) -> Iterator[Draft]:
                 f"none{because}"
             )
             fix = "use another implementation, or weight_decay=0 and wd.attach(optimizer, wd.Decoupled(...))"
-            yield Draft(names, message, fix, apart=True)
+            yield Draft(tuple(names), message, fix, apart=True)
 
 
 def unusual_form(state: State) -> Iterator[Draft]:
@@ -478,13 +496,15 @@ def unusual_form(state: State) -> Iterator[Draft]:
             message = f"it is not known how {title} applies {strength}" + (
                 f" ({pull.why})" if pull.why else ""
             )
-            yield Draft(names, message, "see wd.probe; or weight_decay=0 and wd.attach a rule", apart=True)
+            yield Draft(
+                tuple(names), message, "see wd.probe; or weight_decay=0 and wd.attach a rule", apart=True
+            )
         elif pull.form == "independent" and not pull.attached and _follows_a_schedule(state, o):
             message = (
                 f"the decay of {title} does not follow lr: {strength} goes on as lr falls by its schedule"
             )
             fix = "schedule the strength too, or use a decay that follows lr"
-            yield Draft(names, message, fix, apart=True)
+            yield Draft(tuple(names), message, fix, apart=True)
     yield from _probed(state, "WD305")
 
 
@@ -669,7 +689,7 @@ def changed_flag(state: State) -> Iterator[Draft]:
 
 def not_a_number(state: State) -> Iterator[Draft]:
     """WD504."""
-    counts = not_finite({held.name: held.parameter for held in state.held})
+    counts = _not_finite(state.held)
     if counts:
         total = sum(counts.values())
         shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:3])
@@ -681,11 +701,11 @@ def not_a_number(state: State) -> Iterator[Draft]:
 
 
 @torch.no_grad()
-def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Count the elements of each tensor that are not finite, where there are any and values can be read."""
-    sums: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        local = _local(tensor).detach()
+def _not_finite(parameters: Sequence[Held]) -> dict[str, int]:
+    """Count the elements of each that are not finite, where there are any and values can be read."""
+    sums: list[tuple[Held, Tensor]] = []
+    for held in parameters:
+        local = _local(held.parameter).detach()
         if (
             local.is_meta
             or local.layout != torch.strided
@@ -695,11 +715,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         ):
             continue
         # A sum is not finite if an element is not: a cheap first look (a sum may also overflow).
-        sums[name] = local.sum()
+        sums.append((held, local.sum()))
     counts = {}
-    for name, total in sums.items():
-        if not bool(total.isfinite()) and (count := int((~_local(tensors[name]).isfinite()).sum())):
-            counts[name] = count
+    for held, total in sums:
+        if not bool(total.isfinite()) and (count := int((~_local(held.parameter).isfinite()).sum())):
+            counts[held.name] = count
     return counts
 
 

@@ -5,7 +5,6 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -23,8 +22,15 @@ from weightdecay.hooks.optimizers import bare_optimizer, form_of, is_adaptive, m
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
 from weightdecay.schedule.learning_rates import Interval, bare_scheduler, described_lrs, is_scheduler
-from weightdecay.units.halflife import Law, coupled_rate, diverges_from, log_retention, shape
-from weightdecay.units.limits import FLOORS, rounded_rate
+from weightdecay.units.halflife import (
+    FLOORS,
+    Law,
+    coupled_rate,
+    diverges_from,
+    log_retention,
+    rounded_rate,
+    shape,
+)
 
 NO_RATE = ("none", "unknown", "sign-normalised")
 # Less of the intended decay than this may be lost to rounding, as at the end of a schedule that goes to 0.
@@ -35,8 +41,8 @@ _OF_RULES: dict[type[Rule], str] = {
     Corrected: "corrected",
     Cautious: "cautious",
 }
-_REMEDY = "give the optimizers that step: wd.audit(model, optimizer)"
 Optimizers = tuple[optim.Optimizer, ...]
+Names = dict[str, None]  # in order, each once
 
 
 @dataclass(frozen=True)
@@ -212,17 +218,15 @@ class OptimizerDecay:
         self.optimizer = optimizer
         # Nothing can be attached to a class that has an optimizer inside and no hooks of its own.
         self.rules = attached(optimizer) if hasattr(optimizer, "_optimizer_step_pre_hooks") else []
-        self._scales = [
-            {id(target.parameter): target.scale for target in decay.plan.all_targets} for decay in self.rules
-        ]
-        self._decided = {
-            (id(entry.parameter), group): (decay.shown, entry)
-            for decay in reversed(self.rules)
-            for group, entries in enumerate(decay.plan.assignments)
-            for entry in entries
-        }
-        # Groups in which an attached rule sets the optimizer's own decay.
-        self.native = {g for decay in self.rules for g in decay.plan.native}
+        self._scales: list[dict[int, float]] = []  # of each rule, by the parameter's identity
+        self._decided: dict[tuple[int, int], tuple[str, Assignment]] = {}  # the first rule's word counts
+        self.native: set[int] = set()  # groups in which an attached rule sets the optimizer's own decay
+        for decay in self.rules:
+            self._scales.append({id(target.parameter): target.scale for target in decay.plan.all_targets})
+            self.native.update(decay.plan.native)
+            for group, entries in enumerate(decay.plan.assignments):
+                for entry in entries:
+                    self._decided.setdefault((id(entry.parameter), group), (decay.shown, entry))
         self._own: dict[int, Pull | None] = {}
 
     def place(self, o: int, g: int, position: int, parameter: Tensor, moves: bool) -> Place:
@@ -288,6 +292,8 @@ class State:
         trained: those that an optimizer changes.
         decaying: those of which something is removed.
         strange: places that hold what is not in the model, each with a name for it.
+        by_pull: the decays that occur, each with its optimizer, and the names of what decays by it.
+        paces: how fast each decay goes, where it has a speed.
         rates: the learning rates of the run.
         steps_per_epoch: of the run, or None.
         scaler: the gradient scaler, or None.
@@ -301,6 +307,8 @@ class State:
     trained: tuple[Held, ...]
     decaying: tuple[Held, ...]
     strange: tuple[tuple[Place, str], ...]
+    by_pull: Mapping[tuple[Pull, int], Names]
+    paces: tuple[Pace, ...]
     rates: LearningRates
     steps_per_epoch: float | None
     scaler: Any
@@ -311,38 +319,12 @@ class State:
 
     def names_in(self, o: int, groups: Container[int] | None = None) -> tuple[str, ...]:
         """Return the names of the parameters that an optimizer holds, in these groups of it."""
-        names: dict[str, None] = {}
+        names: Names = {}
         for held in self.held:
             for place in held.places:
                 if place.optimizer == o and (groups is None or place.group in groups):
                     names[held.name] = None
         return tuple(names)
-
-    @cached_property
-    def by_pull(self) -> dict[tuple[Pull, int], tuple[str, ...]]:
-        """The decays that occur, each with its optimizer, and the names of what decays by it."""
-        names: dict[tuple[Pull, int], dict[str, None]] = {}
-        for held in self.held:
-            for place in held.places:
-                for pull in place.pulls:
-                    names.setdefault((pull, place.optimizer), {})[held.name] = None
-        return {key: tuple(alike) for key, alike in names.items()}
-
-    @cached_property
-    def paces(self) -> tuple[Pace, ...]:
-        """How fast each decay goes, where it has a speed."""
-        names: dict[tuple[Pull, int, int, str], dict[str, None]] = {}
-        for held in self.held:
-            dtype = str(held.parameter.dtype).removeprefix("torch.")
-            for place in held.places:
-                for pull in place.pulls:
-                    names.setdefault((pull, place.optimizer, place.group, dtype), {})[held.name] = None
-        paces = []
-        for (pull, o, g, dtype), alike in names.items():
-            pace = _pace(pull, tuple(alike), dtype, self.rates.rows[o, g], self.rates.steps)
-            if pace is not None:
-                paces.append(pace)
-        return tuple(paces)
 
 
 def _pace(pull: Pull, names: tuple[str, ...], dtype: str, lrs: np.ndarray, steps: int | None) -> Pace | None:
@@ -394,9 +376,12 @@ def read(
     if steps_per_epoch is not None:
         steps_per_epoch = number(steps_per_epoch, "steps_per_epoch", above=0)
     rates = learning_rates(schedule, steps, optimizers, interval, steps_per_epoch)
+    trainable = False
+    for candidate in candidates:
+        trainable |= candidate.parameter.requires_grad
     wanted: dict[int, float] = {}
-    if groups is not None and not flat and any(one.parameter.requires_grad for one in candidates):
-        wanted = {id(entry.parameter): entry.scale for entry in assign(model, groups)}
+    for entry in assign(model, groups) if groups is not None and trainable and not flat else ():
+        wanted[id(entry.parameter)] = entry.scale
     decays = tuple(map(OptimizerDecay, optimizers))
     positions: dict[int, list[tuple[int, int, int]]] = {}
     for o, optimizer in enumerate(optimizers):
@@ -405,34 +390,51 @@ def read(
                 positions.setdefault(id(parameter), []).append((o, g, p))
     modules = dict(model.named_modules(remove_duplicate=False))
     held, trained, decaying = [], [], []
+    by_pull: dict[tuple[Pull, int], Names] = {}
+    by_pace: dict[tuple[Pull, int, int, str], Names] = {}
     for candidate in candidates:
         parameter = candidate.parameter
+        dtype = str(parameter.dtype).removeprefix("torch.")
         moves = parameter.requires_grad or parameter.grad is not None
-        where = positions.pop(id(parameter), [])
-        places = tuple([decays[o].place(o, g, p, parameter, moves) for o, g, p in where])
         name, *aliases = dict.fromkeys([plain_name(modules, name) for name in candidate.names])
-        pulls = tuple([pull for place in places for pull in place.pulls])
-        one = Held(
+        places: list[Place] = []
+        pulls: list[Pull] = []
+        applied = False
+        for o, g, p in positions.pop(id(parameter), []):
+            place = decays[o].place(o, g, p, parameter, moves)
+            places.append(place)
+            pulls += place.pulls
+            applied |= place.applied
+            for pull in place.pulls:
+                by_pull.setdefault((pull, o), {})[name] = None
+                by_pace.setdefault((pull, o, g, dtype), {})[name] = None
+        of_model = Held(
             name,
             tuple(aliases),
             parameter,
             candidate.role,
             candidate,
-            places,
-            pulls,
+            tuple(places),
+            tuple(pulls),
             moves,
             wanted.get(id(parameter)),
         )
-        held.append(one)
+        held.append(of_model)
         if moves and places:
-            trained.append(one)
-        if any(place.applied for place in places):
-            decaying.append(one)
-    strange = [
-        (Place(o, g, p), _strange_name(optimizers[o].param_groups[g], g, p))
-        for rest in positions.values()
-        for o, g, p in rest
-    ]
+            trained.append(of_model)
+        if applied:
+            decaying.append(of_model)
+    strange = []
+    for rest in positions.values():
+        for o, g, p in rest:
+            group = optimizers[o].param_groups[g]
+            named = group.get("param_names") or ()
+            strange.append((Place(o, g, p), str(named[p]) if p < len(named) else f"group {g}, position {p}"))
+    paces = []
+    for (pull, o, g, dtype), names in by_pace.items():
+        pace = _pace(pull, tuple(names), dtype, rates.rows[o, g], rates.steps)
+        if pace is not None:
+            paces.append(pace)
     return State(
         model,
         optimizers,
@@ -442,6 +444,8 @@ def read(
         tuple(trained),
         tuple(decaying),
         tuple(strange),
+        by_pull,
+        tuple(paces),
         rates,
         steps_per_epoch,
         scaler,
@@ -468,36 +472,32 @@ def checked_optimizers(given: Iterable[Any]) -> Optimizers:
     Raises:
         InputError: something is no optimizer of torch's kind, or there is none.
     """
-    optimizers: dict[int, optim.Optimizer] = {}
-    for one in given:
-        for item in one if isinstance(one, (list, tuple, set)) else [one]:
-            optimizer = _optimizer(item)
+    optimizers: dict[int, Any] = {}
+    for each in given:
+        for item in each if isinstance(each, (list, tuple, set)) else [each]:
+            optimizer: Any = item.optimizer if isinstance(item, Decay) else bare_optimizer(item)
+            kind = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
+            groups: Any = getattr(optimizer, "param_groups", None)
+            whole = isinstance(optimizer, optim.Optimizer) and isinstance(groups, list)
+            for group in groups if whole else ():
+                whole &= isinstance(group, dict) and "params" in group
+            what = remedy = ""
+            if isinstance(optimizer, LRScheduler):
+                what = "a scheduler where an optimizer is needed"
+                remedy = "give it as schedule=, and its optimizer here"
+            elif isinstance(optimizer, type):
+                what = "an optimizer's class" if issubclass(optimizer, optim.Optimizer) else "a class"
+                what, remedy = f"{what} where an optimizer is needed", f"give {kind}(parameters, lr=...)"
+            elif not whole:
+                what = "not an optimizer of torch's kind"
+                remedy = "it has to be a torch.optim.Optimizer whose __init__ has run"
+            if what:
+                raise InputError(what, "optimizers", kind, remedy)
             optimizers[id(optimizer)] = optimizer
     if not optimizers:
-        raise InputError("no optimizer", "optimizers", "nothing", _REMEDY)
+        remedy = "give the optimizers that step: wd.audit(model, optimizer)"
+        raise InputError("no optimizer", "optimizers", "nothing", remedy)
     return tuple(optimizers.values())
-
-
-def _optimizer(given: Any) -> optim.Optimizer:
-    if isinstance(given, Decay):
-        return given.optimizer
-    given = bare_optimizer(given)
-    if isinstance(given, LRScheduler):
-        remedy = "give it as schedule=, and its optimizer here"
-        raise InputError(
-            "a scheduler where an optimizer is needed", "optimizers", type(given).__name__, remedy
-        )
-    if isinstance(given, type):
-        kind = "an optimizer's class" if issubclass(given, optim.Optimizer) else "a class"
-        what = f"{kind} where an optimizer is needed"
-        raise InputError(what, "optimizers", given.__name__, f"give {given.__name__}(parameters, lr=...)")
-    groups = getattr(given, "param_groups", None)
-    whole = isinstance(groups, list) and all(isinstance(one, dict) and "params" in one for one in groups)
-    if not isinstance(given, optim.Optimizer) or not whole:
-        what = "not an optimizer of torch's kind"
-        remedy = "it has to be a torch.optim.Optimizer whose __init__ has run"
-        raise InputError(what, "optimizers", type(given).__name__, remedy)
-    return given
 
 
 def check_scaler(scaler: Any) -> None:
@@ -543,14 +543,6 @@ def _as_they_are(model: nn.Module) -> list[Candidate]:
                 role, why = "other", f"{attribute} of {class_name(module)}, several tensors laid into one"
             candidates[id(parameter)] = Candidate(name, parameter, (name,), (module,), role, why)
     return list(candidates.values())
-
-
-def _strange_name(group: Mapping[str, Any], g: int, position: int) -> str:
-    """Return what to call a parameter that the model does not have."""
-    names = group.get("param_names")
-    if names is not None and position < len(names):
-        return str(names[position])
-    return f"group {g}, position {position}"
 
 
 def defaults(optimizer: optim.Optimizer) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Half-lives as people give them: of a weight that gets no gradient, at a step size or over a run."""
+"""Half-lives as people give them, and the fraction that a step removes: as asked for, and once rounded."""
 
 import math
 from dataclasses import dataclass, fields
@@ -425,3 +425,50 @@ def _scaled(
         raise InputError("Nesterov momentum goes without dampening", "dampening", dampening, "give 0")
     # Without momentum torch has no buffer, and dampening does nothing.
     return lr * weight_decay * (1 - dampening if mu else 1.0), mu
+
+
+# p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
+FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
+# A decay that rounding makes stronger or weaker by more than this is said to be quantised.
+OFF = 0.05
+
+
+def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
+    """The fractions that steps remove where p·(1 - rate) is rounded to the nearest number of a type.
+
+    With u the spacing of numbers under 1, a weight of mantissa m goes down by round(rate·m/(2u)) numbers,
+    each of size 2u; the fraction is <p, p - p'>/<p, p>, over mantissas that are even on a log scale.
+
+    Args:
+        rates: the fractions asked for, a list or an array.
+        dtype: what the weights are stored in, a name or a torch dtype.
+
+    Convention: as torch multiplies: in float32 1 - rate itself is rounded first, in 16 bits it is float32.
+    Optimizers that subtract rate·p instead lose more of it.
+
+    Raises:
+        InputError: no such type.
+
+    >>> rounded_rate([1e-8, 3.1e-8, 1e-6], "float32")
+    array([0.00000000e+00, 7.94728643e-08, 1.01440893e-06])
+    """
+    name = checked_type(dtype)
+    asked, spacing = np.asarray(rates, dtype=np.float64), 2 * FLOORS[name]
+    mantissas = 2 ** ((np.arange(1024) + 0.5) / 1024)
+    unique, where = np.unique(asked, return_inverse=True)
+    units = unique / spacing
+    if name in ("float32", "float64"):
+        units = np.rint(units)
+    moved = np.zeros_like(units)
+    for m in mantissas:  # one after another: a long schedule has as many rates as steps
+        moved += np.rint(units * m / 2) * m
+    happens = moved * 2 * spacing / (mantissas**2).sum()
+    return np.where(units > 1e5, unique, happens)[where.reshape(asked.shape)]
+
+
+def checked_type(dtype: Any) -> str:
+    """The name of a floating point type, checked."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in FLOORS:
+        raise InputError("no such floating point type", "dtype", name, f"use one of {', '.join(FLOORS)}")
+    return name

@@ -3,16 +3,20 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from weightdecay.arguments import number
 from weightdecay.errors import InputError
-from weightdecay.units.halflife import Law, coupled_rate, diverges_from, half_life, oscillates_from, shape
-
-# p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
-FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
-# A decay that rounding makes stronger or weaker by more than this is said to be quantised.
-OFF = 0.05
+from weightdecay.units.halflife import (
+    FLOORS,
+    OFF,
+    Law,
+    checked_type,
+    coupled_rate,
+    diverges_from,
+    half_life,
+    oscillates_from,
+    rounded_rate,
+    shape,
+)
 
 
 def check(
@@ -110,7 +114,7 @@ def advice(
         lr = 1.0
     strength = check(weight_decay, lr, law=law, coupled=coupled, **momenta)
     if dtype is not None:
-        _type_name(dtype)
+        checked_type(dtype)
     if strength == 0:
         return ()
     if coupled and adaptive:
@@ -146,50 +150,13 @@ def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float,
     ]
 
 
-def rounded_rate(rates: Any, dtype: Any) -> np.ndarray:
-    """The fractions that steps remove where p·(1 - rate) is rounded to the nearest number of a type.
-
-    With u the spacing of numbers under 1, a weight of mantissa m goes down by round(rate·m/(2u)) numbers,
-    each of size 2u; the fraction is <p, p - p'>/<p, p>, over mantissas that are even on a log scale.
-
-    Args:
-        rates: the fractions asked for, a list or an array.
-        dtype: what the weights are stored in, a name or a torch dtype.
-
-    Convention: as torch multiplies: in float32 1 - rate itself is rounded first, in 16 bits it is float32.
-    Optimizers that subtract rate·p instead lose more of it.
-
-    Raises:
-        InputError: no such type.
-
-    >>> rounded_rate([1e-8, 3.1e-8, 1e-6], "float32")
-    array([0.00000000e+00, 7.94728643e-08, 1.01440893e-06])
-    """
-    name = _type_name(dtype)
-    asked, spacing = np.asarray(rates, dtype=np.float64), 2 * FLOORS[name]
-    mantissas = 2 ** ((np.arange(1024) + 0.5) / 1024)
-    unique, where = np.unique(asked, return_inverse=True)
-    units = unique / spacing
-    if name in ("float32", "float64"):
-        units = np.rint(units)
-    moved = np.zeros_like(units)
-    for m in mantissas:  # one after another: a long schedule has as many rates as steps
-        moved += np.rint(units * m / 2) * m
-    happens = moved * 2 * spacing / (mantissas**2).sum()
-    return np.where(units > 1e5, unique, happens)[where.reshape(asked.shape)]
-
-
-def _type_name(dtype: Any) -> str:
-    name = str(dtype).removeprefix("torch.")
-    if name not in FLOORS:
-        raise InputError("no such floating point type", "dtype", name, f"use one of {', '.join(FLOORS)}")
-    return name
-
-
 def _precision(rate: float, dtype: Any) -> list[str]:
     if dtype is None:
         return []
-    name, remedy = _type_name(dtype), 'keep the weights in a wider type, or attach with rounding="stochastic"'
+    name, remedy = (
+        checked_type(dtype),
+        'keep the weights in a wider type, or attach with rounding="stochastic"',
+    )
     floor = FLOORS[name]
     if rate <= floor:
         return [
