@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "peers"))
 
 from probe_truth import REQUIRED, TRUTH  # pyright: ignore[reportMissingImports]
 
-from weightdecay.probing.record import Form, Probe
-from weightdecay.probing.run import probe
+from weightdecay.probing.deciding import Form
+from weightdecay.probing.run import Probe, probe
 
 
 def zoo() -> dict[str, type]:

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "errors": ("DivergenceError", "InputError", "Interrupted", "WeightDecayError", "WeightDecayWarning"),
     "saving": ("load",),
-    "units.conversion": ("conventions", "convert"),
+    "units.conventions": ("conventions", "convert"),
     "units.halflife": ("HalfLife", "HalfLives"),
     "schedule.setups": ("Setup", "transfer"),
     "rules": (
@@ -98,8 +98,8 @@ if TYPE_CHECKING:  # the same names for those who do not run this; a test compar
     from weightdecay.textbook.settings import Experiment as Experiment
     from weightdecay.textbook.settings import Synthetic as Synthetic
     from weightdecay.textbook.settings import TableFile as TableFile
-    from weightdecay.units.conversion import conventions as conventions
-    from weightdecay.units.conversion import convert as convert
+    from weightdecay.units.conventions import conventions as conventions
+    from weightdecay.units.conventions import convert as convert
     from weightdecay.units.halflife import HalfLife as HalfLife
     from weightdecay.units.halflife import HalfLives as HalfLives
 

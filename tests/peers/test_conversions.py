@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from weightdecay.units.conversion import convert
+from weightdecay.units.conventions import convert
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 

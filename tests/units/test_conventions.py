@@ -13,8 +13,7 @@ from hypothesis import given
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.units.conventions import CONTEXT, ROWS
-from weightdecay.units.conversion import convert, remarks
+from weightdecay.units.conventions import CONTEXT, ROWS, convert, remarks
 
 N, P, LAM, STEPS = 12, 3, 0.3, 1200
 random = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from weightdecay.errors import InputError
-from weightdecay.units.limits import FLOORS, advice, check
+from weightdecay.units.halflife import FLOORS
+from weightdecay.units.limits import advice, check
 
 
 def adamw_without_gradient(steps, lr, weight_decay, dtype=torch.float64, start=None):

@@ -6,7 +6,8 @@ import torch
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.units.limits import FLOORS, advice, rounded_rate
+from weightdecay.units.halflife import FLOORS, rounded_rate
+from weightdecay.units.limits import advice
 
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

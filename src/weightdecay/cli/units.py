@@ -52,8 +52,8 @@ def convert(options: ConvertOptions) -> None:
 
     weightdecay convert 3 --from textbook --to sklearn.Ridge --n 20
     """
-    from weightdecay.units.conversion import conventions, remarks
-    from weightdecay.units.conversion import convert as converted
+    from weightdecay.units.conventions import conventions, remarks
+    from weightdecay.units.conventions import convert as converted
 
     value, source, target = options.value, options.source, options.target
     context = given(options, "value", "source", "target", "sd_x", "show_list", "as_json")

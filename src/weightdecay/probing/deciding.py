@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from weightdecay.probing.driving import WARM, Fading, Setting, Trajectory, long_run, run
-from weightdecay.probing.record import Form
+
+Form = Literal[
+    "none", "coupled", "decoupled", "independent", "cautious", "sign-normalised", "scaled", "unknown"
+]
 
 Change = Callable[[Tensor, Tensor], Tensor]
 LOUD = 100.0  # how much larger the gradients of the other scale are

@@ -13,8 +13,7 @@ from torch import Tensor
 from weightdecay.errors import InputError
 from weightdecay.ridge.linalg import matmul
 from weightdecay.ridge.route import Scale
-from weightdecay.units.conventions import ROWS
-from weightdecay.units.conversion import checked_context, converted
+from weightdecay.units.conventions import ROWS, checked_context, converted
 
 PER_DECADE = 12
 FIRST, LAST = 1e-6, 1e2  # of the mean eigenvalue: from almost no shrinkage to almost nothing left

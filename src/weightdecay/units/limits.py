@@ -153,10 +153,8 @@ def _momentum(weight_decay: float, lr: float, momentum: float, dampening: float,
 def _precision(rate: float, dtype: Any) -> list[str]:
     if dtype is None:
         return []
-    name, remedy = (
-        checked_type(dtype),
-        'keep the weights in a wider type, or attach with rounding="stochastic"',
-    )
+    name = checked_type(dtype)
+    remedy = 'keep the weights in a wider type, or attach with rounding="stochastic"'
     floor = FLOORS[name]
     if rate <= floor:
         return [
