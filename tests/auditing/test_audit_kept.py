@@ -1,6 +1,7 @@
 """Ignoring, saving, loading and comparing audits."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,3 +156,12 @@ def test_every_code_has_its_place_by_cost():
     """Within a severity, an error of the numbers before a question; and no code is forgotten."""
     assert sorted(COST) == sorted(CODES)
     assert COST.index("WD504") < COST.index("WD304") < COST.index("WD301") < COST.index("WD303")
+
+
+def test_the_page_of_an_audit_with_a_code_of_another_version(tmp_path):
+    model = nn.Linear(4, 3)
+    audit = wd.audit(model, optim.AdamW(model.parameters(), lr=1e-3))
+    unknown = replace(audit.findings[0], code="WD999", message="something new")
+    file = replace(audit, findings=(unknown,)).save(tmp_path / "plan.json")
+    page = wd.report(load(file), tmp_path / "page.html")
+    assert "something new" in page.read_text(encoding="utf-8")

@@ -1,7 +1,10 @@
 """Slips that a review found, each as it was found."""
 
 import gc
+import subprocess
+import sys
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -262,3 +265,61 @@ def test_a_state_of_another_shape_stays_whole_when_rows_catch_up():
         torch.testing.assert_close(table.weight.detach(), 2 + (before - 2) * 0.95**2)
     finally:
         wd.rules.RULES.pop("Kept")
+
+
+@pytest.mark.parametrize("failing", ["closure", "rule"])
+def test_a_step_that_failed_keeps_nothing_alive_of_what_was_on_the_stack(failing):
+    class Batch:
+        pass
+
+    w = nn.Parameter(random(3))
+    optimizer = optim.SGD([("w", w)], lr=1.0)
+    later = 0.1 if failing == "closure" else 2.0  # more than the whole weight
+    wd.attach(optimizer, wd.Decoupled(lambda step: later if step else 0.1), on="all")
+
+    def train(fail):
+        batch = Batch()
+
+        def closure():
+            w.grad = random(3)
+            if fail and failing == "closure":
+                raise ZeroDivisionError
+            return w.detach().sum()
+
+        with suppress(ZeroDivisionError, wd.InputError):
+            optimizer.step(closure)
+        return weakref.ref(batch)
+
+    train(False)
+    lost = train(True)
+    gc.collect()
+    assert lost() is None
+
+
+WRONG = """
+import torch
+import weightdecay as wd
+
+model, setup = torch.nn.Linear(2, 1), wd.Setup(batch_size=1, lr=0.1, steps=10)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for call in (
+    lambda: wd.Toward(0.1, ema="x"),
+    lambda: wd.Monitor(model, optimizer, parameters=3),
+    lambda: wd.Monitor(model, optimizer, parameters=["weight", 3]),
+    lambda: wd.transfer(0.1, setup, setup, width_rule=[1]),
+):
+    try:
+        call()
+    except wd.InputError as error:
+        print(error)
+"""
+
+
+def test_arguments_of_another_type_are_refused_in_words():
+    # In a process of its own, in which no type checker of the tests comes first.
+    done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=True)
+    ema, number, numbers, rule = done.stdout.splitlines()
+    assert "not a share of the old point" in ema
+    assert "not names of parameters" in number
+    assert "parameters = ['weight', 3]" in numbers
+    assert "width_rule = [1]; use independent or sqrt" in rule

@@ -318,8 +318,8 @@ def assign(
             (one for frozen parameters is fine, and a last `Group(name="*")`), parameters that no group of a
             list selects, one group alone whose scale is 0, bad input.
 
-    >>> for one in assign(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))):
-    ...     print(one.name, one.role, one.label, one.scale)
+    >>> for parameter in assign(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))):
+    ...     print(parameter.name, parameter.role, parameter.label, parameter.scale)
     0.weight matrix decay 1.0
     0.bias bias no decay 0.0
     1.weight normalization no decay 0.0
@@ -346,7 +346,14 @@ def resolve(
     source = list(model) if hasattr(model, "__next__") else model
     trainable = inventory(source)
     counted = None if within is None else _identities(within, trainable)
-    following = _following(source, placed)
+    following: Following | None = None  # what is followed by a normalisation, read where a group asks
+    for group, _ in placed:
+        if group.before_norm is not None and following is None:
+            if not isinstance(source, nn.Module):
+                remedy = "give the model, or select these layers by name"
+                raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
+            following = followed_by_norm(source)
+    following = following or Following()
     ranks: list[int | None] = []
     left: list[str] = []
     records: list[Assignment] = []
@@ -406,37 +413,21 @@ def _identities(within: Any, trainable: list[Candidate]) -> dict[int, str]:
 
 def _ordered(groups: Any) -> list[tuple[Group, str]]:
     """The groups one by one, each with its place in the argument; after one group alone, the rest."""
-    if isinstance(groups, str):
-        return [(group, "groups") for group in preset(groups)]
     if isinstance(groups, Group):
         if groups.scale == 0:
             remedy = "follow it with a preset: [group, 'matrices']"
             raise InputError("one group alone decays nothing with scale 0", "groups", repr(groups), remedy)
         return [(groups, "groups"), (_REST, "groups")]
-    if not isinstance(groups, Sequence) or not groups:
-        raise InputError(
-            "no groups", "groups", repr(groups), "give a preset's name, a Group or a list of these"
-        )
+    if not isinstance(groups, Sequence) or not (groups or isinstance(groups, str)):
+        remedy = "give a preset's name, a Group or a list of these"
+        raise InputError("no groups", "groups", repr(groups), remedy)
     ordered: list[tuple[Group, str]] = []
-    for position, item in enumerate(groups):
+    for position, item in enumerate([groups] if isinstance(groups, str) else groups):
+        where = "groups" if item is groups else f"groups[{position}]"
         if not isinstance(item, (str, Group)):
-            raise InputError(
-                "neither a Group nor a preset's name", f"groups[{position}]", repr(item), "wd.Group(...)"
-            )
-        spliced = preset(item) if isinstance(item, str) else (item,)
-        ordered += [(group, f"groups[{position}]") for group in spliced]
+            raise InputError("neither a Group nor a preset's name", where, repr(item), "wd.Group(...)")
+        ordered += [(group, where) for group in (preset(item) if isinstance(item, str) else (item,))]
     return ordered
-
-
-def _following(source: Any, placed: list[tuple[Group, str]]) -> Following:
-    """What is followed by a normalisation; nothing is read where no group asks."""
-    for group, _ in placed:
-        if group.before_norm is not None:
-            if isinstance(source, nn.Module):
-                return followed_by_norm(source)
-            remedy = "give the model, or select these layers by name"
-            raise InputError("no model to read the order of layers from", "before_norm", None, remedy)
-    return Following()
 
 
 def selects(group: Group, candidate: Candidate, following: Following) -> bool:

@@ -11,7 +11,7 @@ from weightdecay.errors import InputError
 from weightdecay.hooks.optimizers import direction
 from weightdecay.hooks.rounding import Rounding
 from weightdecay.rules import Rule, Step
-from weightdecay.rules.sharded import laid_like, seen
+from weightdecay.rules.base import laid_like, seen
 
 # From this many elements on a compiled kernel is worth its call.
 SMALL = 1 << 14

@@ -285,31 +285,40 @@ class Decay:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not self._step.begins(hooked):
             return None
-        self._stepper.drop()  # the step before may have failed half way
-        # Follow what happened to the optimizer since the last step: new parameters, loaded options.
-        self._follow()
-        self._native.check()
-        self._lower()
-        check_native(self.optimizer, leave_out=lowered(self.optimizer))
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-            check_capture(self.rules, by_hooks=self.plan.by_hooks)
-            return None
-        found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
-        self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
-        if self.late:
-            by_hooks = [targets for i, targets in enumerate(self.plan.targets) if i not in self.plan.native]
-            self._stepper.keep(target.parameter for targets in by_hooks for target in targets)
-        closure: Any = args[1] if len(args) > 1 else kwargs.get("closure")
-        if not callable(closure):
-            self._act()
-            return None
+        try:
+            self._stepper.drop()  # the step before may have failed half way
+            # Follow what happened to the optimizer since the last step: new parameters, loaded options.
+            self._follow()
+            self._native.check()
+            self._lower()
+            check_native(self.optimizer, leave_out=lowered(self.optimizer))
+            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+                check_capture(self.rules, by_hooks=self.plan.by_hooks)
+                return None
+            found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer so
+            self._skipped = (found_inf is not None and bool(found_inf.item())) or makes_state(optimizer)
+            if self.late:
+                for i, targets in enumerate(self.plan.targets):
+                    if i not in self.plan.native:
+                        self._stepper.keep(targets)
+            closure: Any = args[1] if len(args) > 1 else kwargs.get("closure")
+            if not callable(closure):
+                self._act()
+                return None
+        except BaseException:
+            self._step.fails()
+            raise
 
         # The closure makes the gradient, from weights that must not have decayed yet: it goes first.
         def evaluate(*args: Any, **kwargs: Any) -> Any:
-            self._stepper.give_back_gradients()
-            loss: Any = closure(*args, **kwargs)
-            with torch.no_grad():
-                penalty = self._act()
+            try:
+                self._stepper.give_back_gradients()
+                loss: Any = closure(*args, **kwargs)
+                with torch.no_grad():
+                    penalty = self._act()
+            except BaseException:
+                self._step.fails()
+                raise
             # A line search compares losses: the loss has to be the one the gradient belongs to.
             return loss + penalty if isinstance(self.optimizer, optim.LBFGS) else loss
 
@@ -378,8 +387,12 @@ _ALL: "weakref.WeakSet[Decay]" = weakref.WeakSet()
 
 def attached(optimizer: optim.Optimizer) -> list[Decay]:
     """Return what is attached to an optimizer."""
-    hooks: Any = optimizer._optimizer_step_pre_hooks.values()
-    return [hook.__self__ for hook in hooks if isinstance(getattr(hook, "__self__", None), Decay)]
+    decays: list[Decay] = []
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        owner = getattr(hook, "__self__", None)
+        if isinstance(owner, Decay):
+            decays.append(owner)
+    return decays
 
 
 def lowered(optimizer: optim.Optimizer) -> set[int]:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from weightdecay import arguments
 from weightdecay.errors import InputError
 from weightdecay.rules import L2, Decoupled, Rule
-from weightdecay.rules.sharded import is_sharded, laid_like, seen, total
+from weightdecay.rules.base import is_sharded, laid_like, seen, total
 
 # The option of a parameter group with which Adam and its kin choose between coupled and decoupled decay.
 FLAG = "decoupled_weight_decay"
@@ -139,16 +139,14 @@ def momentum_of(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> dict[st
 
 def inside(optimizer: optim.Optimizer) -> list[optim.Optimizer]:
     """Return the optimizers that one holds and drives, such as the base optimizer of sharpness-aware ones."""
-    held: list[optim.Optimizer] = []
-    values: list[Any] = list(vars(optimizer).values())
-    while values:
-        value = values.pop(0)
-        if isinstance(value, list | tuple) and len(value) < 100:
-            values += [each for each in value if isinstance(each, optim.Optimizer)]
-        elif isinstance(value, optim.Optimizer) and value is not optimizer and value not in held:
-            held.append(value)
-            values += vars(value).values()
-    return held
+    holders = [optimizer]
+    for holder in holders:  # grows while it is read
+        for value in vars(holder).values():
+            several = isinstance(value, list | tuple) and len(value) < 100
+            for held in value if several else (value,):
+                if isinstance(held, optim.Optimizer) and held not in holders:
+                    holders.append(held)
+    return holders[1:]
 
 
 def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ from weightdecay.groups import Assignment, Group, assign, preset
 from weightdecay.groups.inventory import INSERTED, plain_parameters
 from weightdecay.hooks.optimizers import check_hooks, is_adaptive, momentum_of, native_options
 from weightdecay.rules import Rule
-from weightdecay.rules.sharded import laid_like
+from weightdecay.rules.base import laid_like
 from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.units import Law, limits, retention, shape
 
@@ -112,14 +112,32 @@ def make_plan(
     groups = optimizer.param_groups
     owned = {} if model is None else plain_parameters(model)
     names, named = _names(optimizer, model, owned)
-    assignments = _assigned(optimizer, model, lenient(on) if again else on, names if named else {})
+    everything: list[tuple[str | None, Tensor]] = []
+    trainable: list[tuple[str | None, Tensor]] = []
+    for group in groups:
+        for p in group["params"]:
+            everything.append((names[id(p)] if named else None, p))
+            if p.requires_grad:
+                trainable.append(everything[-1])
+    source, wanted = everything if model is None else model, lenient(on) if again else on
+    assigned: dict[int, Assignment] = {}
+    for entry in assign(source, wanted, within=trainable) if trainable else ():
+        if entry.group.options:
+            what = "attach sets no optimizer options"
+            raise InputError(what, "on", repr(entry.group), "give options to wd.param_groups")
+        assigned[id(entry.parameter)] = entry
+    assignments: list[tuple[Assignment, ...]] = []
     targets: list[tuple[Target, ...]] = []
-    for entries in assignments:
+    for group in groups:
+        entries: list[Assignment] = []
         decaying: list[Target] = []
-        for entry in entries:
-            if entry.scale > 0:
-                decaying.append(Target(names[id(entry.parameter)], entry.parameter, entry.scale))
-                _check_target(decaying[-1], at_random, rules)
+        for p in group["params"]:
+            if (entry := assigned.get(id(p))) is not None:
+                entries.append(entry)
+                if entry.scale > 0:
+                    decaying.append(Target(names[id(p)], p, entry.scale))
+                    _check_target(decaying[-1], at_random, rules)
+        assignments.append(tuple(entries))
         targets.append(tuple(decaying))
     strengths: list[tuple[GroupStrength | None, ...]] = []
     for rule in rules:
@@ -142,7 +160,7 @@ def make_plan(
         if parameter.requires_grad and id(parameter) not in names:
             elsewhere.append(name)
     return Plan(
-        assignments=assignments,
+        assignments=tuple(assignments),
         targets=tuple(targets),
         strengths=tuple(strengths),
         native=native,
@@ -175,31 +193,6 @@ def signature(optimizer: optim.Optimizer) -> list[Any]:
             trained = p.requires_grad
             parts.append((id(p), trained, trained or p.grad is None, p.dtype))
     return parts
-
-
-def _assigned(
-    optimizer: optim.Optimizer, model: nn.Module | None, on: On, names: Mapping[int, str]
-) -> tuple[tuple[Assignment, ...], ...]:
-    """What the groups make of the trainable parameters; one list a parameter group."""
-    everything: list[tuple[str | None, Tensor]] = []
-    trainable: list[tuple[str | None, Tensor]] = []
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            everything.append((names.get(id(p)), p))
-            if p.requires_grad:
-                trainable.append(everything[-1])
-    assigned = assign(everything if model is None else model, on, within=trainable) if trainable else ()
-    by_parameter: dict[int, Assignment] = {}
-    for entry in assigned:
-        if entry.group.options:
-            what = "attach sets no optimizer options"
-            raise InputError(what, "on", repr(entry.group), "give options to wd.param_groups")
-        by_parameter[id(entry.parameter)] = entry
-    by_group: list[tuple[Assignment, ...]] = []
-    for group in optimizer.param_groups:
-        entries = (by_parameter.get(id(p)) for p in group["params"])
-        by_group.append(tuple(entry for entry in entries if entry is not None))
-    return tuple(by_group)
 
 
 def _native(
@@ -293,7 +286,8 @@ def _check_target(target: Target, at_random: bool, rules: tuple[Rule, ...]) -> N
             random; a scale for a rule without strength.
     """
     name, parameter, scale = target.name, target.parameter, target.scale
-    if _is_flattened(parameter):
+    # Older sharding (FSDP1) has laid it into one with others, or made it a view of such a one.
+    if getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False):
         what, remedy = "a flattened parameter has lost its names and shapes", "shard with fully_shard (FSDP2)"
     elif parameter.device.type == "meta":
         what, remedy = "a meta tensor has no values", "materialise the model first (to_empty)"
@@ -316,11 +310,6 @@ def _check_target(target: Target, at_random: bool, rules: tuple[Rule, ...]) -> N
         if scale != 1 and not rule.has_strength:
             what = f"{type(rule).__name__} has no strength that a group could scale"
             raise InputError(what, f"scale of {name}", f"{scale:g}", "give 1 or 0")
-
-
-def _is_flattened(parameter: Tensor) -> bool:
-    """Whether older sharding (FSDP1) has laid it into one with others, or made it a view of such a one."""
-    return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
 
 
 class States:
@@ -459,7 +448,9 @@ def _advice(
 ) -> tuple[str, ...]:
     """What is to be said about a rule's strength in one group, once it is known to be possible."""
     group, targets, where = optimizer.param_groups[i], plan.targets[i], f"{type(rule).__name__}.weight_decay"
-    scale, rates = max(target.scale for target in targets), setting.rates(i)
+    scale, rates = 0.0, setting.rates(i)
+    for target in targets:
+        scale = max(scale, target.scale)
     at = plain(strength.at(0)) * scale
     if not rule.paced:  # how much it removes depends on more than the rate
         limits.check(at, *((plain(group["lr"]),) if rule.overshoots else ()), law=strength.law, where=where)

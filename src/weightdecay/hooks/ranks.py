@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan, Target, plain
 from weightdecay.rules import Rule
-from weightdecay.rules.sharded import is_sharded, seen
+from weightdecay.rules.base import is_sharded, seen
 
 # How long ranks wait for one another when a rule is attached, in seconds.
 PATIENCE = 60.0

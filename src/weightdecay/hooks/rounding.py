@@ -12,7 +12,7 @@ from weightdecay.arguments import count
 from weightdecay.errors import InputError
 from weightdecay.hooks.plan import Plan, plain
 from weightdecay.rules import Rule, Step
-from weightdecay.rules.sharded import seen, shard_of
+from weightdecay.rules.base import seen, shard_of
 
 # What a weight is widened to, piece by piece, and the integers of its size.
 _WIDE = {

@@ -20,7 +20,7 @@ from weightdecay.hooks.ranks import check_size
 from weightdecay.hooks.rounding import Rounding
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.rules import Rule, Step
-from weightdecay.rules.sharded import seen
+from weightdecay.rules.base import seen
 from weightdecay.rules.strength import GroupStrength
 
 # A rule's position, a parameter group and its parameters that have a gradient.
@@ -67,10 +67,12 @@ class Stepper:
         self._afterwards: list[Work] = []  # of rules that act after the step
         self.acted = False
 
-    def keep(self, parameters: Iterable[Tensor]) -> None:
+    def keep(self, targets: Iterable[Target]) -> None:
         """Copy the weights before the step moves them, where decay is late: a closure may find them moved."""
         if not all(rule.coupled for rule in self._rules):
-            self._kept = {w: self._memory.whole(w, "before").copy_(w) for w in parameters}
+            for target in targets:
+                w = target.parameter
+                self._kept[w] = self._memory.whole(w, "before").copy_(w)
 
     def act(self, plan: Plan, step: int, factor: float) -> Tensor | float:
         """Decay once a step; add penalties whenever the loss was evaluated, and return their sum.
@@ -251,7 +253,8 @@ class OpenStep:
 
     torch runs the hooks in every class whose `step` it has wrapped, so a subclass that calls `super().step()`
     runs them twice; an optimizer inside is stepped by the one around it. Their hooks are not those of a step
-    of its own. A step that an exception ended has no last hook: its call is no longer on the stack.
+    of its own. A step that an exception ended has no last hook: its call is no longer on the stack. Until the
+    next step that call keeps what was on the stack alive, unless the exception went through a hook: `fails`.
 
     Attributes:
         open: whether a step has begun and not ended.
@@ -283,6 +286,10 @@ class OpenStep:
         while frame is not None and frame is not self._call:
             frame = frame.f_back
         return frame is not None
+
+    def fails(self) -> None:
+        """Let go of the open step, which an exception ends."""
+        self.open, self._call, self._within = False, None, 0
 
     def ends(self) -> bool:
         """Return whether the open step ends; False for one within it."""

@@ -26,7 +26,7 @@ from weightdecay.hooks.optimizers import inside
 from weightdecay.hooks.plan import Plan, Target
 from weightdecay.hooks.sparse import Sparse
 from weightdecay.rules import Decoupled, Rule, Step
-from weightdecay.rules.sharded import seen
+from weightdecay.rules.base import seen
 from weightdecay.rules.strength import GroupStrength
 
 # Shared by the twin and its original: nothing in them changes.

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from numbers import Real
 from types import FunctionType
@@ -22,7 +22,7 @@ from weightdecay.hooks.step import OpenStep
 from weightdecay.hooks.trial import untouched
 from weightdecay.monitor.expected import Intent, Multiple, equilibrium_norm, intents, kappa_of
 from weightdecay.monitor.record import SCHEMA, Monitored
-from weightdecay.rules.sharded import is_sharded
+from weightdecay.rules.base import is_sharded
 
 Row = dict[str, Any]
 Sink = Callable[[list[Row]], None]
@@ -82,7 +82,13 @@ class Monitor:
             )
         self._sinks = tuple(sinks)
         self._model = model
-        self._patterns = (parameters,) if isinstance(parameters, str) else parameters
+        patterns = (parameters,) if isinstance(parameters, str) else parameters
+        if patterns is not None:
+            patterns = tuple(patterns) if isinstance(patterns, Iterable) else (patterns,)
+            if not all(isinstance(pattern, str) for pattern in patterns):
+                remedy = "give glob patterns of names, such as parameters=['layers.*.weight']"
+                raise InputError("not names of parameters", "parameters", repr(parameters), remedy)
+        self._patterns = patterns
         self._names = _names(model, optimizer)
         self._forms: dict[int, Multiple] = {}
         self._step = OpenStep()

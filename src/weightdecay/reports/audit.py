@@ -12,16 +12,12 @@ _SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
 
 def page(audit: Audit) -> Page:
     """The page."""
-    rows: list[list[str]] = [
-        [
-            finding.code,
-            SEVERITIES[finding.severity],
-            Text(finding.message, f"{CODES[finding.code].title.zh}（{finding.message}）"),
-            ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else ""),
-            finding.fix,
-        ]
-        for finding in audit.findings
-    ]
+    rows: list[list[str]] = []
+    for finding in audit.findings:
+        message, known = finding.message, CODES.get(finding.code)  # another version may have further codes
+        names = ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else "")
+        what = message if known is None else Text(message, f"{known.title.zh}（{message}）")
+        rows.append([finding.code, SEVERITIES[finding.severity], what, names, finding.fix])
     head: list[str] = [
         Text("code", "代码"),
         Text("severity", "级别"),

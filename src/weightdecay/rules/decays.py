@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.rules.base import Rule, Step
-from weightdecay.rules.sharded import laid_like
+from weightdecay.rules.base import Rule, Step, laid_like
 
 # What DataParallel, torch.compile and other wrappers put into the names in a state dict.
 _WRAPPED = re.compile(
@@ -210,7 +210,7 @@ class Toward(Rule):
                 found,
                 'give "start", or tensors by name (a state dict)',
             )
-        if self.ema is not None and not 0 < self.ema < 1:
+        if self.ema is not None and not (isinstance(self.ema, Real | Tensor) and 0 < self.ema < 1):
             raise InputError("not a share of the old point", "ema", self.ema, "give a number between 0 and 1")
 
     @property

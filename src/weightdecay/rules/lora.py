@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.rules.base import Rule, Step
-from weightdecay.rules.sharded import laid_like, whole
+from weightdecay.rules.base import Rule, Step, laid_like, whole
 
 # peft's and torchtune's names: lora_A, lora_B, lora_embedding_A, lora_a.
 _FACTOR = re.compile(r"(?<=lora_)(?P<kind>embedding_)?(?P<side>[ABab])(?=\.|$)")

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from weightdecay.arguments import number
 from weightdecay.errors import InputError
-from weightdecay.rules.base import Rule, Step, Strength
-from weightdecay.rules.sharded import is_sharded, whole
+from weightdecay.rules.base import Rule, Step, Strength, is_sharded, whole
 
 # A constrained step removes at most half of a weight; the multiplier stops there, too.
 _MOST = 0.25

@@ -179,7 +179,7 @@ def transfer(
     """
     if keep not in ("run", "epoch"):
         raise InputError("what is to be kept?", "keep", repr(keep), "use run or epoch")
-    if width_rule is not None and width_rule not in _WIDTH_POWERS:
+    if width_rule is not None and width_rule not in tuple(_WIDTH_POWERS):
         raise InputError("no such rule", "width_rule", repr(width_rule), "use independent or sqrt, or None")
     for where, setup in (("old", old), ("new", new)):
         if not isinstance(setup, Setup):
