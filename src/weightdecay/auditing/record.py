@@ -31,7 +31,8 @@ def shown(audit: "Audit") -> str:
     if audit.settings.get("interval"):
         lines.append(f"  schedule: {audit.settings['interval']}")
     lines += [f"  {line}" for line in finding_lines(audit.findings)]
-    lines += [f"  ignored {one.finding.code}{_reason(one.reason)}" for one in audit.ignored]
+    for quiet in audit.ignored:
+        lines.append(f"  ignored {quiet.finding.code}{': ' * bool(quiet.reason)}{quiet.reason}")
     return "\n".join([*lines, "", *aligned(rows(audit)), "", *group_lines(audit.groups)])
 
 
@@ -42,32 +43,30 @@ def headline(audit: "Audit") -> Text:
         if n := sum(finding.severity == severity for finding in audit.findings):
             plural = "s" * (n != 1 and severity != "info")
             counts.append(Text(f"{n} {name}{plural}", f"{n} 个{name.zh}"))
-    found = Text(", ".join(counts), "，".join(chinese_of(counts)))
+    findings = Text(", ".join(counts), "，".join(chinese_of(counts)))
     if not counts:
-        found = Text("no findings", "没有发现问题")
-    decaying, parameters = sum(one.decays for one in audit.parameters), len(audit.parameters)
+        findings = Text("no findings", "没有发现问题")
+    decaying, parameters = sum(p.decays for p in audit.parameters), len(audit.parameters)
     share = audit.decaying / audit.elements if audit.elements else 0.0
     return Text(
         f"weight decay: {decaying} of {parameters} parameters decay, {share:.1%} of {audit.elements:,} "
-        f"elements; {found}",
+        f"elements; {findings}",
         f"权重衰减：{parameters} 个参数中有 {decaying} 个衰减，"
-        f"占 {audit.elements:,} 个元素的 {share:.1%}；{found.zh}",
+        f"占 {audit.elements:,} 个元素的 {share:.1%}；{findings.zh}",
     )
 
 
 def group_lines(groups: Sequence["GroupTotal"]) -> list[str]:
     """Each parameter group in a line, the first ones of many."""
     lines = []
-    for one in groups[:MOST_GROUPS]:
-        title = f"{one.optimizer} {one.group}" if one.optimizer else "in no optimizer"
-        label = f" {one.label!r}" if one.label else ""
-        values = ", ".join(f"{value:g}" for value in one.weight_decay[:3])
-        decays = f"{one.decaying:,} decay at {values}" if one.decaying else "no decay"
-        lr = "" if one.lr is None else f", lr = {one.lr:g}"
-        plural = "" if one.parameters == 1 else "s"
-        lines.append(
-            f"{title}{label}: {one.parameters:,} parameter{plural}, {one.elements:,} elements, {decays}{lr}"
-        )
+    for total in groups[:MOST_GROUPS]:
+        title = f"{total.optimizer} {total.group}" if total.optimizer else "in no optimizer"
+        label = f" {total.label!r}" if total.label else ""
+        values = ", ".join(f"{value:g}" for value in total.weight_decay[:3])
+        decays = f"{total.decaying:,} decay at {values}" if total.decaying else "no decay"
+        lr = "" if total.lr is None else f", lr = {total.lr:g}"
+        counts = f"{total.parameters:,} parameter{'s' * (total.parameters != 1)}, {total.elements:,} elements"
+        lines.append(f"{title}{label}: {counts}, {decays}{lr}")
     if len(groups) > MOST_GROUPS:
         lines.append(f"and {len(groups) - MOST_GROUPS} more groups")
     return lines
@@ -76,11 +75,11 @@ def group_lines(groups: Sequence["GroupTotal"]) -> list[str]:
 def finding_lines(findings: Iterable[Finding]) -> list[str]:
     """Each finding in two or three lines."""
     lines: list[str] = []
-    for one in findings:
-        lines.append(f"{one.code} {one.severity}: {one.message}")
-        if one.parameters:
-            lines.append(f"      {some(one.parameters)}")
-        lines.append(f"      fix: {one.fix}")
+    for finding in findings:
+        lines.append(f"{finding.code} {finding.severity}: {finding.message}")
+        if finding.parameters:
+            lines.append(f"      {some(finding.parameters)}")
+        lines.append(f"      fix: {finding.fix}")
     return lines
 
 
@@ -93,52 +92,39 @@ def some(names: Sequence[str]) -> str:
 def rows(audit: "Audit") -> list[tuple[str, ...]]:
     """The table's rows: each parameter, or what has optimizer, group, role and strength in common."""
     if len(audit.parameters) <= MOST:
-        head = ("parameter", "shape", "role", "group", "decays", "half-life", "why")
-        return [head, *(_single(one) for one in audit.parameters)]
+        table: list[tuple[str, ...]] = [("parameter", "shape", "role", "group", "decays", "half-life", "why")]
+        for p in audit.parameters:
+            shape = "×".join(map(str, p.shape)) or "scalar"
+            why = p.why.partition("; ")[0]  # the rest is in the other columns
+            group = "-" if p.optimizer is None else f"{p.optimizer} {p.group}"
+            table.append((p.name, shape, p.role, group, strength(p), half_life(p), why))
+        return table
     alike: dict[tuple, list[Parameter]] = {}
-    for one in audit.parameters:
-        key = one.optimizer, one.group, one.role, one.weight_decay, one.rule, one.half_life, one.frozen
-        alike.setdefault(key, []).append(one)
-    head = ("optimizer", "group", "role", "parameters", "elements", "decays", "half-life", "for example")
-    return [head, *(_several(several) for several in alike.values())]
+    for p in audit.parameters:
+        key = p.optimizer, p.group, p.role, p.weight_decay, p.rule, p.half_life, p.frozen
+        alike.setdefault(key, []).append(p)
+    table = [("optimizer", "group", "role", "parameters", "elements", "decays", "half-life", "for example")]
+    for several in alike.values():
+        p, group = several[0], "-" if several[0].group is None else str(several[0].group)
+        elements = sum(other.numel for other in several)
+        place = p.optimizer or "-", group, p.role, f"{len(several):,}", f"{elements:,}"
+        table.append((*place, strength(p), half_life(p), p.name))
+    return table
 
 
-def _single(one: "Parameter") -> tuple[str, ...]:
-    shape = "×".join(map(str, one.shape)) or "scalar"
-    why = one.why.partition("; ")[0]  # the rest is in the other columns
-    return one.name, shape, one.role, place(one), strength(one), half_life(one), why
-
-
-def _several(several: Sequence["Parameter"]) -> tuple[str, ...]:
-    one = several[0]
-    elements = sum(other.numel for other in several)
-    group = "-" if one.group is None else str(one.group)
-    return (
-        *(one.optimizer or "-", group, one.role, f"{len(several):,}", f"{elements:,}"),
-        *(strength(one), half_life(one), one.name),
-    )
-
-
-def place(one: "Parameter") -> str:
-    """Optimizer and group."""
-    return "-" if one.optimizer is None else f"{one.optimizer} {one.group}"
-
-
-def strength(one: "Parameter") -> str:
+def strength(p: "Parameter") -> str:
     """λ and form in few words."""
-    if one.optimizer is None:
-        return "frozen" if one.frozen else "in no optimizer"
-    if not one.weight_decay:
-        return "frozen" if one.frozen else "no"
-    return one.form if one.form in _WITHOUT_STRENGTH else f"{one.weight_decay:g} {one.form}"
+    if p.optimizer is None or not p.weight_decay:
+        return "frozen" if p.frozen else "in no optimizer" if p.optimizer is None else "no"
+    return p.form if p.form in _WITHOUT_STRENGTH else f"{p.weight_decay:g} {p.form}"
 
 
-def half_life(one: "Parameter") -> str:
+def half_life(p: "Parameter") -> str:
     """The half-life in steps, and as a share of the run."""
-    if one.half_life is None:
+    if p.half_life is None:
         return "-"
-    steps = f"{one.half_life:,.0f}" if one.half_life >= 100 else f"{one.half_life:.3g}"
-    share = "" if one.share_of_run is None else f" ({one.share_of_run:.2g} of the run)"
+    steps = f"{p.half_life:,.0f}" if p.half_life >= 100 else f"{p.half_life:.3g}"
+    share = "" if p.share_of_run is None else f" ({p.share_of_run:.2g} of the run)"
     return f"{steps} steps{share}"
 
 
@@ -149,10 +135,6 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
-
-
-def _reason(reason: str) -> str:
-    return f": {reason}" if reason else ""
 
 
 @dataclass(frozen=True)
@@ -258,22 +240,22 @@ class Audit:
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings of severity "error"."""
-        return tuple(one for one in self.findings if one.severity == "error")
+        return tuple(finding for finding in self.findings if finding.severity == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """The findings of severity "warning"."""
-        return tuple(one for one in self.findings if one.severity == "warning")
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
 
     @property
     def elements(self) -> int:
         """How many numbers the model has, tied weights counted once."""
-        return sum(one.numel for one in self.parameters)
+        return sum(parameter.numel for parameter in self.parameters)
 
     @property
     def decaying(self) -> int:
         """How many of these decay."""
-        return sum(one.numel for one in self.parameters if one.decays)
+        return sum(parameter.numel for parameter in self.parameters if parameter.decays)
 
     def check(self) -> None:
         """Raise if there is an error.
@@ -287,7 +269,7 @@ class Audit:
         """The parameters as a table, a row each."""
         import polars as pl
 
-        rows = [asdict(one) for one in self.parameters]
+        rows = [asdict(parameter) for parameter in self.parameters]
         for row in rows:
             row["aliases"], row["shape"] = list(row["aliases"]), list(row["shape"])
         return pl.DataFrame(rows, schema=_columns(pl))
@@ -325,7 +307,7 @@ def _columns(pl: Any) -> dict[str, Any]:
 def from_saved(saved: Saved) -> Audit:
     """Make the audit that `Audit.save` wrote."""
     parameters = tuple(_made(Parameter, row) for row in saved["parameters"])
-    if len({one.name for one in parameters}) < len(parameters):
+    if len({parameter.name for parameter in parameters}) < len(parameters):
         raise ValueError("a parameter is there twice")
     return Audit(
         parameters=parameters,
@@ -341,7 +323,7 @@ def from_saved(saved: Saved) -> Audit:
 
 def _made(kind: Any, row: Mapping[str, Any]) -> Any:
     """A record from plain values: lists become tuples."""
-    names = [one.name for one in fields(kind)]
+    names = [spec.name for spec in fields(kind)]
     if set(row) != set(names):
         raise ValueError(f"{kind.__name__} has other fields: {sorted(set(row) ^ set(names))}")
     values = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names}
@@ -356,7 +338,7 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is what a record's annotation says."""
     parts = get_args(hint)
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(one, parts[0]) for one in value)
+        return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
     if get_origin(hint) is Literal:
         return value in parts
     if parts:
@@ -370,7 +352,8 @@ def page(audit: "Audit") -> str:
     """The findings and the table."""
     head, *body = rows(audit)
     findings = [
-        (one.code, one.severity, one.message, some(one.parameters), one.fix) for one in audit.findings
+        (finding.code, finding.severity, finding.message, some(finding.parameters), finding.fix)
+        for finding in audit.findings
     ]
     parts = [f"<p>{escape(headline(audit))}</p>"]
     if audit.settings.get("interval"):
@@ -378,7 +361,7 @@ def page(audit: "Audit") -> str:
     if findings:
         parts.append(_table(("code", "severity", "what", "parameters", "fix"), findings))
     if audit.ignored:
-        quiet = [f"{one.finding.code} {one.reason}".strip() for one in audit.ignored]
+        quiet = [f"{i.finding.code} {i.reason}".strip() for i in audit.ignored]
         parts.append(f"<p>ignored: {escape('; '.join(quiet))}</p>")
     totals = "".join(f"<li>{escape(line)}</li>" for line in group_lines(audit.groups))
     return "\n".join([*parts, _table(head, body), f"<ul>{totals}</ul>"])

@@ -466,14 +466,14 @@ def checked_model(model: Any) -> nn.Module:
     return arguments.model(model, remedy)
 
 
-def checked_optimizers(given: Iterable[Any]) -> Optimizers:
+def checked_optimizers(several: Iterable[Any]) -> Optimizers:
     """Return the optimizers, each once, wrappers taken off; lists of them are opened.
 
     Raises:
         InputError: something is no optimizer of torch's kind, or there is none.
     """
     optimizers: dict[int, Any] = {}
-    for each in given:
+    for each in several:
         for item in each if isinstance(each, (list, tuple, set)) else [each]:
             optimizer: Any = item.optimizer if isinstance(item, Decay) else bare_optimizer(item)
             kind = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
@@ -615,16 +615,18 @@ def learning_rates(
     schedulers = [] if schedule is None else _schedulers(schedule)
     if schedulers is None:  # a name, numbers or a function of the step
         peaks = [float(row[0]) for row in rows.values()] if isinstance(schedule, str) else None
-        lrs, said = described_lrs(schedule, total, peaks, **every)
+        lrs, interval_shown = described_lrs(schedule, total, peaks, **every)
         if len(lrs) not in (1, len(rows)):
             remedy = f"give one row, or {len(rows)}: one for each group of {len(optimizers)} optimizers"
             what = "a schedule has one row for each group"
             raise InputError(what, "schedule", f"{len(lrs)} rows", remedy)
         lrs = np.broadcast_to(lrs, (len(rows), lrs.shape[1]))
-        return LearningRates(dict(zip(rows, lrs, strict=True)), len(lrs[0]), (), (said,) if said else ())
+        return LearningRates(
+            dict(zip(rows, lrs, strict=True)), len(lrs[0]), (), (interval_shown,) if interval_shown else ()
+        )
     mismatches, described = [], []
     bare = [bare_scheduler(scheduler) for scheduler in schedulers]
-    for scheduler, given in zip(bare, schedulers, strict=True):
+    for scheduler, wrapped in zip(bare, schedulers, strict=True):
         kind, optimizer = type(scheduler).__name__, scheduler.optimizer
         if any(other is not scheduler and other.optimizer is optimizer for other in bare):
             remedy = "give the ChainedScheduler or SequentialLR that they are steps of"
@@ -641,10 +643,10 @@ def learning_rates(
             message = f"{kind} knows {known} parameter groups and its optimizer has {groups}"
             mismatches.append((message, "make the scheduler again after the last add_param_group"))
             continue
-        lrs, said = described_lrs(given, total, **every)
+        lrs, interval_shown = described_lrs(wrapped, total, **every)
         for g, row in enumerate(lrs):
             rows[o, g] = row
-        described.append(said)
+        described.append(interval_shown)
     total = total or max((len(row) for row in rows.values() if len(row) > 1), default=None)
     if total is not None:
         # views of one number: they take no memory, however long the run

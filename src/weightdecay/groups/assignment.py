@@ -91,12 +91,12 @@ class Group:
             raise InputError("not a label", "label", repr(self.label), "give a short text")
 
     def __repr__(self) -> str:
-        given = []
+        shown = []
         for spec in fields(self):
             value, default = getattr(self, spec.name), {} if spec.name == "options" else spec.default
             if value != default and not (spec.name == "label" and value == _default_label(self)):
-                given.append(f"{spec.name}={_shown(value)}")
-        return f"Group({', '.join(given)})"
+                shown.append(f"{spec.name}={_shown(value)}")
+        return f"Group({', '.join(shown)})"
 
     def takes_role(self, role: str, parameter: Tensor) -> bool:
         """Whether a parameter of this role is meant; with a name, a weight matrix may be called a head."""

@@ -377,12 +377,12 @@ def refusal(
 def _decay_rows(rule: Rule, w: Tensor, rows: Tensor, step: Step) -> None:
     """Decay the rows in a gradient once; where one comes twice, the same is written twice."""
     states = {key: state for key, state in step.state.items() if state.shape == w.shape}
-    told = {key: state.index_select(0, rows) for key, state in states.items()}
+    of_rows = {key: state.index_select(0, rows) for key, state in states.items()}
     values = w.detach().index_select(0, rows)
-    rule.decay_(values, replace(step, state={**step.state, **told}))
+    rule.decay_(values, replace(step, state={**step.state, **of_rows}))
     w.detach().index_copy_(0, rows, values)
     for key, state in states.items():
-        state.index_copy_(0, rows, told[key])
+        state.index_copy_(0, rows, of_rows[key])
 
 
 def _penalise(rule: Rule, group: Mapping[str, Any], w: Tensor, gradient: Tensor, step: Step) -> Penalised:
@@ -390,10 +390,10 @@ def _penalise(rule: Rule, group: Mapping[str, Any], w: Tensor, gradient: Tensor,
     sign = -1.0 if group.get("maximize") else 1.0
     merged = gradient.coalesce()
     rows = merged._indices()[0]
-    told = {
+    of_rows = {
         k: state.index_select(0, rows) if state.shape == w.shape else state for k, state in step.state.items()
     }
-    step = replace(step, weight_decay=step.weight_decay * sign, state=told)
+    step = replace(step, weight_decay=step.weight_decay * sign, state=of_rows)
     values = rule.gradient(merged._values(), w.detach().index_select(0, rows), step)
     penalised = torch.sparse_coo_tensor(
         merged._indices(), values, w.shape, is_coalesced=True, check_invariants=False
