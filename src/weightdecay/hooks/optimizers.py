@@ -73,6 +73,20 @@ _TABLE: dict[type, Facts] = {
     optim.Rprop: Facts(adaptive=True),
     optim.SparseAdam: Facts(adaptive=True, sparse=True),
 }
+# What a copy of an optimizer does not get: hooks, which are the original's and would run in the copy's steps.
+HOOKS = (
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
+# Nor what schedulers, attached rules and torch itself set on the instance; the class has its own.
+WRAPPED = (
+    *("step", "zero_grad", "profile_hook_step", "_warned_capturable_if_run_uncaptured"),
+    *("__reduce_ex__", "first_step", "second_step"),
+)
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree")
 _PLAIN_RULES = tuple((kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
 

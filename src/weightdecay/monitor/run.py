@@ -17,7 +17,7 @@ from weightdecay import arguments
 from weightdecay.arguments import closest, count
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
-from weightdecay.hooks.optimizers import check_optimizer
+from weightdecay.hooks.optimizers import HOOKS, WRAPPED, check_optimizer
 from weightdecay.hooks.step import OpenStep
 from weightdecay.hooks.trial import untouched
 from weightdecay.monitor.expected import Intent, Multiple, equilibrium_norm, intents, kappa_of
@@ -381,7 +381,6 @@ class Burst:
 
 # Copies of weights, gradients and state are made for so many elements at a time.
 PIECE = 1 << 23
-_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
 @torch.no_grad()
@@ -440,10 +439,9 @@ def _stepped(
         if parameter in optimizer.state:
             twin.state[made] = _copied(optimizer.state[parameter], memo)
     own = {key: _copied(value, memo) for key, value in group.items() if key not in ("params", "param_names")}
-    # "step" is a scheduler's wrapper, the others an attached rule's, bound to the original.
-    kept = ("step", "first_step", "second_step", "__reduce_ex__", "state", "param_groups", *_HOOKS)
+    kept = ("state", "param_groups", *HOOKS, *WRAPPED)
     mine = {key: _copied(value, memo) for key, value in vars(optimizer).items() if key not in kept}
-    twin.__dict__.update(mine, **{hooks: OrderedDict() for hooks in _HOOKS})
+    twin.__dict__.update(mine, **{hooks: OrderedDict() for hooks in HOOKS})
     if "weight_decay" in own:
         own["weight_decay"] = 0.0
     twin.param_groups = [{**own, "params": copies}]

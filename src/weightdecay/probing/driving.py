@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
+from weightdecay.hooks.optimizers import HOOKS, WRAPPED
+
 # Makes an optimizer on given parameters, with a step size and a strength.
 Build = Callable[[list[nn.Parameter], float, float], Any]
 Layout = Callable[[list[nn.Parameter]], Any]
@@ -319,20 +321,6 @@ def _takes_closure(optimizer: Any) -> bool:
         return False
 
 
-# What belongs to the live object: hooks would be called by the clone's steps.
-_HOOKS = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
-)
-# Set on the instance by schedulers, attached rules and torch itself; the class has its own.
-_WRAPPED = (
-    *("step", "zero_grad", "profile_hook_step", "_warned_capturable_if_run_uncaptured"),
-    *("__reduce_ex__", "first_step", "second_step"),
-)
 # Options that choose an implementation; the plain one runs on small CPU tensors.
 _IMPLEMENTATION = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 _SIMPLE = (bool, int, float, complex, str, type(None), torch.dtype)
@@ -363,13 +351,13 @@ def shadow(optimizer: optim.Optimizer, group: int) -> Callable[..., Any]:
     attributes = {
         key: _own(key, value, optimizer)
         for key, value in vars(optimizer).items()
-        if key not in ("state", "param_groups", *_HOOKS, *_WRAPPED)
+        if key not in ("state", "param_groups", *HOOKS, *WRAPPED)
     }
 
     def make(parameters: Any, lr: float, weight_decay: float) -> Any:
         twin = kind.__new__(kind)
         vars(twin).update({key: copy.deepcopy(value) for key, value in attributes.items()})
-        vars(twin).update({key: OrderedDict() for key in _HOOKS})
+        vars(twin).update({key: OrderedDict() for key in HOOKS})
         vars(twin).update(_rebound(optimizer, twin))
         twin.state = defaultdict(dict)
         twin.param_groups = []
@@ -396,7 +384,7 @@ def fingerprint(optimizer: optim.Optimizer, group: int) -> tuple[Any, ...] | Non
             return None
         items.append((key, repr(value.item() if isinstance(value, Tensor) else value)))
     for key, value in vars(optimizer).items():
-        if key in ("state", "param_groups", "defaults", *_HOOKS, *_WRAPPED):
+        if key in ("state", "param_groups", "defaults", *HOOKS, *WRAPPED):
             continue
         if not _simple(value):
             return None
@@ -452,7 +440,7 @@ def _rebound(optimizer: optim.Optimizer, twin: Any) -> dict[str, Any]:
     return {
         key: MethodType(value.__func__, twin)
         for key, value in vars(optimizer).items()
-        if isinstance(value, MethodType) and value.__self__ is optimizer and key not in _WRAPPED
+        if isinstance(value, MethodType) and value.__self__ is optimizer and key not in WRAPPED
     }
 
 
