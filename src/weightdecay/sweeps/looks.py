@@ -114,13 +114,18 @@ def doubles(seed: int) -> dict[str, Any]:
 
 def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: int = 0) -> Any:
     """A model's outputs for all rows, computed in batches and joined along their rows."""
-    rows = 4 * task.batch_size  # without gradients no more memory than one batch with them
-    parts = [
-        pytree.tree_flatten(forward(*inputs))
-        for inputs in zip(*(tensor.split(rows) for tensor in data.inputs), strict=True)
-    ]
-    leaves = zip(*(leaves for leaves, _ in parts), strict=True)
-    return pytree.tree_unflatten([torch.cat(same, rows_axis) for same in leaves], parts[0][1])
+    rows, parts = 4 * task.batch_size, []  # without gradients no more memory than one batch with them
+    for first in range(0, len(data), rows):
+        inputs = data.rows(slice(first, first + rows), task.device).inputs
+        parts.append(pytree.tree_flatten(forward(*inputs)))
+    leaves, structures = zip(*parts, strict=True)
+    joined = [torch.cat(same, rows_axis) for same in zip(*leaves, strict=True)]
+    return pytree.tree_unflatten(joined, structures[0])
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def measures_of(task: Task) -> Mapping[str, Callable[[Any, Tensor], Tensor]]:
@@ -205,20 +210,17 @@ def all_trained(
         seen: for each look "epoch", "train" (S, L) and "test", the measures by name (S, L).
         diverged: the first step whose loss is not finite, -1 where there is none.
     """
-    # As lists at once: a number taken out of a tensor costs as much as a small training step.
-    epochs = [look["epoch"] for look in seen]
-    trains = [look["train"].tolist() for look in seen]
-    tests = [{name: value.tolist() for name, value in look["test"].items()} for look in seen]
-    first, width = diverged.tolist(), len(chunk.strengths)
+    looks: list[list[Look]] = [[] for _ in chunk.copies]
+    for look in seen:
+        # As lists at once: a number taken out of a tensor costs as much as a small training step.
+        values = torch.stack([look["train"], *look["test"].values()]).flatten(1).T.tolist()
+        _, *metrics = look["test"]  # the loss comes first
+        for of_copy, (train, test, *more) in zip(looks, values, strict=True):
+            of_copy.append(Look(look["epoch"], train, test, dict(zip(metrics, more, strict=True))))
     trained = []
-    for place, copy in enumerate(chunk.copies):
-        s, i = divmod(place, width)
-        looks = []
-        for epoch, train, test in zip(epochs, trains, tests, strict=True):
-            metrics = {name: value[s][i] for name, value in test.items() if name}
-            looks.append(Look(epoch, train[s][i], test[""][s][i], metrics))
-        at = first[s][i]
-        trained.append(trained_of(copy, weight_decays[i], looks, None if at < 0 else at, steps_per_epoch))
+    for i, (copy, step) in enumerate(zip(chunk.copies, diverged.flatten().tolist(), strict=True)):
+        number = weight_decays[i % len(weight_decays)]
+        trained.append(trained_of(copy, number, looks[i], None if step < 0 else step, steps_per_epoch))
     return tuple(trained)
 
 
@@ -226,12 +228,11 @@ def trained_of(
     copy: Copy, weight_decay: float | None, looks: list[Look], diverged: int | None, steps_per_epoch: int
 ) -> Trained:
     """One training's record; whatever was seen after it diverged is NaN."""
-    kept = tuple(
-        look if diverged is None or diverged >= look.epoch * steps_per_epoch else _blank(look)
-        for look in looks
-    )
-    last = _blank(kept[-1]) if diverged is not None else kept[-1]
-    return Trained(copy, weight_decay, last.train_loss, last.test_loss, last.metrics, kept, diverged)
+    last = looks[-1]
+    if diverged is not None:
+        last = _blank(last)
+        looks = [_blank(look) if diverged < look.epoch * steps_per_epoch else look for look in looks]
+    return Trained(copy, weight_decay, last.train_loss, last.test_loss, last.metrics, tuple(looks), diverged)
 
 
 def _blank(look: Look) -> Look:

@@ -415,7 +415,7 @@ def _short(
     settings = recipes.of(*pair).settings(Chunk(*pair, strengths, "weight_decay", seeds))
     full, last = divmod(len(task.train), task.batch_size)
     rows = min(full, _STEPS - 1) * task.batch_size + last
-    train, test = task.train.map(lambda x: x[:rows]), task.test.map(lambda x: x[: task.batch_size])
+    train, test = task.train.rows(slice(rows)), task.test.rows(slice(task.batch_size))
     short = dataclasses.replace(task, train=train, test=test, every=1)
     epochs = min(task.epochs, -(-_STEPS // short.steps_per_epoch))
     short = dataclasses.replace(short, epochs=epochs)
@@ -527,16 +527,11 @@ def _applied(rule: Rule, copies: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def _training(settings: Settings) -> str | None:
     """Whether training together gives what training alone gives."""
-    task, models = settings.task, []
-
-    def make_model() -> nn.Module:
-        models.append(task.make_model())
-        return models[-1]
-
-    noting = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
+    task = settings.task
     try:
-        together = Copies(noting)
-        data = task.train.map(lambda x: x.to(task.device))
+        models = [made(task, seed) for seed in settings.chunk.seeds]
+        together = Copies(settings, models)
+        data = task.train.rows(slice(None), task.device)
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)
     except Exception as error:

@@ -1,5 +1,6 @@
 """What a sweep is asked for, checked (`Task`, by `task_of`), its data in memory, what trainings give."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Data:
     def map(self, function: Callable[[Tensor], Tensor]) -> "Data":
         """These data with a function applied to every tensor."""
         return Data(tuple(map(function, self.inputs)), function(self.target))
+
+    def rows(self, rows: slice | Tensor, device: torch.device | None = None) -> "Data":
+        """These rows of every tensor, on a device."""
+        return self.map(lambda x: x[rows].to(device))
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Task:
     @property
     def pairs(self) -> list[tuple[str, float | None]]:
         """Every rule at every step size."""
-        return [(rule, lr) for rule in self.rules for lr in self.lrs or (None,)]
+        return list(itertools.product(self.rules, self.lrs or (None,)))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -362,7 +367,7 @@ def data_of(given: Any, where: str) -> Data:
     elif isinstance(given, TensorDataset):
         tensors = list(given.tensors)
     elif isinstance(given, tuple | list):
-        tensors = [_tensor(part, f"{where}[{i}]") for i, part in enumerate(given)]
+        tensors = _flat(given, where)
     else:
         tensors = _fetched(given, default_collate, where)
     return _checked(tensors, where)
@@ -421,24 +426,21 @@ def _flat(batch: Any, where: str) -> list[Tensor]:
     if not isinstance(batch, tuple | list):
         what = "an item has to be (input, target) or (input, ..., target)"
         raise InputError(what, where, type(batch).__name__, "give a collate function that makes it so")
-    return [_tensor(part, f"{where}[{i}]") for i, part in enumerate(batch)]
-
-
-def _tensor(part: Any, where: str) -> Tensor:
-    if isinstance(part, Tensor):
-        return part.detach()
-    try:
-        return torch.as_tensor(np.asarray(part))
-    except (TypeError, ValueError) as error:
-        raise InputError("not numbers", where, type(part).__name__, _REMEDY) from error
+    tensors = []
+    for i, part in enumerate(batch):
+        try:
+            tensors.append(part.detach() if isinstance(part, Tensor) else torch.as_tensor(np.asarray(part)))
+        except (TypeError, ValueError) as error:
+            raise InputError("not numbers", f"{where}[{i}]", type(part).__name__, _REMEDY) from error
+    return tensors
 
 
 def _checked(tensors: Sequence[Tensor], where: str) -> Data:
     if len(tensors) < 2:
         raise InputError("inputs and a target are needed", where, f"{len(tensors)} tensors", _REMEDY)
-    if any(tensor.ndim == 0 for tensor in tensors):
+    if 0 in map(Tensor.dim, tensors):
         raise InputError("a number where examples should be", where, "0-dim", _REMEDY)
-    lengths = [len(tensor) for tensor in tensors]
+    lengths = list(map(len, tensors))
     if len(set(lengths)) > 1:
         what = "the tensors differ in length"
         raise InputError(what, where, lengths, "the first axis of each counts the examples")
