@@ -18,15 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
-from weightdecay.sweeps.chunk import optimizer_of
+from weightdecay.sweeps.chunk import optimizer_of, options_of
 from weightdecay.sweeps.looks import forked, made
 from weightdecay.sweeps.method import check_parameters
 from weightdecay.sweeps.task import Task
 
-_FUNCTIONS = ("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on")
+_PLAIN = (
+    *("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on"),
+    *("lrs", "epochs", "batch_size", "every", "clip"),
+)
 # What decides how trainings are judged, and by that which rounds follow; not what a training is.
 JUDGING = ("goal", "widen", "refine")
-_PLAIN = ("lrs", "epochs", "batch_size", "every", "clip")
 
 
 def settings_plain(task: Task, about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -37,18 +39,18 @@ def settings_plain(task: Task, about: Mapping[str, Any] | None) -> dict[str, Any
         about: what the caller adds, say a script's checksum.
     """
     return {
-        **{name: plain(getattr(task, name)) for name in (*_FUNCTIONS, *_PLAIN)},
+        **{name: plain(getattr(task, name)) for name in _PLAIN},
         **_model_and_optimizer(task),
-        "train": [_tensor(tensor) for tensor in (*task.train.inputs, task.train.target)],
-        "test": [_tensor(tensor) for tensor in (*task.test.inputs, task.test.target)],
-        "strengths": list(task.strengths.values),
+        "train": plain((*task.train.inputs, task.train.target)),
+        "test": plain((*task.test.inputs, task.test.target)),
+        "strengths": plain(task.strengths.values),
         "unit": task.strengths.unit,
-        "seeds": list(task.seeds),
+        "seeds": plain(task.seeds),
         "goal": asdict(task.goal),
         "widen": task.widen,
         "refine": task.refine,
         "device": task.device.type,
-        "versions": {name: version(name) for name in ("weightdecay", "torch")},
+        "versions": {"weightdecay": version("weightdecay"), "torch": version("torch")},
         **plain(dict(about or {})),
     }
 
@@ -172,19 +174,15 @@ def _model_and_optimizer(task: Task) -> dict[str, Any]:
         model = made(task, task.seeds[0])
     check_parameters(model)
     layout = {name: [list(p.shape), str(p.dtype)] for name, p in model.state_dict().items()}
-    classes = {type(module) for module in model.modules()}
-    own = sorted(_source(one) for one in classes if not one.__module__.startswith("torch."))
+    classes = set(map(type, model.modules()))
+    own = sorted(_source(kind) for kind in classes if not kind.__module__.startswith("torch."))
     checksum = hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
-    count = sum(p.numel() for p in model.parameters())
+    count = sum(map(Tensor.numel, model.parameters()))
     optimizer = optimizer_of(task, list(model.parameters()), task.lrs[0] if task.lrs else None)
-    # A function may have them from elsewhere: its source does not tell.
-    options = [
-        {name: value for name, value in group.items() if name not in ("params", "param_names")}
-        for group in optimizer.param_groups
-    ]
     return {
         "model": {"numbers": count, "layout": checksum, "classes": own},
-        "optimizer_options": plain(options),
+        # A function may have them from elsewhere: its source does not tell.
+        "optimizer_options": plain(options_of(optimizer)),
     }
 
 

@@ -1,7 +1,8 @@
 """The strengths of a sweep: one unit, ascending strength, wider at an edge and finer around the best."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -69,13 +70,13 @@ def strength_of(value: float, unit: str) -> float | HalfLife | HalfLives:
     return HalfLives(value) if unit == "half_lives_per_run" else HalfLife(**{unit.removeprefix(_LIFE): value})
 
 
-def ascending(values: "Sequence[float] | set[float]", unit: str) -> tuple[float, ...]:
+def ascending(values: Iterable[float], unit: str) -> tuple[float, ...]:
     """Values of a unit in the order of ascending strength.
 
     >>> ascending([1.0, 4.0, 0.0], "half_life_epochs")
     (0.0, 4.0, 1.0)
     """
-    return tuple(sorted(values, key=lambda value: _log_strength(value, unit)))
+    return tuple(sorted(values, key=functools.partial(log_strength, unit=unit)))
 
 
 def title(unit: str) -> Text:
@@ -226,7 +227,7 @@ def _several(given: Any) -> list[Any]:
         return [given]
 
 
-def _log_strength(value: float, unit: str) -> float:
+def log_strength(value: float, unit: str) -> float:
     """Grows with the strength; on it a grid is evenly spaced."""
     if value == 0:
         return -math.inf

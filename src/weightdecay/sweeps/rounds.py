@@ -11,18 +11,20 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from weightdecay.engine import as_finished, in_processes, packed
 from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.saving import load
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.fingerprint import check_same
-from weightdecay.sweeps.grid import Strengths, ascending, refined, widened
+from weightdecay.sweeps.grid import Strengths, ascending, log_strength, refined, widened
 from weightdecay.sweeps.looks import set_up
 from weightdecay.sweeps.method import Plan, chunks_of, train_chunk
 from weightdecay.sweeps.record import Sweep, sweep_record
@@ -140,15 +142,14 @@ class Search:
         task, unit = self.task, self.task.strengths.unit
         tried = {strength for earlier in rounds for strength in earlier.strengths}
         grid = Strengths(ascending(tried, unit), unit)
+        trained = [each for each in self._trained() if each.copy.strength in tried]
         try:
-            selections = selections_of(
-                [trained for trained in self._trained() if trained.copy.strength in tried], task.goal
-            )
+            selections = selections_of(trained, task.goal)
         except DivergenceError:  # there is no best; the record says so
             return None
         best = selections[best_of(selections, task.goal)]
-        wider = sum(earlier.why.startswith("wider") for earlier in rounds)
-        finer = sum(earlier.why.startswith("finer") for earlier in rounds)
+        whys = [earlier.why.split()[0] for earlier in rounds]
+        wider, finer = whys.count("wider"), whys.count("finer")
         if best.edge is not None and wider < task.widen and not finer:
             new = self._new(widened(grid, best.edge), tried)
             if new:
@@ -172,18 +173,21 @@ class Search:
     def _train(self, new: Round) -> None:
         """Train and store what is missing of a round."""
         task = self.task
-        chunks = chunks_of(self.plan, task.pairs, new.strengths, task.strengths.unit, task.seeds)
-        self.chunks += chunks
-        stored = self.store.names()
-        self.leader.add(trained for trained in self._trained() if trained.copy in stored)
-        missing = [chunk for chunk in chunks if not stored.issuperset(chunk.copies)]
-        self.total = sum(len(chunk.copies) for chunk in self.chunks)
-        self.done = {copy for chunk in self.chunks for copy in chunk.copies} & stored
+        trained = self._trained()
+        stored = {each.copy for each in trained}
+        self.leader.add(trained)
+        missing = []
+        for chunk in chunks_of(self.plan, task.pairs, new.strengths, task.strengths.unit, task.seeds):
+            self.chunks.append(chunk)
+            self.total += len(chunk.copies)
+            self.done |= stored.intersection(chunk.copies)
+            if not stored.issuperset(chunk.copies):
+                missing.append(chunk)
         for chunk, result in self._results(missing):
             # The weights first, so that what the store has is whole.
             self.weights.put(chunk, result.weights)
-            for trained in result.trained:
-                self.store.add(trained)
+            for each in result.trained:
+                self.store.add(each)
             self.leader.add(result.trained)
             # Another process, or one that was killed, may have stored some of a chunk: each counts once.
             self.done |= set(chunk.copies)
@@ -195,10 +199,7 @@ class Search:
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
         job = Job(self.recipes, self.plan, self.checkpoints)
         self.pending = list(chunks)
-
-        def on_share(share: float) -> None:
-            self._report(None, share)
-
+        on_share = partial(self._report, None)
         with contextlib.closing(results(job, chunks, self.client, on_share)) as pairs:
             for chunk, result in pairs:
                 yield chunk, result
@@ -220,15 +221,14 @@ class Search:
 
     def _trained(self) -> list[Trained]:
         """What is stored, in an order that does not depend on who finished first."""
-        trained, task = self.store.trained(), self.task
-        strengths = ascending({each.copy.strength for each in trained}, task.strengths.unit)
-        places = {value: i for i, value in enumerate(strengths)}
+        pairs, seeds = self.task.pairs, self.task.seeds
 
-        def place(each: Trained) -> tuple[int, int, int]:
-            copy = each.copy
-            return task.pairs.index((copy.rule, copy.lr)), places[copy.strength], task.seeds.index(copy.seed)
+        def place(trained: Trained) -> tuple[int, float, int]:
+            copy = trained.copy
+            strength = log_strength(copy.strength, copy.unit)
+            return pairs.index((copy.rule, copy.lr)), strength, seeds.index(copy.seed)
 
-        return sorted(trained, key=place)
+        return sorted(self.store.trained(), key=place)
 
     def _record(self, trained: Sequence[Trained]) -> Sweep:
         goal, method = self.task.goal, self.plan.method
@@ -255,7 +255,8 @@ class Search:
         """What a later call with `resume` goes on from, in words; empty without a folder."""
         if self.folder is None:
             return ""
-        finished = f"{len(self.done & self.store.names())} of {self.total} trainings are finished"
+        stored = [trained.copy for trained in self.store.trained()]
+        finished = f"{len(self.done.intersection(stored))} of {self.total} trainings are finished"
         at = {
             chunk: self.checkpoints.epoch(chunk)
             for chunk in self.pending
@@ -285,7 +286,7 @@ class Search:
                 name: tensor[:, place].clone() for name, tensor in weights.items()
             }
         in_order = [parts[place] for place in sorted(parts)]
-        return {name: torch.cat([part[name] for part in in_order]) for name in in_order[0]}
+        return pytree.tree_map(lambda *seeds: torch.cat(seeds), *in_order)
 
     def _saved(self, record: Sweep) -> dict[str, Tensor] | None:
         """The weights of a record in the folder that this one repeats."""
@@ -357,8 +358,11 @@ class Leader:
 
     def may_need(self, chunk: Chunk) -> bool:
         """Whether the weights of a chunk may turn out to be the best."""
-        keys = [(chunk.rule, chunk.lr, strength) for strength in chunk.strengths]
-        return any(not self.complete(key) or (self.best and key == self.best[0]) for key in keys)
+        for strength in chunk.strengths:
+            key = chunk.rule, chunk.lr, strength
+            if not self.complete(key) or (self.best is not None and key == self.best[0]):
+                return True
+        return False
 
 
 PATIENCE = 5.0  # seconds of training one by one here before processes are started

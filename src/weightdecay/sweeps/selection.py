@@ -127,8 +127,7 @@ def selections_of(trained: Sequence[Trained], goal: Goal) -> tuple[Selection, ..
     settings: dict[tuple[str, float | None], list[Trained]] = {}
     for one in trained:
         settings.setdefault((one.copy.rule, one.copy.lr), []).append(one)
-    found = [_selection(several, goal) for several in settings.values()]
-    judged = tuple(selection for selection in found if selection is not None)
+    judged = tuple(filter(None, [_selection(several, goal) for several in settings.values()]))
     if not judged and not trained:
         raise InputError("nothing is finished", "sweep", "no training", "let it run, or resume it")
     if not judged:
@@ -171,18 +170,15 @@ def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
     """None where no strength is finite at every seed."""
     unit = trained[0].copy.unit
     seeds = tuple(dict.fromkeys(one.copy.seed for one in trained))
-    cells = {(one.copy.seed, one.copy.strength): one for one in trained}
-    strengths = tuple(
-        strength
-        for strength in ascending({strength for _, strength in cells}, unit)
-        if all((seed, strength) in cells for seed in seeds)
-    )
+    columns: dict[float, dict[int, Trained]] = {}
+    for one in trained:
+        columns.setdefault(one.copy.strength, {})[one.copy.seed] = one
+    strengths = tuple(value for value in ascending(columns, unit) if len(columns[value]) == len(seeds))
     if not strengths:
         return None
-    grid = [[cells[seed, strength] for strength in strengths] for seed in seeds]
-    scores = torch.tensor(
-        [[goal.score(one) for one in row] for row in grid], dtype=torch.float64, device="cpu"
-    )
+    grid = [[columns[strength][seed] for strength in strengths] for seed in seeds]
+    each = [[goal.score(one) for one in row] for row in grid]
+    scores = torch.tensor(each, dtype=torch.float64, device="cpu")
     if not bool(scores.isfinite().all(0).any()):
         return None
     paired = choose_paired(goal.sign * scores)

@@ -24,6 +24,7 @@ import math
 import re
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -108,31 +109,15 @@ class Store:
         """Every training, in the order of their names, whoever stored what first."""
         with self._execute() as execute:
             rows = execute("SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed").fetchall()
-            looks: dict[int, list[Look]] = {row[0]: [] for row in rows}
-            for at, epoch, train_loss, test_loss, metrics in execute(
-                "SELECT * FROM look ORDER BY trained, epoch"
-            ):
-                if at in looks:  # else its training was stored after the rows were read
-                    losses = _number(train_loss), _number(test_loss)
-                    looks[at].append(Look(epoch, *losses, _metrics(metrics)))
-        return [
-            Trained(
-                Copy(*name),
-                weight_decay,
-                _number(train_loss),
-                _number(test_loss),
-                _metrics(metrics),
-                tuple(looks[at]),
-                diverged,
-            )
-            for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows
-        ]
-
-    def names(self) -> set[Copy]:
-        """The names of the trainings that are there."""
-        with self._execute() as execute:
-            rows = execute("SELECT rule, lr, strength, unit, seed FROM trained").fetchall()
-        return {Copy(*row) for row in rows}
+            seen = execute("SELECT * FROM look ORDER BY trained, epoch").fetchall()
+        looks: dict[int, list[Look]] = defaultdict(list)
+        for at, epoch, *losses, metrics in seen:
+            looks[at].append(Look(epoch, *map(_number, losses), _metrics(metrics)))
+        trained = []
+        for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows:
+            last = _number(train_loss), _number(test_loss), _metrics(metrics)
+            trained.append(Trained(Copy(*name), weight_decay, *last, tuple(looks[at]), diverged))
+        return trained
 
     def agree(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Store JSON values by name, none of them if there are any; returns what is there."""
@@ -220,9 +205,8 @@ def _prepare(connection: sqlite3.Connection, file: str) -> None:
         _patiently(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
-        (id,), (version,) = (
-            connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-        )
+        (id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables:
             for statement in _SCHEMA:
@@ -487,16 +471,11 @@ def unpack(tensors: dict[str, Tensor], plain: Any, device: torch.device) -> Any:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What an optimizer has gathered, by the position of its parameters; and its plain options."""
-    return {
-        "state": [
-            [dict(optimizer.state[p]) if p in optimizer.state else None for p in group["params"]]
-            for group in optimizer.param_groups
-        ],
-        "groups": [
-            {key: value for key, value in group.items() if key != "params" and _storable(value)}
-            for group in optimizer.param_groups
-        ],
-    }
+    states, groups = [], []
+    for group in optimizer.param_groups:
+        states.append([dict(optimizer.state[p]) if p in optimizer.state else None for p in group["params"]])
+        groups.append({key: value for key, value in group.items() if key != "params" and _storable(value)})
+    return {"state": states, "groups": groups}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
