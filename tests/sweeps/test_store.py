@@ -16,7 +16,7 @@ import torch
 from weightdecay.engine import Capacity, as_finished, connected, in_processes, packed
 from weightdecay.errors import InputError
 from weightdecay.sweeps.method import Method, Plan, chunks_of, plan_of, split
-from weightdecay.sweeps.rounds import Leader
+from weightdecay.sweeps.run import Leader
 from weightdecay.sweeps.selection import best_of, selections_of
 from weightdecay.sweeps.store import FILE, Checkpoints, Round, Weights, opened
 from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Goal, Look, Trained

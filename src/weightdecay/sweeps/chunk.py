@@ -1,6 +1,7 @@
 """A rule at a learning rate, read once: step sizes, the parameters that decay, the strength of each copy."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,8 +91,8 @@ class Recipe:
         Raises:
             InputError: as `strong`.
         """
-        strong = tuple(self.strong(value, chunk.unit) for value in chunk.strengths)
-        return Settings(self.task, chunk, self.rates, strong, self.task.steps_per_epoch)
+        strong = map(functools.partial(self.strong, unit=chunk.unit), chunk.strengths)
+        return Settings(self.task, chunk, self.rates, tuple(strong), self.task.steps_per_epoch)
 
     def strong(self, value: float, unit: str) -> Strong:
         """Read a strength.
