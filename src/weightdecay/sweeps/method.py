@@ -223,7 +223,8 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
         saved[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    before = _seeded(task, mixed(seed, "step", 0))
+    reseed(mixed(seed, "step", 0), task.device)
+    before = _random_state(task.device)
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(task, _output(model, *batch.inputs), batch.target)
@@ -236,7 +237,8 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
     draws = not torch.equal(before, _random_state(task.device))
     results = [loss.item()]
     with torch.no_grad():
-        before = _seeded(task, mixed(seed, "look", 0))
+        reseed(mixed(seed, "look", 0), task.device)
+        before = _random_state(task.device)
         model.eval()
         try:
             output = outputs_of(functools.partial(_output, model), task.test, task)
@@ -266,13 +268,8 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
     )
 
 
-def _seeded(task: Task, number: int) -> Tensor:
-    """Start the random numbers; their state then, to see whether some are drawn."""
-    reseed(number, task.device)
-    return _random_state(task.device)
-
-
 def _random_state(device: torch.device) -> Tensor:
+    """The state of torch's generators, to see whether numbers are drawn."""
     state = torch.get_rng_state()
     return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 

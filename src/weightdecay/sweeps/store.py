@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -111,8 +111,9 @@ class Store:
             rows = execute("SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed").fetchall()
             seen = execute("SELECT * FROM look ORDER BY trained, epoch").fetchall()
         looks: dict[int, list[Look]] = defaultdict(list)
-        for at, epoch, *losses, metrics in seen:
-            looks[at].append(Look(epoch, *map(_number, losses), _metrics(metrics)))
+        for at, epoch, train_loss, test_loss, metrics in seen:
+            losses = _number(train_loss), _number(test_loss)
+            looks[at].append(Look(epoch, *losses, _metrics(metrics)))
         trained = []
         for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows:
             last = _number(train_loss), _number(test_loss), _metrics(metrics)
@@ -262,7 +263,6 @@ def _metrics(text: str) -> dict[str, float]:
 
 SECONDS = 1.0  # from one checkpoint of a chunk to the next
 _SHARE = 0.05  # of the time may go into writing them
-_ENDING = ".safetensors"
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)
 
 
@@ -274,7 +274,25 @@ def name_of(chunk: Chunk) -> str:
 
 
 @dataclass
-class Checkpoints:
+class _Files:
+    """One file for a chunk in a folder; none without a folder."""
+
+    folder: Path | None
+    prefix: ClassVar[str] = ""
+
+    def drop(self, chunk: Chunk) -> None:
+        """Forget the file of a chunk."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                self._file(chunk).unlink(missing_ok=True)
+
+    def _file(self, chunk: Chunk) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.prefix}{name_of(chunk)}.safetensors"
+
+
+@dataclass
+class Checkpoints(_Files):
     """The checkpoints of running chunks, in files of a folder, or none.
 
     Args:
@@ -285,16 +303,13 @@ class Checkpoints:
         took: how long that took.
     """
 
-    folder: Path | None
     seconds: float = SECONDS
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
     def read(self, chunk: Chunk) -> Checkpoint | None:
         """The checkpoint of a chunk, if there is one that can be read."""
-        if self.folder is None:
-            return None
-        read = _read(self._file(chunk))
+        read = None if self.folder is None else _read(self._file(chunk))
         if read is None:
             return None
         tensors, about = read
@@ -324,26 +339,16 @@ class Checkpoints:
         self.last = time.monotonic()
         self.took = self.last - begun
 
-    def drop(self, chunk: Chunk) -> None:
-        """The chunk is done."""
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                self._file(chunk).unlink(missing_ok=True)
-
-    def _file(self, chunk: Chunk) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{name_of(chunk)}{_ENDING}"
-
 
 @dataclass
-class Weights:
+class Weights(_Files):
     """The weights of finished chunks, in files of a folder, or in memory without one.
 
     Args:
         folder: where; None for memory.
     """
 
-    folder: Path | None
+    prefix: ClassVar[str] = "chunk-"
     held: dict[Chunk, dict[str, Tensor]] = field(default_factory=dict)
 
     def put(self, chunk: Chunk, weights: Mapping[str, Tensor]) -> None:
@@ -367,13 +372,7 @@ class Weights:
     def drop(self, chunk: Chunk) -> None:
         """Forget the weights of a chunk."""
         self.held.pop(chunk, None)
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                self._file(chunk).unlink(missing_ok=True)
-
-    def _file(self, chunk: Chunk) -> Path:
-        assert self.folder is not None
-        return self.folder / f"chunk-{name_of(chunk)}{_ENDING}"
+        super().drop(chunk)
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
