@@ -71,16 +71,16 @@ def check_same(
     """
     if there == here:
         return
-    one, other = (
+    stored, now = (
         _flat({name: value for name, value in values.items() if name not in apart})
         for values in (there, here)
     )
-    differ = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    differ = [name for name in {**stored, **now} if stored.get(name) != now.get(name)]
     if not differ:
         return
     name = differ[0]
     what = f"the store was made with other settings: {', '.join(differ[:5])}"
-    more = f"{_short(one.get(name))} in {file}, {_short(other.get(name))} now"
+    more = f"{_short(stored.get(name))} in {file}, {_short(now.get(name))} now"
     raise InputError(what, name, more, f"give the same again, or another folder{_why(differ)}")
 
 
@@ -104,11 +104,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return _tensor(value)
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, Set):
-        return sorted(str(plain(one)) for one in value)
+        return sorted(str(plain(part)) for part in value)
     if isinstance(value, Sequence):
-        return [plain(one) for one in value]
+        return [plain(part) for part in value]
     if isinstance(value, functools.partial):
         return {"partial": plain(value.func), "args": plain(value.args), **plain(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):

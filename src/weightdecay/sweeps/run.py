@@ -157,10 +157,10 @@ def sweep(
 
     >>> from functools import partial
     >>> X = torch.linspace(-1, 1, 32)[:, None]
-    >>> found = sweep(
+    >>> result = sweep(
     ...     lambda: torch.nn.Linear(1, 1), (X, 2 * X), (X, 2 * X), loss=torch.nn.functional.mse_loss,
     ...     optimizer=partial(torch.optim.SGD, lr=0.1), strengths=[0.1, 1.0], seeds=2, epochs=20, widen=0)
-    >>> found.best, len(found.table())
+    >>> result.best, len(result.table())
     (0.0, 6)
     """
     begun = time.monotonic()
@@ -452,7 +452,7 @@ class Search:
             return None
         with contextlib.suppress(InputError):
             before = load(self.folder / "sweep.json")
-            names, again = ([key_of(one.copy) for one in each.trained] for each in (before, record))
+            names, again = ([key_of(each.copy) for each in sweep.trained] for sweep in (before, record))
             best = record.rule, record.lr, record.best
             if names == again and (before.rule, before.lr, before.best) == best:
                 return dict(before.weights)
@@ -504,11 +504,11 @@ class Leader:
         """Whether the new one is chosen of the two."""
         if not tied(new[1], old[1], len(self.seeds)):
             return self.goal.sign * (new[1] - old[1]) < 0
-        (*setting, strength), (*other, least) = new[0], old[0]
-        if setting != other:
-            places = [self.settings.index((rule, lr)) for rule, lr in (setting, other)]
+        (*setting, strength), (*best_setting, best) = new[0], old[0]
+        if setting != best_setting:
+            places = [self.settings.index((rule, lr)) for rule, lr in (setting, best_setting)]
             return places[0] < places[1]
-        return ascending((least, strength), unit)[-1] == strength
+        return ascending((best, strength), unit)[-1] == strength
 
     def complete(self, key: Key) -> bool:
         """Whether every seed has finished."""
