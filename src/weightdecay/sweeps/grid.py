@@ -13,11 +13,7 @@ from weightdecay.text import Text
 from weightdecay.units import HalfLife, HalfLives, grid
 
 Unit = Literal[
-    "weight_decay",
-    "half_lives_per_run",
-    "half_life_steps",
-    "half_life_epochs",
-    "half_life_samples",
+    "weight_decay", "half_lives_per_run", "half_life_steps", "half_life_epochs", "half_life_samples"
 ]
 UNITS: tuple[Unit, ...] = Unit.__args__  # pyright: ignore[reportAttributeAccessIssue]
 # How an axis or a column calls them.

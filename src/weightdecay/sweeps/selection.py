@@ -418,13 +418,11 @@ def _no_decay(judged: Selection, goal: Goal) -> Text:
     )
     if none.seeds == 1:
         return Text(
-            f"{what}; one seed cannot tell whether that is luck",
-            f"{what.zh}；一个种子分不出这是不是偶然",
+            f"{what}; one seed cannot tell whether that is luck", f"{what.zh}；一个种子分不出这是不是偶然"
         )
     interval = f"[{none.low:.3g}, {none.high:.3g}]"
     what = Text(
-        f"{what}, 95 % interval {interval}, seed by seed",
-        f"{what.zh}，逐个种子比较的 95 % 区间 {interval}",
+        f"{what}, 95 % interval {interval}, seed by seed", f"{what.zh}，逐个种子比较的 95 % 区间 {interval}"
     )
     if none.tells:
         return what
@@ -460,8 +458,7 @@ def _shape(judged: Selection) -> Text:
         return Text("range: not known from one seed", "范围：一个种子无从知道")
     if judged.flat:
         return Text(
-            "flat: one standard error tells no strength from the best",
-            "平：一倍标准误分不出哪个强度更好",
+            "flat: one standard error tells no strength from the best", "平：一倍标准误分不出哪个强度更好"
         )
     weakest, strongest = (
         strength(value, judged.unit, judged.weight_decays[judged.place(value)]) for value in judged.flat_range
