@@ -55,7 +55,7 @@ class Alone:
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         needed = closure is not None and closure.default is inspect.Parameter.empty
         self.takes_closure = needed or isinstance(self.optimizer, torch.optim.LBFGS)
-        self.looks: list[Look] = []
+        self.looks: list[list[Any]] = []  # the fields of a `Look`, as a checkpoint has them
         self.diverged: int | None = None
 
     def train_epoch(self, epoch: int) -> None:
@@ -98,10 +98,10 @@ class Alone:
         return loss
 
     @torch.no_grad()
-    def _look(self, epoch: int, train_loss: float) -> Look:
+    def _look(self, epoch: int, train_loss: float) -> list[Any]:
         task = self.settings.task
         if self.diverged is not None:
-            return Look(epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan))
+            return [epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan)]
         self.model.eval()
         reseed(mixed(self.copy.seed, "look", epoch), task.device)
         outputs = outputs_of(self.model, task.test, task)
@@ -110,7 +110,7 @@ class Alone:
             name: measured_alone(name, measure, outputs, target)
             for name, measure in measures_of(task).items()
         }
-        return Look(epoch, train_loss, measures.pop(""), measures)
+        return [epoch, train_loss, measures.pop(""), measures]
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers on the CPU; NaN if it diverged."""
@@ -127,7 +127,7 @@ class Alone:
             "model": tensors_of(self.model),
             "optimizer": optimizer_state(self.optimizer),
             "decay": self.decay.state_dict(),
-            "looks": [[look.epoch, look.train_loss, look.test_loss, look.metrics] for look in self.looks],
+            "looks": self.looks,
             "diverged": self.diverged,
         }
 
@@ -138,7 +138,7 @@ class Alone:
             tensor.copy_(state["model"][name])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.decay.load_state_dict(state["decay"])
-        self.looks, self.diverged = [Look(*look) for look in state["looks"]], state["diverged"]
+        self.looks, self.diverged = state["looks"], state["diverged"]
 
 
 def train_alone(
@@ -162,7 +162,7 @@ def train_alone(
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:
                 on_epoch(done, lambda done=done, run=run: Checkpoint(done, *pack([finished, run.state()])))
-        finished.append([run.state()["looks"], run.diverged, run.weights()])
+        finished.append([run.looks, run.diverged, run.weights()])
         if on_epoch is not None:
             on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
     trained, each = [], []

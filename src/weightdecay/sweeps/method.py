@@ -460,7 +460,7 @@ def _rules(settings: Settings) -> str | None:
             return f"{name} depends on the strength in more than its strength"
         if rule.told_more:
             return f"{name} looks at more than stacked weights and their update"
-        if type(rule).__module__.startswith("weightdecay."):
+        if rule.built_in:
             continue
         target = settings.strong[0].plan.all_targets[0]
         w = torch.linspace(-1, 1, 3 * target.parameter.numel()).to(target.parameter)
@@ -532,7 +532,7 @@ def _other_losses(together: Copies, alone: list[Alone], eps: float) -> str | Non
     for plain, at, both in zip(alone, diverged, losses, strict=True):
         if (None if at < 0 else at) != plain.diverged:
             return "copies trained as one model diverge at another step than alone"
-        wanted = plain.looks[-1].train_loss, plain.looks[-1].test_loss
+        _, *wanted, _ = plain.looks[-1]
         gap = max(abs(x - y) - loose * abs(y) for x, y in zip(both, wanted, strict=True))
         if plain.diverged is None and gap > loose:
             return f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
