@@ -16,18 +16,21 @@ from weightdecay.rules import Chain
 from weightdecay.sweeps.chunk import Settings, optimizer_of
 from weightdecay.sweeps.looks import (
     at_epoch,
+    load_optimizer_state,
     loss_of,
     made,
     measured_alone,
     measures_of,
     mixed,
+    optimizer_state,
     order,
     outputs_of,
+    pack,
     reseed,
     tensors_of,
     trained_of,
+    unpack,
 )
-from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Data, Look, OnEpoch
 
 

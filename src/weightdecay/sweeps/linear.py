@@ -24,8 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightdecay.rules import L2, Decoupled
 from weightdecay.sweeps.chunk import Recipes, Settings
-from weightdecay.sweeps.looks import all_trained, doubles, made, measures_of, order
-from weightdecay.sweeps.store import pack, unpack
+from weightdecay.sweeps.looks import (
+    all_trained,
+    doubles,
+    made,
+    measures_of,
+    order,
+    pack,
+    unpack,
+)
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import measured
 

@@ -25,13 +25,23 @@ from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.rules import Decoupled
 from weightdecay.saving import environment, load, writable_folder
 from weightdecay.sweeps.chunk import Recipes
-from weightdecay.sweeps.fingerprint import JUDGING, check_same, settings_plain
 from weightdecay.sweeps.grid import Strengths, ascending, log_strength, refined, widened
 from weightdecay.sweeps.looks import forked, set_up
 from weightdecay.sweeps.method import Plan, chunks_of, method_of, plan_of, train_chunk
 from weightdecay.sweeps.record import Sweep, sweep_record
 from weightdecay.sweeps.selection import best_of, selections_of, tied
-from weightdecay.sweeps.store import FILE, SECONDS, Checkpoints, Round, Store, Weights, opened
+from weightdecay.sweeps.store import (
+    FILE,
+    JUDGING,
+    SECONDS,
+    Checkpoints,
+    Round,
+    Store,
+    Weights,
+    check_same,
+    opened,
+    settings_plain,
+)
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Goal, Trained, task_of
 
 GRID = "the grid"

@@ -20,17 +20,20 @@ from weightdecay.sweeps.chunk import Settings, optimizer_of
 from weightdecay.sweeps.looks import (
     all_trained,
     at_epoch,
+    load_optimizer_state,
     loss_of,
     made,
     measured_alone,
     measures_of,
     mixed,
+    optimizer_state,
     order,
     outputs_of,
+    pack,
     reseed,
     tensors_of,
+    unpack,
 )
-from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.task import Checkpoint, ChunkResult, Data, OnEpoch
 
 AXES = 2  # the leading axes of a stacked parameter: seeds and strengths
