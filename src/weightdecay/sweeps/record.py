@@ -296,18 +296,17 @@ def _plain(value: Any) -> Any:
 
 
 KEY = {"rule": pl.String, "lr": pl.Float64, "strength": pl.Float64}
+_NAME = (*KEY, "seed", "unit")  # of a training
 _METRIC = "test_"
 
 
 def table_of(trained: Sequence[Trained]) -> pl.DataFrame:
     """One row per training: its key, the number λ, losses and metrics at the end, the step it diverged at."""
     columns: dict[str, list[Any]] = {
-        **_keys([each.copy for each in trained]),
-        "weight_decay": [each.weight_decay for each in trained],
-        "train_loss": [each.train_loss for each in trained],
-        "test_loss": [each.test_loss for each in trained],
+        **_columns([each.copy for each in trained], *_NAME),
+        **_columns(trained, "weight_decay", "train_loss", "test_loss"),
         **_metrics([each.metrics for each in trained]),
-        "diverged": [each.diverged for each in trained],
+        **_columns(trained, "diverged"),
     }
     schema = {**KEY, "seed": pl.Int64, "unit": pl.String, **dict.fromkeys([*columns][5:], pl.Float64)}
     return pl.DataFrame(columns, schema={**schema, "diverged": pl.Int64})
@@ -315,13 +314,11 @@ def table_of(trained: Sequence[Trained]) -> pl.DataFrame:
 
 def curves_of(trained: Sequence[Trained]) -> pl.DataFrame:
     """One row per training and look: its key, the epoch, losses and metrics."""
-    pairs = [(each.copy, look) for each in trained for look in each.looks]
+    looks = [look for each in trained for look in each.looks]
     columns: dict[str, list[Any]] = {
-        **_keys([copy for copy, _ in pairs]),
-        "epoch": [look.epoch for _, look in pairs],
-        "train_loss": [look.train_loss for _, look in pairs],
-        "test_loss": [look.test_loss for _, look in pairs],
-        **_metrics([look.metrics for _, look in pairs], trained[0].metrics if trained else ()),
+        **_columns([each.copy for each in trained for _ in each.looks], *_NAME),
+        **_columns(looks, "epoch", "train_loss", "test_loss"),
+        **_metrics([look.metrics for look in looks], trained[0].metrics if trained else ()),
     }
     schema = {**KEY, "seed": pl.Int64, "unit": pl.String, "epoch": pl.Int64}
     return pl.DataFrame(columns, schema={**schema, **dict.fromkeys([*columns][6:], pl.Float64)})
@@ -347,12 +344,12 @@ def trained_of(table: pl.DataFrame, curves: pl.DataFrame) -> tuple[Trained, ...]
     return tuple(trained)
 
 
-def _keys(copies: Sequence[Copy]) -> dict[str, list[Any]]:
-    return {name: [getattr(copy, name) for copy in copies] for name in (*KEY, "seed", "unit")}
+def _columns(records: Sequence[Any], *names: str) -> dict[str, list[Any]]:
+    return {name: [getattr(record, name) for record in records] for name in names}
 
 
 def _copy(row: dict[str, Any]) -> Copy:
-    return Copy(**{name: row.pop(name) for name in (*KEY, "unit", "seed")})
+    return Copy(**{name: row.pop(name) for name in _NAME})
 
 
 def _metrics(values: Sequence[dict[str, float]], names: Any = None) -> dict[str, list[float]]:
