@@ -14,7 +14,7 @@ import weightdecay as wd
 from weightdecay.reports.report import save_figure
 from weightdecay.reports.sweep import SweepBar, print_sweep
 from weightdecay.sweeps.record import sweep_record
-from weightdecay.sweeps.rounds import Progress
+from weightdecay.sweeps.run import Progress
 
 
 @pytest.fixture(autouse=True)

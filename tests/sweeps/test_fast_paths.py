@@ -10,7 +10,7 @@ from torch import nn, optim
 from torch.nn.utils import parametrize
 
 import weightdecay as wd
-from weightdecay.sweeps import linear, method, rounds
+from weightdecay.sweeps import linear, method, run
 
 DOUBLE = torch.float64
 DRAWN = torch.Generator().manual_seed(3)
@@ -348,7 +348,7 @@ def test_sizes_at_which_chunks_change(monkeypatch, chunk, memory, count):
     if memory is not None:
         monkeypatch.setattr(method, "available", lambda device: memory)
     chunks = []
-    monkeypatch.setattr(rounds, "results", noting(rounds.results, chunks))
+    monkeypatch.setattr(run, "results", noting(run.results, chunks))
     agrees(normed, TRAIN, TEST, strengths=[0.01, 0.1, 1.0], chunk=chunk, batch_size=4)
     assert len(chunks) == count
 

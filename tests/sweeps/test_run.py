@@ -17,7 +17,7 @@ from weightdecay.engine import connected
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.method import Method, Plan
-from weightdecay.sweeps.rounds import Job, results
+from weightdecay.sweeps.run import Job, results
 from weightdecay.sweeps.store import FILE, Checkpoints
 from weightdecay.sweeps.task import Chunk, task_of
 

@@ -10,7 +10,7 @@ from tests.sweeps.records import LAMBDAS, ridge_loss, training, trainings
 
 import weightdecay as wd
 from weightdecay.select import choose, choose_paired, student_t
-from weightdecay.sweeps.rounds import Leader
+from weightdecay.sweeps.run import Leader
 from weightdecay.sweeps.selection import Comparison, best_of, selections_of
 from weightdecay.sweeps.task import Goal, goal_of
 

@@ -16,7 +16,7 @@ import torch
 from weightdecay.engine import Capacity, as_finished, connected, in_processes, packed
 from weightdecay.errors import InputError
 from weightdecay.sweeps.method import Method, Plan, chunks_of, plan_of, split
-from weightdecay.sweeps.rounds import Leader
+from weightdecay.sweeps.run import Leader
 from weightdecay.sweeps.selection import best_of, selections_of
 from weightdecay.sweeps.store import FILE, Checkpoints, Round, Weights, opened
 from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Goal, Look, Trained
@@ -32,6 +32,10 @@ def trained(strength=0.1, seed=0, lr=None, loss=1 / 3, diverged=None):
     return Trained(copy, strength, loss, loss * 2, {"accuracy": 0.7, "odd": loss}, looks, diverged)
 
 
+def names(store):
+    return {one.copy for one in store.trained()}
+
+
 def test_what_goes_in_comes_out_to_the_bit(tmp_path):
     several = [
         trained(),
@@ -44,7 +48,7 @@ def test_what_goes_in_comes_out_to_the_bit(tmp_path):
         with opened(folder) as store:
             assert [store.add(one) for one in several] == [True] * 5
             found = {one.copy: one for one in store.trained()}
-            assert store.names() == set(found) == {one.copy for one in several}
+            assert names(store) == set(found) == {one.copy for one in several}
             assert all(repr(found[one.copy]) == repr(one) for one in several)  # NaN is not equal to itself
     with opened(tmp_path) as store:
         assert len(store.trained()) == 5
@@ -69,7 +73,7 @@ def test_a_training_is_stored_once_and_whole(tmp_path):
         bad.looks[1].metrics["accuracy"] = object()  # fails in the middle of the transaction
         with pytest.raises(TypeError):
             store.add(bad)
-        assert len(store.names()) == 2
+        assert len(names(store)) == 2
         assert store.add(trained(seed=5))
 
 
@@ -102,7 +106,7 @@ def test_two_processes_on_one_store_lose_and_double_nothing(tmp_path):
         process.join()
     assert [process.exitcode for process in crew] == [0, 0, 0]
     with opened(tmp_path) as store:
-        assert sorted(copy.seed for copy in store.names()) == [
+        assert sorted(copy.seed for copy in names(store)) == [
             *range(150),
             *range(1000, 1100),
             *range(2000, 2100),

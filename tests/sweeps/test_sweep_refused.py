@@ -9,7 +9,7 @@ from torch import nn
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.sweeps.rounds import Leader
+from weightdecay.sweeps.run import Leader
 from weightdecay.sweeps.selection import selections_of
 from weightdecay.sweeps.task import Copy, Goal, Trained
 

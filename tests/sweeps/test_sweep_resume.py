@@ -11,8 +11,7 @@ from torch import nn
 
 from weightdecay.errors import InputError
 from weightdecay.rules import Decoupled
-from weightdecay.sweeps.fingerprint import plain
-from weightdecay.sweeps.store import FILE, opened
+from weightdecay.sweeps.store import FILE, opened, plain
 
 job = partial(jobs.job, rule=Decoupled, epochs=4, strengths=[0.3, 3.0], refine=0, widen=0)
 # Labels that are noise: the more decay the better, so the grid goes on.

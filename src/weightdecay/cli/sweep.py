@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weightdecay.scripts import Script
     from weightdecay.sweeps.grid import Strengths, Unit
     from weightdecay.sweeps.record import Sweep
-    from weightdecay.sweeps.rounds import Progress
+    from weightdecay.sweeps.run import Progress
 
 # What it writes, beside the store and the checkpoints.
 FILES = (

@@ -37,7 +37,7 @@ from weightdecay.reports.style import CHOSEN, CYCLE, DIVERGED, GREY, INK, SCORE
 from weightdecay.reports.terminal import chart, legend, without_colour
 from weightdecay.sweeps.grid import title
 from weightdecay.sweeps.record import Sweep
-from weightdecay.sweeps.rounds import Progress
+from weightdecay.sweeps.run import Progress
 from weightdecay.sweeps.selection import Selection, setting_name, strength
 from weightdecay.sweeps.task import Trained
 from weightdecay.text import Text

@@ -1,5 +1,6 @@
 """One training as people write it: the oracle of the vectorised trainer, and its fallback."""
 
+import functools
 import inspect
 import math
 import warnings
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import weightdecay.hooks as hooks
 from weightdecay.errors import WeightDecayWarning
@@ -14,18 +16,22 @@ from weightdecay.rules import Chain
 from weightdecay.sweeps.chunk import Settings, optimizer_of
 from weightdecay.sweeps.looks import (
     at_epoch,
+    load_optimizer_state,
     loss_of,
     made,
     measured_alone,
     measures_of,
     mixed,
+    optimizer_state,
     order,
     outputs_of,
+    pack,
     reseed,
+    tensors_of,
     trained_of,
+    unpack,
 )
-from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
-from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Look, OnEpoch
+from weightdecay.sweeps.task import Checkpoint, ChunkResult, Copy, Data, Look, OnEpoch
 
 
 class Alone:
@@ -52,7 +58,7 @@ class Alone:
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         needed = closure is not None and closure.default is inspect.Parameter.empty
         self.takes_closure = needed or isinstance(self.optimizer, torch.optim.LBFGS)
-        self.looks: list[Look] = []
+        self.looks: list[list[Any]] = []  # the fields of a `Look`, as a checkpoint has them
         self.diverged: int | None = None
 
     def train_epoch(self, epoch: int) -> None:
@@ -65,84 +71,77 @@ class Alone:
             step = epoch * len(batches) + i
             for group, lr in zip(self.optimizer.param_groups, self.settings.rates[:, step], strict=True):
                 group["lr"] = float(lr)
-            batch = [tensor[rows].to(task.device) for tensor in (*data.inputs, data.target)]
-            loss = self._step(step, batch[:-1], batch[-1])
-            total += len(rows) / len(data) * loss
-            if not math.isfinite(loss):
+            losses: list[float] = []
+            closure = functools.partial(self._backward, step, data.rows(rows, task.device), losses)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WeightDecayWarning)
+                if self.takes_closure:
+                    self.optimizer.step(closure)  # pyright: ignore[reportCallIssue, reportArgumentType]
+                else:
+                    closure()
+                    self.optimizer.step()
+            total += len(rows) / len(data) * losses[0]  # before the step, without penalty
+            if not math.isfinite(losses[0]):
                 self.diverged = step
                 break
         if task.looked_at(epoch + 1):
             finite = self.diverged is None
             self.looks.append(self._look(epoch + 1, total if finite else math.nan))
 
-    def _step(self, step: int, inputs: list[Tensor], target: Tensor) -> float:
-        """One step of the optimizer; the loss before it, without penalty."""
-        task, losses = self.settings.task, []
-
-        def closure() -> Tensor:
-            reseed(mixed(self.copy.seed, "step", step), task.device)
-            self.optimizer.zero_grad()
-            loss = loss_of(task, self.model(*inputs), target)
-            loss.backward()
-            if task.clip is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), task.clip)
-            losses.append(loss.item())
-            return loss
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", WeightDecayWarning)
-            if self.takes_closure:
-                self.optimizer.step(closure)  # pyright: ignore[reportCallIssue, reportArgumentType]
-            else:
-                closure()
-                self.optimizer.step()
-        return losses[0]
+    def _backward(self, step: int, batch: Data, losses: list[float]) -> Tensor:
+        """Make the gradients of a batch; its loss is appended to `losses`."""
+        task = self.settings.task
+        reseed(mixed(self.copy.seed, "step", step), task.device)
+        self.optimizer.zero_grad()
+        loss = loss_of(task, self.model(*batch.inputs), batch.target)
+        loss.backward()
+        if task.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), task.clip)
+        losses.append(loss.item())
+        return loss
 
     @torch.no_grad()
-    def _look(self, epoch: int, train_loss: float) -> Look:
+    def _look(self, epoch: int, train_loss: float) -> list[Any]:
         task = self.settings.task
         if self.diverged is not None:
-            return Look(epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan))
+            return [epoch, math.nan, math.nan, dict.fromkeys(task.metrics, math.nan)]
         self.model.eval()
         reseed(mixed(self.copy.seed, "look", epoch), task.device)
-        outputs = outputs_of(
-            lambda *inputs: self.model(*(x.to(task.device) for x in inputs)), task.test, task
-        )
+        outputs = outputs_of(self.model, task.test, task)
         target = task.test.target.to(task.device)
         measures = {
             name: measured_alone(name, measure, outputs, target)
             for name, measure in measures_of(task).items()
         }
-        return Look(epoch, train_loss, measures.pop(""), measures)
+        return [epoch, train_loss, measures.pop(""), measures]
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers on the CPU; NaN if it diverged."""
-        named = (*self.model.named_parameters(), *self.model.named_buffers())
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named}
-        if self.diverged is not None:
-            for tensor in weights.values():
-                if tensor.is_floating_point():
-                    tensor.fill_(math.nan)
+        weights = {}
+        for name, tensor in tensors_of(self.model).items():
+            weights[name] = tensor.detach().to("cpu", copy=True)
+            if self.diverged is not None and tensor.is_floating_point():
+                weights[name].fill_(math.nan)
         return weights
 
     def state(self) -> dict[str, Any]:
         """All that training goes on from."""
         return {
-            "model": {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())},
+            "model": tensors_of(self.model),
             "optimizer": optimizer_state(self.optimizer),
             "decay": self.decay.state_dict(),
-            "looks": [[look.epoch, look.train_loss, look.test_loss, look.metrics] for look in self.looks],
+            "looks": self.looks,
             "diverged": self.diverged,
         }
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+        for name, tensor in tensors_of(self.model).items():
             tensor.copy_(state["model"][name])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.decay.load_state_dict(state["decay"])
-        self.looks, self.diverged = [Look(*look) for look in state["looks"]], state["diverged"]
+        self.looks, self.diverged = state["looks"], state["diverged"]
 
 
 def train_alone(
@@ -166,16 +165,15 @@ def train_alone(
             done += 1
             if on_epoch is not None and epoch + 1 < task.epochs:
                 on_epoch(done, lambda done=done, run=run: Checkpoint(done, *pack([finished, run.state()])))
-        finished.append([run.state()["looks"], run.diverged, run.weights()])
+        finished.append([run.looks, run.diverged, run.weights()])
         if on_epoch is not None:
             on_epoch(done, lambda done=done: Checkpoint(done, *pack([finished, None])))
-    trained = []
-    for copy, (looks, diverged, _) in zip(chunk.copies, finished, strict=True):
+    trained, each = [], []
+    for copy, (looks, diverged, weights) in zip(chunk.copies, finished, strict=True):
         number = settings.weight_decays[chunk.strengths.index(copy.strength)]
         looks = [Look(*look) for look in looks]
         trained.append(trained_of(copy, number, looks, diverged, task.steps_per_epoch))
+        each.append(weights)
     shape = len(chunk.seeds), len(chunk.strengths)
-    weights = {
-        name: torch.stack([part[2][name] for part in finished]).unflatten(0, shape) for name in finished[0][2]
-    }
+    weights = pytree.tree_map(lambda *same: torch.stack(same).unflatten(0, shape), *each)
     return ChunkResult(tuple(trained), weights)

@@ -1,6 +1,7 @@
 """A rule at a learning rate, read once: step sizes, the parameters that decay, the strength of each copy."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from weightdecay.hooks.optimizers import check_native, check_optimizer, momentum
 from weightdecay.hooks.plan import Plan, check_strengths, make_plan
 from weightdecay.hooks.trial import try_rule
 from weightdecay.rules import Rule, Strength, rules_of
-from weightdecay.rules.strength import Setting, group_strength
+from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.schedule import lrs
 from weightdecay.sweeps.grid import strength_of
 from weightdecay.sweeps.looks import function_name, made, set_up
@@ -90,8 +91,8 @@ class Recipe:
         Raises:
             InputError: as `strong`.
         """
-        strong = tuple(self.strong(value, chunk.unit) for value in chunk.strengths)
-        return Settings(self.task, chunk, self.rates, strong, self.task.steps_per_epoch)
+        strong = map(functools.partial(self.strong, unit=chunk.unit), chunk.strengths)
+        return Settings(self.task, chunk, self.rates, tuple(strong), self.task.steps_per_epoch)
 
     def strong(self, value: float, unit: str) -> Strong:
         """Read a strength.
@@ -100,11 +101,8 @@ class Recipe:
             InputError: a rule or a strength that cannot be used; see `wd.attach`.
         """
         strength = strength_of(value, unit)
-        if strength not in self._strong:
-            self._strong[strength] = self._read(strength)
-        return self._strong[strength]
-
-    def _read(self, strength: Strength) -> Strong:
+        if strength in self._strong:
+            return self._strong[strength]
         rules, optimizer = rules_at(self.task, self.rule, strength), self.optimizer
         setting = Setting(
             steps_per_epoch=self.task.steps_per_epoch,
@@ -112,7 +110,7 @@ class Recipe:
             steps=self.rates.shape[1],
             lrs=self.rates,
         )
-        kinds = tuple(type(rule) for rule in rules)
+        kinds = tuple(map(type, rules))
         if kinds not in self._plans:
             plan = make_plan(optimizer, rules, self.model, self.task.on, setting)
             if not plan.all_targets:
@@ -123,21 +121,22 @@ class Recipe:
                     try_rule(rule, plan.all_targets)
             self._plans[kinds] = plan
         plan, groups = self._plans[kinds], optimizer.param_groups
-        strengths = tuple(
-            tuple(
-                group_strength(rule, i, len(groups), setting, momentum_of(optimizer, group))
-                if plan.targets[i]
-                else None
-                for i, group in enumerate(groups)
-            )
-            for rule in rules
-        )
-        plan = dataclasses.replace(plan, strengths=strengths)
+        strengths: list[tuple[GroupStrength | None, ...]] = []
+        for rule in rules:
+            by_group: list[GroupStrength | None] = [None] * len(groups)
+            for i, group in enumerate(groups):
+                if plan.targets[i]:
+                    momentum = momentum_of(optimizer, group)
+                    by_group[i] = group_strength(rule, i, len(groups), setting, momentum)
+            strengths.append(tuple(by_group))
+        plan = dataclasses.replace(plan, strengths=tuple(strengths))
         check_strengths(optimizer, rules, plan, setting)
         numbers = set()
         if not callable(rules[0].weight_decay):
-            numbers = {float(one.at(0)) for one in strengths[0] if one is not None}
-        return Strong(rules, plan, numbers.pop() if len(numbers) == 1 else None)
+            numbers = {float(of_group.at(0)) for of_group in strengths[0] if of_group is not None}
+        weight_decay = numbers.pop() if len(numbers) == 1 else None
+        self._strong[strength] = Strong(rules, plan, weight_decay)
+        return self._strong[strength]
 
     @property
     def factor(self) -> float | None:
@@ -174,8 +173,8 @@ class Recipes:
             InputError: a model, an optimizer or a schedule that cannot be used.
         """
         if (rule, lr) not in self._made:
-            model = next((recipe.model for recipe in self._made.values()), None)
-            model = made(self.task, self.task.seeds[0]) if model is None else model
+            others = list(self._made.values())
+            model = others[0].model if others else made(self.task, self.task.seeds[0])
             rates = rates_of(self.task, list(model.parameters()), lr)
             optimizer = optimizer_of(self.task, list(model.parameters()), lr)
             self._made[rule, lr] = Recipe(self.task, rule, lr, model, optimizer, rates)
@@ -235,6 +234,16 @@ def optimizer_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -
         raise InputError(what, f"weight_decay of {kind}", value, "give it weight_decay=0")
     check_native(optimizer)
     return optimizer
+
+
+def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group, without its parameters."""
+    options = []
+    for group in optimizer.param_groups:
+        options.append(dict(group))
+        options[-1].pop("params")
+        options[-1].pop("param_names", None)
+    return options
 
 
 def rates_of(task: Task, parameters: list[nn.Parameter], lr: float | None) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The strengths of a sweep: one unit, ascending strength, wider at an edge and finer around the best."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -12,11 +13,7 @@ from weightdecay.text import Text
 from weightdecay.units import HalfLife, HalfLives, grid
 
 Unit = Literal[
-    "weight_decay",
-    "half_lives_per_run",
-    "half_life_steps",
-    "half_life_epochs",
-    "half_life_samples",
+    "weight_decay", "half_lives_per_run", "half_life_steps", "half_life_epochs", "half_life_samples"
 ]
 UNITS: tuple[Unit, ...] = Unit.__args__  # pyright: ignore[reportAttributeAccessIssue]
 # How an axis or a column calls them.
@@ -69,13 +66,13 @@ def strength_of(value: float, unit: str) -> float | HalfLife | HalfLives:
     return HalfLives(value) if unit == "half_lives_per_run" else HalfLife(**{unit.removeprefix(_LIFE): value})
 
 
-def ascending(values: "Sequence[float] | set[float]", unit: str) -> tuple[float, ...]:
+def ascending(values: Iterable[float], unit: str) -> tuple[float, ...]:
     """Values of a unit in the order of ascending strength.
 
     >>> ascending([1.0, 4.0, 0.0], "half_life_epochs")
     (0.0, 4.0, 1.0)
     """
-    return tuple(sorted(values, key=lambda value: _log_strength(value, unit)))
+    return tuple(sorted(values, key=functools.partial(log_strength, unit=unit)))
 
 
 def title(unit: str) -> Text:
@@ -87,12 +84,12 @@ def title(unit: str) -> Text:
     return TITLES[unit]
 
 
-def strengths_of(given: Any) -> Strengths:
+def strengths_of(strengths: Any) -> Strengths:
     """Read strengths as people give them, all of one unit; no decay is added as the reference.
 
     Args:
-        given: λ as numbers, an array or a tensor; `HalfLives` (or `HalfLives.grid`), or `HalfLife`; one or
-            several, in any order; or `Strengths`.
+        strengths: λ as numbers, an array or a tensor; `HalfLives` (or `HalfLives.grid`), or `HalfLife`; one
+            or several, in any order; or `Strengths`.
 
     Raises:
         InputError: none, or none above 0; one that is negative, not finite or repeated; several units; a
@@ -103,9 +100,9 @@ def strengths_of(given: Any) -> Strengths:
     >>> strengths_of(HalfLives.grid(1, 4, 3))
     Strengths(values=(0.0, 1.0, 2.0, 4.0), unit='half_lives_per_run')
     """
-    if isinstance(given, Strengths):
-        return strengths_of_values(given.values, given.unit)
-    parts = [_part(value) for value in _several(given)]
+    if isinstance(strengths, Strengths):
+        return strengths_of_values(strengths.values, strengths.unit)
+    parts = [_part(value) for value in _several(strengths)]
     units: dict[Unit, None] = dict.fromkeys(unit for _, unit in parts)
     if len(units) > 1:
         raise InputError("strengths of several units", "strengths", ", ".join(units), "give them in one")
@@ -130,9 +127,9 @@ def strengths_of_values(values: Sequence[float], unit: Unit, where: str = "stren
         raise InputError("there is nothing to try", where, "nothing", "give at least one strength above 0")
     plain = [number(value, where, least=0) for value in values]
     ordered = ascending(plain, unit)
-    for one, other in pairwise(ordered):
-        if one == other:
-            raise InputError("a strength is there twice", where, one, "give each once")
+    for value, following in pairwise(ordered):
+        if value == following:
+            raise InputError("a strength is there twice", where, value, "give each once")
     if ordered[-1] == 0:
         raise InputError("no decay alone is nothing to choose from", where, 0, "give a strength above 0")
     return Strengths(ordered if 0.0 in ordered else (0.0, *ordered), unit)
@@ -212,21 +209,20 @@ def _part(value: Any) -> tuple[float, Unit]:
     return (0.0 if math.isinf(time) else time), name
 
 
-def _several(given: Any) -> list[Any]:
+def _several(strengths: Any) -> list[Any]:
     """One or several as a list."""
-    if isinstance(given, str):
-        raise InputError(
-            "not strengths", "strengths", repr(given), "give numbers, wd.HalfLives or wd.HalfLife"
-        )
-    if hasattr(given, "tolist"):  # an array or a tensor
-        given = given.tolist()
+    if isinstance(strengths, str):
+        remedy = "give numbers, wd.HalfLives or wd.HalfLife"
+        raise InputError("not strengths", "strengths", repr(strengths), remedy)
+    if hasattr(strengths, "tolist"):  # an array or a tensor
+        strengths = strengths.tolist()
     try:
-        return list(given)
+        return list(strengths)
     except TypeError:
-        return [given]
+        return [strengths]
 
 
-def _log_strength(value: float, unit: str) -> float:
+def log_strength(value: float, unit: str) -> float:
     """Grows with the strength; on it a grid is evenly spaced."""
     if value == 0:
         return -math.inf

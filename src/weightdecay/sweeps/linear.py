@@ -22,11 +22,17 @@ from torch import Tensor, nn, optim
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from weightdecay.hooks.plan import Plan
 from weightdecay.rules import L2, Decoupled
 from weightdecay.sweeps.chunk import Recipes, Settings
-from weightdecay.sweeps.looks import all_trained, doubles, made, measures_of, order
-from weightdecay.sweeps.store import pack, unpack
+from weightdecay.sweeps.looks import (
+    all_trained,
+    doubles,
+    made,
+    measures_of,
+    order,
+    pack,
+    unpack,
+)
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import measured
 
@@ -339,6 +345,8 @@ def linear_of(recipes: Recipes) -> Linear | None:
         return None
     if target.dtype != X.dtype or target.shape[1:] not in ((), (1,)):
         return None
+    if (decaying := _decaying(recipes)) is None:
+        return None
     model = made(task, task.seeds[0])
     named = dict(model.named_parameters())
     weights = [name for name, p in named.items() if p.ndim == 2 and len(p) == 1]
@@ -349,7 +357,8 @@ def linear_of(recipes: Recipes) -> Linear | None:
     if list(model.buffers()) or any(p.dtype != X.dtype for p in named.values()) or _hooked(model):
         return None
     weight, bias = weights[0], biases[0]
-    if (bias_decays := _plain_sgd(recipes, weight, bias)) is None:
+    bias_decays = decaying == {(weight, 1.0), (bias, 1.0)}
+    if not bias_decays and decaying != {(weight, 1.0)}:
         return None
     try:
         before = _memory([model.train(), task.loss])
@@ -428,9 +437,9 @@ def train_squared(
     return ChunkResult(trained, weights)
 
 
-def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:
-    """Whether the bias decays, if all there is is w <- (1 - lr λ) w - lr g at a constant lr; else None."""
-    plans: list[Plan] = []
+def _decaying(recipes: Recipes) -> set[tuple[str, float]] | None:
+    """The names and scales that decay, if all there is is w <- (1 - lr λ) w - lr g at a constant lr."""
+    decaying: list[set[tuple[str, float]]] = []
     for pair in recipes.task.pairs:
         recipe = recipes.of(*pair)
         optimizer, rates, none = recipe.optimizer, recipe.rates, recipe.strong(0.0, "weight_decay")
@@ -447,11 +456,8 @@ def _plain_sgd(recipes: Recipes, weight: str, bias: str) -> bool | None:
             return None
         if (rates != rates[0, 0]).any():
             return None
-        plans.append(none.plan)
-    decaying = {frozenset((target.name, target.scale) for target in plan.all_targets) for plan in plans}
-    if decaying == {frozenset({(weight, 1.0)})}:
-        return False
-    return True if decaying == {frozenset({(weight, 1.0), (bias, 1.0)})} else None
+        decaying.append({(target.name, target.scale) for target in none.plan.all_targets})
+    return decaying[0] if all(names == decaying[0] for names in decaying) else None
 
 
 def _hooked(thing: nn.Module | optim.Optimizer) -> bool:

@@ -1,4 +1,4 @@
-"""Around a training: its random numbers and torch's flags, losses and metrics measured, its record."""
+"""Around a training: random numbers and torch's flags, losses and metrics measured, its record and state."""
 
 import contextlib
 import hashlib
@@ -114,13 +114,18 @@ def doubles(seed: int) -> dict[str, Any]:
 
 def outputs_of(forward: Callable[..., Any], data: Data, task: Task, rows_axis: int = 0) -> Any:
     """A model's outputs for all rows, computed in batches and joined along their rows."""
-    rows = 4 * task.batch_size  # without gradients no more memory than one batch with them
-    parts = [
-        pytree.tree_flatten(forward(*inputs))
-        for inputs in zip(*(tensor.split(rows) for tensor in data.inputs), strict=True)
-    ]
-    leaves = zip(*(leaves for leaves, _ in parts), strict=True)
-    return pytree.tree_unflatten([torch.cat(same, rows_axis) for same in leaves], parts[0][1])
+    rows, parts = 4 * task.batch_size, []  # without gradients no more memory than one batch with them
+    for first in range(0, len(data), rows):
+        inputs = data.rows(slice(first, first + rows), task.device).inputs
+        parts.append(pytree.tree_flatten(forward(*inputs)))
+    leaves, structures = zip(*parts, strict=True)
+    joined = [torch.cat(same, rows_axis) for same in zip(*leaves, strict=True)]
+    return pytree.tree_unflatten(joined, structures[0])
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def measures_of(task: Task) -> Mapping[str, Callable[[Any, Tensor], Tensor]]:
@@ -205,20 +210,17 @@ def all_trained(
         seen: for each look "epoch", "train" (S, L) and "test", the measures by name (S, L).
         diverged: the first step whose loss is not finite, -1 where there is none.
     """
-    # As lists at once: a number taken out of a tensor costs as much as a small training step.
-    epochs = [look["epoch"] for look in seen]
-    trains = [look["train"].tolist() for look in seen]
-    tests = [{name: value.tolist() for name, value in look["test"].items()} for look in seen]
-    first, width = diverged.tolist(), len(chunk.strengths)
+    looks: list[list[Look]] = [[] for _ in chunk.copies]
+    for look in seen:
+        # As lists at once: a number taken out of a tensor costs as much as a small training step.
+        values = torch.stack([look["train"], *look["test"].values()]).flatten(1).T.tolist()
+        _, *metrics = look["test"]  # the loss comes first
+        for of_copy, (train, test, *more) in zip(looks, values, strict=True):
+            of_copy.append(Look(look["epoch"], train, test, dict(zip(metrics, more, strict=True))))
     trained = []
-    for place, copy in enumerate(chunk.copies):
-        s, i = divmod(place, width)
-        looks = []
-        for epoch, train, test in zip(epochs, trains, tests, strict=True):
-            metrics = {name: value[s][i] for name, value in test.items() if name}
-            looks.append(Look(epoch, train[s][i], test[""][s][i], metrics))
-        at = first[s][i]
-        trained.append(trained_of(copy, weight_decays[i], looks, None if at < 0 else at, steps_per_epoch))
+    for i, (copy, step) in enumerate(zip(chunk.copies, diverged.flatten().tolist(), strict=True)):
+        number = weight_decays[i % len(weight_decays)]
+        trained.append(trained_of(copy, number, looks[i], None if step < 0 else step, steps_per_epoch))
     return tuple(trained)
 
 
@@ -226,13 +228,85 @@ def trained_of(
     copy: Copy, weight_decay: float | None, looks: list[Look], diverged: int | None, steps_per_epoch: int
 ) -> Trained:
     """One training's record; whatever was seen after it diverged is NaN."""
-    kept = tuple(
-        look if diverged is None or diverged >= look.epoch * steps_per_epoch else _blank(look)
-        for look in looks
-    )
-    last = _blank(kept[-1]) if diverged is not None else kept[-1]
-    return Trained(copy, weight_decay, last.train_loss, last.test_loss, last.metrics, kept, diverged)
+    last = looks[-1]
+    if diverged is not None:
+        last = _blank(last)
+        looks = [_blank(look) if diverged < look.epoch * steps_per_epoch else look for look in looks]
+    return Trained(copy, weight_decay, last.train_loss, last.test_loss, last.metrics, tuple(looks), diverged)
 
 
 def _blank(look: Look) -> Look:
     return Look(look.epoch, math.nan, math.nan, dict.fromkeys(look.metrics, math.nan))
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
+    """Split dictionaries, lists and tuples of tensors and plain values into tensors by path and the rest.
+
+    Returns:
+        Copies of the tensors on the CPU, and what JSON can hold, from which `unpack` makes the tree again.
+
+    Raises:
+        InputError: something that is neither.
+
+    >>> tensors, plain = pack({"step": 3, 0: [torch.zeros(2)]})
+    >>> list(tensors), plain
+    (['0/0'], {'dict': [['step', 3], [0, {'list': [{'tensor': '0/0', 'cpu': True}]}]]})
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def packed(part: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(part, Tensor):
+            name = "/".join(path)
+            tensors[name] = part.detach().to("cpu", copy=True).contiguous()
+            return {"tensor": name, "cpu": part.device.type == "cpu"}
+        if isinstance(part, dict):
+            return {"dict": [[key, packed(value, (*path, str(key)))] for key, value in part.items()]}
+        if isinstance(part, list | tuple):
+            kind = "list" if isinstance(part, list) else "tuple"
+            return {kind: [packed(value, (*path, str(i))) for i, value in enumerate(part)]}
+        if isinstance(part, _PLAIN):
+            return part
+        what = "a state that cannot be written down"
+        raise InputError(what, "/".join(path), type(part).__name__, "keep tensors and numbers in it")
+
+    return tensors, packed(tree, ())
+
+
+def unpack(tensors: dict[str, Tensor], plain: Any, device: torch.device) -> Any:
+    """The tree again; tensors that were on a device go to this one."""
+    if not isinstance(plain, dict):
+        return plain
+    (kind, value), *_ = plain.items()
+    if kind == "tensor":
+        return tensors[value].to("cpu" if plain["cpu"] else device, copy=True)
+    if kind == "dict":
+        return {key: unpack(tensors, part, device) for key, part in value}
+    parts = [unpack(tensors, part, device) for part in value]
+    return parts if kind == "list" else tuple(parts)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer has gathered, by the position of its parameters; and its plain options."""
+    states, groups = [], []
+    for group in optimizer.param_groups:
+        states.append([dict(optimizer.state[p]) if p in optimizer.state else None for p in group["params"]])
+        groups.append({key: value for key, value in group.items() if key != "params" and _storable(value)})
+    return {"state": states, "groups": groups}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Put that back, bit for bit (torch's own loading would cast)."""
+    for group, states, options in zip(optimizer.param_groups, saved["state"], saved["groups"], strict=True):
+        group.update(options)
+        for parameter, state in zip(group["params"], states, strict=True):
+            if state is not None:
+                optimizer.state[parameter] = state
+
+
+def _storable(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_storable, value))
+    return isinstance(value, (*_PLAIN, Tensor))

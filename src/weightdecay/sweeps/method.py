@@ -1,13 +1,14 @@
 """How the copies of a task are trained: the method, found by trying, its chunks, and the training of one.
 
 The sections: what may be trained at all (`check_task`), whether copies can be trained together
-(`why_not_together`, the linear route and doubles), and how many go into a chunk (`plan_of`, `chunks_of`).
+(`linear_is_right`, `why_not_stacked`, `why_not_in_doubles`), and how many go into a chunk (`plan_of`).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.rules import Rule, Step
 from weightdecay.sweeps.alone import Alone, train_alone
-from weightdecay.sweeps.chunk import Recipes, Settings, optimizer_of
+from weightdecay.sweeps.chunk import Recipes, Settings, optimizer_of, options_of
 from weightdecay.sweeps.linear import Linear, has_hooks, linear_of, train_squared
 from weightdecay.sweeps.looks import (
     at_epoch,
@@ -33,6 +34,7 @@ from weightdecay.sweeps.looks import (
     outputs_of,
     reseed,
     set_up,
+    tensors_of,
 )
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, train_vectorised
@@ -70,7 +72,15 @@ def method_of(recipes: Recipes) -> Method:
         if linear is not None and linear_is_right(recipes, linear):
             return Method("linear", linear.reason, True, linear.bytes_per_copy)
         seeds = task.seeds[:1] if trial.draws else task.seeds[:2]
-        reason = why_not_together(recipes, seeds) or why_not_in_doubles(task, seeds)
+        # Tried are the optimizer, every rule, and training itself: two strengths against the plain loop.
+        reason, lr = None, task.pairs[0][1]
+        for each in task.lrs or (None,):
+            reason = reason or why_not_stacked(task, seeds[0], each)
+        for rule in task.rules:
+            if reason is None:
+                settings = _short(recipes, (rule, lr), seeds)
+                reason = _rules(settings) or _training(settings)
+        reason = reason or why_not_in_doubles(task, seeds)
         if reason is not None:  # refuses what cannot be trained this way, either
             train_alone(_short(recipes, task.pairs[0], seeds[:1], (0.0,)))
     # Weights, gradients, two of the optimizer's, a rule's point, copies; activations; outputs.
@@ -154,34 +164,34 @@ def check_task(task: Task) -> Trial:
             that the parameters decide, or has other values for equal arguments; a metric fails.
     """
     seed = task.seeds[0]
-    models = [made(task, seed) for _ in range(2)]
-    check_parameters(models[0])
-    kind = type(models[0]).__name__
-    if not {*map(id, models[0].parameters())}.isdisjoint(map(id, models[1].parameters())):
+    model, again = made(task, seed), made(task, seed)
+    check_parameters(model)
+    kind = type(model).__name__
+    if not set(map(id, model.parameters())).isdisjoint(map(id, again.parameters())):
         remedy = "make the model in the function, or a deep copy"
         where = function_name(task.make_model)
         raise InputError("every call has to return a new model", "make_model", where, remedy)
-    layout = _layout(models[0])
+    layout = _layout(model)
     for other in task.seeds[1:]:  # weights of several seeds are kept together
         if (another := _layout(made(task, other))) != layout:
             name = next(name for name in {**layout, **another} if layout.get(name) != another.get(name))
             what = f"the model's layout depends on the seed: {name} is another with seed {other}"
             raise InputError(what, "make_model", kind, "make models of one layout")
-    again = models[1].state_dict()
-    for name, tensor in models[0].state_dict().items():
-        if name not in again or not torch.equal(tensor, again[name]):
+    same = again.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in same or not torch.equal(tensor, same[name]):
             raise _undetermined("its initialisation differs between two runs", name)
-    one, two = (_tried(task, model, seed) for model in models)
-    if one.results != two.results:
+    trial = _tried(task, model, seed)
+    if trial.results != _tried(task, again, seed).results:
         raise _undetermined("its output differs between two runs", kind)
     if rows := len(task.train) % task.batch_size:  # BatchNorm refuses a last batch of a single example
-        inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
+        batch = task.train.rows(slice(rows), task.device)
         try:
-            _loss(task, _output(models[1].train(), inputs), task.train.target[:rows].to(task.device))
+            _loss(task, _output(again.train(), *batch.inputs), batch.target)
         except InputError as error:
             what = f"the last batch of an epoch holds {rows} of {task.batch_size} examples, and {error}"
             raise InputError(what, "batch_size", task.batch_size, "give another batch size") from error
-    return one
+    return trial
 
 
 def check_parameters(model: nn.Module) -> None:
@@ -198,51 +208,47 @@ def check_parameters(model: nn.Module) -> None:
 
 
 def _layout(model: nn.Module) -> dict[str, Any]:
-    named = (*model.named_parameters(), *model.named_buffers())
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in named}
+    layout = {}
+    for name, tensor in tensors_of(model).items():
+        layout[name] = tuple(tensor.shape), tensor.dtype
+    return layout
 
 
 def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
-    rows = min(task.batch_size, len(task.train))
-    inputs = [tensor[:rows].to(task.device) for tensor in task.train.inputs]
-    saved: dict[int, int] = {}
+    """A forward and backward pass of the first batch, then loss and metrics of the test data."""
+    batch = task.train.rows(slice(task.batch_size), task.device)
+    weights, saved = [*model.parameters(), *model.buffers()], {}
 
     def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.data_ptr()] = _bytes_of([tensor])
+        saved[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    def forward_and_back() -> Tensor:
-        model.train()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = _loss(task, _output(model, inputs), task.train.target[:rows].to(task.device))
-            trained = [p for p in model.parameters() if p.requires_grad]
-            try:
-                torch.autograd.grad(loss, trained, allow_unused=True)
-            except Exception as error:
-                what = f"the loss has no gradient ({brief(error)})"
-                raise InputError(
-                    what, "loss", function_name(task.loss), "mend the model or the loss"
-                ) from error
-            return loss
-
-    def test_outputs() -> Any:
+    reseed(mixed(seed, "step", 0), task.device)
+    before = _random_state(task.device)
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(task, _output(model, *batch.inputs), batch.target)
+        try:
+            torch.autograd.grad(loss, [p for p in weights if p.requires_grad], allow_unused=True)
+        except Exception as error:
+            what = f"the loss has no gradient ({brief(error)})"
+            remedy = "mend the model or the loss"
+            raise InputError(what, "loss", function_name(task.loss), remedy) from error
+    draws = not torch.equal(before, _random_state(task.device))
+    results = [loss.item()]
+    with torch.no_grad():
+        reseed(mixed(seed, "look", 0), task.device)
+        before = _random_state(task.device)
         model.eval()
         try:
-            return outputs_of(
-                lambda *x: _output(model, [tensor.to(task.device) for tensor in x]), task.test, task
-            )
+            output = outputs_of(functools.partial(_output, model), task.test, task)
         except InputError:
             raise
         except Exception as error:
             what = f"the outputs of batches cannot be joined ({brief(error)})"
             remedy = "return tensors whose first axis counts the examples"
             raise InputError(what, "make_model", type(model).__name__, remedy) from error
-
-    weights = [*model.parameters(), *model.buffers()]
-    loss, draws = _drawing(task, mixed(seed, "step", 0), forward_and_back)
-    results = [loss.item()]
-    with torch.no_grad():
-        output, draws_too = _drawing(task, mixed(seed, "look", 0), test_outputs)
+        draws = draws or not torch.equal(before, _random_state(task.device))
         target = task.test.target.to(task.device)
         results.append(_loss(task, output, target, decided=False).item())
         _check_loss(task, output, target)
@@ -252,30 +258,23 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
             except Exception as error:
                 raise failed(name, metric, error) from error
     leaves = pytree.tree_leaves(output)
-    shared = {tensor.data_ptr() for tensor in (*weights, *inputs)}
+    shared = set(map(Tensor.data_ptr, (*weights, *batch.inputs)))
     return Trial(
-        draws=draws or draws_too,
+        draws=draws,
         forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
-        weight_bytes=_bytes_of(weights),
-        output_bytes=_bytes_of(leaves),
+        weight_bytes=sum(tensor.nbytes for tensor in weights),
+        output_bytes=sum(tensor.nbytes for tensor in leaves),
         results=repr([results, [leaf.double().sum().item() for leaf in leaves]]),
     )
 
 
-def _drawing(task: Task, seed: int, function: Callable[[], Any]) -> tuple[Any, bool]:
-    """What a function gives, and whether it drew random numbers."""
-
-    def states() -> list[Tensor]:
-        cuda = [torch.cuda.get_rng_state(task.device)] if task.device.type == "cuda" else []
-        return [torch.get_rng_state(), *cuda]
-
-    reseed(seed, task.device)
-    before = states()
-    result = function()
-    return result, not all(map(torch.equal, before, states()))
+def _random_state(device: torch.device) -> Tensor:
+    """The state of torch's generators, to see whether numbers are drawn."""
+    state = torch.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
-def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
+def _output(model: nn.Module, *inputs: Tensor) -> Any:
     try:
         return model(*inputs)
     except InputError:
@@ -283,9 +282,8 @@ def _output(model: nn.Module, inputs: list[Tensor]) -> Any:
     except Exception as error:
         shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
         what = f"the model cannot be called with the data ({brief(error)})"
-        raise InputError(
-            what, "inputs", shapes, "give what the model takes; the last tensor is the target"
-        ) from error
+        remedy = "give what the model takes; the last tensor is the target"
+        raise InputError(what, "inputs", shapes, remedy) from error
 
 
 def _loss(task: Task, output: Any, target: Tensor, decided: bool = True) -> Tensor:
@@ -322,10 +320,6 @@ def _undetermined(what: str, where: str) -> InputError:
     )
 
 
-def _bytes_of(tensors: Sequence[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 # Whether copies can be trained together.
 
 _STEPS = 3
@@ -359,27 +353,6 @@ def linear_is_right(recipes: Recipes, linear: Linear) -> bool:
     return True
 
 
-def why_not_together(recipes: Recipes, seeds: tuple[int, ...]) -> str | None:
-    """Why copies have to be trained one by one, as a sentence; None where they need not.
-
-    Tried are the optimizer (three stacked copies against each alone, made-up gradients), every rule
-    (stacked against alone) and then training itself, two strengths against the plain loop.
-    """
-    task = recipes.task
-    for name, p in made(task, seeds[0]).named_parameters():
-        if has_hooks(p):
-            return f"the parameter {name} has hooks, which stacked copies of it have not"
-    for lr in task.lrs or (None,):
-        if reason := _optimizer(task, seeds[0], lr):
-            return reason
-    _, lr = task.pairs[0]
-    for rule in task.rules:
-        settings = _short(recipes, (rule, lr), seeds)
-        if reason := _rules(settings) or _training(settings):
-            return reason
-    return None
-
-
 def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> str | None:
     """Why not together, found in doubles, where rounding hides less; None if model or loss take none."""
     if {p.dtype for p in made(task, seeds[0]).parameters()} == {torch.float64}:
@@ -395,8 +368,10 @@ def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> str | None:
     try:
         try:
             settings = _short(Recipes(doubled), task.pairs[0], seeds)
-            none = dataclasses.replace(settings.chunk, strengths=(0.0,))
-            train_alone(dataclasses.replace(settings, chunk=none))
+            for seed in seeds:
+                run = Alone(settings, dataclasses.replace(settings.chunk.copies[0], seed=seed))  # no decay
+                for epoch in range(settings.task.epochs):
+                    run.train_epoch(epoch)
         except Exception:  # a weight of the loss in float32, say
             return None
         return _training(settings)
@@ -415,26 +390,32 @@ def _short(
     settings = recipes.of(*pair).settings(Chunk(*pair, strengths, "weight_decay", seeds))
     full, last = divmod(len(task.train), task.batch_size)
     rows = min(full, _STEPS - 1) * task.batch_size + last
-    train, test = task.train.map(lambda x: x[:rows]), task.test.map(lambda x: x[: task.batch_size])
+    train, test = task.train.rows(slice(rows)), task.test.rows(slice(task.batch_size))
     short = dataclasses.replace(task, train=train, test=test, every=1)
     epochs = min(task.epochs, -(-_STEPS // short.steps_per_epoch))
     short = dataclasses.replace(short, epochs=epochs)
     return dataclasses.replace(settings, task=short, rates=settings.rates[:, : short.steps])
 
 
-def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
-    """Whether the optimizer treats every element by itself."""
-    starts = list(made(task, seed).parameters())
-    copies = [torch.stack([size * p.detach() for size in _SIZES]) for p in starts]
+def why_not_stacked(task: Task, seed: int, lr: float | None) -> str | None:
+    """Why the optimizer cannot hold stacked copies, as a sentence: three copies against each alone."""
+    starts: list[Tensor] = []  # three copies of each parameter
+    together: list[nn.Parameter] = []
+    apart: list[list[nn.Parameter]] = [[], [], []]
+    for name, p in made(task, seed).named_parameters():
+        if has_hooks(p):
+            return f"the parameter {name} has hooks, which stacked copies of it have not"
+        starts.append(torch.stack([size * p.detach() for size in _SIZES]))
+        # Two axes in front, as in training.
+        together.append(nn.Parameter(starts[-1][None].clone(), p.requires_grad))
+        for several, copy in zip(apart, starts[-1], strict=True):
+            several.append(nn.Parameter(copy.clone(), p.requires_grad))
     kind = "the optimizer"
     try:
-        apart = [[_parameter(p[j], start) for p, start in zip(copies, starts, strict=True)] for j in range(3)]
         alone = [optimizer_of(task, several, lr) for several in apart]
         kind = type(alone[0]).__name__
         if isinstance(alone[0], optim.LBFGS):
             return "LBFGS searches along one line for all elements of a model"
-        # Two axes in front, as in training.
-        together = [_parameter(p[None], start) for p, start in zip(copies, starts, strict=True)]
         stacked = optimizer_of(task, together, lr)
         groups = _groups(alone[0], apart[0])
         if any(None in places for places, _ in groups):
@@ -459,25 +440,18 @@ def _optimizer(task: Task, seed: int, lr: float | None) -> str | None:
     for i, p in enumerate(together):
         for j, copy in enumerate(apart):
             value, wanted = p.detach()[0, j], copy[i].detach()
-            if not _close(value - copies[i][j], wanted - copies[i][j], wanted):
+            if not _close(value - starts[i][j], wanted - starts[i][j], wanted):
                 return f"{kind} does not treat every element by itself"
     return None
 
 
-def _parameter(value: Tensor, like: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(value.clone(), requires_grad=like.requires_grad)
-
-
-def _groups(optimizer: optim.Optimizer, given: list[nn.Parameter]) -> list[tuple[list[int | None], Any]]:
-    """Of each group the places of its parameters among those given (None: not given), and plain options."""
+def _groups(optimizer: optim.Optimizer, given: list[nn.Parameter]) -> list[tuple[list[int | None], str]]:
+    """Of each group the places of its parameters among those given (None: not given), and its options."""
     places = {id(p): i for i, p in enumerate(given)}
-    return [
-        (
-            [places.get(id(p)) for p in group["params"]],
-            {name: repr(value) for name, value in group.items() if name not in ("params", "param_names")},
-        )
-        for group in optimizer.param_groups
-    ]
+    groups = []
+    for group, options in zip(optimizer.param_groups, options_of(optimizer), strict=True):
+        groups.append((list(map(places.get, map(id, group["params"]))), repr(options)))
+    return groups
 
 
 def _rules(settings: Settings) -> str | None:
@@ -488,7 +462,7 @@ def _rules(settings: Settings) -> str | None:
             return f"{name} depends on the strength in more than its strength"
         if rule.told_more:
             return f"{name} looks at more than stacked weights and their update"
-        if type(rule).__module__.startswith("weightdecay."):
+        if rule.built_in:
             continue
         target = settings.strong[0].plan.all_targets[0]
         w = torch.linspace(-1, 1, 3 * target.parameter.numel()).to(target.parameter)
@@ -527,16 +501,11 @@ def _applied(rule: Rule, copies: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def _training(settings: Settings) -> str | None:
     """Whether training together gives what training alone gives."""
-    task, models = settings.task, []
-
-    def make_model() -> nn.Module:
-        models.append(task.make_model())
-        return models[-1]
-
-    noting = dataclasses.replace(settings, task=dataclasses.replace(task, make_model=make_model))
+    task = settings.task
     try:
-        together = Copies(noting)
-        data = task.train.map(lambda x: x.to(task.device))
+        models = [made(task, seed) for seed in settings.chunk.seeds]
+        together = Copies(settings, models)
+        data = task.train.rows(slice(None), task.device)
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)
     except Exception as error:
@@ -565,7 +534,7 @@ def _other_losses(together: Copies, alone: list[Alone], eps: float) -> str | Non
     for plain, at, both in zip(alone, diverged, losses, strict=True):
         if (None if at < 0 else at) != plain.diverged:
             return "copies trained as one model diverge at another step than alone"
-        wanted = plain.looks[-1].train_loss, plain.looks[-1].test_loss
+        _, *wanted, _ = plain.looks[-1]
         gap = max(abs(x - y) - loose * abs(y) for x, y in zip(both, wanted, strict=True))
         if plain.diverged is None and gap > loose:
             return f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
@@ -581,13 +550,12 @@ def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> str | 
     loose, floor = (eps**0.5, eps**0.75) if eps < 1e-12 else (eps ** (1 / 3), eps ** (2 / 3))
     width = together.diverged.shape[1]
     for s, plain in enumerate(alone[::width]):
-        gradients = {
-            name: p.grad.to_dense().double()
-            for name, p in plain.model.named_parameters()
-            if p.grad is not None
-        }
-        norms = {name: float(g.norm()) for name, g in gradients.items()}
-        whole = torch.tensor([*norms.values()], dtype=torch.float64, device="cpu").norm().item()
+        gradients, norms = {}, {}
+        for name, p in plain.model.named_parameters():
+            if p.grad is not None:
+                gradients[name] = p.grad.to_dense().double()
+                norms[name] = float(gradients[name].norm())
+        whole = math.hypot(*norms.values())
         for name, p in together.parameters.items():
             if (p.grad is None) != (name not in gradients):
                 return f"the parameter {name} has a gradient together and none alone, or the other way round"
@@ -625,8 +593,8 @@ def _unmoved(together: Copies, alone: list[Alone]) -> str | None:
 
 def _fixed(rule: Rule) -> Any:
     """All of a rule but its strength."""
-    fields = (f for f in dataclasses.fields(rule) if f.name != "weight_decay" and f.compare)
-    return type(rule), [getattr(rule, f.name) for f in fields], callable(rule.weight_decay)
+    others = [f.name for f in dataclasses.fields(rule) if f.name != "weight_decay" and f.compare]
+    return type(rule), [getattr(rule, name) for name in others], callable(rule.weight_decay)
 
 
 def _close(value: Tensor, wanted: Tensor, weights: Tensor) -> bool:
@@ -736,5 +704,9 @@ def split(values: Sequence[T], most: int) -> tuple[tuple[T, ...], ...]:
     """
     count = -(-len(values) // most)
     size, longer = divmod(len(values), count) if count else (0, 0)
-    starts = [i * size + min(i, longer) for i in range(count + 1)]
-    return tuple(tuple(values[a:b]) for a, b in pairwise(starts))
+    parts, start = [], 0
+    for i in range(count):
+        end = start + size + (i < longer)
+        parts.append(tuple(values[start:end]))
+        start = end
+    return tuple(parts)

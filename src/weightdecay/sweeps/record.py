@@ -154,7 +154,7 @@ class Sweep:
     @property
     def doubts(self) -> tuple[Text, ...]:
         """What to be careful about, in sentences."""
-        others = tuple(one for one in self.selections if one is not self.selection)
+        others = (*self.selections[: self.chosen], *self.selections[self.chosen + 1 :])
         return selection.doubts(self.selection, self.goal, others)
 
     @property
@@ -174,12 +174,11 @@ class Sweep:
 
     def heat(self) -> pl.DataFrame:
         """One row per rule, learning rate and strength: what `summary` has, of every setting."""
-        return pl.concat(
-            _summary(one).select(
-                pl.lit(one.rule).alias("rule"), pl.lit(one.lr, dtype=pl.Float64).alias("lr"), pl.all()
-            )
-            for one in self.selections
-        )
+        tables = []
+        for judged in self.selections:
+            keys = pl.lit(judged.rule).alias("rule"), pl.lit(judged.lr, dtype=pl.Float64).alias("lr")
+            tables.append(_summary(judged).select(*keys, pl.all()))
+        return pl.concat(tables)
 
     def summary(self) -> pl.DataFrame:
         """One row per strength of the best setting.
@@ -276,16 +275,16 @@ def sweep_record(
     return Sweep(tuple(trained), goal, selections, chosen, *about)
 
 
-def _summary(found: Selection) -> pl.DataFrame:
+def _summary(judged: Selection) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "strength": found.strengths,
-            "weight_decay": found.weight_decays,
-            "score": found.means.tolist(),
-            "error": found.errors.tolist(),
-            "difference": found.differences.tolist(),
-            "difference_error": found.difference_errors.tolist(),
-            "diverged": (~found.scores.isfinite()).sum(0).tolist(),
+            "strength": judged.strengths,
+            "weight_decay": judged.weight_decays,
+            "score": judged.means.tolist(),
+            "error": judged.errors.tolist(),
+            "difference": judged.differences.tolist(),
+            "difference_error": judged.difference_errors.tolist(),
+            "diverged": (~judged.scores.isfinite()).sum(0).tolist(),
         },
         schema_overrides={"weight_decay": pl.Float64, "diverged": pl.Int64},
     )
@@ -297,18 +296,17 @@ def _plain(value: Any) -> Any:
 
 
 KEY = {"rule": pl.String, "lr": pl.Float64, "strength": pl.Float64}
+_NAME = (*KEY, "seed", "unit")  # of a training
 _METRIC = "test_"
 
 
 def table_of(trained: Sequence[Trained]) -> pl.DataFrame:
     """One row per training: its key, the number λ, losses and metrics at the end, the step it diverged at."""
     columns: dict[str, list[Any]] = {
-        **_keys([one.copy for one in trained]),
-        "weight_decay": [one.weight_decay for one in trained],
-        "train_loss": [one.train_loss for one in trained],
-        "test_loss": [one.test_loss for one in trained],
-        **_metrics([one.metrics for one in trained]),
-        "diverged": [one.diverged for one in trained],
+        **_columns([each.copy for each in trained], *_NAME),
+        **_columns(trained, "weight_decay", "train_loss", "test_loss"),
+        **_metrics([each.metrics for each in trained]),
+        **_columns(trained, "diverged"),
     }
     schema = {**KEY, "seed": pl.Int64, "unit": pl.String, **dict.fromkeys([*columns][5:], pl.Float64)}
     return pl.DataFrame(columns, schema={**schema, "diverged": pl.Int64})
@@ -316,13 +314,11 @@ def table_of(trained: Sequence[Trained]) -> pl.DataFrame:
 
 def curves_of(trained: Sequence[Trained]) -> pl.DataFrame:
     """One row per training and look: its key, the epoch, losses and metrics."""
-    pairs = [(one.copy, look) for one in trained for look in one.looks]
+    looks = [look for each in trained for look in each.looks]
     columns: dict[str, list[Any]] = {
-        **_keys([copy for copy, _ in pairs]),
-        "epoch": [look.epoch for _, look in pairs],
-        "train_loss": [look.train_loss for _, look in pairs],
-        "test_loss": [look.test_loss for _, look in pairs],
-        **_metrics([look.metrics for _, look in pairs], trained[0].metrics if trained else ()),
+        **_columns([each.copy for each in trained for _ in each.looks], *_NAME),
+        **_columns(looks, "epoch", "train_loss", "test_loss"),
+        **_metrics([look.metrics for look in looks], trained[0].metrics if trained else ()),
     }
     schema = {**KEY, "seed": pl.Int64, "unit": pl.String, "epoch": pl.Int64}
     return pl.DataFrame(columns, schema={**schema, **dict.fromkeys([*columns][6:], pl.Float64)})
@@ -340,25 +336,25 @@ def trained_of(table: pl.DataFrame, curves: pl.DataFrame) -> tuple[Trained, ...]
         looks.setdefault(copy, []).append(
             Look(row.pop("epoch"), row.pop("train_loss"), row.pop("test_loss"), _unprefixed(row))
         )
-    found = []
+    trained = []
     for row in table.iter_rows(named=True):
         copy = _copy(row)
         numbers = {name: row.pop(name) for name in ("weight_decay", "train_loss", "test_loss", "diverged")}
-        found.append(Trained(copy, **numbers, metrics=_unprefixed(row), looks=tuple(looks.pop(copy, ()))))
-    return tuple(found)
+        trained.append(Trained(copy, **numbers, metrics=_unprefixed(row), looks=tuple(looks.pop(copy, ()))))
+    return tuple(trained)
 
 
-def _keys(copies: Sequence[Copy]) -> dict[str, list[Any]]:
-    return {name: [getattr(copy, name) for copy in copies] for name in (*KEY, "seed", "unit")}
+def _columns(records: Sequence[Any], *names: str) -> dict[str, list[Any]]:
+    return {name: [getattr(record, name) for record in records] for name in names}
 
 
 def _copy(row: dict[str, Any]) -> Copy:
-    return Copy(**{name: row.pop(name) for name in (*KEY, "unit", "seed")})
+    return Copy(**{name: row.pop(name) for name in _NAME})
 
 
 def _metrics(values: Sequence[dict[str, float]], names: Any = None) -> dict[str, list[float]]:
     names = values[0] if values else names or ()
-    return {_METRIC + name: [one[name] for one in values] for name in names}
+    return {_METRIC + name: [metrics[name] for metrics in values] for name in names}
 
 
 def _unprefixed(row: dict[str, Any]) -> dict[str, float]:

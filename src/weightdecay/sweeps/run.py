@@ -1,28 +1,80 @@
-"""`wd.sweep`: arguments become a task, the task is tried, then what is not stored yet is trained."""
+"""`wd.sweep`: arguments become a task, the task is tried, then what is not stored yet is trained in rounds.
 
+The first round is the grid as given; others widen it while the best is at its edge, then refine it around
+the best (`Search`). Chunks are trained here, in processes or by Dask (`results`); `Leader` knows whose
+weights may still be needed.
+"""
+
+import contextlib
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from weightdecay.arguments import count, function, number
-from weightdecay.engine import Capacity, connected
-from weightdecay.errors import InputError
+from weightdecay.engine import as_finished, connected, in_processes, packed
+from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.rules import Decoupled
-from weightdecay.saving import environment, writable_folder
+from weightdecay.saving import environment, load, writable_folder
 from weightdecay.sweeps.chunk import Recipes
-from weightdecay.sweeps.fingerprint import JUDGING, check_same, settings_plain
-from weightdecay.sweeps.looks import forked
-from weightdecay.sweeps.method import Method, Plan, method_of, plan_of
-from weightdecay.sweeps.record import Sweep
-from weightdecay.sweeps.rounds import OnProgress, Search
-from weightdecay.sweeps.store import FILE, SECONDS, Store, opened
-from weightdecay.sweeps.task import task_of
+from weightdecay.sweeps.grid import Strengths, ascending, log_strength, refined, widened
+from weightdecay.sweeps.looks import forked, set_up
+from weightdecay.sweeps.method import Plan, chunks_of, method_of, plan_of, train_chunk
+from weightdecay.sweeps.record import Sweep, sweep_record
+from weightdecay.sweeps.selection import best_of, selections_of, tied
+from weightdecay.sweeps.store import (
+    FILE,
+    JUDGING,
+    SECONDS,
+    Checkpoints,
+    Round,
+    Store,
+    Weights,
+    check_same,
+    opened,
+    settings_plain,
+)
+from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Goal, Trained, task_of
+
+GRID = "the grid"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Args:
+        done: trainings that are finished and stored.
+        total: trainings of the rounds that are decided on; widening and refining add some.
+        seconds: since the call.
+        best: the best strength so far and its mean score over seeds; None before every seed of one is done.
+        looks: a training that has just finished, with its curve; None after an epoch.
+        share: of all epochs that are done; a running chunk's count, too.
+        running: trainings that run together now; 0 where none runs here.
+        epoch: how many epochs those have done.
+        epochs: of how many.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    best: tuple[float, float] | None
+    looks: Trained | None
+    share: float
+    running: int = 0
+    epoch: int = 0
+    epochs: int = 0
+
+
+OnProgress = Callable[[Progress], None]
 
 
 def sweep(
@@ -115,10 +167,10 @@ def sweep(
 
     >>> from functools import partial
     >>> X = torch.linspace(-1, 1, 32)[:, None]
-    >>> found = sweep(
+    >>> result = sweep(
     ...     lambda: torch.nn.Linear(1, 1), (X, 2 * X), (X, 2 * X), loss=torch.nn.functional.mse_loss,
     ...     optimizer=partial(torch.optim.SGD, lr=0.1), strengths=[0.1, 1.0], seeds=2, epochs=20, widen=0)
-    >>> found.best, len(found.table())
+    >>> result.best, len(result.table())
     (0.0, 6)
     """
     begun = time.monotonic()
@@ -164,31 +216,412 @@ def sweep(
     with connected(engine) as (client, capacity):
         folder = folder and writable_folder(folder)
         with opened(folder) as store:
-            plan = _agreed(store, recipes, settings, resume, method, capacity, chunk)
+            stored = store.about("settings")
+            if stored is not None and not resume:
+                remedy = "resume it (resume=True, --resume), or give another folder"
+                raise InputError("there is a sweep in the folder", "out", store.file, remedy)
+            if stored is None:
+                total = len(task.pairs) * len(task.strengths) * len(task.seeds)
+                method = method or method_of(recipes)
+                plan = plan_of(method, total, task.threads, task.device, capacity, chunk)
+                begun_with = {"settings": settings, "plan": plan.to_dict(), "environment": environment()}
+                stored = store.agree(begun_with)["settings"]
+            check_same(stored, settings, store.file, JUDGING)  # also where another process came first
+            plan = Plan.from_dict(store.about("plan"))
             recipes = replace(recipes, task=replace(task, threads=plan.threads))
             search = Search(recipes, store, plan, folder, seconds, client, on_progress, settings, begun)
             return search.run()
 
 
-def _agreed(
-    store: Store,
-    recipes: Recipes,
-    here: dict[str, Any],
-    resume: bool,
-    method: Method | None,
-    capacity: Capacity | None,
-    chunk: int | None,
-) -> Plan:
-    """The plan of the store, if it has the same settings; for a new one, both are stored."""
-    there = store.about("settings")
-    if there is not None and not resume:
-        remedy = "resume it (resume=True, --resume), or give another folder"
-        raise InputError("there is a sweep in the folder", "out", store.file, remedy)
-    if there is None:
-        method, task = method or method_of(recipes), recipes.task
-        total = len(task.pairs) * len(task.strengths) * len(task.seeds)
-        plan = plan_of(method, total, task.threads, task.device, capacity, chunk)
-        begun = {"settings": here, "plan": plan.to_dict(), "environment": environment()}
-        there = store.agree(begun)["settings"]
-    check_same(there, here, store.file, JUDGING)  # also where another process came first
-    return Plan.from_dict(store.about("plan"))
+@dataclass
+class Search:
+    """A sweep in progress.
+
+    Args:
+        recipes: of the task.
+        store: what is finished.
+        plan: how trainings are put together.
+        folder: of the store; None for memory.
+        checkpoint_seconds: the least time between two checkpoints of a chunk.
+        client: of Dask; None: here.
+        on_progress: called with a `Progress`.
+        settings: for the record.
+        begun: when, by the monotonic clock.
+    """
+
+    recipes: Recipes
+    store: Store
+    plan: Plan
+    folder: Path | None
+    checkpoint_seconds: float
+    client: Any
+    on_progress: OnProgress | None
+    settings: dict[str, Any]
+    begun: float
+    chunks: list[Chunk] = field(default_factory=list)
+    pending: list[Chunk] = field(default_factory=list)
+    done: set[Copy] = field(default_factory=set)
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.task = self.recipes.task
+        self.checkpoints = Checkpoints(self.folder and self.folder / "checkpoints", self.checkpoint_seconds)
+        self.weights = Weights(self.folder and self.folder / "weights")
+        self.leader = Leader(self.task.goal, self.task.seeds, self.task.pairs)
+
+    def run(self) -> Sweep:
+        """Train every round, and make the record."""
+        try:
+            self._agree_rounds()
+            rounds: list[Round] = []
+            new: Round | None = Round(0, GRID, self.task.strengths.values)
+            while new is not None:  # each is decided on, and stored, when the ones before are trained
+                rounds.append(self.store.agree_round(new))
+                self._train(rounds[-1])
+                new = self._next(rounds)
+            record = self._record(self._trained())
+            record = replace(record, weights=self._best_weights(record))
+            if self.folder is not None:
+                record.save(self.folder)
+                for chunk in self.chunks:  # file by file: the folders may hold what is not the sweep's
+                    self.weights.drop(chunk)
+                    self.checkpoints.drop(chunk)
+                for name in ("weights", "checkpoints"):
+                    with contextlib.suppress(OSError):
+                        (self.folder / name).rmdir()
+            return record
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(self._partial(), self._kept()) from interrupt
+
+    def _agree_rounds(self) -> None:
+        """Go on with a store that was judged otherwise, if its rounds are those of this judging, too."""
+        stored, rounds = self.store.about("settings"), self.store.rounds()
+        if stored == self.settings:
+            return
+        if any(self._next(rounds[:place]) != rounds[place] for place in range(1, len(rounds))):
+            check_same(stored, self.settings, self.store.file)
+        self.store.put("settings", self.settings)
+
+    def _next(self, rounds: Sequence[Round]) -> Round | None:
+        """What to train after these rounds, by what they alone gave; None: nothing.
+
+        The store may have more, which they led to. No round widens the grid after the first that refines.
+        """
+        task, unit = self.task, self.task.strengths.unit
+        tried = {strength for earlier in rounds for strength in earlier.strengths}
+        grid = Strengths(ascending(tried, unit), unit)
+        trained = [each for each in self._trained() if each.copy.strength in tried]
+        try:
+            selections = selections_of(trained, task.goal)
+        except DivergenceError:  # there is no best; the record says so
+            return None
+        best = selections[best_of(selections, task.goal)]
+        whys = [earlier.why.split()[0] for earlier in rounds]
+        wider, finer = whys.count("wider"), whys.count("finer")
+        if best.edge is not None and wider < task.widen and not finer:
+            new = self._new(widened(grid, best.edge), tried)
+            if new:
+                return Round(len(rounds), f"wider at the {best.edge} end", new)
+        if finer < task.refine:
+            new = self._new(refined(grid, grid.values.index(best.best)), tried)
+            if new:
+                return Round(len(rounds), f"finer around {best.best:g}", new)
+        return None
+
+    def _new(self, strengths: Sequence[float], tried: set[float]) -> tuple[float, ...]:
+        """Those not tried yet that every rule at every step size can have."""
+        possible = []
+        for strength in strengths:
+            if strength not in tried:
+                with contextlib.suppress(InputError):
+                    self.recipes.check([strength])
+                    possible.append(strength)
+        return tuple(possible)
+
+    def _train(self, new: Round) -> None:
+        """Train and store what is missing of a round."""
+        task = self.task
+        trained = self._trained()
+        stored = {each.copy for each in trained}
+        self.leader.add(trained)
+        missing = []
+        for chunk in chunks_of(self.plan, task.pairs, new.strengths, task.strengths.unit, task.seeds):
+            self.chunks.append(chunk)
+            self.total += len(chunk.copies)
+            self.done |= stored.intersection(chunk.copies)
+            if not stored.issuperset(chunk.copies):
+                missing.append(chunk)
+        for chunk, result in self._results(missing):
+            # The weights first, so that what the store has is whole.
+            self.weights.put(chunk, result.weights)
+            for each in result.trained:
+                self.store.add(each)
+            self.leader.add(result.trained)
+            # Another process, or one that was killed, may have stored some of a chunk: each counts once.
+            self.done |= set(chunk.copies)
+            for other in self.chunks:
+                if not self.leader.may_need(other):
+                    self.weights.drop(other)
+            self._report(result.trained[-1])
+
+    def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
+        job = Job(self.recipes, self.plan, self.checkpoints)
+        self.pending = list(chunks)
+        on_share = partial(self._report, None)
+        with contextlib.closing(results(job, chunks, self.client, on_share)) as pairs:
+            for chunk, result in pairs:
+                yield chunk, result
+                self.checkpoints.drop(chunk)
+                self.pending.remove(chunk)
+
+    def _report(self, looks: Trained | None, share: float | None = None) -> None:
+        """Call `on_progress`; `share` of the running chunk's epochs, None between chunks."""
+        if self.on_progress is None:
+            return
+        together = 0 if share is None else len(set(self.pending[0].copies) - self.done)
+        running = (share or 0.0) * together
+        epochs = self.task.epochs
+        now = (together, round((share or 0.0) * epochs), epochs)
+        best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
+        whole = min(1.0, (len(self.done) + running) / max(1, self.total))
+        seconds = time.monotonic() - self.begun
+        self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, whole, *now))
+
+    def _trained(self) -> list[Trained]:
+        """What is stored, in an order that does not depend on who finished first."""
+        pairs, seeds = self.task.pairs, self.task.seeds
+
+        def place(trained: Trained) -> tuple[int, float, int]:
+            copy = trained.copy
+            strength = log_strength(copy.strength, copy.unit)
+            return pairs.index((copy.rule, copy.lr)), strength, seeds.index(copy.seed)
+
+        return sorted(self.store.trained(), key=place)
+
+    def _record(self, trained: Sequence[Trained]) -> Sweep:
+        goal, method = self.task.goal, self.plan.method
+        with set_up(self.task):  # making a model draws random numbers
+            factors = {pair: self.recipes.of(*pair).factor for pair in self.task.pairs}
+        return sweep_record(
+            trained,
+            minimize="loss" if goal.maximize else goal.name,
+            maximize=goal.name if goal.maximize else None,
+            method=f"{method.name}: {method.reason}",
+            settings=self.settings,
+            seconds=time.monotonic() - self.begun,
+            steps_per_epoch=self.task.steps_per_epoch,
+            factors=factors,
+        )
+
+    def _partial(self) -> Sweep | None:
+        """A record of what is finished, if that is enough for one."""
+        with contextlib.suppress(InputError):
+            return self._record(self._trained())
+        return None
+
+    def _kept(self) -> str:
+        """What a later call with `resume` goes on from, in words; empty without a folder."""
+        if self.folder is None:
+            return ""
+        stored = [trained.copy for trained in self.store.trained()]
+        finished = f"{len(self.done.intersection(stored))} of {self.total} trainings are finished"
+        at = {
+            chunk: self.checkpoints.epoch(chunk)
+            for chunk in self.pending
+            if not self.done.issuperset(chunk.copies)
+        }
+        epochs = [epoch for epoch in at.values() if epoch is not None]
+        if not epochs:
+            return f"{finished}, and no checkpoint of the others was written yet"
+        copies = sum(len(chunk.copies) for chunk, epoch in at.items() if epoch is not None)
+        span = str(epochs[0]) if len({*epochs}) == 1 else f"{min(epochs)} to {max(epochs)}"
+        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.task.epochs}"
+
+    def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
+        """The best strength's, seed by seed; trained again where its files are gone."""
+        if (saved := self._saved(record)) is not None:
+            return saved
+        parts: dict[int, dict[str, Tensor]] = {}
+        for chunk in self.chunks:
+            if (chunk.rule, chunk.lr) != (record.rule, record.lr) or record.best not in chunk.strengths:
+                continue
+            weights = self.weights.get(chunk)
+            if weights is None:
+                weights = next(result.weights for _, result in self._results([chunk]))
+                self.weights.put(chunk, weights)
+            place = chunk.strengths.index(record.best)
+            parts[self.task.seeds.index(chunk.seeds[0])] = {
+                name: tensor[:, place].clone() for name, tensor in weights.items()
+            }
+        in_order = [parts[place] for place in sorted(parts)]
+        return pytree.tree_map(lambda *seeds: torch.cat(seeds), *in_order)
+
+    def _saved(self, record: Sweep) -> dict[str, Tensor] | None:
+        """The weights of a record in the folder that this one repeats."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(InputError):
+            before = load(self.folder / "sweep.json")
+            names, again = ([key_of(each.copy) for each in sweep.trained] for sweep in (before, record))
+            best = record.rule, record.lr, record.best
+            if names == again and (before.rule, before.lr, before.best) == best:
+                return dict(before.weights)
+        return None
+
+
+Key = tuple[str, float | None, float]  # rule, learning rate, strength
+
+
+def key_of(copy: Copy) -> Key:
+    """What the seeds of a strength share."""
+    return copy.rule, copy.lr, copy.strength
+
+
+@dataclass
+class Leader:
+    """The strength with the best mean score of those that every seed has finished.
+
+    Of means that are equal up to rounding it is the one that the end chooses (`best_of`, `choose_paired`),
+    whoever finished first: the setting that comes first, and there the strongest.
+
+    Args:
+        goal: what is best.
+        seeds: the seeds.
+        settings: every rule at every step size, in their order.
+    """
+
+    goal: Goal
+    seeds: tuple[int, ...]
+    settings: Sequence[tuple[str, float | None]]
+    scores: dict[Key, dict[int, float]] = field(default_factory=dict)
+    best: tuple[Key, float] | None = None
+
+    def add(self, trained: Iterable[Trained]) -> None:
+        """Take in trainings."""
+        for each in trained:
+            key = key_of(each.copy)
+            scores = self.scores.setdefault(key, {})
+            scores[each.copy.seed] = self.goal.score(each)
+            if self.complete(key):
+                several = [scores[seed] for seed in self.seeds]
+                mean = torch.tensor(several, dtype=torch.float64, device="cpu").mean().item()
+                if not math.isfinite(mean):  # one diverged: never chosen
+                    continue
+                if self.best is None or self._before(each.copy.unit, (key, mean), self.best):
+                    self.best = key, mean
+
+    def _before(self, unit: str, new: tuple[Key, float], old: tuple[Key, float]) -> bool:
+        """Whether the new one is chosen of the two."""
+        if not tied(new[1], old[1], len(self.seeds)):
+            return self.goal.sign * (new[1] - old[1]) < 0
+        (*setting, strength), (*best_setting, best) = new[0], old[0]
+        if setting != best_setting:
+            places = [self.settings.index((rule, lr)) for rule, lr in (setting, best_setting)]
+            return places[0] < places[1]
+        return ascending((best, strength), unit)[-1] == strength
+
+    def complete(self, key: Key) -> bool:
+        """Whether every seed has finished."""
+        return len(self.scores.get(key, ())) == len(self.seeds)
+
+    def may_need(self, chunk: Chunk) -> bool:
+        """Whether the weights of a chunk may turn out to be the best."""
+        for strength in chunk.strengths:
+            key = chunk.rule, chunk.lr, strength
+            if not self.complete(key) or (self.best is not None and key == self.best[0]):
+                return True
+        return False
+
+
+PATIENCE = 5.0  # seconds of training one by one here before processes are started
+OnShare = Callable[[float], None]  # called with the share of a chunk's epochs that is done
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every chunk needs.
+
+    Args:
+        recipes: of the task that is trained.
+        plan: how.
+        checkpoints: of running chunks.
+    """
+
+    recipes: Recipes
+    plan: Plan
+    checkpoints: Checkpoints
+
+
+class _LongWork(Exception):
+    """Training one by one takes long enough for processes."""
+
+
+def results(
+    job: Job, chunks: Sequence[Chunk], client: Any, on_share: OnShare, patience: float = PATIENCE
+) -> Generator[tuple[Chunk, ChunkResult]]:
+    """Train chunks; each with its result as soon as it is there.
+
+    Args:
+        job: what every chunk needs.
+        chunks: what is to be trained.
+        client: of Dask; None: here, and one by one in processes, if it takes long and things can be sent.
+        on_share: called after each epoch of a chunk that is trained here.
+        patience: seconds to train one by one before processes are started.
+
+    Raises:
+        InputError: a chunk cannot be trained.
+    """
+    if client is not None:
+        # Workers have their own disks: no checkpoints there.
+        shared = replace(job, checkpoints=Checkpoints(None))
+        names = [str(chunk) for chunk in chunks]
+        for place, result in as_finished(run_chunk, shared, chunks, client, names):
+            yield chunks[place], result
+        return
+    left = list(chunks)
+    several = job.plan.method.name == "one by one" and job.recipes.task.device.type == "cpu" and cores() > 1
+    until = time.monotonic() + patience
+    while left:
+        may_leave = several and len(left) > 1
+        try:
+            result = run_chunk(job, left[0], on_share, until if may_leave else None)
+        except _LongWork:
+            several = False  # one attempt
+            if (shared := packed(job)) is None:
+                continue
+            for place, result in in_processes(run_chunk, shared, left, cores()):
+                yield left[place], result
+            return
+        yield left.pop(0), result
+
+
+def run_chunk(
+    job: Job, chunk: Chunk, on_share: OnShare | None = None, until: float | None = None
+) -> ChunkResult:
+    """Train a chunk, from its checkpoint if there is one.
+
+    Args:
+        job: what every chunk needs.
+        chunk: what is trained.
+        on_share: called after each epoch with the share that is done.
+        until: a time at which to leave it to processes.
+    """
+    method = job.plan.method
+    copies = len(chunk.copies) if method.name == "one by one" else 1
+    total = job.recipes.task.epochs * copies
+    checkpoints = replace(job.checkpoints, last=time.monotonic())
+
+    def on_epoch(done: int, make: Callable[[], Checkpoint]) -> None:
+        if done < total:
+            checkpoints.write(chunk, make)
+        if on_share is not None:
+            on_share(done / total)
+        if until is not None and time.monotonic() > until:
+            raise _LongWork
+
+    return train_chunk(job.recipes, chunk, method, checkpoints.read(chunk), on_epoch)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

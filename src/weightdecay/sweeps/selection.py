@@ -125,15 +125,14 @@ def selections_of(trained: Sequence[Trained], goal: Goal) -> tuple[Selection, ..
         InputError: nothing is finished; at every strength the metric is not finite, and the loss is.
     """
     settings: dict[tuple[str, float | None], list[Trained]] = {}
-    for one in trained:
-        settings.setdefault((one.copy.rule, one.copy.lr), []).append(one)
-    found = [_selection(several, goal) for several in settings.values()]
-    judged = tuple(selection for selection in found if selection is not None)
+    for training in trained:
+        settings.setdefault((training.copy.rule, training.copy.lr), []).append(training)
+    judged = tuple(filter(None, [_selection(several, goal) for several in settings.values()]))
     if not judged and not trained:
         raise InputError("nothing is finished", "sweep", "no training", "let it run, or resume it")
     if not judged:
         _check_metric(trained, goal)
-        steps = [one.diverged for one in trained if one.diverged is not None]
+        steps = [training.diverged for training in trained if training.diverged is not None]
         first = f"first at step {min(steps)}" if steps else "no score is finite"
         what = "at every strength a training diverged or is missing"
         raise DivergenceError(what, "lr", first, "give a smaller learning rate, or clip=")
@@ -142,7 +141,7 @@ def selections_of(trained: Sequence[Trained], goal: Goal) -> tuple[Selection, ..
 
 def _check_metric(trained: Sequence[Trained], goal: Goal) -> None:
     """Where nothing can be chosen: refuse the metric, if by their loss the trainings could be."""
-    unmeasured = [one for one in trained if goal.unmeasured(one)]
+    unmeasured = [training for training in trained if goal.unmeasured(training)]
     if not unmeasured:
         return
     with contextlib.suppress(DivergenceError):
@@ -158,31 +157,28 @@ def _check_metric(trained: Sequence[Trained], goal: Goal) -> None:
 
 def best_of(selections: Sequence[Selection], goal: Goal) -> int:
     """The place of the setting (rule, learning rate) with the best mean score; of ties the first."""
-    means = [goal.sign * one.mean(one.best) for one in selections]
+    means = [goal.sign * selection.mean(selection.best) for selection in selections]
     return next(i for i, mean in enumerate(means) if tied(mean, min(means), len(selections[i].seeds)))
 
 
-def tied(one: float, other: float, seeds: int) -> bool:
+def tied(mean: float, other: float, seeds: int) -> bool:
     """Whether means over so many seeds differ by no more than their rounding."""
-    return abs(one - other) <= seeds * torch.finfo(torch.float64).eps * max(abs(one), abs(other))
+    return abs(mean - other) <= seeds * torch.finfo(torch.float64).eps * max(abs(mean), abs(other))
 
 
 def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
     """None where no strength is finite at every seed."""
     unit = trained[0].copy.unit
-    seeds = tuple(dict.fromkeys(one.copy.seed for one in trained))
-    cells = {(one.copy.seed, one.copy.strength): one for one in trained}
-    strengths = tuple(
-        strength
-        for strength in ascending({strength for _, strength in cells}, unit)
-        if all((seed, strength) in cells for seed in seeds)
-    )
+    seeds = tuple(dict.fromkeys(training.copy.seed for training in trained))
+    columns: dict[float, dict[int, Trained]] = {}
+    for training in trained:
+        columns.setdefault(training.copy.strength, {})[training.copy.seed] = training
+    strengths = tuple(value for value in ascending(columns, unit) if len(columns[value]) == len(seeds))
     if not strengths:
         return None
-    grid = [[cells[seed, strength] for strength in strengths] for seed in seeds]
-    scores = torch.tensor(
-        [[goal.score(one) for one in row] for row in grid], dtype=torch.float64, device="cpu"
-    )
+    grid = [[columns[strength][seed] for strength in strengths] for seed in seeds]
+    each = [[goal.score(training) for training in row] for row in grid]
+    scores = torch.tensor(each, dtype=torch.float64, device="cpu")
     if not bool(scores.isfinite().all(0).any()):
         return None
     paired = choose_paired(goal.sign * scores)
@@ -192,7 +188,7 @@ def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
         lr=trained[0].copy.lr,
         unit=unit,
         strengths=strengths,
-        weight_decays=tuple(one.weight_decay for one in grid[0]),
+        weight_decays=tuple(training.weight_decay for training in grid[0]),
         seeds=seeds,
         scores=scores,
         means=scores.mean(0),
@@ -205,7 +201,9 @@ def _selection(trained: Sequence[Trained], goal: Goal) -> Selection | None:
         edge=_edge(choice, strengths, goal.sign * scores),
         flat=choice.flat,
         no_decay=_against_none(goal.sign * scores, choice.best) if strengths[0] == 0 else None,
-        diverged=tuple(one for row in grid for one in row if not math.isfinite(goal.score(one))),
+        diverged=tuple(
+            training for row in grid for training in row if not math.isfinite(goal.score(training))
+        ),
     )
 
 
@@ -254,62 +252,62 @@ def _standard_errors(scores: Float64[Tensor, "S L"]) -> Float64[Tensor, " L"]:
     return (scores.std(0) / math.sqrt(len(scores))).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def lines(found: Selection, goal: Goal, settings: int) -> tuple[Text, Text, Text, Text]:
+def lines(judged: Selection, goal: Goal, settings: int) -> tuple[Text, Text, Text, Text]:
     """Four lines: the best, one standard error, against no decay, and the shape of the curve.
 
     Args:
-        found: the best setting's selection.
+        judged: the best setting's selection.
         goal: what was chosen by.
         settings: how many rules and learning rates there were to choose from.
     """
-    return _best(found, goal, settings), _one_se(found, goal), _no_decay(found, goal), _shape(found)
+    return _best(judged, goal, settings), _one_se(judged, goal), _no_decay(judged, goal), _shape(judged)
 
 
-def doubts(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tuple[Text, ...]:
+def doubts(judged: Selection, goal: Goal, others: "tuple[Selection, ...]") -> tuple[Text, ...]:
     """What to be careful about."""
-    said: list[Text] = []
-    if len(found.seeds) == 1:
-        said.append(
+    texts: list[Text] = []
+    if len(judged.seeds) == 1:
+        texts.append(
             Text(
                 "one seed only: there are no error bars, and a difference may be luck; give more seeds",
                 "只有一个种子：没有误差棒，差别可能是偶然；请多给几个种子",
             )
         )
-    elif found.no_decay is not None and _flattered(found.no_decay):
-        said.append(_optimism(found.no_decay, goal))
-    failed = [one for selection in (found, *others) for one in selection.diverged]
-    if diverged := [one for one in failed if not goal.unmeasured(one)]:
-        said.append(_diverged(diverged))
-    if unmeasured := [one for one in failed if goal.unmeasured(one)]:
-        said.append(_unmeasured(unmeasured, goal))
-    if found.edge is not None and not found.flat:
-        said.append(
+    elif judged.no_decay is not None and _flattered(judged.no_decay):
+        texts.append(_optimism(judged.no_decay, goal))
+    failed = [training for each in (judged, *others) for training in each.diverged]
+    if diverged := [training for training in failed if not goal.unmeasured(training)]:
+        texts.append(_diverged(diverged))
+    if unmeasured := [training for training in failed if goal.unmeasured(training)]:
+        texts.append(_unmeasured(unmeasured, goal))
+    if judged.edge is not None and not judged.flat:
+        texts.append(
             Text(
                 "the best is the strongest that was tried: stronger ones may be better",
                 "最好的是试过的最强的：更强的也许更好",
             )
-            if found.edge == "high"
+            if judged.edge == "high"
             else Text(
                 "the best is the weakest that was tried: weaker ones may be better",
                 "最好的是试过的最弱的：更弱的也许更好",
             )
         )
-    if found.no_decay is None:
-        said.append(
+    if judged.no_decay is None:
+        texts.append(
             Text(
                 "no decay was not trained to the end: there is nothing to compare with",
                 "没有训练完无衰减的情形：没有可比较的",
             )
         )
-    if (elsewhere := _none_elsewhere(found, goal, others)) is not None:
+    if (elsewhere := _none_elsewhere(judged, goal, others)) is not None:
         name, score = setting_name(elsewhere), f"{elsewhere.mean(0.0):.4g}"
-        said.append(
+        texts.append(
             Text(
                 f"no decay does better at {name}: {goal.title} {score}",
                 f"在 {name} 下无衰减做得更好：{goal.title.zh} {score}",
             )
         )
-    return tuple(said)
+    return tuple(texts)
 
 
 _TIMES = {
@@ -339,93 +337,92 @@ def strength(value: float, unit: str, weight_decay: float | None = None) -> Text
     return Text(f"half-life {value:.3g} {time}{lam}", f"半衰期 {value:.3g} {time.zh}{lam.zh}")
 
 
-def setting_name(found: Selection) -> str:
+def setting_name(judged: Selection) -> str:
     """The rule, and the learning rate where there are several: "Decoupled, lr 0.001"."""
-    return found.rule if found.lr is None else f"{found.rule}, lr {found.lr:.3g}"
+    return judged.rule if judged.lr is None else f"{judged.rule}, lr {judged.lr:.3g}"
 
 
-def _none_elsewhere(found: Selection, goal: Goal, others: "tuple[Selection, ...]") -> Selection | None:
+def _none_elsewhere(judged: Selection, goal: Goal, others: "tuple[Selection, ...]") -> Selection | None:
     """The other setting at which no decay is best, if it is better there than at the chosen one."""
-    if found.no_decay is None:
+    if judged.no_decay is None:
         return None
     better = [
         other
         for other in others
-        if other.no_decay is not None and goal.sign * (other.mean(0.0) - found.mean(0.0)) < 0
+        if other.no_decay is not None and goal.sign * (other.mean(0.0) - judged.mean(0.0)) < 0
     ]
     return min(better, key=lambda other: goal.sign * other.mean(0.0), default=None)
 
 
-def _scored(found: Selection, value: float, goal: Goal) -> Text:
+def _scored(judged: Selection, value: float, goal: Goal) -> Text:
     """A strength with its score."""
-    place = found.place(value)
-    named = strength(value, found.unit, found.weight_decays[place])
-    score = f"{float(found.means[place]):.4g}"
-    if len(found.seeds) > 1:
-        score += f" ± {float(found.errors[place]):.2g}"
+    place = judged.place(value)
+    named = strength(value, judged.unit, judged.weight_decays[place])
+    score = f"{float(judged.means[place]):.4g}"
+    if len(judged.seeds) > 1:
+        score += f" ± {float(judged.errors[place]):.2g}"
     return Text(f"{named}, {goal.title} {score}", f"{named.zh}，{goal.title.zh} {score}")
 
 
-def _best(found: Selection, goal: Goal, settings: int) -> Text:
-    scored, strengths, several = _scored(found, found.best, goal), len(found.strengths), Text("", "")
+def _best(judged: Selection, goal: Goal, settings: int) -> Text:
+    scored, strengths = _scored(judged, judged.best, goal), len(judged.strengths)
+    several = Text("", "")
     among = Text("most", "最大") if goal.maximize else Text("least", "最小")
     if settings > 1:
-        name = setting_name(found)
+        name = setting_name(judged)
         several = Text(f" and {settings} settings, with {name}", f"、{settings} 种设置（取 {name}）")
     seeds = Text("one seed", "一个种子")
-    if len(found.seeds) > 1:
-        seeds = Text(f"mean of {len(found.seeds)} seeds", f"{len(found.seeds)} 个种子的平均")
+    if len(judged.seeds) > 1:
+        seeds = Text(f"mean of {len(judged.seeds)} seeds", f"{len(judged.seeds)} 个种子的平均")
     return Text(
         f"best: {scored}, {among} of {strengths} strengths{several} ({seeds})",
         f"最好：{scored.zh}，在 {strengths} 个强度{several.zh}中{among.zh}（{seeds.zh}）",
     )
 
 
-def _one_se(found: Selection, goal: Goal) -> Text:
-    if len(found.seeds) == 1:
+def _one_se(judged: Selection, goal: Goal) -> Text:
+    if len(judged.seeds) == 1:
         return Text("one standard error: not known from one seed", "一倍标准误：一个种子无从知道")
-    if found.best == found.strengths[-1]:
+    if judged.best == judged.strengths[-1]:
         return Text(
             "one standard error: the best is the strongest that was tried",
             "一倍标准误：最好的就是试过的最强的",
         )
-    if found.one_se == found.best:
+    if judged.one_se == judged.best:
         return Text(
             "one standard error: every stronger decay is further than that from the best",
             "一倍标准误：更强的衰减都比最好的差一倍标准误以上",
         )
-    scored = _scored(found, found.one_se, goal)
+    scored = _scored(judged, judged.one_se, goal)
     return Text(
         f"one standard error: {scored}, is the strongest as near as that to the best",
         f"一倍标准误：与最好的相差不超过一倍标准误的最强者是 {scored.zh}",
     )
 
 
-def _no_decay(found: Selection, goal: Goal) -> Text:
-    none = found.no_decay
+def _no_decay(judged: Selection, goal: Goal) -> Text:
+    none = judged.no_decay
     if none is None:
         return Text("no decay: not trained", "无衰减：没有训练")
-    if found.best == 0:
+    if judged.best == 0:
         return Text("no decay: no strength that was tried is better", "无衰减：试过的强度没有一个更好")
     if math.isinf(none.difference):
-        if any(one.copy.strength == 0 and goal.unmeasured(one) for one in found.diverged):
+        if any(training.copy.strength == 0 and goal.unmeasured(training) for training in judged.diverged):
             return Text(f"no decay: its {goal.title} is not finite", f"无衰减：{goal.title.zh}不是有限的数")
         return Text("no decay: it diverged", "无衰减：发散")
     if none.difference == 0:
         return _no_difference(none, goal)
-    score, worse = f"{found.mean(0.0):.4g}", f"{none.difference:.3g}"
+    score, worse = f"{judged.mean(0.0):.4g}", f"{none.difference:.3g}"
     what = Text(
         f"no decay: {goal.title} {score}, worse by {worse}", f"无衰减：{goal.title.zh} {score}，差 {worse}"
     )
     if none.seeds == 1:
         return Text(
-            f"{what}; one seed cannot tell whether that is luck",
-            f"{what.zh}；一个种子分不出这是不是偶然",
+            f"{what}; one seed cannot tell whether that is luck", f"{what.zh}；一个种子分不出这是不是偶然"
         )
     interval = f"[{none.low:.3g}, {none.high:.3g}]"
     what = Text(
-        f"{what}, 95 % interval {interval}, seed by seed",
-        f"{what.zh}，逐个种子比较的 95 % 区间 {interval}",
+        f"{what}, 95 % interval {interval}, seed by seed", f"{what.zh}，逐个种子比较的 95 % 区间 {interval}"
     )
     if none.tells:
         return what
@@ -456,23 +453,22 @@ def _no_difference(none: Comparison, goal: Goal) -> Text:
     )
 
 
-def _shape(found: Selection) -> Text:
-    if len(found.seeds) == 1:
+def _shape(judged: Selection) -> Text:
+    if len(judged.seeds) == 1:
         return Text("range: not known from one seed", "范围：一个种子无从知道")
-    if found.flat:
+    if judged.flat:
         return Text(
-            "flat: one standard error tells no strength from the best",
-            "平：一倍标准误分不出哪个强度更好",
+            "flat: one standard error tells no strength from the best", "平：一倍标准误分不出哪个强度更好"
         )
     weakest, strongest = (
-        strength(value, found.unit, found.weight_decays[found.place(value)]) for value in found.flat_range
+        strength(value, judged.unit, judged.weight_decays[judged.place(value)]) for value in judged.flat_range
     )
     if weakest != strongest:
         return Text(
             f"range: from {weakest} to {strongest} no strength is told from the best by one standard error",
             f"范围：从 {weakest.zh} 到 {strongest.zh}，一倍标准误分不出哪个更好",
         )
-    if found.best in (found.strengths[0], found.strengths[-1]):
+    if judged.best in (judged.strengths[0], judged.strengths[-1]):
         return Text(
             "range: the best's one neighbour is further than one standard error from it",
             "范围：与最好的相邻的那个强度比它差一倍标准误以上",
@@ -519,7 +515,7 @@ def _unmeasured(trained: "list[Trained]", goal: Goal) -> Text:
 
 
 def _diverged(gone: "list[Trained]") -> Text:
-    first = min(gone, key=lambda one: math.inf if one.diverged is None else one.diverged)
+    first = min(gone, key=lambda training: math.inf if training.diverged is None else training.diverged)
     which = strength(first.copy.strength, first.copy.unit, first.weight_decay)
     seed, unit, count = first.copy.seed, title(first.copy.unit), len(gone)
     when = Text("at the end", "结束时")

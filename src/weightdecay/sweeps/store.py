@@ -1,4 +1,4 @@
-"""What a sweep keeps while it runs: the store, checkpoints and weights of chunks, states as plain values.
+"""What a sweep keeps while it runs: the store, the settings that it was made with, checkpoints and weights.
 
 The store is one SQLite file that is whole at every moment. Beside it lie safetensors files, each written
 whole or not at all: checkpoints of running chunks (`Checkpoints`), weights of finished ones (`Weights`).
@@ -18,26 +18,37 @@ then trained again, to the same bits.
 """
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import json
 import math
+import numbers
 import re
 import sqlite3
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from weightdecay.errors import InputError
 from weightdecay.saving import replacing, writable_folder
-from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Look, Trained
+from weightdecay.sweeps.chunk import optimizer_of, options_of
+from weightdecay.sweeps.looks import forked, made
+from weightdecay.sweeps.method import check_parameters
+from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Look, Task, Trained
 
 FILE = "sweep.sqlite"
 VERSION = 1
@@ -108,31 +119,16 @@ class Store:
         """Every training, in the order of their names, whoever stored what first."""
         with self._execute() as execute:
             rows = execute("SELECT * FROM trained ORDER BY rule, lr, strength, unit, seed").fetchall()
-            looks: dict[int, list[Look]] = {row[0]: [] for row in rows}
-            for at, epoch, train_loss, test_loss, metrics in execute(
-                "SELECT * FROM look ORDER BY trained, epoch"
-            ):
-                if at in looks:  # else its training was stored after the rows were read
-                    losses = _number(train_loss), _number(test_loss)
-                    looks[at].append(Look(epoch, *losses, _metrics(metrics)))
-        return [
-            Trained(
-                Copy(*name),
-                weight_decay,
-                _number(train_loss),
-                _number(test_loss),
-                _metrics(metrics),
-                tuple(looks[at]),
-                diverged,
-            )
-            for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows
-        ]
-
-    def names(self) -> set[Copy]:
-        """The names of the trainings that are there."""
-        with self._execute() as execute:
-            rows = execute("SELECT rule, lr, strength, unit, seed FROM trained").fetchall()
-        return {Copy(*row) for row in rows}
+            seen = execute("SELECT * FROM look ORDER BY trained, epoch").fetchall()
+        looks: dict[int, list[Look]] = defaultdict(list)
+        for at, epoch, train_loss, test_loss, metrics in seen:
+            losses = _number(train_loss), _number(test_loss)
+            looks[at].append(Look(epoch, *losses, _metrics(metrics)))
+        trained = []
+        for at, *name, weight_decay, train_loss, test_loss, metrics, diverged in rows:
+            last = _number(train_loss), _number(test_loss), _metrics(metrics)
+            trained.append(Trained(Copy(*name), weight_decay, *last, tuple(looks[at]), diverged))
+        return trained
 
     def agree(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Store JSON values by name, none of them if there are any; returns what is there."""
@@ -220,9 +216,8 @@ def _prepare(connection: sqlite3.Connection, file: str) -> None:
         _patiently(connection, "PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
-        (id,), (version,) = (
-            connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-        )
+        (id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables:
             for statement in _SCHEMA:
@@ -278,7 +273,6 @@ def _metrics(text: str) -> dict[str, float]:
 
 SECONDS = 1.0  # from one checkpoint of a chunk to the next
 _SHARE = 0.05  # of the time may go into writing them
-_ENDING = ".safetensors"
 _UNREADABLE = (OSError, SafetensorError, KeyError, ValueError)
 
 
@@ -290,7 +284,25 @@ def name_of(chunk: Chunk) -> str:
 
 
 @dataclass
-class Checkpoints:
+class _Files:
+    """One file for a chunk in a folder; none without a folder."""
+
+    folder: Path | None
+    prefix: ClassVar[str] = ""
+
+    def drop(self, chunk: Chunk) -> None:
+        """Forget the file of a chunk."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                self._file(chunk).unlink(missing_ok=True)
+
+    def _file(self, chunk: Chunk) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.prefix}{name_of(chunk)}.safetensors"
+
+
+@dataclass
+class Checkpoints(_Files):
     """The checkpoints of running chunks, in files of a folder, or none.
 
     Args:
@@ -301,16 +313,13 @@ class Checkpoints:
         took: how long that took.
     """
 
-    folder: Path | None
     seconds: float = SECONDS
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
     def read(self, chunk: Chunk) -> Checkpoint | None:
         """The checkpoint of a chunk, if there is one that can be read."""
-        if self.folder is None:
-            return None
-        read = _read(self._file(chunk))
+        read = None if self.folder is None else _read(self._file(chunk))
         if read is None:
             return None
         tensors, about = read
@@ -340,26 +349,16 @@ class Checkpoints:
         self.last = time.monotonic()
         self.took = self.last - begun
 
-    def drop(self, chunk: Chunk) -> None:
-        """The chunk is done."""
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                self._file(chunk).unlink(missing_ok=True)
-
-    def _file(self, chunk: Chunk) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{name_of(chunk)}{_ENDING}"
-
 
 @dataclass
-class Weights:
+class Weights(_Files):
     """The weights of finished chunks, in files of a folder, or in memory without one.
 
     Args:
         folder: where; None for memory.
     """
 
-    folder: Path | None
+    prefix: ClassVar[str] = "chunk-"
     held: dict[Chunk, dict[str, Tensor]] = field(default_factory=dict)
 
     def put(self, chunk: Chunk, weights: Mapping[str, Tensor]) -> None:
@@ -383,13 +382,7 @@ class Weights:
     def drop(self, chunk: Chunk) -> None:
         """Forget the weights of a chunk."""
         self.held.pop(chunk, None)
-        if self.folder is not None:
-            with contextlib.suppress(OSError):
-                self._file(chunk).unlink(missing_ok=True)
-
-    def _file(self, chunk: Chunk) -> Path:
-        assert self.folder is not None
-        return self.folder / f"chunk-{name_of(chunk)}{_ENDING}"
+        super().drop(chunk)
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -402,8 +395,8 @@ def _write(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
     try:
         with replacing(file) as temporary:
             # safetensors refuses tensors that share memory, as tied weights do.
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            safetensors.torch.save_file(_unshared(plain), temporary, {"about": json.dumps(about)})
+            here = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            safetensors.torch.save_file(_unshared(here), temporary, {"about": json.dumps(about)})
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while serializing: ")
         remedy = "give it space, then resume: what is in the store is intact"
@@ -436,79 +429,187 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-_PLAIN = (bool, int, float, str, type(None))
+# The settings that a store was made with: what decides the numbers of a sweep, as plain values.
+
+_SETTINGS = (
+    *("make_model", "loss", "metrics", "optimizer", "rules", "schedule", "on"),
+    *("lrs", "epochs", "batch_size", "every", "clip"),
+)
+# What decides how trainings are judged, and by that which rounds follow; not what a training is.
+JUDGING = ("goal", "widen", "refine")
 
 
-def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
-    """Split dictionaries, lists and tuples of tensors and plain values into tensors by path and the rest.
+def settings_plain(task: Task, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All settings as JSON has them; functions and classes by name and a checksum of their source.
 
-    Returns:
-        Copies of the tensors on the CPU, and what JSON can hold, from which `unpack` makes the tree again.
-
-    Raises:
-        InputError: something that is neither.
-
-    >>> tensors, plain = pack({"step": 3, 0: [torch.zeros(2)]})
-    >>> list(tensors), plain
-    (['0/0'], {'dict': [['step', 3], [0, {'list': [{'tensor': '0/0', 'cpu': True}]}]]})
+    Args:
+        task: what is asked for.
+        about: what the caller adds, say a script's checksum.
     """
-    tensors: dict[str, Tensor] = {}
-
-    def packed(part: Any, path: tuple[str, ...]) -> Any:
-        if isinstance(part, Tensor):
-            name = "/".join(path)
-            tensors[name] = part.detach().to("cpu", copy=True).contiguous()
-            return {"tensor": name, "cpu": part.device.type == "cpu"}
-        if isinstance(part, dict):
-            return {"dict": [[key, packed(value, (*path, str(key)))] for key, value in part.items()]}
-        if isinstance(part, list | tuple):
-            kind = "list" if isinstance(part, list) else "tuple"
-            return {kind: [packed(value, (*path, str(i))) for i, value in enumerate(part)]}
-        if isinstance(part, _PLAIN):
-            return part
-        what = "a state that cannot be written down"
-        raise InputError(what, "/".join(path), type(part).__name__, "keep tensors and numbers in it")
-
-    return tensors, packed(tree, ())
-
-
-def unpack(tensors: dict[str, Tensor], plain: Any, device: torch.device) -> Any:
-    """The tree again; tensors that were on a device go to this one."""
-    if not isinstance(plain, dict):
-        return plain
-    (kind, value), *_ = plain.items()
-    if kind == "tensor":
-        return tensors[value].to("cpu" if plain["cpu"] else device, copy=True)
-    if kind == "dict":
-        return {key: unpack(tensors, part, device) for key, part in value}
-    parts = [unpack(tensors, part, device) for part in value]
-    return parts if kind == "list" else tuple(parts)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What an optimizer has gathered, by the position of its parameters; and its plain options."""
     return {
-        "state": [
-            [dict(optimizer.state[p]) if p in optimizer.state else None for p in group["params"]]
-            for group in optimizer.param_groups
-        ],
-        "groups": [
-            {key: value for key, value in group.items() if key != "params" and _storable(value)}
-            for group in optimizer.param_groups
-        ],
+        **{name: plain(getattr(task, name)) for name in _SETTINGS},
+        **_model_and_optimizer(task),
+        "train": plain((*task.train.inputs, task.train.target)),
+        "test": plain((*task.test.inputs, task.test.target)),
+        "strengths": plain(task.strengths.values),
+        "unit": task.strengths.unit,
+        "seeds": plain(task.seeds),
+        "goal": asdict(task.goal),
+        "widen": task.widen,
+        "refine": task.refine,
+        "device": task.device.type,
+        "versions": {"weightdecay": version("weightdecay"), "torch": version("torch")},
+        **plain(dict(about or {})),
     }
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Put that back, bit for bit (torch's own loading would cast)."""
-    for group, states, options in zip(optimizer.param_groups, saved["state"], saved["groups"], strict=True):
-        group.update(options)
-        for parameter, state in zip(group["params"], states, strict=True):
-            if state is not None:
-                optimizer.state[parameter] = state
+def check_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], file: str, apart: Sequence[str] = ()
+) -> None:
+    """Refuse a store that was made with other settings.
+
+    Args:
+        there: the store's.
+        here: those of now.
+        file: the store, for the message.
+        apart: names that are not compared.
+
+    Raises:
+        InputError: names the settings that differ, with both values of the first.
+    """
+    if there == here:
+        return
+    stored, now = (
+        _flat({name: value for name, value in values.items() if name not in apart})
+        for values in (there, here)
+    )
+    differ = [name for name in {**stored, **now} if stored.get(name) != now.get(name)]
+    if not differ:
+        return
+    name = differ[0]
+    what = f"the store was made with other settings: {', '.join(differ[:5])}"
+    more = f"{_short(stored.get(name))} in {file}, {_short(now.get(name))} now"
+    raise InputError(what, name, more, f"give the same again, or another folder{_why(differ)}")
 
 
-def _storable(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_storable, value))
-    return isinstance(value, (*_PLAIN, Tensor))
+def _why(differ: Sequence[str]) -> str:
+    """Why settings that could be added to cannot be, where it is they that differ."""
+    if not {"seeds", "strengths"}.isdisjoint(differ):
+        return ": a store takes no more seeds or strengths, by which its chunks and rounds were decided on"
+    if all(name.split(".")[0] in JUDGING for name in differ):
+        return ": the store has rounds that these would not have decided on"
+    return ""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it, without memory addresses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no infinity
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, numbers.Real):
+        return plain(float(value))
+    if isinstance(value, Tensor):
+        return _tensor(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, Set):
+        return sorted(str(plain(part)) for part in value)
+    if isinstance(value, Sequence):
+        return [plain(part) for part in value]
+    if isinstance(value, functools.partial):
+        return {"partial": plain(value.func), "args": plain(value.args), **plain(value.keywords)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "kind": type(value).__name__,
+            **{f.name: plain(getattr(value, f.name)) for f in fields(value)},
+        }
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    return _source(value) if callable(value) else type(value).__qualname__
+
+
+def _source(function: Any) -> str:
+    """Name and checksum of the source, where there is one, and the plain values that it holds."""
+    function = inspect.unwrap(function)
+    held = "".join(f" {name}={value!r}" for name, value in sorted(_held(function).items()))
+    if not isinstance(function, type) and not hasattr(function, "__code__"):
+        if hasattr(function, "__func__"):
+            function = function.__func__
+        elif not hasattr(function, "__qualname__"):
+            function = type(function)  # an instance with __call__
+    name = f"{getattr(function, '__module__', '')}.{function.__qualname__}"
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # built in, or typed into a shell
+        return name + held
+    return f"{name}{held} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _held(function: Any) -> dict[str, Any]:
+    """What a function has from elsewhere: defaults, its closure, the attributes of what it is a method of.
+
+    Only plain values: others may be changed by being used, and would refuse what is the same.
+    """
+    if isinstance(function, type):
+        return {}
+    held: dict[str, Any] = {}
+    if (code := getattr(function, "__code__", None)) is not None:
+        names = code.co_varnames[: code.co_argcount]
+        defaults = function.__defaults__ or ()
+        held |= dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        held |= function.__kwdefaults__ or {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a name that has no value yet
+                held[name] = cell.cell_contents
+    owner = getattr(function, "__self__", None if code else function)
+    if owner is not None and not isinstance(owner, type | ModuleType):
+        held |= {f"self.{name}": value for name, value in getattr(owner, "__dict__", {}).items()}
+    if isinstance(owner, nn.Module):
+        held |= {f"self.{name}": _tensor(tensor) for name, tensor in owner.state_dict().items()}
+    return {name: value for name, value in held.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _model_and_optimizer(task: Task) -> dict[str, Any]:
+    """The model's layout and the source of every class that is not torch's; the optimizer's options."""
+    with forked(task.device):
+        model = made(task, task.seeds[0])
+    check_parameters(model)
+    layout = {name: [list(p.shape), str(p.dtype)] for name, p in model.state_dict().items()}
+    classes = set(map(type, model.modules()))
+    own = sorted(_source(kind) for kind in classes if not kind.__module__.startswith("torch."))
+    checksum = hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
+    count = sum(map(Tensor.numel, model.parameters()))
+    optimizer = optimizer_of(task, list(model.parameters()), task.lrs[0] if task.lrs else None)
+    return {
+        "model": {"numbers": count, "layout": checksum, "classes": own},
+        # A function may have them from elsewhere: its source does not tell.
+        "optimizer_options": plain(options_of(optimizer)),
+    }
+
+
+def _tensor(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return f"{kind} {tuple(tensor.shape)} {hashlib.sha256(content.data).hexdigest()[:16]}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

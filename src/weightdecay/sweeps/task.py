@@ -1,5 +1,6 @@
 """What a sweep is asked for, checked (`Task`, by `task_of`), its data in memory, what trainings give."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Data:
     def map(self, function: Callable[[Tensor], Tensor]) -> "Data":
         """These data with a function applied to every tensor."""
         return Data(tuple(map(function, self.inputs)), function(self.target))
+
+    def rows(self, rows: slice | Tensor, device: torch.device | None = None) -> "Data":
+        """These rows of every tensor, on a device."""
+        return self.map(lambda x: x[rows].to(device))
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Task:
     @property
     def pairs(self) -> list[tuple[str, float | None]]:
         """Every rule at every step size."""
-        return [(rule, lr) for rule in self.rules for lr in self.lrs or (None,)]
+        return list(itertools.product(self.rules, self.lrs or (None,)))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -243,7 +248,7 @@ def task_of(
     )
 
 
-def seeds_of(given: Any) -> tuple[int, ...]:
+def seeds_of(seeds: Any) -> tuple[int, ...]:
     """0 … n − 1 for a number n, or the seeds that are given: a list, a range, an array or a tensor.
 
     Raises:
@@ -252,7 +257,7 @@ def seeds_of(given: Any) -> tuple[int, ...]:
     >>> seeds_of(3), seeds_of([7, 5]), seeds_of(range(10, 12))
     ((0, 1, 2), (7, 5), (10, 11))
     """
-    plain = given.tolist() if hasattr(given, "tolist") else given  # an array, a tensor or a number of theirs
+    plain = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # an array, a tensor or a number of theirs
     if isinstance(plain, str) or not isinstance(plain, Sequence):
         return tuple(range(count(plain, "seeds", most=100_000)))
     values = []
@@ -267,7 +272,7 @@ def seeds_of(given: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
+def rules_named(rule: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
     """Rules by name, from one or several; a rule is a class such as Decoupled or a function of the strength.
 
     Raises:
@@ -277,17 +282,17 @@ def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
     >>> list(rules_named([Decoupled, Cautious]))
     ['Decoupled', 'Cautious']
     """
-    if isinstance(given, Mapping):
-        pairs = [(str(name), rule) for name, rule in given.items()]
+    if isinstance(rule, Mapping):
+        pairs = [(str(name), each) for name, each in rule.items()]
     else:
-        several = list(given) if isinstance(given, list | tuple) else [given]
-        pairs = [(getattr(rule, "__name__", f"rule {i}"), rule) for i, rule in enumerate(several)]
-    for name, rule in pairs:
-        if isinstance(rule, Rule | Chain):
+        several = rule if isinstance(rule, list | tuple) else [rule]
+        pairs = [(getattr(each, "__name__", f"rule {i}"), each) for i, each in enumerate(several)]
+    for name, each in pairs:
+        if isinstance(each, Rule | Chain):
             what, remedy = "a rule that has its strength already", "give the class, say rule=wd.Decoupled"
-            raise InputError(what, "rule", rule.shown, remedy)
-        if not callable(rule):
-            raise InputError("not a rule", "rule", repr(rule), f"give, say, wd.Decoupled for {name}")
+            raise InputError(what, "rule", each.shown, remedy)
+        if not callable(each):
+            raise InputError("not a rule", "rule", repr(each), f"give, say, wd.Decoupled for {name}")
     rules = dict(pairs)
     if not rules or len(rules) < len(pairs):
         names = ", ".join(name for name, _ in pairs) or "none"
@@ -295,23 +300,23 @@ def rules_named(given: Any) -> dict[str, Callable[[Any], Rule | Chain]]:
     return rules
 
 
-def _metrics(given: Any) -> dict[str, Callable[..., Any]]:
-    if given is not None and not isinstance(given, Mapping):
+def _metrics(metrics: Any) -> dict[str, Callable[..., Any]]:
+    if metrics is not None and not isinstance(metrics, Mapping):
         remedy = "give a mapping, say {'accuracy': accuracy}"
-        raise InputError("metrics have names", "metrics", type(given).__name__, remedy)
-    for name, metric in (given or {}).items():
+        raise InputError("metrics have names", "metrics", type(metrics).__name__, remedy)
+    for name, metric in (metrics or {}).items():
         if not isinstance(name, str):
             raise InputError("a metric's name is not text", "metrics", repr(name), "give, say, 'accuracy'")
         if not name:
             raise InputError("a metric without a name", "metrics", repr(name), "give, say, 'accuracy'")
         function(metric, f"metrics[{name!r}]", "give one of (output, target)")
-    return dict(given or {})
+    return dict(metrics or {})
 
 
-def _lrs(given: Any) -> tuple[float, ...] | None:
-    if given is None:
+def _lrs(lr: Any) -> tuple[float, ...] | None:
+    if lr is None:
         return None
-    several = given.tolist() if hasattr(given, "tolist") else given
+    several = lr.tolist() if hasattr(lr, "tolist") else lr
     if not isinstance(several, Sequence) or isinstance(several, str):
         several = [several]
     values = tuple(sorted(number(value, f"lr[{i}]", above=0) for i, value in enumerate(several)))
@@ -320,16 +325,14 @@ def _lrs(given: Any) -> tuple[float, ...] | None:
     return values
 
 
-def _device(given: Any, data: torch.Tensor) -> torch.device:
+def _device(device: Any, data: torch.Tensor) -> torch.device:
     try:
-        device = data.device if given is None else torch.device(given)
-        torch.empty(0, device=device)
+        chosen = data.device if device is None else torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
-        said = str(error).splitlines()[0]
-        raise InputError(
-            f"no such device ({said})", "device", given, "leave it out, or give 'cpu'"
-        ) from error
-    return device
+        what = f"no such device ({str(error).splitlines()[0]})"
+        raise InputError(what, "device", device, "leave it out, or give 'cpu'") from error
+    return chosen
 
 
 # Items of a dataset that are fetched again to see whether they stay the same, and how often each.
@@ -337,11 +340,11 @@ _AGAIN, _TIMES = 8, 3
 _REMEDY = "give tensors (X, y), a map-style Dataset or a DataLoader of one"
 
 
-def data_of(given: Any, where: str) -> Data:
+def data_of(data: Any, where: str) -> Data:
     """Take data into memory.
 
     Args:
-        given: `Data`; tensors or arrays (X, y), or (X1, X2, y) for a model of several inputs; a map-style
+        data: `Data`; tensors or arrays (X, y), or (X1, X2, y) for a model of several inputs; a map-style
             Dataset of such items; or a DataLoader, of which dataset and collate function are taken.
         where: what to call it in messages.
 
@@ -353,18 +356,18 @@ def data_of(given: Any, where: str) -> Data:
     >>> data_of((np.zeros((3, 2), dtype=np.float32), [0, 1, 1]), "train").target
     tensor([0, 1, 1])
     """
-    if isinstance(given, Data):
-        tensors = [*given.inputs, given.target]
-    elif isinstance(given, DataLoader):
-        if not isinstance(given.dataset, IterableDataset):  # which is refused as what it is
-            _check_order(given, where)
-        tensors = _fetched(given.dataset, given.collate_fn, where)
-    elif isinstance(given, TensorDataset):
-        tensors = list(given.tensors)
-    elif isinstance(given, tuple | list):
-        tensors = [_tensor(part, f"{where}[{i}]") for i, part in enumerate(given)]
+    if isinstance(data, Data):
+        tensors = [*data.inputs, data.target]
+    elif isinstance(data, DataLoader):
+        if not isinstance(data.dataset, IterableDataset):  # which is refused as what it is
+            _check_order(data, where)
+        tensors = _fetched(data.dataset, data.collate_fn, where)
+    elif isinstance(data, TensorDataset):
+        tensors = list(data.tensors)
+    elif isinstance(data, tuple | list):
+        tensors = _flat(data, where)
     else:
-        tensors = _fetched(given, default_collate, where)
+        tensors = _fetched(data, default_collate, where)
     return _checked(tensors, where)
 
 
@@ -421,24 +424,21 @@ def _flat(batch: Any, where: str) -> list[Tensor]:
     if not isinstance(batch, tuple | list):
         what = "an item has to be (input, target) or (input, ..., target)"
         raise InputError(what, where, type(batch).__name__, "give a collate function that makes it so")
-    return [_tensor(part, f"{where}[{i}]") for i, part in enumerate(batch)]
-
-
-def _tensor(part: Any, where: str) -> Tensor:
-    if isinstance(part, Tensor):
-        return part.detach()
-    try:
-        return torch.as_tensor(np.asarray(part))
-    except (TypeError, ValueError) as error:
-        raise InputError("not numbers", where, type(part).__name__, _REMEDY) from error
+    tensors = []
+    for i, part in enumerate(batch):
+        try:
+            tensors.append(part.detach() if isinstance(part, Tensor) else torch.as_tensor(np.asarray(part)))
+        except (TypeError, ValueError) as error:
+            raise InputError("not numbers", f"{where}[{i}]", type(part).__name__, _REMEDY) from error
+    return tensors
 
 
 def _checked(tensors: Sequence[Tensor], where: str) -> Data:
     if len(tensors) < 2:
         raise InputError("inputs and a target are needed", where, f"{len(tensors)} tensors", _REMEDY)
-    if any(tensor.ndim == 0 for tensor in tensors):
+    if 0 in map(Tensor.dim, tensors):
         raise InputError("a number where examples should be", where, "0-dim", _REMEDY)
-    lengths = [len(tensor) for tensor in tensors]
+    lengths = list(map(len, tensors))
     if len(set(lengths)) > 1:
         what = "the tensors differ in length"
         raise InputError(what, where, lengths, "the first axis of each counts the examples")

@@ -1,5 +1,6 @@
 """The copies of a chunk as one model: parameters (seeds, strengths, ...), nested vmap, one optimizer."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,35 +20,36 @@ from weightdecay.sweeps.chunk import Settings, optimizer_of
 from weightdecay.sweeps.looks import (
     all_trained,
     at_epoch,
+    load_optimizer_state,
     loss_of,
     made,
     measured_alone,
     measures_of,
     mixed,
+    optimizer_state,
     order,
     outputs_of,
+    pack,
     reseed,
+    tensors_of,
+    unpack,
 )
-from weightdecay.sweeps.store import load_optimizer_state, optimizer_state, pack, unpack
 from weightdecay.sweeps.task import Checkpoint, ChunkResult, Data, OnEpoch
 
 AXES = 2  # the leading axes of a stacked parameter: seeds and strengths
 
 
 class Copies:
-    """Every strength of a chunk at all of its seeds, in training."""
+    """Every strength of a chunk at all of its seeds, in training; made from a model of each seed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: list[nn.Module]) -> None:
         self.settings = settings
         task, chunk = settings.task, settings.chunk
-        models = [made(task, seed) for seed in chunk.seeds]
         self.model, shape = models[0], (len(chunk.seeds), len(chunk.strengths))
-        stacked = _stacked([dict(model.named_parameters()) for model in models], shape[1])
-        self.parameters = {
-            name: nn.Parameter(stacked[name], requires_grad=p.requires_grad)
-            for name, p in self.model.named_parameters()
-        }
-        self.buffers = _stacked([dict(model.named_buffers()) for model in models], shape[1])
+        self.buffers = _stacked(list(map(tensors_of, models)), shape[1])
+        self.parameters = {}
+        for name, p in self.model.named_parameters():
+            self.parameters[name] = nn.Parameter(self.buffers.pop(name), requires_grad=p.requires_grad)
         self.optimizer = optimizer_of(task, list(self.parameters.values()), chunk.lr)
         fuse(self.optimizer)
         self.decay = StackedDecay(settings, self.optimizer, self.parameters)
@@ -87,7 +89,7 @@ class Copies:
             for group, lr in zip(self.optimizer.param_groups, rates[:, step], strict=True):
                 group["lr"] = float(lr)
             reseed(mixed(chunk.seeds[0], "step", step), task.device)
-            self._step(step, losses[i], *(tensor[rows] for tensor in (*data.inputs, data.target)))
+            self._step(step, losses[i], data.rows(rows))
         bad = ~losses.isfinite()
         first = torch.where(bad.any(0), bad.int().argmax(0) + epoch * len(batches), -1)
         self.diverged = torch.where(self.diverged < 0, first, self.diverged)
@@ -95,12 +97,11 @@ class Copies:
             sizes = torch.tensor([rows.shape[1] for rows in batches], dtype=torch.float64, device=task.device)
             self._look(epoch + 1, torch.tensordot(sizes / len(data), losses, 1))
 
-    def _step(self, step: int, losses: Float[Tensor, "S L"], *batch: Tensor) -> None:
-        task = self.settings.task
+    def _step(self, step: int, losses: Float[Tensor, "S L"], batch: Data) -> None:
+        task, target = self.settings.task, batch.target
         # Losses and metrics get a target of every copy's own, a view: some refuse one that only seeds have.
-        *inputs, target = batch
         target = target.unsqueeze(1).expand(-1, losses.shape[1], *target.shape[1:])
-        each = self._losses(dict(self.parameters), self.buffers, *inputs, target)
+        each = self._losses(dict(self.parameters), self.buffers, *batch.inputs, target)
         losses.copy_(each.detach())
         self.optimizer.zero_grad(set_to_none=True)
         each.sum().backward()
@@ -116,12 +117,10 @@ class Copies:
         self.model.eval()
         reseed(mixed(self.settings.chunk.seeds[0], "look", epoch), task.device)
         weights = {name: p.detach() for name, p in self.parameters.items()}
-        test = task.test.map(lambda x: x.to(task.device))
-        outputs = outputs_of(
-            lambda *inputs: self._outputs(weights, self.buffers, *inputs), test, task, rows_axis=AXES
-        )
+        forward = functools.partial(self._outputs, weights, self.buffers)
+        outputs, target = outputs_of(forward, task.test, task, AXES), task.test.target.to(task.device)
         measures = {
-            name: measured(name, measure, outputs, test.target, train_loss.shape).cpu()
+            name: measured(name, measure, outputs, target, train_loss.shape).cpu()
             for name, measure in measures_of(task).items()
         }
         self.looks.append({"epoch": epoch, "train": train_loss.cpu(), "test": measures})
@@ -151,8 +150,9 @@ def train_vectorised(
     settings: Settings, start: Checkpoint | None = None, on_epoch: OnEpoch | None = None
 ) -> ChunkResult:
     """Train all copies of a chunk."""
-    task, chunk = settings.task, settings.chunk
-    data, copies, done = task.train.map(lambda x: x.to(task.device)), Copies(settings), 0
+    task, chunk, done = settings.task, settings.chunk, 0
+    data = task.train.rows(slice(None), task.device)
+    copies = Copies(settings, [made(task, seed) for seed in chunk.seeds])
     if start is not None:
         (state,), done = unpack(start.tensors, start.plain, task.device), start.epoch
         copies.load(state)
@@ -163,10 +163,11 @@ def train_vectorised(
             if on_epoch is not None:  # a list of one, as stored checkpoints are
                 on_epoch(epoch + 1, lambda at=epoch + 1: Checkpoint(at, *pack([copies.state()])))
     diverged = copies.diverged.cpu()
-    weights = {name: x.detach().cpu() for name, x in {**copies.parameters, **copies.buffers}.items()}
-    for tensor in weights.values():
+    weights = {}
+    for name, tensor in {**copies.parameters, **copies.buffers}.items():
+        weights[name] = tensor.detach().cpu()
         if tensor.is_floating_point():
-            tensor[diverged >= 0] = math.nan
+            weights[name][diverged >= 0] = math.nan
     trained = all_trained(chunk, settings.weight_decays, task.steps_per_epoch, copies.looks, diverged)
     return ChunkResult(trained, weights)
 
@@ -259,12 +260,14 @@ class StackedDecay:
         self._strong = settings.strong
         self._rules, self._optimizer = self._strong[0].rules, optimizer
         self._order = sorted(range(len(self._rules)), key=lambda r: self._rules[r].needs_update)
-        self._targets = [
-            (group, Target(target.name, parameters[target.name], target.scale))
-            for group, targets in enumerate(self._strong[0].plan.targets)
-            for target in targets
-        ]
-        self.states = [[_started(rule, target) for _, target in self._targets] for rule in self._rules]
+        self._targets: list[tuple[int, Target]] = []
+        self.states: list[list[dict[str, Tensor]]] = [[] for _ in self._rules]
+        for group, targets in enumerate(self._strong[0].plan.targets):
+            for target in targets:
+                stacked = Target(target.name, parameters[target.name], target.scale)
+                self._targets.append((group, stacked))
+                for rule, states in zip(self._rules, self.states, strict=True):
+                    states.append(_started(rule, stacked))
         self._rates: dict[Any, tuple[float, Tensor, Tensor]] = {}
         self._waiting: list[tuple[Tensor, Tensor, list[tuple[Rule, Step]]]] = []
 
@@ -310,11 +313,10 @@ class StackedDecay:
             strengths = [strong.plan.strength(r, group) for strong in self._strong]
             numbers = [float(strength.at(step)) for strength in strengths]
             at = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-            rate, weight_decay = (
-                torch.as_tensor(value * target.scale, device="cpu").to(w).view(1, -1, *(1,) * (w.ndim - AXES))
-                for value in (strengths[0].rate(at, lr), at)
-            )
-            kept = self._rates[key] = lr, rate, weight_decay
+            rate = torch.as_tensor(strengths[0].rate(at, lr) * target.scale, device="cpu")
+            shape = 1, -1, *(1,) * (w.ndim - AXES)
+            kept = lr, rate.to(w).view(shape), (at * target.scale).to(w).view(shape)
+            self._rates[key] = kept
         return Step(kept[1], kept[2], state=state)
 
 
