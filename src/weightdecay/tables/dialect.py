@@ -406,7 +406,7 @@ def _is_header(line: str, lines: Sequence[str], separator: str | None) -> bool:
         return False
     text = "\n".join([*lines, ""])
     mark = separator or _separator(text)
-    names, first = _rows(line.removeprefix("#"), mark)[0], _rows(text, mark)[0]
+    names, first = (_rows(some, mark)[0] for some in (line[1:].strip() or "#", text))
     numbers = [any(LIKE_A_NUMBER.fullmatch(cell) for cell in cells) for cells in (names, first)]
     return len(names) == len(first) > 1 and numbers == [False, True]
 
