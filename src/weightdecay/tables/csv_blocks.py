@@ -1,6 +1,5 @@
 """Tables of text in blocks of rows: bytes are read, cut after a row's end, and parsed by polars."""
 
-import contextlib
 import csv
 import functools
 import io
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from weightdecay.errors import InputError
-from weightdecay.tables.cells import MISSING, PLAIN, Numerals, numbers, unreadable
+from weightdecay.tables.cells import MISSING, Numerals, numbers, unreadable
 from weightdecay.tables.dialect import (
     LONGEST,
     Dialect,
@@ -77,7 +76,7 @@ def _stretches(shard: Shard) -> Iterator[bytes]:
 def _end(text: bytes) -> int:
     """Where the last whole row ends: after a line break with an even number of quotation marks before it."""
     end = text.rfind(b"\n") + 1
-    inside = text.count(b'"', 0, end) % 2
+    inside = b'"' in text and text.count(b'"', 0, end) % 2
     while inside:
         before = text.rfind(b"\n", 0, end - 1) + 1
         inside ^= text.count(b'"', before, end) % 2
@@ -129,10 +128,11 @@ def frames(
     """
     dialect = _dialect(shard)
     places = [dialect.columns.index(name) for name in wanted]
-    kinds = [kind] * len(places)
+    kinds, as_text = [kind] * len(places), [pl.String] * len(places)
+    missing: tuple[str, ...] = ()  # what is empty for polars, which takes a fifth longer then
     first = 0
     for text in _stretches(shard):
-        if text.count(b'"') % 2:
+        if b'"' in text and text.count(b'"') % 2:
             raise not_closed(f"row {first + 1} of {shard.path}", text.decode())
         parts, rows = [], []
         for part, blanks in _filled(text, dialect.separator):
@@ -142,58 +142,77 @@ def frames(
         numbered, lines = np.concatenate(rows), b"".join(parts)
         if len(numbered):
             read = functools.partial(_parsed, shard, lines, numbered, places)
-            cells = read(kinds)
-            if kind != pl.String:
-                for place, column in enumerate(cells):
-                    if column.dtype == pl.String:
-                        # What is not plain once is not tried again: a failure costs reading the block again.
-                        cells[place], plain = _numbers(column, dialect.numerals)
-                        kinds[place] = kind if plain else pl.String
+            cells = None if kind == pl.String else read(kinds, missing)
+            if cells is None and kind != pl.String and not missing:
+                missing = MISSING
+                cells = read(kinds, missing)
+            if cells is None:
+                cells = read(as_text)
+            assert cells is not None
+            for place, column in enumerate(cells):
+                if kind != pl.String and column.dtype == pl.String:
+                    # What is not plain once is not tried again: a failure costs reading the block again.
+                    cells[place], plain = _numbers(column, dialect.numerals)
+                    kinds[place] = kind if plain else pl.String
             yield numbered, functools.partial(_named, read, wanted), cells
 
 
 def _numbers(column: pl.Series, numerals: Numerals) -> tuple[pl.Series, bool]:
     """Texts as numbers, and whether polars reads them alone."""
-    if numerals == PLAIN:
-        with contextlib.suppress(pl.exceptions.PolarsError):
-            return column.set(column.is_in(MISSING), None).cast(pl.Float64), True
-    return numbers(column, numerals=numerals), False
+    plain = column.set(column.is_in(MISSING), None)
+    if numerals.decimal_comma and not plain.str.contains(".", literal=True).any():
+        plain = plain.str.replace(",", ".", literal=True)
+    elif numerals.decimal_comma:
+        return numbers(column, numerals=numerals), False
+    try:
+        return plain.cast(pl.Float64), True
+    except pl.exceptions.PolarsError:
+        return numbers(column, numerals=numerals), False
 
 
-def _named(read: Callable[[Any], list[pl.Series]], wanted: Sequence[str]) -> list[pl.Series]:
+def _named(read: Callable[[Any], Any], wanted: Sequence[str]) -> list[pl.Series]:
     """Cells as texts, by name."""
-    return [column.alias(name) for column, name in zip(read([pl.String] * len(wanted)), wanted, strict=True)]
+    cells = read([pl.String] * len(wanted))
+    return [column.alias(name) for column, name in zip(cells, wanted, strict=True)]
 
 
 def _parsed(
-    shard: Shard, lines: bytes, rows: np.ndarray, places: Sequence[int], kinds: Sequence[Any]
-) -> list[pl.Series]:
-    """Columns by their places, as these kinds; or all as texts, if one is not of its kind."""
+    shard: Shard,
+    lines: bytes,
+    rows: np.ndarray,
+    places: Sequence[int],
+    kinds: Sequence[Any],
+    missing: Sequence[str] = (),
+) -> list[pl.Series] | None:
+    """Columns by their places, as these kinds; None if a cell is not of its kind.
+
+    Raises:
+        InputError: a row has too many or too few cells, or a quotation mark inside one.
+    """
     dialect = _dialect(shard)
     width = len(dialect.columns) + dialect.empty
     names = [f"c{place}" for place in range(width)]
     schema: dict[str, Any] = dict.fromkeys(names, pl.String)
     schema |= {names[place]: kind for place, kind in zip(places, kinds, strict=True)}
     as_text = all(kind == pl.String for kind in schema.values())
-    decimal_comma = dialect.numerals.decimal_comma
+    if not as_text and dialect.numerals.decimal_comma and b"." in lines:
+        return None  # polars would take a decimal point, too
     try:
-        if decimal_comma and not as_text and b"." in lines:  # which polars takes for a decimal point, too
-            raise pl.exceptions.ComputeError("a point")
         frame = pl.read_csv(
             # With a header of its own, polars does not guess from the first row.
             dialect.separator.join(names).encode() + b"\n" + lines,
             schema=schema,
             columns=[names[place] for place in sorted({*places, width - 1})],
             separator=dialect.separator,
-            decimal_comma=decimal_comma,
-            null_values=None if as_text else list(MISSING),
+            decimal_comma=dialect.numerals.decimal_comma,
+            null_values=list(missing) or None,
             glob=False,
         )
         if frame.height != len(rows):
             raise pl.exceptions.ComputeError("quotation marks inside a cell")
     except pl.exceptions.PolarsError as error:
         if not as_text:
-            return _parsed(shard, lines, rows, places, [pl.String] * len(places))
+            return None
         raise _unreadable(shard, lines, width, rows, error) from error
     last = frame[names[-1]]
     if width > 1 and last.null_count():  # which a row has that is too short
