@@ -291,7 +291,7 @@ BAD_TABLES = {
 
 
 BAD_FITS = [
-    ("nan.csv --target y", ["row 2, column 'a' of nan.csv = nan"]),
+    ("nan.csv --target y", ["row 2, column 'a' of nan.csv = 'NaN'"]),
     ("inf.csv --target y", ["row 2, column 'y'", "inf"]),
     ("empty_cell.csv --target y", ["row 2, column 'b'", "empty"]),
     ("text.csv --target y", ["row 2, column 'b'", "'five'"]),
@@ -332,7 +332,7 @@ BAD_FITS = [
     ("good.csv --target y --no-such-option", ["--no-such-option"]),
     ("good.csv --target y --out-of-core --time", ["--time"]),
     ("good.csv --target y --out-of-core --groups a", ["--groups"]),
-    ("nan.csv --target y --out-of-core", ["row 2, column 'a' of nan.csv = nan"]),
+    ("nan.csv --target y --out-of-core", ["row 2, column 'a' of nan.csv = 'NaN'"]),
     ("text.csv --target y --out-of-core", ["row 2, column 'b' of text.csv = 'five'"]),
     ("cut.parquet --target y --out-of-core", ["cut.parquet"]),
     ("good.csv --target y --out-of-core --unpenalized q", ["--unpenalized = 'q'"]),
@@ -354,7 +354,7 @@ def test_bad_input_to_fit_is_one_line_and_nothing_is_written(tmp_path):
         refused(here("fit", *arguments.split(), cwd=tmp_path), parts, arguments)
     assert names(tmp_path) == before
     real = in_a_process("fit", "nan.csv", "--target", "y", cwd=tmp_path)
-    refused(real, ["row 2, column 'a' of nan.csv = nan"])
+    refused(real, ["row 2, column 'a' of nan.csv = 'NaN'"])
 
 
 def refused(done, parts, case=""):

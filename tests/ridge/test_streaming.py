@@ -143,7 +143,7 @@ GOOD = "a,b,y\n1,2,3\n2,5,4\n3,1,7\n4,4,4\n"
         ({"t.csv": "a,b,y\n"}, {}, ["no rows"]),
         ({"t.csv": ""}, {}, ["empty"]),
         ({"t.csv": "a,b,y\n1,2,3,4\n"}, {}, ["too many cells", "row 1"]),
-        ({"t.csv": "a;b;y\n1;2;3\n"}, {}, ["no such column", "commas"]),
+        ({"t.csv": "a:b:y\n1:2:3\n"}, {}, ["no such column", "--separator"]),
         ({"1.csv": GOOD, "2.csv": "a,c,y\n1,2,3\n"}, {}, ["columns differ", "2.csv", "no 'b'", "also 'c'"]),
         ({"1.csv": GOOD, "2.csv": "a,b,y\n"}, {}, ["no rows", "2.csv"]),
         ({}, {}, ["no table in the folder"]),

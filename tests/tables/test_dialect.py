@@ -80,6 +80,19 @@ def test_out_of_core_and_shards_of_several_dialects(tmp_path):
     assert torch.equal(paths[0].scores, paths[1].scores)
 
 
+def test_chinese_that_is_not_utf8(tmp_path):
+    """As Excel saves it in China; German letters side by side are not taken for it."""
+    path = tmp_path / "t.csv"
+    text = "编号,城市,y\n1,北京（东）,2\n2,上海,3\n"
+    path.write_bytes(text.encode("gb18030"))
+    found = dialect_of(path)
+    assert found.columns == ("编号", "城市", "y")
+    assert "read as GB 18030" in found.notes[0]
+    assert row_names(path, ["城市"], ())["城市"].to_list() == ["北京（东）", "上海"]
+    path.write_bytes("Größe,Maß °C,ÄÖ\n1,2,3\n".encode("cp1252"))
+    assert dialect_of(path).columns == ("Größe", "Maß °C", "ÄÖ")
+
+
 # What is said goes before what is found.
 
 

@@ -42,7 +42,7 @@ OTHER_FORMATS = {
     b"ARROW1": ("an Arrow file", "end its name in .arrow"),
 }
 MARKS = {  # the longer first: that of UTF-32 begins with that of UTF-16
-    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -200,7 +200,7 @@ def _not_text(
 
 
 def _shown(encoding: str) -> str:
-    names = {"cp1252": "Windows-1252", "iso8859-1": "Latin-1"}
+    names = {"cp1252": "Windows-1252", "iso8859-1": "Latin-1", "gb18030": "GB 18030"}
     return names.get(encoding, encoding.upper())
 
 
@@ -303,17 +303,27 @@ def _encoding(path: str, encoding: str | None) -> tuple[str | None, str, list[Te
             text = (waiting + read).decode("utf-8", "replace")
             wrong = text.count("\ufffd")
             right = sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", text)))
+            name = "gb18030" if _is_chinese(waiting + read) else "cp1252"
             try:
-                (waiting + read).decode("cp1252")
+                codecs.getincrementaldecoder(name)().decode(waiting + read)
             except UnicodeDecodeError:
                 right = wrong
             if right >= wrong:  # UTF-8 with some damage, or neither
                 raise _not_text(path, compression, "utf-8", error, looked - len(waiting)) from error
-            return compression, "cp1252", [_guess("Windows-1252")]
+            return compression, name, [_guess(_shown(name))]
         looked += len(read)
         if looked >= LOOKED:
             break
     return compression, "utf-8", []
+
+
+def _is_chinese(text: bytes) -> bool:
+    """Whether bytes beyond ASCII come in pairs, as in GB 2312, and four in five are frequent characters."""
+    runs = re.findall(rb"[\x80-\xff]+", text[: text.rfind(b"\n") + 1 or None])
+    leads = [run[i] for run in runs for i in range(0, len(run), 2)]
+    frequent = sum(0xA1 <= lead <= 0xA9 or 0xB0 <= lead <= 0xD7 for lead in leads)
+    pairs = all(len(run) % 2 == 0 and min(run) >= 0xA1 for run in runs)
+    return pairs and 5 * frequent >= 4 * len(leads)
 
 
 def _guess(name: str) -> Text:
@@ -330,7 +340,8 @@ def _head(path: str, compression: str | None, encoding: str) -> str:
         cut = len(head) >= HEAD or len(piece) >= HEAD  # there may be more
         head += piece
         end = max(head.rfind(b"\n"), head.rfind(b"\r"))
-        if (len(head) >= HEAD and end > 0) or len(head) > LONGEST:
+        rows = head.count(b"\n") + head.count(b"\r")  # some, where the header alone is long
+        if (len(head) >= HEAD and rows > 8) or len(head) > LONGEST:
             return head[:end].decode() if cut and end > 0 else head.decode()
     return head.decode()
 

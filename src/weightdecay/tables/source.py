@@ -427,13 +427,14 @@ def count_rows(path: str | Path, reading: Reading | None = None) -> int:
 
 
 def is_large(path: str | Path) -> bool:
-    """Whether a table is a folder, or its file is larger than a quarter of the memory that is left."""
+    """Whether a table is a folder, or its file, unpacked, is larger than a quarter of the memory left."""
     path = Path(path)
     if path.is_dir():
         return True
     memory = available()
     try:
-        return memory is not None and path.stat().st_size > memory / 4
+        packed = 5 if path.suffix.lower() in (".gz", ".zst") else 1
+        return memory is not None and packed * path.stat().st_size > memory / 4
     except OSError:
         return False  # that it cannot be read is for who reads it to say
 
