@@ -159,11 +159,13 @@ READ = {
     ),
     "commas in the names, semicolons between": ("a, cm;b, cm\n1,5;2\n", ["a, cm", "b, cm"], [["1,5", "2"]]),
     "a cell with semicolons": ('a,b\n"u;v;w",2\n"x;y",3\n', ["a", "b"], [["u;v;w", "2"], ["x;y", "3"]]),
-    "tabs, and a row of empty cells": (
-        "a\tb\n1\t2\n\t\n3\t4\n",
-        ["a", "b"],
-        [["1", "2"], [None, None], ["3", "4"]],
+    "tabs, and a row of empty cells": ("a\tb\n1\t2\n\t\n", ["a", "b"], [["1", "2"], [None, None]]),
+    "ids that begin with #, of which a row has a comma in quotes": (
+        'id,y\n#1,"2,0"\n#2,3\n#3,4\n',
+        ["id", "y"],
+        [["#1", "2,0"], ["#2", "3"], ["#3", "4"]],
     ),
+    "the separator that Excel wrote": ("sep=|\na|x;y\n1|2;3\n", ["a", "x;y"], [["1", "2;3"]]),
     "a tab at the end of a line": ("a\tb\n1\t2\t\n3\t4\t\n", ["a", "b"], [["1", "2"], ["3", "4"]]),
     "a form feed for a line": ("a;b\n1;2\n\f\n3;4\n", ["a", "b"], [["1", "2"], [None, None], ["3", "4"]]),
 }
