@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, optim
+from torch._compile import _disable_dynamo
 
 from weightdecay.arguments import count, number
 from weightdecay.errors import InputError, WeightDecayWarning
@@ -278,7 +279,9 @@ class Decay:
             title += f", rows of {', '.join(self._sparse.lazy)} when touched"
         return described(title, self.rules, self.plan, self.optimizer, self.steps, self.factor, self.late)
 
-    @torch.compiler.disable(reason="strengths change each step, and each would be a graph of its own")
+    # Strengths change each step, and each would be a graph of its own. torch.compiler.disable would load the
+    # compiler, a second, with the package; this one loads it when the method is first called.
+    @_disable_dynamo
     @torch.no_grad()
     def _before(
         self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any], hooked: bool = True
@@ -326,7 +329,7 @@ class Decay:
             return (args[0], evaluate, *args[2:]), kwargs
         return args, {**kwargs, "closure": evaluate}
 
-    @torch.compiler.disable(reason="as above")
+    @_disable_dynamo
     @torch.no_grad()
     def _after(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch._compile import _disable_dynamo
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.hooks.apply import PIECE, Live
@@ -157,7 +158,8 @@ class Rows:
                 self._state[key] = tensor.to(w)
         return current
 
-    @torch.compiler.disable(reason="which rows have to catch up is not a matter of the graph")
+    # Which rows have to catch up is not a matter of the graph.
+    @_disable_dynamo
     def _before_look_up(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del module
         if self._current is not None:
@@ -165,7 +167,7 @@ class Rows:
             with torch.inference_mode(False):  # else what is made here could not be changed outside
                 self.catch_up(rows.reshape(-1).long())
 
-    @torch.compiler.disable(reason="as above")
+    @_disable_dynamo
     def _before_use(self, module: nn.Module, *rest: Any) -> None:
         del module, rest
         if self._current is not None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import polars as pl
 import torch
 from torch import Tensor, nn, optim
+from torch._compile import _disable_dynamo
 
 from weightdecay import arguments
 from weightdecay.arguments import closest, count
@@ -210,7 +211,8 @@ class Monitor:
                 what = "no parameter of the optimizer has such a name"
                 raise InputError(what, "parameters", repr(pattern), remedy)
 
-    @torch.compiler.disable(reason="what a look sees are the tensors themselves")
+    # What is measured are the tensors themselves, not those of a graph.
+    @_disable_dynamo
     @torch.no_grad()
     def _pre(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._step.begins():
@@ -239,7 +241,7 @@ class Monitor:
             except Exception:  # of the copy, not of the training: the table has NaN and says so
                 self._replayed = {}
 
-    @torch.compiler.disable(reason="as above")
+    @_disable_dynamo
     @torch.no_grad()
     def _post(self, optimizer: optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del optimizer, args, kwargs
