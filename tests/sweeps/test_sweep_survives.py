@@ -34,7 +34,7 @@ def whole():
 def processes():
     """Processes that start at once, and from a clean state."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["job"])
+    context.set_forkserver_preload(["job", "torch._dynamo"])  # an optimizer loads the second
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *sys.path])
     first = context.Process(target=os.getpid)
