@@ -18,9 +18,9 @@ from weightdecay.ridge.linalg import EPS, eigh, gram, matmul, solve_definite
 from weightdecay.ridge.problem import (
     Columns,
     Problem,
-    blocks,
+    across_rows,
     columns,
-    penalized_blocks,
+    products_of_rows,
     unpenalized,
 )
 
@@ -210,15 +210,12 @@ class Kernel:
 
 
 def kernel(problem: Problem, cols: Columns) -> Kernel:
-    """One pass over X, in blocks of columns.
+    """Form the products.
 
     Raises:
         FloatingPointError: a cell is not finite.
     """
-    n = len(problem.X)
-    K = problem.y.new_zeros(n, n)
-    for block in penalized_blocks(problem, cols):
-        K += gram(block)
+    K = products_of_rows(problem, cols)
     if not bool(K.diagonal().sum().isfinite()):
         raise FloatingPointError("X")
     # Targets are centred before anything is projected out: a large mean takes no digits.
@@ -405,6 +402,7 @@ Weighted = tuple[Float64[Tensor, "n m"], Float64[Tensor, "n q"], Float64[Tensor,
 
 def weighted(problem: Problem, cols: Columns) -> Weighted:
     """The weighted rows: what is penalised, centred and scaled; what is not; and the centred targets."""
+    assert isinstance(problem.X, Tensor)
     Z = ((problem.X.double() - cols.mean) * cols.factor).contiguous()
     if cols.ones:
         Z = torch.cat([Z, Z.new_ones(len(Z), 1)], dim=1)
@@ -597,13 +595,9 @@ def coefficients(
     problem: Problem, cols: Columns, dual: Float64[Tensor, "n t"]
 ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
     """From dual weights u, with β = Z'u, to coefficients and intercepts of the columns as they were given."""
-    n, p = problem.X.shape
     u = dual if problem.root is None else dual * problem.root[:, None]
-    coef = u.new_zeros(p, u.shape[1])
-    for J in blocks(n, p):
-        # Centred first: u may be large where λ is small, and its sum is zero only to rounding.
-        coef[J] = matmul((problem.X[:, J].double() - cols.mean[J]).mT, u)
-    coef *= (cols.factor**2)[:, None]
+    # Of columns that are centred first: u may be large where λ is small, its sum is zero only to rounding.
+    coef = _gathered(problem, cols, u.mT.contiguous())[:, : problem.X.shape[1]].mT * cols.factor[:, None]
     constant = u.sum(0) if cols.ones else u.new_zeros(u.shape[1])
     return free_part(problem, cols, coef, constant)
 
@@ -617,8 +611,11 @@ def free_part(
             return coef, constant
         return coef, cols.y_mean - cols.mean @ coef
     rest = problem.y - constant
-    for J in blocks(*problem.X.shape):
-        rest = rest - (problem.X[:, J].double() - cols.mean[J]) @ coef[J]
+    for J, block in problem.blocks():
+        rest = rest - (block.double() - cols.mean[J]) @ coef[J]
+    if problem.thin is not None:
+        J, thin = problem.thin
+        rest = rest - (thin @ coef[J] - cols.mean[J] @ coef[J])
     N = unpenalized(problem, cols)
     if problem.root is not None:
         N, rest = N * problem.root[:, None], rest * problem.root[:, None]
@@ -748,15 +745,15 @@ def spread_of_rows(
     adjust, free_root = _of_free(problem, cols, problem.X.shape[1] + cols.ones)
     if Vh is None:
         u = _beside(rows, rows.U[:, kept] / (rows.s[kept] + alpha))
-        gains = (matmul(u, block) for block in penalized_blocks(problem, cols))
+        gains = across_rows(problem, cols, u)
     else:
-        gains = iter([Vh[kept] * (rows.s[kept].sqrt() / (rows.s[kept] + alpha))[:, None]])
-    norms, shared, first = [], adjust.new_zeros(len(adjust), int(kept.sum())), 0
-    for gain in gains:
-        norms.append(gain.norm(dim=0))
-        shared += adjust[:, first : first + gain.shape[1]] @ gain.mT
-        first += gain.shape[1]
-    spread = torch.cat(norms)[: problem.X.shape[1]] * cols.factor
+        gain = Vh[kept] * (rows.s[kept].sqrt() / (rows.s[kept] + alpha))[:, None]
+        gains = iter([(slice(None), gain)])
+    norms, shared = adjust.new_zeros(adjust.shape[1]), adjust.new_zeros(len(adjust), int(kept.sum()))
+    for J, gain in gains:
+        norms[J] = gain.norm(dim=0)
+        shared += adjust[:, J] @ gain.mT
+    spread = norms[: problem.X.shape[1]] * cols.factor
     spread[cols.free] = (free_root.square().sum(0) + shared.square().sum(1)).sqrt()
     return spread
 
@@ -770,7 +767,15 @@ def _right(problem: Problem, cols: Columns, rows: Rows) -> Float64[Tensor, "k m"
     """Right singular vectors Z'u/√s."""
     kept = rows.s > 0
     u = _beside(rows, rows.U[:, kept] / rows.s[kept].sqrt())
-    return torch.cat([matmul(u, block) for block in penalized_blocks(problem, cols)], dim=1)
+    return _gathered(problem, cols, u)
+
+
+def _gathered(problem: Problem, cols: Columns, A: Float64[Tensor, "k n"]) -> Float64[Tensor, "k m"]:
+    """A Z."""
+    whole = A.new_empty(len(A), problem.X.shape[1] + cols.ones)
+    for J, block in across_rows(problem, cols, A):
+        whole[:, J] = block
+    return whole
 
 
 def _of_free(problem: Problem, cols: Columns, m: int) -> tuple[Tensor, Tensor]:
@@ -782,7 +787,7 @@ def _of_free(problem: Problem, cols: Columns, m: int) -> tuple[Tensor, Tensor]:
     N = (N if root is None else N * root[:, None])[:, int(problem.intercept == "free") :]
     inverse = left_inverse(N)
     weighted = inverse if root is None else inverse * root
-    adjust = torch.cat([matmul(weighted, block) for block in penalized_blocks(problem, cols)], dim=1)
+    adjust = _gathered(problem, cols, weighted)
     return adjust, torch.linalg.qr(inverse.mT)[1]
 
 

@@ -18,6 +18,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.problem import matched
+from weightdecay.ridge.sparse_inputs import SparseInputs
 from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.cells import no_rows
@@ -71,8 +72,8 @@ class RidgeModel:
         """Predictions for new rows: (m,), or (m, t) for several targets, on the device of X.
 
         Args:
-            X: tensor or array (m, p), its columns in the order of the fit; or a polars or pandas DataFrame,
-                matched by name in any order.
+            X: tensor or array (m, p), sparse or not, its columns in the order of the fit; or a polars or
+                pandas DataFrame, matched by name in any order.
 
         Raises:
             InputError: columns that are missing or unknown, cells that are not finite.
@@ -116,7 +117,9 @@ class RidgeModel:
         t = torch.tensor(
             [student_t(level, float(freedom)) for freedom in left.reshape(-1)], dtype=torch.float64
         )
-        spread = (1 + self.covariance.variance(rows.cpu())).sqrt()
+        sparse = isinstance(rows, SparseInputs)
+        blocks = (block for _, block in rows.blocks()) if sparse else [rows.cpu()]
+        spread = (1 + torch.cat([self.covariance.variance(block) for block in blocks])).sqrt()
         noise = (t.reshape(left.shape) * self.noise_sd.cpu()).to(middle.device)
         spread = spread.to(middle.device)
         half = noise * (spread[:, None] if middle.ndim > spread.ndim else spread)
@@ -154,7 +157,7 @@ class RidgeModel:
             "scales": plain(self.scale),
         }
 
-    def _predict(self, rows: Float64[Tensor, "m p"]) -> Float64[Tensor, "m *t"]:
+    def _predict(self, rows: Float64[Tensor, "m p"] | SparseInputs) -> Float64[Tensor, "m *t"]:
         return rows @ self.coef.to(rows.device) + self.intercept.to(rows.device)
 
 

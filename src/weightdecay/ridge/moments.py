@@ -15,6 +15,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.folds import places
 from weightdecay.ridge.linalg import eigh, gram, matmul, one_pool
 from weightdecay.ridge.problem import Intercept, is_constant
+from weightdecay.ridge.sparse_inputs import SparseInputs
 
 BLOCK = 2_000_000  # numbers to a block: 16 MB in float64, of which the working copies are made
 LEAST_ROWS = 256  # rows in a block at least
@@ -214,7 +215,7 @@ def some_rows(X: Float[Tensor, "b p"], rows: Int64[Tensor, " m"]) -> Float[Tenso
 
 @one_pool()
 def fold_moments(
-    X: Float[Tensor, "n p"],
+    X: Float[Tensor, "n p"] | SparseInputs,
     y: Float64[Tensor, "n t"],
     fold: Int64[Tensor, " n"] | None = None,
     weights: Float64[Tensor, " n"] | None = None,
@@ -229,6 +230,9 @@ def fold_moments(
     """
     (n, p), t = X.shape, y.shape[1]
     K = 1 if fold is None or n == 0 else int(fold.max()) + 1
+    if isinstance(X, SparseInputs):
+        parts = [torch.arange(n)] if fold is None else places(fold, K)
+        return [moments_of_rows(X, y, rows, weights) for rows in parts]
     sums = [Sums(p, t, X.dtype, X.device) for _ in range(K)]
     most = max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))
     share = _shared_buffer(sums, most, K)
@@ -252,17 +256,54 @@ def fold_moments(
 
 @one_pool()
 def moments_of_rows(
-    X: Float[Tensor, "n p"],
+    X: Float[Tensor, "n p"] | SparseInputs,
     y: Float64[Tensor, "n t"],
     rows: Int64[Tensor, " m"],
     weights: Float64[Tensor, " n"] | None = None,
 ) -> Moments:
     """The moments of some rows, each as often as it is named."""
     p, t = X.shape[1], y.shape[1]
+    if isinstance(X, SparseInputs):
+        return _sparse_moments(X[rows], y[rows], None if weights is None else weights[rows])
     sums = Sums(p, t, X.dtype, X.device)
     for some in rows.to(X.device).split(max(LEAST_ROWS, BLOCK // (p + min(t, JOINT) + 1))):
         sums.add(some_rows(X, some), y[some], None if weights is None else weights[some])
     return sums.moments()
+
+
+def _sparse_moments(
+    X: SparseInputs, y: Float64[Tensor, "n t"], weights: Float64[Tensor, " n"] | None
+) -> Moments:
+    """The moments of sparse inputs: of the crowded columns and the targets as of any table, row by row dense.
+
+    Of the others the means are taken out of products, and out of those with what is centred already.
+    """
+    crowded = X.crowded(weights)
+    places = torch.ones(X.shape[1], dtype=torch.bool)
+    places[crowded] = False
+    few = places.nonzero()[:, 0]
+    full, thin = X.of_columns(crowded), X.of_columns(few)
+    p, h, t = X.shape[1], len(crowded), y.shape[1]
+    sums = Sums(h, t, X.dtype)
+    for rows, block in full.blocks():
+        sums.add(block, y[rows], None if weights is None else weights[rows])
+    part = sums.moments()
+    w = y.new_ones(len(X)) if weights is None else weights
+    mean = thin.transposed_times(w) / part.weight
+    beside = y.new_zeros(len(few), h + t)  # products with what is centred
+    for rows, block in full.blocks():
+        centred = torch.cat([block, y[rows]], dim=1) - part.mean - part.rest
+        beside += thin[rows].transposed_times(centred * w[rows, None])
+    G, g = y.new_zeros(p, p), y.new_zeros(p, t)
+    G[crowded[:, None], crowded] = part.G
+    G[few[:, None], few] = torch.addr(thin.products_of_columns(w.sqrt()), part.weight * mean, -mean)
+    G[few[:, None], crowded] = beside[:, :h]
+    G[crowded[:, None], few] = beside[:, :h].mT
+    g[crowded], g[few] = part.g, beside[:, h:]
+    means, rest = y.new_zeros(p + t), y.new_zeros(p + t)
+    means[crowded], means[few], means[p:] = part.mean[:h], mean, part.mean[h:]
+    rest[crowded], rest[p:] = part.rest[:h], part.rest[h:]
+    return Moments(part.rows, part.weight, means, rest, G, g, part.ss)
 
 
 def _shared_buffer(sums: list[Sums], most: int, K: int) -> int:

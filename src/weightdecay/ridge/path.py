@@ -35,6 +35,7 @@ from weightdecay.ridge.problem import (
 )
 from weightdecay.ridge.record import MOST_DOF, RidgePath, doubts
 from weightdecay.ridge.route import Curve, Route, Scheme, at_least, joined
+from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse
 from weightdecay.ridge.streaming import Statistics, statistics, tall_from
 from weightdecay.ridge.tall import Tall, tall
 from weightdecay.ridge.wide import (
@@ -189,9 +190,10 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
         except FloatingPointError:  # a sum is not finite: say which cell
             if plan.problem is None:
                 raise
-            all_finite(plan.problem.X, "X", plan.features)
+            X = plan.problem.X
+            all_finite(X, "X", plan.features)
             what = "sums of squares are beyond what float64 can hold"
-            largest = float(plan.problem.X.abs().max())
+            largest = float((X.values if isinstance(X, SparseInputs) else X).abs().max())
             raise InputError(what, "X", largest, "divide the columns by their size") from None
         if bool(curve.mean.isnan().any()):
             what, where = "sums are beyond what float64 can hold", "the scores"
@@ -248,13 +250,13 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
         value = repr(options.drop or options.engine)
         raise InputError("only for files", name, value, "give a path, or leave it out")
     table = checked(X, y, options)
-    problem = table.problem
-    judge = splits(options.cv, len(X), options.seed, options.groups, X, y)
+    problem, n = table.problem, X.shape[0] if is_sparse(X) else len(X)
+    judge = splits(options.cv, n, options.seed, options.groups, X, y)
     scheme = judge.scheme
     if scheme == "loo" and problem.standardize and not isinstance(as_given(options.cv), str):
-        scheme = torch.arange(len(X))  # a splitter's folds scale by themselves
+        scheme = torch.arange(n)  # a splitter's folds scale by themselves
     if table.rows is not None and not isinstance(scheme, str):
-        scheme = _among(scheme, table.rows.cpu(), len(X))
+        scheme = _among(scheme, table.rows.cpu(), n)
     convention = strength(options.unit, len(problem.X), target_variance(problem))
     return Plan(
         options,
@@ -274,10 +276,24 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
             "dtype": str(problem.X.dtype).removeprefix("torch."),
         },
         route=partial(_route, problem, scheme),
-        precise=partial(_precise, problem, scheme),
-        leaks=leak([(problem.X, problem.y)], table.features, table.targets),
+        precise=partial(_precise, problem, scheme) if _fits(problem) else None,
+        leaks=leak(_rows(problem), table.features, table.targets),
         problem=problem,
     )
+
+
+def _fits(problem: Problem) -> bool:
+    """Whether singular values may be taken: of sparse inputs where there is room for them as a dense table."""
+    (n, p), there = problem.X.shape, available()
+    return not isinstance(problem.X, SparseInputs) or (there is not None and COPIES * 8 * n * p < there / 2)
+
+
+def _rows(problem: Problem) -> Iterator[tuple[Float[Tensor, "b p"], Float64[Tensor, "b t"]]]:
+    """Yield the rows: sparse ones in dense blocks."""
+    if not isinstance(problem.X, SparseInputs):
+        yield problem.X, problem.y
+    else:
+        yield from ((block, problem.y[some]) for some, block in problem.X.blocks())
 
 
 def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -> Scheme:

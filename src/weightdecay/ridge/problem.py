@@ -5,7 +5,8 @@ tensors, arrays or DataFrames, weights and penalties; `matched` reads new rows f
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from weightdecay.arguments import choice
 from weightdecay.errors import InputError
-from weightdecay.ridge.linalg import EPS
+from weightdecay.ridge.linalg import EPS, gram, matmul
+from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse, sparse_inputs
 from weightdecay.tables.cells import (
     TOO_LARGE,
     check_names,
@@ -42,7 +44,7 @@ class Problem:
     """min over (b, b0) of  Σ_i w_i (y_i − b0 − x_i·b)² + α Σ_j f_j b_j².
 
     Args:
-        X: inputs (n, p), as they were given: never copied whole.
+        X: inputs (n, p), as they were given: never copied whole, and sparse ones never made dense.
         y: targets (n, t), float64.
         weights: w, of mean 1 over all rows (n,); None where all are 1.
         penalty: f ≥ 0 (p,); None where all are 1.
@@ -50,7 +52,7 @@ class Problem:
         standardize: divide columns by their standard deviation, over the rows that are fitted.
     """
 
-    X: Float[Tensor, "n p"]
+    X: Float[Tensor, "n p"] | SparseInputs
     y: Float64[Tensor, "n t"]
     weights: Float64[Tensor, " n"] | None = None
     penalty: Float64[Tensor, " p"] | None = None
@@ -66,6 +68,37 @@ class Problem:
         """The same on some of the rows: a copy of those."""
         weights = None if self.weights is None else self.weights[rows]
         return Problem(self.X[rows], self.y[rows], weights, self.penalty, self.intercept, self.standardize)
+
+    def dense(self) -> "Problem":
+        """The same with X as a tensor whose rows lie in memory one after the other."""
+        X = self.X.dense() if isinstance(self.X, SparseInputs) else self.X.contiguous()
+        return Problem(X, self.y, self.weights, self.penalty, self.intercept, self.standardize)
+
+    @cached_property
+    def thin(self) -> tuple[Int64[Tensor, " w"], SparseInputs] | None:
+        """Of sparse inputs the columns that are not crowded, with their places; None where there are none."""
+        if not isinstance(self.X, SparseInputs):
+            return None
+        places = torch.ones(self.X.shape[1], dtype=torch.bool)
+        places[self._crowded] = False
+        some = places.nonzero()[:, 0]
+        return (some, self.X.of_columns(some)) if len(some) else None
+
+    @cached_property
+    def _crowded(self) -> Int64[Tensor, " h"]:
+        assert isinstance(self.X, SparseInputs)
+        return self.X.crowded(self.weights)
+
+    def blocks(self) -> Iterator[tuple[slice | Int64[Tensor, " w"], Float[Tensor, "n w"]]]:
+        """Yield the columns in blocks of about `BLOCK` numbers, with their places; of sparse ones the crowded."""
+        n, p = self.X.shape
+        if isinstance(self.X, SparseInputs):
+            crowded, X = self._crowded, self.X.of_columns(self._crowded)
+            for J in blocks(n, len(crowded)):
+                yield crowded[J], X.of_columns(torch.arange(J.start, J.stop)).dense()
+        else:
+            for J in blocks(n, p):
+                yield J, self.X[:, J]
 
 
 @dataclass(frozen=True)
@@ -94,9 +127,13 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
     n, p = problem.X.shape
     mean, sd = problem.y.new_zeros(p), problem.y.new_zeros(p)
     weights = problem.y.new_ones(n) if problem.weights is None else problem.weights
-    for J in blocks(n, p):
-        block = problem.X[:, J].double()
-        mean[J], sd[J] = _mean_and_sd(block, weights)
+    for J, block in problem.blocks():
+        mean[J], sd[J] = _mean_and_sd(block.double(), weights)
+    if problem.thin is not None:
+        J, thin = problem.thin
+        share = weights / weights.sum()
+        mean[J] = thin.transposed_times(share)
+        sd[J] = (replace(thin, values=thin.values**2).transposed_times(share) - mean[J] ** 2).clamp_min(0).sqrt()
     return mean, torch.where(is_constant(mean, sd, problem.X.dtype), 0, sd)
 
 
@@ -110,6 +147,8 @@ def is_constant(
 def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
     """Places of the columns that do not vary, by `is_constant`; a few rows rule out almost all others."""
     X, weights = problem.X, problem.weights
+    if isinstance(X, SparseInputs):
+        return (means_and_sds(problem)[1] == 0).nonzero()[:, 0]
     n, w = len(X), problem.y.new_ones(len(X)) if weights is None else weights
     rows = w.topk(min(4, n)).indices
     few, most = X[rows].double(), 4 * CONSTANT[X.dtype] * (n / w[rows]).sqrt()[:, None]
@@ -140,8 +179,11 @@ def columns(problem: Problem) -> Columns:
     elif problem.intercept == "free":
         share = problem.y.new_ones(n) if problem.weights is None else problem.weights
         share = share / share.sum()
-        for J in blocks(n, p):
-            mean[J] = share @ problem.X[:, J].double()
+        for J, block in problem.blocks():
+            mean[J] = share @ block.double()
+        if problem.thin is not None:
+            J, thin = problem.thin
+            mean[J] = thin.transposed_times(share)
     factor, free = torch.where(divisor > 0, 1 / divisor, 0), penalty == 0
     constant = constant_columns(problem)
     if problem.intercept == "free":  # beside a constant of its own a constant column has nothing to say
@@ -172,7 +214,9 @@ def target_variance(problem: Problem) -> Float64[Tensor, " t"]:
 
 def unpenalized(problem: Problem, cols: Columns) -> Float64[Tensor, "n q"]:
     """The part without penalty: the constant where the intercept is free, and free columns, centred."""
-    parts = [problem.X[:, cols.free].double() - cols.mean[cols.free]]
+    X = problem.X
+    free = X.of_columns(cols.free).dense() if isinstance(X, SparseInputs) else X[:, cols.free].double()
+    parts = [free - cols.mean[cols.free]]
     if problem.intercept == "free":
         parts.insert(0, problem.y.new_ones(len(problem.X), 1))
     return torch.cat(parts, dim=1)
@@ -186,19 +230,56 @@ def blocks(n: int, p: int) -> Iterator[slice]:
         yield slice(first, min(first + width, p))
 
 
-def penalized_blocks(problem: Problem, cols: Columns) -> Iterator[Float64[Tensor, "n w"]]:
-    """The columns that are penalised, centred and scaled, each block in the memory of the last."""
+def products_of_rows(problem: Problem, cols: Columns) -> Float64[Tensor, "n n"]:
+    """Z Z', the products of the rows as they are penalised, centred and scaled; one pass over X."""
+    n = len(problem.X)
+    K = problem.y.new_zeros(n, n)
+    for _, block in _penalized_blocks(problem, cols):
+        K += gram(block)
+    if problem.thin is not None:
+        J, thin = problem.thin
+        mean, factor = cols.mean[J], cols.factor[J]
+        K += thin.products_of_rows(factor)
+        if bool(mean.any()):  # less the means: −a_i − a_k + m'm
+            scaled = mean * factor**2
+            along = thin @ scaled - mean @ scaled / 2
+            K -= along[:, None]
+            K -= along
+    return K
+
+
+def across_rows(
+    problem: Problem, cols: Columns, A: Float64[Tensor, "k n"]
+) -> Iterator[tuple[slice | Int64[Tensor, " w"], Float64[Tensor, "k w"]]]:
+    """Yield A Z in blocks of columns, with their places."""
+    for J, block in _penalized_blocks(problem, cols):
+        yield J, matmul(A, block)
+    if problem.thin is not None:
+        J, thin = problem.thin
+        total = A.sum(1)
+        for some in torch.arange(len(J)).split(max(NARROWEST, BLOCK // len(A))):
+            part = thin if len(some) == len(J) else thin.of_columns(some)
+            mean, factor = cols.mean[J[some]], cols.factor[J[some]]
+            yield J[some], (part.transposed_times(A.mT).mT - total[:, None] * mean) * factor
+
+
+def _penalized_blocks(
+    problem: Problem, cols: Columns
+) -> Iterator[tuple[slice | Int64[Tensor, " w"], Float64[Tensor, "n w"]]]:
+    """The columns that are penalised, centred and scaled, each block in the memory of the last.
+
+    Of sparse inputs those that are crowded.
+    """
     plain = bool((cols.factor == 1).all())
     n, p = problem.X.shape
     buffer = None  # one for all blocks: new memory for each would cost as much as the products
-    for J in blocks(n, p):
-        block = problem.X[:, J]
+    for J, block in problem.blocks():
         if buffer is None or buffer.shape != block.shape:
             buffer = torch.empty(block.shape, dtype=torch.float64, device=block.device)
         torch.sub(block, cols.mean[J], out=buffer)
-        yield buffer if plain else buffer.mul_(cols.factor[J])
+        yield J, buffer if plain else buffer.mul_(cols.factor[J])
     if cols.ones:
-        yield problem.y.new_ones(n, 1)
+        yield slice(p, p + 1), problem.y.new_ones(n, 1)
 
 
 # Options and data as they are given, checked.
@@ -266,7 +347,7 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
         no_index(features, "X")
     if targets is not None:
         no_name_twice(targets, "y")
-    inputs, target = tensor_of(X, "X"), tensor_of(y, "y")
+    inputs, target = inputs_of(X, "X"), tensor_of(y, "y")
     if inputs.ndim != 2:
         shape = tuple(inputs.shape)
         raise InputError(
@@ -301,7 +382,7 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if bool((target == target[0]).all()):
         name = targets[0] if targets else "y" if single else "y[:, 0]"
         raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
-    not_too_small(inputs, "X", features)
+    not_too_small(inputs, "X", features)  # sparse ones are known to be finite
     not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
@@ -335,6 +416,20 @@ def collected(values: Any, where: str) -> Any:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("the table cannot be read", where, reason, "mend the query") from error
+
+
+def inputs_of(values: Any, where: str) -> Float[Tensor, "..."] | SparseInputs:
+    """Inputs in the form that `Problem` takes: sparse ones checked to be finite, others as `tensor_of`.
+
+    Raises:
+        InputError: as `tensor_of`; a cell of sparse inputs that is not finite.
+    """
+    values = collected(values, where)
+    if not is_sparse(values):
+        return tensor_of(values, where)
+    inputs = sparse_inputs(values, where)
+    all_finite(inputs, where, names_of(values))
+    return inputs
 
 
 def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
@@ -471,31 +566,46 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def all_finite(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
+def all_finite(
+    values: Float[Tensor, "n p"] | SparseInputs, where: str, names: Sequence[str] | None
+) -> None:
     """Check that every cell is finite, and its square, too.
 
     Raises:
         InputError: one is not; the first is named.
     """
     largest = TOO_LARGE if values.dtype == torch.float64 else TOO_LARGE_SINGLE
+    what = f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e")
+
+    def refuse(row: int, place: int, value: float) -> InputError:
+        name = repr(names[place]) if names else place
+        return InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
+
+    if isinstance(values, SparseInputs):
+        for k in (~(values.values.abs() < largest)).nonzero()[:1, 0]:
+            raise refuse(int(values.row[k]), int(values.col[k]), float(values.values[k]))
+        return
     for J in blocks(*values.shape):
         wrong = ~(values[:, J].abs() < largest)
         if bool(wrong.any()):
             row, column = (int(i) for i in wrong.nonzero()[0])
             place = (J.start or 0) + column
-            name = repr(names[place]) if names else place
-            what = f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e")
-            value = float(values[row, place])
-            raise InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
+            raise refuse(row, place, float(values[row, place]))
 
 
-def not_too_small(values: Float[Tensor, "n p"], where: str, names: Sequence[str] | None) -> None:
+def not_too_small(
+    values: Float[Tensor, "n p"] | SparseInputs, where: str, names: Sequence[str] | None
+) -> None:
     """Raise if a column varies by so little that its squares underflow; a few rows rule out almost all."""
     least = TOO_SMALL if values.dtype == torch.float64 else TOO_SMALL_SINGLE
     suspects = torch.arange(values.shape[1], device=values.device)
-    for rows in (4, 128, len(values)):
-        most = (values[:rows, suspects] - values[0, suspects]).abs().amax(0)
+    if isinstance(values, SparseInputs):
+        most = values.ranges()
         suspects, most = suspects[most < least], most[most < least]
+    else:
+        for rows in (4, 128, len(values)):
+            most = (values[:rows, suspects] - values[0, suspects]).abs().amax(0)
+            suspects, most = suspects[most < least], most[most < least]
     wrong = (most > 0).nonzero()[:, 0]
     if len(wrong):
         place = int(suspects[wrong[0]])
@@ -542,13 +652,16 @@ def vector(values: Any, size: int, where: str, like: Tensor) -> Float64[Tensor, 
     return vector
 
 
-def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") -> Float64[Tensor, "m p"]:
-    """The columns a model knows, in its order, as float64.
+def matched(
+    X: Any, features: Sequence[str] | None, p: int, where: str = "X"
+) -> Float64[Tensor, "m p"] | SparseInputs:
+    """The columns a model knows, in its order, as float64; sparse ones stay so.
 
     A table with named columns is matched by name, in any order; a tensor or an array by place.
 
     Args:
-        X: tensor or array (m, p), or a polars or pandas DataFrame, a LazyFrame or a pyarrow Table.
+        X: tensor or array (m, p), sparse or not, or a polars or pandas DataFrame, a LazyFrame or a pyarrow
+            Table.
         features: the model's columns, or None where it was fitted without names.
         p: how many there are.
         where: the argument to name in an error.
@@ -567,7 +680,8 @@ def matched(X: Any, features: Sequence[str] | None, p: int, where: str = "X") ->
         places = {name: place for place, name in enumerate(names)}
         order = [places[name] for name in features]
         X = X[:, order] if isinstance(X, pl.DataFrame) else X.iloc[:, order]
-    numbers = tensor_of(X, where).double()
+    numbers = inputs_of(X, where)
+    numbers = numbers if isinstance(numbers, SparseInputs) else numbers.double()
     if numbers.ndim != 2 or numbers.shape[1] != p:
         shape = tuple(numbers.shape)
         raise InputError("the wrong shape", where, shape, f"give (rows, {p}): a column for each feature")

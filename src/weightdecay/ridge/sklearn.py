@@ -95,7 +95,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Choose α and fit.
 
         Args:
-            X: inputs (n, p): array, or a pandas or polars DataFrame.
+            X: inputs (n, p): array, sparse or not, or a pandas or polars DataFrame.
             y: target (n,), or targets (n, t).
             sample_weight: a weight for each row (n,), or one number.
             groups: a label for each row (n,), for folds by group.
@@ -112,12 +112,13 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self,
             X,
             y,
+            accept_sparse=True,
             dtype=(np.float64, np.float32),
             multi_output=True,
             y_numeric=True,
             ensure_min_samples=2,
         )
-        weights = _weights(sample_weight, len(X))
+        weights = _weights(sample_weight, X.shape[0])
         alphas = (
             None if self.alphas is None else Strength("sklearn.Ridge").alpha(self.alphas, "alphas").numpy()
         )
@@ -148,8 +149,14 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (m,) or (m, t)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        X = validate_data(self, X, accept_sparse=True, dtype=(np.float64, np.float32), reset=False)
         return X @ self.coef_.T + self.intercept_
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that sparse inputs are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the path, which holds the data."""

@@ -46,6 +46,7 @@ from weightdecay.ridge.scores import (
     squares_by_moments,
     squares_by_rows,
 )
+from weightdecay.ridge.sparse_inputs import SparseInputs
 
 SMALL = 4e9  # multiplications below which every λ is its own pivot
 
@@ -378,13 +379,15 @@ def tall(problem: Problem, scheme: Scheme) -> Tall:
 
 
 def _blocks(problem: Problem) -> Iterator[Block]:
-    """The rows of a problem in blocks."""
+    """The rows of a problem in blocks, which are dense."""
     n, p = problem.X.shape
     step = max(moments.LEAST_ROWS, moments.BLOCK // (4 * p))
     for first in range(0, n, step):
         part = slice(first, min(n, first + step))
         weights = None if problem.weights is None else problem.weights[part]
-        yield Block(first, problem.X[part], problem.y[part], weights)
+        X = problem.X[part]
+        X = X.dense() if isinstance(X, SparseInputs) else X
+        yield Block(first, X, problem.y[part], weights)
 
 
 def _of_folds(fold: Tensor, K: int, first: int, count: int) -> Sequence[Tensor]:

@@ -338,7 +338,7 @@ def _by_kernel(problem: Problem, cols: Columns, products: Kernel, scheme: Criter
 
 def by_singular_values(problem: Problem, scheme: Scheme) -> ByRows:
     """Decompose X itself: eps·κ where products leave eps·κ², at several times the cost."""
-    problem = replace(problem, X=problem.X.contiguous())  # the same bits whatever the layout
+    problem = problem.dense()  # rows in memory one after the other: the same bits whatever the layout
     cols = columns(problem)
     direct = decompose_directly(problem, cols)
     n, p = problem.X.shape
