@@ -283,7 +283,7 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
 
 
 def _fits(problem: Problem) -> bool:
-    """Whether singular values may be taken: of sparse inputs where there is room for them as a dense table."""
+    """Whether singular values may be taken: of sparse inputs where a dense table of them has room."""
     (n, p), there = problem.X.shape, available()
     return not isinstance(problem.X, SparseInputs) or (there is not None and COPIES * 8 * n * p < there / 2)
 

@@ -90,7 +90,7 @@ class Problem:
         return self.X.crowded(self.weights)
 
     def blocks(self) -> Iterator[tuple[slice | Int64[Tensor, " w"], Float[Tensor, "n w"]]]:
-        """Yield the columns in blocks of about `BLOCK` numbers, with their places; of sparse ones the crowded."""
+        """Yield the columns, or of sparse inputs the crowded ones, in dense blocks, with their places."""
         n, p = self.X.shape
         if isinstance(self.X, SparseInputs):
             crowded, X = self._crowded, self.X.of_columns(self._crowded)
@@ -133,7 +133,9 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
         J, thin = problem.thin
         share = weights / weights.sum()
         mean[J] = thin.transposed_times(share)
-        sd[J] = (replace(thin, values=thin.values**2).transposed_times(share) - mean[J] ** 2).clamp_min(0).sqrt()
+        sd[J] = (
+            (replace(thin, values=thin.values**2).transposed_times(share) - mean[J] ** 2).clamp_min(0).sqrt()
+        )
     return mean, torch.where(is_constant(mean, sd, problem.X.dtype), 0, sd)
 
 
@@ -367,8 +369,8 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if not bool(target.abs().sum() < TOO_LARGE):
         all_finite(target, "y", targets)
     weights, penalty, rows = options.sample_weight, options.penalty_factors, None
-    weights = None if weights is None else vector(weights, n, "sample_weight", inputs)
-    penalty = None if penalty is None else factors(penalty, p, features, inputs)
+    weights = None if weights is None else vector(weights, n, "sample_weight", target)
+    penalty = None if penalty is None else factors(penalty, p, features, target)
     if weights is not None:
         if bool((weights == 0).any()):
             rows = weights.nonzero()[:, 0]
@@ -566,9 +568,7 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def all_finite(
-    values: Float[Tensor, "n p"] | SparseInputs, where: str, names: Sequence[str] | None
-) -> None:
+def all_finite(values: Float[Tensor, "n p"] | SparseInputs, where: str, names: Sequence[str] | None) -> None:
     """Check that every cell is finite, and its square, too.
 
     Raises:

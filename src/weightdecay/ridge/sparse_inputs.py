@@ -81,7 +81,7 @@ class SparseInputs:
 
     def blocks(self) -> Iterator[tuple[slice, Float64[Tensor, "b p"]]]:
         """Yield the rows in dense blocks, with their places."""
-        step = max(1, NUMBERS // self.shape[1])
+        step = max(1, NUMBERS // max(1, self.shape[1]))
         for first in range(0, len(self), step):
             part = slice(first, min(first + step, len(self)))
             yield part, self[part].dense()
@@ -97,7 +97,7 @@ class SparseInputs:
         return _products(self.row, self.col, self.values * scale[self.row], *self.shape)
 
     def crowded(self, weights: Float64[Tensor, " n"] | None) -> Int64[Tensor, " h"]:
-        """Places of the columns with more than a share of `CROWDED` of their cells filled, or of the weight."""
+        """Places of the columns of which more than a share of `CROWDED` is filled, by number or weight."""
         n, p = self.shape
         many = self.col.bincount(minlength=p) > CROWDED * n
         if weights is not None:
@@ -128,7 +128,11 @@ class SparseInputs:
 
 
 def _products(
-    group: Int64[Tensor, " c"], place: Int64[Tensor, " c"], values: Float64[Tensor, " c"], groups: int, side: int
+    group: Int64[Tensor, " c"],
+    place: Int64[Tensor, " c"],
+    values: Float64[Tensor, " c"],
+    groups: int,
+    side: int,
 ) -> Float64[Tensor, "side side"]:
     """Σ over groups of the outer product of their values: pair by pair, those of crowded groups as a matrix.
 
