@@ -15,12 +15,14 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from statistics import median
 
 import numpy as np
 import scipy.sparse as sp
 
 from ridge import heading, machine, row, span
+from ridge_contestants import first
 from ridge_workers import forget, resident
 
 OURS, FOLDS, THEIRS = "weightdecay, leave-one-out", "weightdecay, 5 folds", "scikit-learn, RidgeCV"
@@ -50,16 +52,17 @@ def fit(name: str, X: sp.csr_array, y: np.ndarray) -> tuple[float, float]:
         from sklearn.linear_model import RidgeCV
 
         model = RidgeCV(alphas=ALPHAS).fit(X, y)
-        return float(model.alpha_), -float(model.best_score_)
+        return first(model.alpha_), -first(model.best_score_)
     import weightdecay as wd
 
     path = wd.ridge_path(X, y, ALPHAS, unit="sklearn.Ridge", cv="loo" if name == OURS else 5)
     path.coef()
-    return float(path.best), float(path.scores.min())
+    return first(path.best), float(path.scores.min())
 
 
 def work(name: str, rows: int, words: int) -> None:
     """A contestant's process: a seed comes in on a line, what it took goes out on a line."""
+    warnings.simplefilter("ignore")  # a curve may be flat
     fit(name, *texts(50, 80, 0))  # imports, thread pools
     for seed in sys.stdin:
         X, y = texts(rows, words, int(seed))
@@ -102,9 +105,8 @@ def main() -> None:
     for process in processes.values():
         process.communicate()
     X, _ = texts(options.rows, options.words, 0)
-    print(
-        f"{machine()}\n\n{X.shape[0]} texts × {X.shape[1]} words, {X.nnz / X.shape[0]:.0f} words in a text\n"
-    )
+    rows, words = options.rows, options.words
+    print(f"{machine()}\n\n{rows} texts × {words} words, {X.nnz / rows:.0f} words in a text\n")
     print(heading(("package", "median s", "min – max", "extra MB", "RidgeCV over it", "min – max", "goal")))
     for name, found in replies.items():
         seconds = [reply["seconds"] for reply in found]

@@ -15,7 +15,14 @@ import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.ridge import moments, sparse_inputs
 from weightdecay.ridge import path as paths
-from weightdecay.ridge.problem import Problem, constant_columns, means_and_sds
+from weightdecay.ridge.problem import (
+    Problem,
+    across_rows,
+    columns,
+    constant_columns,
+    means_and_sds,
+    products_of_rows,
+)
 from weightdecay.ridge.sklearn import RidgePathCV
 from weightdecay.ridge.sparse_inputs import SparseInputs
 from weightdecay.ridge.sparse_inputs import sparse_inputs as inputs_of
@@ -137,15 +144,33 @@ def test_products_are_those_of_the_dense_table(monkeypatch: pytest.MonkeyPatch):
             torch.testing.assert_close(torch.cat([block for _, block in X.blocks()]), D)
 
 
-def test_a_large_mean_costs_no_digits():
-    """A full column is centred before products are made of it."""
+@pytest.mark.parametrize("intercept", ["free", "penalized", "none"])
+def test_the_centred_and_scaled_rows_are_those_of_the_dense_table(intercept):
     X, y = table(WIDE)
-    X = sp.csr_array(sp.hstack([X, sp.csr_array(np.random.default_rng(2).normal(size=(60, 1)) + 1e6)]))
-    for weights in (None, torch.rand(60, dtype=torch.float64)):
+    weights, penalty = torch.rand(60).double(), torch.rand(150).double()
+    sparse = Problem(inputs_of(X, "X"), torch.from_numpy(y)[:, None], weights, penalty, intercept, True)
+    cols, dense, A = columns(sparse), sparse.dense(), torch.randn(7, 60).double()
+    torch.testing.assert_close(products_of_rows(sparse, cols), products_of_rows(dense, columns(dense)))
+    wholes = torch.zeros(2, 7, 150 + cols.ones).double()
+    for problem, whole in zip((sparse, dense), wholes, strict=True):
+        for J, block in across_rows(problem, columns(problem), A):
+            whole[:, J] = block
+    torch.testing.assert_close(*wholes)
+
+
+def test_a_large_mean_costs_no_digits():
+    """A column that is full, or has all of the weight, is centred before products are made of it."""
+    X, y = table(WIDE)
+    X = X.tolil()
+    X[:, 30], X[:, 31] = np.random.default_rng(2).normal(size=60) + 1e6, 0
+    X[2, 31], X[3, 31] = 3, 3.0001
+    heavy = torch.ones(60, dtype=torch.float64)
+    heavy[2:4] = 1e9
+    for weights in (None, torch.rand(60, dtype=torch.float64), heavy):
         dense = Problem(torch.from_numpy(X.toarray()), torch.from_numpy(y)[:, None], weights)
         sparse = Problem(inputs_of(X, "X"), dense.y, weights)
         for a, b in zip(means_and_sds(dense), means_and_sds(sparse), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
         assert constant_columns(sparse).tolist() == constant_columns(dense).tolist()
 
 

@@ -82,10 +82,10 @@ def ridge_path(
 
     Args:
         X: inputs (n, p): tensor, array, a pandas or polars DataFrame, a pyarrow Table, or a LazyFrame, which
-            is collected; or a sparse matrix or array of SciPy, a sparse tensor, or a pandas DataFrame of
-            sparse columns, which are never made dense but to keep digits that their products would lose,
-            and if there is room; or a .csv or .parquet file or a folder of such shards, which is read in blocks; then
-            y, `drop` and `sample_weight` name columns.
+            is collected; a sparse matrix or array of SciPy, a sparse tensor, or a pandas DataFrame whose
+            columns are all sparse, which is made dense only if it is small, or if its products would lose
+            digits and there is room; or a .csv or .parquet file or a folder of such shards, which is read in
+            blocks; then y, `drop` and `sample_weight` name columns.
         y: target (n,), or targets (n, t).
         lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
             half a decade on both sides, or is at a true edge.

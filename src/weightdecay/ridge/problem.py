@@ -384,7 +384,7 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if bool((target == target[0]).all()):
         name = targets[0] if targets else "y" if single else "y[:, 0]"
         raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
-    not_too_small(inputs, "X", features)  # sparse ones are known to be finite
+    not_too_small(inputs, "X", features)
     not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
@@ -421,17 +421,12 @@ def collected(values: Any, where: str) -> Any:
 
 
 def inputs_of(values: Any, where: str) -> Float[Tensor, "..."] | SparseInputs:
-    """Inputs in the form that `Problem` takes: sparse ones checked to be finite, others as `tensor_of`.
+    """Inputs in the form that `Problem` takes.
 
     Raises:
-        InputError: as `tensor_of`; a cell of sparse inputs that is not finite.
+        InputError: not a table of real numbers.
     """
-    values = collected(values, where)
-    if not is_sparse(values):
-        return tensor_of(values, where)
-    inputs = sparse_inputs(values, where)
-    all_finite(inputs, where, names_of(values))
-    return inputs
+    return sparse_inputs(values, where) if is_sparse(values) else tensor_of(values, where)
 
 
 def tensor_of(values: Any, where: str) -> Float[Tensor, "..."]:
