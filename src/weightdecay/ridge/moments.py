@@ -278,10 +278,8 @@ def _sparse_moments(
 
     Of the others the means are taken out of products, and out of those with what is centred already.
     """
-    crowded = X.crowded(weights)
-    places = torch.ones(X.shape[1], dtype=torch.bool)
-    places[crowded] = False
-    few = places.nonzero()[:, 0]
+    many = X.crowded(weights)
+    crowded, few = many.nonzero()[:, 0], (~many).nonzero()[:, 0]
     full, thin = X.of_columns(crowded), X.of_columns(few)
     p, h, t = X.shape[1], len(crowded), y.shape[1]
     sums = Sums(h, t, X.dtype)

@@ -79,23 +79,24 @@ class Problem:
         """Of sparse inputs the columns that are not crowded, with their places; None where there are none."""
         if not isinstance(self.X, SparseInputs):
             return None
-        places = torch.ones(self.X.shape[1], dtype=torch.bool)
-        places[self._crowded] = False
-        some = places.nonzero()[:, 0]
+        some = (~self.X.crowded(self.weights)).nonzero()[:, 0]
         return (some, self.X.of_columns(some)) if len(some) else None
 
     @cached_property
-    def _crowded(self) -> Int64[Tensor, " h"]:
+    def _crowded(self) -> tuple[Int64[Tensor, " h"], SparseInputs]:
         assert isinstance(self.X, SparseInputs)
-        return self.X.crowded(self.weights)
+        some = self.X.crowded(self.weights).nonzero()[:, 0]
+        return some, self.X.of_columns(some)
 
     def blocks(self) -> Iterator[tuple[slice | Int64[Tensor, " w"], Float[Tensor, "n w"]]]:
         """Yield the columns, or of sparse inputs the crowded ones, in dense blocks, with their places."""
         n, p = self.X.shape
         if isinstance(self.X, SparseInputs):
-            crowded, X = self._crowded, self.X.of_columns(self._crowded)
-            for J in blocks(n, len(crowded)):
-                yield crowded[J], X.of_columns(torch.arange(J.start, J.stop)).dense()
+            places, crowded = self._crowded
+            for J in blocks(n, len(places)):
+                whole = J.stop - J.start == len(places)
+                some = crowded if whole else crowded.of_columns(torch.arange(J.start, J.stop))
+                yield places[J], some.dense()
         else:
             for J in blocks(n, p):
                 yield J, self.X[:, J]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from weightdecay.errors import InputError
@@ -21,7 +21,7 @@ from weightdecay.ridge.linalg import gram
 
 CROWDED = 1 / 16  # of the cells of a line: beyond, a dense product of it takes less time than its pairs
 PAIRS = 1 << 20  # of cells that are multiplied together: 8 MB for each of the vectors
-NUMBERS = 1 << 21  # in a dense block: 16 MB
+NUMBERS = 1 << 19  # in a dense block: 4 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,13 @@ class SparseInputs:
         """X' diag(scale²) X."""
         return _products(self.row, self.col, self.values * scale[self.row], *self.shape)
 
-    def crowded(self, weights: Float64[Tensor, " n"] | None) -> Int64[Tensor, " h"]:
-        """Places of the columns of which more than a share of `CROWDED` is filled, by number or weight."""
+    def crowded(self, weights: Float64[Tensor, " n"] | None) -> Bool[Tensor, " p"]:
+        """Whether of a column more than a share of `CROWDED` is filled, by number or weight."""
         n, p = self.shape
         many = self.col.bincount(minlength=p) > CROWDED * n
         if weights is not None:
             many |= self.col.bincount(weights[self.row], minlength=p) > CROWDED * weights.sum()
-        return many.nonzero()[:, 0]
+        return many
 
     def ranges(self) -> Float64[Tensor, " p"]:
         """The largest less the smallest number of each column."""
@@ -149,7 +149,7 @@ def _products(
     if not bool(cells.all()):
         heavy = SparseInputs((groups, side), group[~cells], place[~cells], values[~cells])
         many = (size > CROWDED * side).nonzero()[:, 0]
-        for some in many.split(max(1, NUMBERS // side)):
+        for some in many.split(max(side, NUMBERS // side)):
             total += gram(heavy[some].dense().mT)
         group, place, values = group[cells], place[cells], values[cells]
         size = group.bincount(minlength=groups)
