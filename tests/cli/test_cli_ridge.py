@@ -231,13 +231,16 @@ def test_names_of_columns_are_written_as_in_a_csv(tmp_path):
     (tmp_path / "t.csv").write_text(frame.write_csv(quote_style="always").removeprefix('"i"'))
     options = ("--lambda", "0.1", "--no-standardize", "--quiet")
     fits = [
-        ("fit", "t.csv", "--target", "c"),
+        ("fit", "t.csv", "--target", "c", "--out", "c"),
         ("fit", "t.csv", "--target", "y", "--drop", ""),
         ("fit", "t.csv", "--target", '" y"', "--drop", ',"a, b"', *options),
         ("predict", "runs/fit", "t.csv", "--out", "p.csv"),
     ]
     nameless, unknown, fit, predict = (here(*line, cwd=tmp_path) for line in fits)
-    refused(nameless, ["an input has no name: column in t.csv = ''; an index? drop it (--drop \"\")"])
+    assert nameless.returncode == 0
+    assert nameless.stderr.splitlines()[0].startswith(
+        '""    index   the row labels of a frame; left out (0.3'
+    )
     refused(unknown, ["--target = 'y'; is ' y' meant?", "t.csv has '', 'a, b', ' y', 'c'"])
     assert (fit.returncode, predict.returncode) == (0, 0), (fit.stderr, predict.stderr)
     x, y = frame["c"].to_numpy(), frame[" y"].to_numpy()
@@ -267,10 +270,11 @@ def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     frame.write_csv(tmp_path / "t.csv")
     done = here("fit", "t.csv", "--target", "y", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "do not vary" in " ".join(json.loads(done.stdout)["notes"])
-    assert done.stderr.startswith(
-        "note: columns that do not vary have the coefficient 0: k (1 in all)\nnote: the curve is flat"
-    )
+    values = json.loads(done.stdout)
+    assert "left out" in " ".join(values["notes"])
+    assert [column["role"] for column in values["columns"]] == ["number", "number", "target", "constant"]
+    note = "note: left out, as they say nothing of the target: 'k'\nnote: the curve is flat"
+    assert done.stderr.startswith(note)
     assert len(done.stderr.splitlines()) == 2
 
 
@@ -305,7 +309,6 @@ BAD_FITS = [
     ("cut.parquet --target y", ["cut.parquet"]),
     ("negative.csv --target y --weights w", ["a weight is negative", "row 2, column 'w'"]),
     ("zero.csv --target y --weights w", ["'w'", "weight above 0"]),
-    ("good.csv", ["--target"]),
     ("good.csv --target ,", ["--target = nothing"]),
     ("good.csv --target q", ["--target = 'q'", "good.csv has 'a', 'b', 'y'"]),
     ("good.csv --target y --drop y", ["as target and as drop", "--drop = 'y'"]),

@@ -192,7 +192,10 @@ def test_a_missing_cell_is_named(tmp_path, kind, mark):
     frame = frame.with_columns(b=pl.when(pl.int_range(40) == 7).then(pl.lit(mark)).otherwise("b"))
     path = ORDINARY[kind].into(tmp_path, frame)
     said = every_way(path)
-    assert f"row 8, column 'b' of {path.name} = {repr(mark.strip()) if mark else 'empty'}; fill it" in said
+    assert (
+        f"row 8, column 'b' of {path.name} = {repr(mark.strip()) if mark else 'empty'}; missing cells: "
+        in said
+    )
     (shard,) = files_of(path)
     assert cells_of(shard, ["b"])["b"][7] == (mark or None)
 

@@ -114,7 +114,8 @@ def test_dates_are_not_numbers(tmp_path):
     pl.DataFrame({"a": pl.Series(["2020-01-01", "2020-01-02"]).str.to_date(), "y": [1, 2]}).write_parquet(
         tmp_path / "t.parquet"
     )
-    with pytest.raises(InputError, match=r"not a number: row 1, column 'a'.*'2020-01-01'"):
+    remedy = "'2020-01-01'; --dates days takes the days since the first one, --drop a leaves it out"
+    with pytest.raises(InputError, match=f"a column of dates: column 'a' of .*{remedy}"):
         read_table(tmp_path / "t.parquet", "y")
 
 
@@ -279,10 +280,9 @@ REFUSED = {
         'a quotation mark is inside a cell, as in 5" pipe: rows ',
     ),
     "names of nothing": (b",,y\n1,2,3\n", "two columns have one name: column in t.csv = ''"),
-    "an index": (b",b,y\n1,2,3\n", "an input has no name: column in t.csv = ''; an index? drop it"),
-    "an index of pandas": (
-        b"__index_level_0__,b,y\n1,2,3\n",
-        "'__index_level_0__'; an index? drop it (--drop \"__index_level_0__\"), or give",
+    "no name": (
+        b'b,"",y\n1,2,3\n2,4,4\n',
+        """an input has no name: column '' of t.csv = ''; an index? drop it (--drop ""), or give""",
     ),
     "another case": (b"a,b,Y\n1,2,3\n", "target = 'y'; is 'Y' meant? t.csv has 'a', 'b', 'Y'"),
     "a quoted space in front": (
@@ -306,20 +306,18 @@ def test_what_is_dropped_may_be_anything(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('note,a,b,y\n"caf\n\né",1,2,3\n,4,5,6\nna\x00,7,8,10\n'.encode("latin-1"))
     assert every_way(path, drop=["note"]) == ROWS
-    path.write_bytes(b",a,b,y\n0,1,2,3\n1,4,5,6\n2,7,8,10\n")
-    assert every_way(path, drop=[""]) == ROWS
+    for name in (b"", b"__index_level_0__"):  # an index is left out by itself
+        path.write_bytes(name + b",a,b,y\n0,1,2,3\n1,4,5,6\n2,7,8,10\n")
+        assert every_way(path, drop=[name.decode()]) == every_way(path) == ROWS
 
 
 @pytest.mark.parametrize(
     ("column", "cell"),
     [
-        (pl.Series(["2020-01-01"] * 3).str.to_date(), "'2020-01-01'"),
         (pl.Series([[1], [2], [3]]), "'[1]'"),
         (pl.Series([{"u": 1}] * 3), "'{1}'"),
-        (pl.Series(["u", "v", "u"], dtype=pl.Categorical), "'u'"),
-        (pl.Series(["1", "2", "u"], dtype=pl.Enum(["1", "2", "u"])), "'u'"),
+        (pl.Series(["1", "2", "u"]), "'u'"),
         (pl.Series([1.0, None, 2.0], dtype=pl.Float32), "empty"),
-        (pl.Series([None, None, None]), "empty"),
         (pl.Series([True, None, False]), "empty"),
         (pl.Series(["1", "", "2"]), "empty"),
         (pl.Series([1.0, float("-inf"), 2.0]), "-inf"),
@@ -353,8 +351,8 @@ def test_labels_that_are_not_utf8(tmp_path):
 
 
 def test_frames_without_a_name_and_queries_that_fail():
-    with pytest.raises(InputError, match="an input has no name: X = ''"):
-        ridge_path(pd.DataFrame({"": [1.0, 2.0, 4.0], "b": [2.0, 1.0, 1.0]}), [1.0, 2.0, 1.0])
+    with pytest.raises(InputError, match=r"an input has no name: X\[:, ''\] = ''"):
+        ridge_path(pd.DataFrame({"b": [2.0, 1.0, 1.0], "": [1.0, 2.0, 4.0]}), [1.0, 2.0, 1.0])
     for query, part in ((pl.scan_csv("none.csv"), "none.csv"), (pl.LazyFrame({"a": [1]}).select("q"), '"q"')):
         with pytest.raises(InputError, match=f"the table cannot be read: X = .*{part}"):
             ridge_path(query, [1.0, 2.0, 1.0])

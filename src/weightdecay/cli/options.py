@@ -135,8 +135,24 @@ class FitOptions:
         str,
         typer.Argument(metavar="DATA", help="A table (.csv, .tsv, .txt, .parquet, .arrow), or a folder."),
     ]
-    target: Annotated[str, typer.Option(help="The column to predict, or several by commas, as in a CSV.")]
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The column to predict, or several by commas, as in a CSV. [none: the columns are listed]"
+        ),
+    ] = None
     drop: Annotated[str | None, typer.Option(help="Columns to leave out, by commas.")] = None
+    category: Annotated[str | None, typer.Option(help="Columns to take as categories, by commas.")] = None
+    number: Annotated[str | None, typer.Option(help="Columns to take as numbers, by commas.")] = None
+    dates: Annotated[
+        str | None, typer.Option(help="days: a date is the days since the first one. [dates are refused]")
+    ] = None
+    missing: Annotated[
+        str,
+        typer.Option(
+            help="Cells without a value: refuse them, drop their rows, or mean, that of the training rows."
+        ),
+    ] = "refuse"
     ids: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +219,10 @@ class PredictOptions:
         str | None,
         typer.Option("--id", help="Columns that name the rows, by commas. [those of the fit that are there]"),
     ] = None
+    unseen: Annotated[
+        str,
+        typer.Option(help="Levels that the fit has not seen: refuse them, or base, the most frequent one."),
+    ] = "refuse"
     interval: Annotated[
         float | None,
         typer.Option(help="Probability of a prediction interval, such as 0.9; adds its two ends."),

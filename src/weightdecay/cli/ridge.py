@@ -1,13 +1,14 @@
 """`weightdecay fit` and `weightdecay predict`: from a table to a model, from new rows to predictions."""
 
 import contextlib
+import itertools
 import json
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import choice, grid, probability
 from weightdecay.cli.folders import check_folder, fresh, new_files
@@ -16,6 +17,7 @@ from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
     from weightdecay.ridge.table_fit import Progress, Request, TableFit
+    from weightdecay.tables.columns import Column
     from weightdecay.tables.dialect import Reading
 
 
@@ -38,15 +40,22 @@ def fit(options: FitOptions) -> None:
     (coefficients.csv), predictions of rows while they were held out (out_of_fold.csv, .parquet), the whole
     path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, predicted) and a page.
 
+    Columns become inputs by what they are: numbers, texts as categories, yes and no. What is done with each
+    is shown first; without --target that is all. An index, an identifier and constants are left out.
+
     Names of columns are written as in a CSV: --drop 'a,"b, c"' names two columns, and --drop "" the one
     without a name.
     """
+    if options.target is None:
+        _list_columns(options)
+        return
     out, request = options.out, _request(options)
     asked = request.plain()
     check_folder(out, "fit", FILES, lambda record: record["settings"]["request"] == asked, options.force)
     with new_files(out, FILES) as folder:
         with _bar(request.data, request.reading, options.quiet or options.as_json) as advance:
-            found = _fitted(request, folder, advance)
+            show = None if options.quiet or options.as_json else _show_columns
+            found = _fitted(request, folder, advance, show)
         paths = _written(found, folder)
     names = ", ".join(path.name for path in paths)
     if options.as_json:
@@ -79,7 +88,9 @@ def predict(options: PredictOptions) -> None:
     with fresh(out.parent), _in_arguments(), _bar(options.data, reading, silent) as advance:
         each = None if advance is None else lambda rows: advance("predicting", rows, None)
         ids = names(options.ids) or None
-        done = predict_file(model, options.data, out, interval, each, ids, options.force, reading)
+        done = predict_file(
+            model, options.data, out, interval, each, ids, options.force, reading, options.unseen
+        )
     if options.as_json:
         print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
     elif not options.quiet:
@@ -109,13 +120,15 @@ def _request(options: FitOptions) -> "Request":
     choice(options.intercept, "intercept", ("free", "penalized", "none"))
     same = (
         *("data", "unit", "choose", "shared", "seed", "groups", "time", "weights", "standardize"),
-        *("intercept", "out_of_core", "engine"),
+        *("intercept", "out_of_core", "engine", "dates", "missing"),
     )
     return Request(
         target=target,
         drop=names(options.drop),
         id=names(options.ids),
         unpenalized=names(options.unpenalized),
+        category=names(options.category),
+        number=names(options.number),
         cv=cv,
         lambdas=None if options.lambdas is None else grid(options.lambdas, "lambda"),
         reading=_reading(options),
@@ -130,17 +143,86 @@ def _reading(options: FitOptions | PredictOptions) -> "Reading":
     return Reading(options.separator, options.decimal_comma, options.encoding)
 
 
-def _fitted(request: "Request", folder: Path, advance: "Progress | None") -> "TableFit":
+def _fitted(
+    request: "Request",
+    folder: Path,
+    advance: "Progress | None",
+    show: "Callable[[tuple[Column, ...]], None] | None",
+) -> "TableFit":
     """Fit; errors about arguments are told with the options' names."""
     from weightdecay.ridge.table_fit import fit_table
 
     try:
         with _in_arguments():
-            return fit_table(request, folder, advance)
+            return fit_table(request, folder, advance, show)
     except InputError as error:
         about_unit = error.where in ("source", "convert") or error.value == repr(request.unit)
         where = "unit" if about_unit else {"lambdas": "lambda", "lam": "lambda"}.get(error.where, error.where)
         raise InputError(error.what, where, error.value, error.remedy) from error
+
+
+_FOUND = ("category", "yes/no", "date", "index", "identifier", "constant")
+SHOWN = 40  # columns in a listing; of more, numbers that follow each other share a line
+
+
+def _show_columns(columns: "tuple[Column, ...]") -> None:
+    """Print what each column is, unless all inputs are numbers and what else there is was said."""
+    if any(column.role in _FOUND for column in columns):
+        _print_columns(columns, sys.stderr)
+
+
+def _print_columns(columns: "tuple[Column, ...]", file: Any) -> None:
+    """Print what each column is, as a plain table."""
+    lines: list[tuple[str, str, str, str]] = []
+    runs = itertools.groupby(columns, lambda column: column.role == "number" and len(columns) > SHOWN)
+    for run, members in runs:
+        some = list(members)
+        if run and len(some) > 3:
+            name = f"{some[0].name} … {some[-1].name}"
+            lines.append((name, "number", f"numbers, {len(some):,} columns", some[0].values))
+        else:
+            lines += [(column.name or '""', column.role, column.why, column.values) for column in some]
+    widths = [min(40, max(len(line[k]) for line in lines)) for k in range(3)]
+    for line in lines:
+        cells = [
+            cell if len(cell) <= width else f"{cell[: width - 1]}…"
+            for cell, width in zip(line, widths, strict=False)
+        ]
+        print(
+            "  ".join(
+                [f"{cell:{width}}" for cell, width in zip(cells[:2], widths, strict=False)]
+                + [line[2] + (f" ({line[3]})" if line[3] else "")]
+            ).rstrip(),
+            file=file,
+        )
+
+
+def _list_columns(options: FitOptions) -> None:
+    """Say what would be done with each column, and what to type next."""
+    from weightdecay.tables.columns import ColumnOptions
+    from weightdecay.tables.source import look_at
+
+    said = ColumnOptions(
+        names(options.category),
+        names(options.number),
+        names(options.ids),
+        options.dates,
+        options.missing,
+    )
+    with _in_arguments():
+        learned = look_at(
+            options.data, names(options.drop), options.weights, options.groups, _reading(options), said
+        )
+    if options.as_json:
+        values = [column.plain() for column in learned.columns]
+        print(json.dumps({"columns": values, "refused": [str(refusal) for refusal in learned.refusals]}))
+        return
+    _print_columns(learned.columns, sys.stdout)
+    for refusal in learned.refusals:
+        print(f"to be decided: {refusal}")
+    numbers = [column.name for column in learned.columns if column.role == "number"]
+    last = numbers[-1] if numbers else learned.columns[-1].name
+    print(f"next, with the column to predict: weightdecay fit {options.data} --target {last}")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from polars.io.plugins import register_io_source
 from torch import Tensor
 
-from weightdecay.arguments import probability
+from weightdecay.arguments import choice, probability
 from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.linalg import on_cpu
@@ -22,6 +22,7 @@ from weightdecay.ridge.sparse_inputs import SparseInputs
 from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.cells import no_rows
+from weightdecay.tables.columns import UNSEEN, Coding
 from weightdecay.tables.dialect import Reading
 from weightdecay.tables.source import column_types, files_of, new_rows, notes_of, of_rows, row_names
 from weightdecay.text import Text
@@ -51,6 +52,7 @@ class RidgeModel:
         scale: their standard deviations, divided by n, (p,).
         covariance: (X'X + αF)^-1 in a form that serves intervals; None where it is not kept.
         settings: everything that was chosen, as plain values.
+        coding: how the columns of a table become the features; None where they are numbers as they stand.
     """
 
     coef: Float64[Tensor, "p *t"] = field(repr=False)
@@ -67,21 +69,24 @@ class RidgeModel:
     scale: Float64[Tensor, " p"] = field(repr=False)
     covariance: Covariance | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    coding: Coding | None = field(default=None, repr=False)
 
-    def predict(self, X: Any) -> Float64[Tensor, "m *t"]:
+    def predict(self, X: Any, unseen: str = "refuse") -> Float64[Tensor, "m *t"]:
         """Predictions for new rows: (m,), or (m, t) for several targets, on the device of X.
 
         Args:
             X: tensor or array (m, p), sparse or not, its columns in the order of the fit; or a polars or
                 pandas DataFrame, matched by name in any order.
+            unseen: "base" takes levels that the fit has not seen as the most frequent one.
 
         Raises:
-            InputError: columns that are missing or unknown, cells that are not finite.
+            InputError: columns that are missing or unknown, cells that are not finite, levels that the fit
+                has not seen.
         """
-        return self._predict(matched(X, self.features, len(self.coef)))
+        return self._predict(self._matched(X, unseen))
 
     @on_cpu()
-    def interval(self, X: Any, level: float = 0.9) -> tuple[Tensor, Tensor]:
+    def interval(self, X: Any, level: float = 0.9, unseen: str = "refuse") -> tuple[Tensor, Tensor]:
         """Prediction intervals: where a new measurement of each row lies with probability `level`.
 
             ŷ ± t σ̂ √(1 + v),   t of n − dof degrees of freedom, v the variance of ŷ in units of σ²
@@ -91,6 +96,7 @@ class RidgeModel:
         Args:
             X: as in `predict`.
             level: the probability, between 0 and 1.
+            unseen: as in `predict`.
 
         Returns:
             The lower and the upper ends, each of the shape of the predictions.
@@ -112,7 +118,7 @@ class RidgeModel:
             )
             remedy = self.settings.get("no_noise") or "fit with a larger λ (--choose one-se), or on more rows"
             raise InputError(what, "n − dof", f"{float(left.min()):.3g}", str(remedy))
-        rows = matched(X, self.features, len(self.coef))
+        rows = self._matched(X, unseen)
         middle = self._predict(rows)
         t = torch.tensor(
             [student_t(level, float(freedom)) for freedom in left.reshape(-1)], dtype=torch.float64
@@ -153,9 +159,14 @@ class RidgeModel:
             "settings": dict(self.settings),
             "environment": environment(),
             "features": self.features,
+            "coding": None if self.coding is None else self.coding.to_dict(),
             "means": plain(self.mean),
             "scales": plain(self.scale),
         }
+
+    def _matched(self, X: Any, unseen: str) -> Float64[Tensor, "m p"] | SparseInputs:
+        choice(unseen, "unseen", UNSEEN)
+        return matched(X, self.features, len(self.coef), coding=self.coding, unseen=unseen)
 
     def _predict(self, rows: Float64[Tensor, "m p"] | SparseInputs) -> Float64[Tensor, "m *t"]:
         return rows @ self.coef.to(rows.device) + self.intercept.to(rows.device)
@@ -177,7 +188,14 @@ def from_saved(saved: Saved) -> RidgeModel:
         targets=None if targets is None else tuple(targets),
         **{name: saved[name] for name in ("unit", "n", "settings")},
         covariance=Covariance.of(parts, tensors["mean"]) if parts else None,
+        coding=coding_of(saved),
     )
+
+
+def coding_of(saved: Saved) -> Coding | None:
+    """Read how columns become features; files of earlier versions do not have it."""
+    values = saved.values.get("coding")
+    return None if values is None else Coding.from_dict(values)
 
 
 Progress = Callable[[int], None]
@@ -209,6 +227,7 @@ def predict_file(
     ids: Sequence[str] | None = None,
     force: bool = False,
     reading: Reading | None = None,
+    unseen: str = "refuse",
 ) -> Predicted:
     """Predict every row of a table, matched by name, and write a .csv or .parquet file, by its ending.
 
@@ -225,12 +244,14 @@ def predict_file(
         ids: columns of the table that name its rows; by default those of the fit that are there.
         force: replace a file that has other columns.
         reading: how a table of text is written, where it is not to be found out.
+        unseen: take levels that the fit has not seen as the most frequent one ("base"), or refuse them.
 
     Raises:
         InputError: a table or a level that cannot be used, or a file that cannot be written or has other
             columns; then none is written.
     """
     data, out = Path(data), Path(out)
+    choice(unseen, "unseen", UNSEEN)
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(
             "not a kind of table this program writes", "out", str(out), "end it in .csv or .parquet"
@@ -239,7 +260,7 @@ def predict_file(
         raise InputError("the output would replace the input", "out", str(out), "choose another name")
     if model.features is None:
         raise InputError("the model has no column names", "model", None, "fit it on a table")
-    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level, reading), reading)
+    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level, reading), reading, unseen)
     first = next(
         blocks, None
     )  # before a file or a folder is made: most that is wrong shows in the first block
@@ -297,11 +318,12 @@ def _blocks(
     on_progress: Progress | None,
     ids: pl.DataFrame,
     reading: Reading | None,
+    unseen: str,
 ) -> Iterator[pl.DataFrame]:
     assert model.features is not None
     done = 0
     ignored = (*model.settings.get("not_inputs", ()), *ids.columns)
-    for rows, X in new_rows(data, model.features, ignored, reading):
+    for rows, X in new_rows(data, model.coding or model.features, ignored, reading, unseen):
         yield _predicted(model, rows, of_rows(ids, rows), X, level)
         done += len(rows)
         if on_progress is not None:

@@ -20,10 +20,12 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.memory import available, require
 from weightdecay.ridge import lambdas as grids
 from weightdecay.ridge.folds import CRITERIA, as_given, fold_ids, splits
+from weightdecay.ridge.imputed import imputed
 from weightdecay.ridge.lambdas import Strength, strength
 from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.moments import Penalty
 from weightdecay.ridge.problem import (
+    Checked,
     Intercept,
     Problem,
     RidgeOptions,
@@ -47,6 +49,7 @@ from weightdecay.ridge.wide import (
     splits_of,
 )
 from weightdecay.select import Edge, choose, least
+from weightdecay.tables.columns import Coding, ColumnOptions
 from weightdecay.tables.source import Source, open_source
 from weightdecay.text import Text
 
@@ -77,6 +80,10 @@ def ridge_path(
     drop: Sequence[str] = (),
     engine: Any = None,
     on_progress: Callable[[int, int | None], None] | None = None,
+    category: Sequence[str] = (),
+    number: Sequence[str] = (),
+    dates: str | None = None,
+    missing: str = "refuse",
 ) -> RidgePath:
     """The whole path of ridge regression, judged: which λ is best, and the models for all of them.
 
@@ -86,6 +93,8 @@ def ridge_path(
             columns are all sparse, which is made dense only if it is small, or if its products would lose
             digits and there is room; or a .csv or .parquet file or a folder of such shards, which is read in
             blocks; then y, `drop` and `sample_weight` name columns.
+            In a table with named columns texts become an input for each level, and an index, texts that
+            are all different and constants are left out; `path.notes` says so.
         y: target (n,), or targets (n, t).
         lambdas: the grid, in `unit`; by default one that suits the data, widened until the least score has
             half a decade on both sides, or is at a true edge.
@@ -105,6 +114,11 @@ def ridge_path(
         engine: who reads a file: None this process, "dask" workers on this machine, "tcp://host:port" or a
             `distributed.Client` those of a scheduler; with TLS a client that has certificates.
         on_progress: called with the rows of a file that are read, and how many there are or None.
+        category: columns to take as categories, whatever they look like.
+        number: columns to take as numbers, such as whole numbers that rise by one.
+        dates: "days": a column of dates is the days since the first one; otherwise it is refused.
+        missing: cells that have no value are refused, or "drop" leaves their rows out, or "mean" puts in the
+            means of each fold's training rows, with an indicator column where more than 5 % are missing.
         shared: choose one λ for all targets, by the mean of their scores in units of each one's variance.
             A constant target takes no part in it, and has coefficients of 0.
 
@@ -134,6 +148,7 @@ def ridge_path(
     options = RidgeOptions(
         lambdas, cv, unit, seed, groups, sample_weight, penalty_factors, intercept, standardize, shared, drop,
         engine, on_progress,
+        ColumnOptions(category, number, dates=dates, missing=missing),
     )  # fmt: skip
     return fit_path(X, y, options)
 
@@ -152,7 +167,8 @@ class Plan:
         settings: for the record.
         route: makes the algorithm.
         precise: makes one that keeps more digits than a Gram matrix, or None where there is none.
-        leaks: what there is to say of a column that is the target itself.
+        leaks: what there is to say of a column that is the target itself, and of rows that are left out.
+        coding: how columns became inputs, or None where they are numbers as they stand.
         problem: the data, where they are in memory.
     """
 
@@ -167,6 +183,7 @@ class Plan:
     route: Callable[[], Route]
     precise: Callable[[], Route] | None
     leaks: tuple[Text, ...]
+    coding: Coding | None = None
     problem: Problem | None = None
 
 
@@ -234,6 +251,7 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
             targets=plan.targets,
             doubts=(),
             settings={"cv": plan.cv, "unit": plan.strength.unit, **plan.settings},
+            coding=plan.coding,
             _solver=route,
             _strength=plan.strength,
         )
@@ -260,6 +278,9 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
     if table.rows is not None and not isinstance(scheme, str):
         scheme = _among(scheme, table.rows.cpu(), n)
     convention = strength(options.unit, len(problem.X), target_variance(problem))
+    route, precise = partial(_route, problem, scheme), partial(_precise, problem, scheme)
+    if table.holes is not None:
+        route, precise = (partial(imputed, problem, table.holes, scheme, each) for each in (_route, _precise))
     return Plan(
         options,
         convention,
@@ -277,9 +298,14 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
             "shared": options.shared,
             "dtype": str(problem.X.dtype).removeprefix("torch."),
         },
-        route=partial(_route, problem, scheme),
-        precise=partial(_precise, problem, scheme) if _fits(problem) else None,
-        leaks=leak(_rows(problem), table.features, table.targets),
+        route=route,
+        precise=precise if _fits(problem) else None,
+        leaks=(
+            *leak(_rows(problem), table.features, table.targets),
+            *rows_left_out(table.left_out, n),
+            *cells_filled(table),
+        ),
+        coding=table.coding,
         problem=problem,
     )
 
@@ -296,6 +322,31 @@ def _rows(problem: Problem) -> Iterator[tuple[Float[Tensor, "b p"], Float64[Tens
         yield problem.X, problem.y
     else:
         yield from ((block, problem.y[some]) for some, block in problem.X.blocks())
+
+
+def cells_filled(table: Checked) -> tuple[Text, ...]:
+    """Say in how many cells a mean stands in for a missing value; nothing where in none."""
+    if table.holes is None:
+        return ()
+    cells, columns = int(table.holes.sum()), int(table.holes.any(0).sum())
+    marked = (
+        [] if table.coding is None else [column.name for column in table.coding.inputs if column.indicator]
+    )
+    en = f"{cells:,} missing cells of {columns:,} columns take the mean of the training rows"
+    zh = f"{columns:,} 列中的 {cells:,} 个缺失值取训练行的均值"
+    if marked:
+        listed = ", ".join(map(repr, marked[:5])) + (", …" if len(marked) > 5 else "")
+        en += f"; a further column says where: {listed}"
+        zh += f"；另有一列标明缺失位置：{listed}"
+    return (Text(en, zh),)
+
+
+def rows_left_out(count: int, rows: int) -> tuple[Text, ...]:
+    """Say how many rows a missing cell leaves out; nothing where none is."""
+    if not count:
+        return ()
+    en = f"{count:,} of {rows:,} rows have a missing cell and are left out"
+    return (Text(en, f"{rows:,} 行中有 {count:,} 行因缺失值而去掉"),)
 
 
 def _among(scheme: Tensor | list[tuple[Tensor, Tensor]], rows: Tensor, n: int) -> Scheme:
@@ -334,12 +385,18 @@ def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) ->
     drop = _names(options.drop, "drop")
     source = data
     if not isinstance(source, Source):
-        source = open_source(source, _names(target, "y"), drop, weights)
+        constants = options.intercept == "free"
+        source = open_source(
+            source, _names(target, "y"), drop, weights, options=options.columns, constants=constants
+        )
+    if options.columns.missing == "mean":
+        what, remedy = "means of the training rows need the rows in memory", "read the table, or 'drop' rows"
+        raise InputError(what, "missing", "'mean'", remedy)
     p = len(source.inputs)
     require(8 * p * p * (PRODUCTS * K + 4), f"the products of {p:,} columns for {K} folds")
     penalty_factors = options.penalty_factors
     if penalty_factors is not None:
-        penalty_factors = factors(penalty_factors, p, source.inputs, torch.empty(0))
+        penalty_factors = factors(penalty_factors, p, source.inputs, torch.empty(0), source.coding)
     penalty = Penalty(penalty_factors, options.intercept, options.standardize)
     stats = statistics(
         source, folds=K, seed=options.seed, engine=options.engine, on_progress=options.on_progress
@@ -373,8 +430,17 @@ def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) ->
         },
         route=lambda: route,
         precise=partial(_precise_file, stats, route) if fits else None,
-        leaks=leak(_weighted(source), source.inputs, source.targets),
+        leaks=leak(_weighted(source), source.inputs, source.targets) + _dropped(source),
+        coding=None if source.coding.plain else source.coding,
     )
+
+
+def _dropped(source: Source) -> tuple[Text, ...]:
+    """Say how many rows of a file a missing cell leaves out; they are counted by another pass."""
+    if source.missing != "drop":
+        return ()
+    counts = [(block.left_out, len(block.y)) for block in source.blocks()]
+    return rows_left_out(sum(out for out, _ in counts), sum(rows for _, rows in counts))
 
 
 def _criterion(cv: Any) -> tuple[Any, int]:
@@ -436,15 +502,16 @@ def _precise_file(stats: Statistics, route: Tall) -> Route:
     for block in route.rows():  # copies: later blocks come in the same memory
         inputs.append(block.X.clone())
         targets.append(block.y.clone())
-        if block.weights is not None:
-            weights.append(block.weights.clone())
-    X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights) if weights else None
+        weights.append(torch.ones(len(block.y)).double() if block.weights is None else block.weights.clone())
+    X, y, weight = torch.cat(inputs), torch.cat(targets), torch.cat(weights)
+    weight = None if bool((weight == 1).all()) else weight
     folds = route.criterion == "folds"
     scheme: Any = fold_ids(0, len(X), len(stats.folds), stats.seed) if folds else route.criterion
     if weight is not None and bool((weight == 0).any()):
         kept = weight > 0
         X, y, weight = X[kept], y[kept], weight[kept]
         scheme = scheme[kept] if isinstance(scheme, Tensor) else scheme
+        weight = None if bool((weight == 1).all()) else weight
     penalty = route.penalty
     problem = Problem(X, y, weight, penalty.factors, penalty.intercept, penalty.standardize)
     return by_singular_values(problem, scheme)

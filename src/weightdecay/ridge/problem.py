@@ -23,12 +23,12 @@ from weightdecay.tables.cells import (
     TOO_LARGE,
     check_names,
     is_plain,
-    no_index,
     no_name_twice,
     no_such_column,
     numbers,
     refuse_cell,
 )
+from weightdecay.tables.columns import NOTHING_SAID, Cells, Coding, ColumnOptions, learn, plain_coding
 
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
@@ -309,11 +309,32 @@ class RidgeOptions:
     drop: Sequence[str] = ()
     engine: Any = None
     on_progress: Callable[[int, int | None], None] | None = None
+    columns: ColumnOptions = NOTHING_SAID
 
     def __post_init__(self) -> None:
         choice(self.intercept, "intercept", get_args(Intercept))
         if not isinstance(self.seed, int | np.integer):
             raise InputError("not a whole number", "seed", repr(self.seed), "give an integer")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A table as inputs.
+
+    Args:
+        X: numbers, NaN where a cell of a column of numbers is missing (n, p).
+        coding: how the table's columns became inputs.
+        empty: whether a row has a missing cell in another column, or None where none has (n,).
+        left_out: how many rows were left out before, for a missing cell.
+    """
+
+    X: Float[Tensor, "n p"]
+    coding: Coding
+    empty: Bool[np.ndarray, " n"] | None = None
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.X)
 
 
 @dataclass(frozen=True)
@@ -323,6 +344,9 @@ class Checked:
     Args:
         problem: rows of positive weight only.
         rows: their numbers in the data as given, or None where all were kept (n,).
+        coding: how columns became inputs, or None where they are numbers as they stand.
+        left_out: how many rows are left out for a missing cell.
+        holes: where means stand in for missing cells, or None (n, p).
         features: the columns' names, or None.
         targets: the targets' names, or None.
         single: whether y was given without an axis of targets.
@@ -330,6 +354,9 @@ class Checked:
 
     problem: Problem
     rows: Int64[Tensor, " n"] | None
+    coding: Coding | None
+    left_out: int
+    holes: Bool[Tensor, "n p"] | None
     features: tuple[str, ...] | None
     targets: tuple[str, ...] | None
     single: bool
@@ -344,13 +371,15 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
         InputError: shapes that do not fit, cells that are not finite (the first is named), columns that are
             not numbers or that repeat a name, a constant target, weights that are negative or all zero.
     """
-    features, targets = names_of(X), names_of(y)
-    if features is not None:
-        no_name_twice(features, "X")
-        no_index(features, "X")
+    targets = names_of(y)
     if targets is not None:
         no_name_twice(targets, "y")
-    inputs, target = inputs_of(X, "X"), tensor_of(y, "y")
+    table = X if isinstance(X, Inputs) else coded_inputs(X, options)
+    inputs, target = table.X if isinstance(table, Inputs) else table, tensor_of(y, "y")
+    coding, features, left_out = None, names_of(X), 0
+    if isinstance(table, Inputs):
+        coding = None if table.coding.plain else table.coding
+        features, left_out = table.coding.features, table.left_out
     if inputs.ndim != 2:
         shape = tuple(inputs.shape)
         raise InputError(
@@ -367,11 +396,24 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
         raise InputError("not a target for each row", "y", f"shape {shape}", f"X has {n} rows")
     if n < 2:
         raise InputError("too few rows", "X", n, "two are needed at least")
-    if not bool(target.abs().sum() < TOO_LARGE):
-        all_finite(target, "y", targets)
     weights, penalty, rows = options.sample_weight, options.penalty_factors, None
     weights = None if weights is None else vector(weights, n, "sample_weight", target)
-    penalty = None if penalty is None else factors(penalty, p, features, target)
+    sparse = isinstance(inputs, SparseInputs)  # what is not stored there is 0, and not missing
+    if options.columns.missing != "refuse":
+        gone = target.isnan().any(1)
+        if options.columns.missing == "drop" and not sparse:
+            gone |= inputs.isnan().any(1)
+            if isinstance(table, Inputs) and table.empty is not None:
+                gone |= torch.from_numpy(table.empty).to(gone.device)
+        if bool(gone.any()):
+            left_out += int(gone.sum())
+            weights = torch.where(gone, 0.0, target.new_ones(n) if weights is None else weights)
+            target = target.nan_to_num(0.0)
+            if int((weights > 0).sum()) < 2:
+                what, remedy = "hardly a row is left: the others have missing cells", "drop columns instead"
+                raise InputError(what, "X", f"{int((weights > 0).sum())} of {n} rows", remedy)
+    if not bool(target.abs().sum() < TOO_LARGE):
+        all_finite(target, "y", targets)
     if weights is not None:
         if bool((weights == 0).any()):
             rows = weights.nonzero()[:, 0]
@@ -382,6 +424,13 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
             inputs, target, weights = inputs[rows], target[rows], weights[rows]
         weights = weights / weights.mean()
         weights = None if bool((weights == 1).all()) else weights
+    holes = None
+    if options.columns.missing == "mean" and isinstance(inputs, Tensor):
+        known = table.coding if isinstance(table, Inputs) else plain_coding([str(j) for j in range(p)])
+        inputs, holes, coding = with_means(inputs, known, weights)
+        features, p = None if features is None else coding.features, inputs.shape[1]
+        holes = holes if bool(holes.any()) else None
+    penalty = None if penalty is None else factors(penalty, p, features, target, coding)
     if bool((target == target[0]).all()):
         name = targets[0] if targets else "y" if single else "y[:, 0]"
         raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
@@ -390,7 +439,134 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
     problem = Problem(inputs, target, weights, penalty, options.intercept, options.standardize)
-    return Checked(problem, rows, features, targets, single)
+    return Checked(problem, rows, coding, left_out, holes, features, targets, single)
+
+
+def column_means(
+    X: Float[Tensor, "n p"], holes: Bool[Tensor, "n p"], weights: Float64[Tensor, " n"] | None
+) -> Float64[Tensor, " p"]:
+    """Weighted means of the cells that are not missing; 0 where all are."""
+    w = torch.ones(len(X), dtype=torch.float64, device=X.device) if weights is None else weights
+    total = w @ (~holes).double()
+    return torch.where(total > 0, w @ torch.where(holes, 0, X.double()) / total.clamp_min(1e-300), 0)
+
+
+def with_means(
+    X: Float[Tensor, "n p"], coding: Coding, weights: Float64[Tensor, " n"] | None
+) -> tuple[Float[Tensor, "n q"], Bool[Tensor, "n q"], Coding]:
+    """Put the columns' means where cells are missing, with a column that says where if these are many.
+
+    Returns:
+        The inputs, where means stand in, and the coding that does so with new rows.
+    """
+    holes = X.isnan()
+    means, share = column_means(X, holes, weights), holes.double().mean(0)
+    place, numbers = 0, {}
+    for column in coding.inputs:
+        if column.role != "category":
+            numbers[column.name] = place
+        place += len(column.features)
+    coding = coding.filled(
+        {name: float(share[place]) for name, place in numbers.items()},
+        {name: float(means[place]) for name, place in numbers.items()},
+    )
+    X = torch.where(holes, means.to(X.dtype), X)
+    indicators = {numbers[column.name] for column in coding.inputs if column.indicator}
+    if not indicators:
+        return X, holes, coding
+    none = torch.zeros(len(X), 1, dtype=torch.bool, device=X.device)
+    parts, marks = [], []
+    for place in range(X.shape[1]):
+        parts.append(X[:, place : place + 1])
+        marks.append(holes[:, place : place + 1])
+        if place in indicators:
+            parts.append(holes[:, place : place + 1].to(X.dtype))
+            marks.append(none)
+    return torch.cat(parts, 1), torch.cat(marks, 1), coding
+
+
+def coded_inputs(X: Any, options: RidgeOptions) -> Inputs | Tensor | SparseInputs:
+    """Return a frame as inputs, its columns coded by what they are; anything else as a tensor.
+
+    Raises:
+        InputError: as `checked`; a column of dates, a category of too many levels; the options name a
+            column that is not there, or X is no frame.
+    """
+    names, said = names_of(X), options.columns
+    if names is None or not hasattr(X, "columns") or is_sparse(X):
+        named = next((name for name in ("category", "number", "dates") if getattr(said, name)), None)
+        if named is not None:
+            value = repr(getattr(said, named))
+            raise InputError("only for tables with named columns", named, value, "give a frame, or a file")
+        return inputs_of(X, "X")
+    no_name_twice(names, "X")
+    if not names or not len(X):
+        return inputs_of(X, "X")
+    places = {name: place for place, name in enumerate(names)}
+
+    def some(wanted: Sequence[str], rows: int | None = None) -> pl.DataFrame:
+        return _series(X, [places[name] for name in wanted], wanted, rows)
+
+    cells = Cells(
+        names,
+        some,
+        lambda wanted: iter([some(wanted)]),
+        numbers,
+        "X",
+        lambda name: f"X[:, {name!r}]",
+        lambda option, value: f"{option}={value!r}",
+    )
+    coding = learn(cells, {}, said, constants=options.intercept == "free").or_refused().coding
+    if coding.plain:
+        return Inputs(tensor_of(X, "X"), coding)
+    return _coded(X, places, coding, "X", said.missing != "refuse")
+
+
+def _coded(
+    X: Any,
+    places: Mapping[str, int],
+    coding: Coding,
+    where: str,
+    missing: bool = False,
+    unseen: str = "refuse",
+) -> Inputs:
+    """Code the columns of a frame."""
+    order = [places[name] for name in coding.numbers]
+    values = torch.zeros(len(X), 0, dtype=torch.float64)
+    if order:
+        values = tensor_of(X[:, order] if isinstance(X, pl.DataFrame) else X.iloc[:, order], where)
+    named = _series(X, [places[name] for name in coding.texts], coding.texts).get_columns()
+    if named:
+        values = values.double()
+    values, empty = coding.coded(
+        values, named, lambda row, name: f"{where}[{row}, {name!r}]", missing, unseen
+    )
+    return Inputs(values, coding, empty)
+
+
+def _series(X: Any, places: Sequence[int], names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
+    """Some columns of a frame, and some first rows, as polars has them; texts where only Python knows."""
+    if isinstance(X, pl.DataFrame):
+        X = X if rows is None else X.head(rows)
+        return pl.DataFrame({name: X.to_series(place) for place, name in zip(places, names, strict=True)})
+    X = X if rows is None else X.iloc[:rows]
+    columns: dict[str, pl.Series] = {}
+    for place, name in zip(places, names, strict=True):
+        column, dtype = X.iloc[:, place], X.dtypes.iloc[place]
+        kind = getattr(dtype, "kind", "O")
+        if isinstance(dtype, np.dtype) and kind in "iufbM":
+            cells = column.to_numpy()
+            columns[name] = pl.Series(cells.astype("datetime64[us]") if kind == "M" else cells)
+        elif kind in "iuf":
+            columns[name] = pl.Series(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        else:
+            cells = column.astype(object).where(column.notna(), None)
+            as_text = pl.Series(_texts(cells), dtype=pl.String)
+            if kind == "b":
+                as_text = as_text.replace({"1.0": "true", "0.0": "false"})
+            typed = hasattr(dtype, "categories") or kind == "b"
+            columns[name] = as_text.cast(pl.Categorical) if typed else as_text
+    return pl.DataFrame(columns)
 
 
 def names_of(values: Any) -> tuple[str, ...] | None:
@@ -610,7 +786,9 @@ def not_too_small(
         raise InputError(what, f"{where}[:, {column}]", float(most[wrong[0]]), "multiply it, or leave it out")
 
 
-def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> Float64[Tensor, " p"]:
+def factors(
+    values: Any, p: int, names: Sequence[str] | None, like: Tensor, coding: Coding | None = None
+) -> Float64[Tensor, " p"]:
     """Penalty factors as a vector.
 
     Args:
@@ -618,7 +796,10 @@ def factors(values: Any, p: int, names: Sequence[str] | None, like: Tensor) -> F
         p: the number of columns.
         names: theirs, or None.
         like: a tensor on the device they are wanted on.
+        coding: of the columns; a factor of a category is that of all its levels.
     """
+    if coding is not None:
+        values = coding.spread(values)
     if isinstance(values, Mapping):
         if names is None:
             what = "the columns have no names"
@@ -649,7 +830,12 @@ def vector(values: Any, size: int, where: str, like: Tensor) -> Float64[Tensor, 
 
 
 def matched(
-    X: Any, features: Sequence[str] | None, p: int, where: str = "X"
+    X: Any,
+    features: Sequence[str] | None,
+    p: int,
+    where: str = "X",
+    coding: Coding | None = None,
+    unseen: str = "refuse",
 ) -> Float64[Tensor, "m p"] | SparseInputs:
     """The columns a model knows, in its order, as float64; sparse ones stay so.
 
@@ -661,6 +847,8 @@ def matched(
         features: the model's columns, or None where it was fitted without names.
         p: how many there are.
         where: the argument to name in an error.
+        coding: how the columns of a table become the features, or None where they are numbers.
+        unseen: take levels that the coding does not know as the most frequent one ("base"), or refuse them.
 
     Raises:
         InputError: a column is missing, unknown or there twice; the wrong number of columns; a cell that is
@@ -672,12 +860,24 @@ def matched(
     X = collected(X, where)
     names = names_of(X)
     if names is not None and features is not None and hasattr(X, "columns"):
-        check_names(names, features, where)
+        known, left_out = (features, ()) if coding is None else (coding.names, coding.left_out)
+        check_names([name for name in names if name not in left_out or name in known], known, where)
         places = {name: place for place, name in enumerate(names)}
+        if coding is not None:
+            coded = _coded(X, places, coding, where, unseen=unseen).X.double()
+            all_finite(coded, where, features)
+            return coded
         order = [places[name] for name in features]
         X = X[:, order] if isinstance(X, pl.DataFrame) else X.iloc[:, order]
     numbers = inputs_of(X, where)
-    numbers = numbers if isinstance(numbers, SparseInputs) else numbers.double()
+    if isinstance(numbers, Tensor):
+        numbers = numbers.double()
+        fills = coding is not None and coding.fills and not coding.texts
+        if coding is not None and fills and numbers.shape[1:] == (len(coding.names),):
+            filled = coding.coded(
+                numbers.cpu(), [], lambda row, name: f"{where}[{row}, {name}]", missing=True
+            )
+            numbers = filled[0].to(numbers.device)
     if numbers.ndim != 2 or numbers.shape[1] != p:
         shape = tuple(numbers.shape)
         raise InputError("the wrong shape", where, shape, f"give (rows, {p}): a column for each feature")

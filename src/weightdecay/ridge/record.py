@@ -18,10 +18,11 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.lambdas import Strength
 from weightdecay.ridge.linalg import on_cpu
-from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
+from weightdecay.ridge.model import LEAST_LEFT, RidgeModel, coding_of
 from weightdecay.ridge.route import Curve, Route, Scale, at_least
 from weightdecay.saving import Saved, plain, save
 from weightdecay.select import Choice, Edge
+from weightdecay.tables.columns import Coding
 from weightdecay.text import Text, chinese_of, texts_of
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def facts(path: "RidgePath") -> list[Text]:
                     f"不大于 {largest} 的 {count} 个 λ 无论得分如何都不参与选择",
                 )
             )
+    lines += [] if path.coding is None else path.coding.said()
     lines += constant_columns_said(path)
     worst = float(path.precision.max())
     if worst <= _tolerance(path):
@@ -325,6 +327,7 @@ class RidgePath:
         targets: the targets' names, or None.
         doubts: what to be careful about, in sentences with the figures of this path; each was a warning, too.
         settings: everything that was chosen, as plain values.
+        coding: how the columns of a table became the features; None where they are numbers as they stand.
     """
 
     lambdas: Float64[Tensor, " L"] = field(repr=False)
@@ -349,6 +352,7 @@ class RidgePath:
     settings: Mapping[str, Any] = field(repr=False)
     _solver: Route = field(repr=False)
     _strength: Strength = field(repr=False)
+    coding: Coding | None = field(default=None, repr=False)
     _last: dict[tuple[float, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -488,6 +492,7 @@ class RidgePath:
             "context": dict(self._strength.context),
             "solver": values_of(stored),
             "features": self.features,
+            "coding": None if self.coding is None else self.coding.to_dict(),
         }
         parts = {"path.safetensors": tensors_of(stored), "path.parquet": self.frame()}
         return save(folder, "path.json", values, parts)
@@ -557,6 +562,7 @@ class RidgePath:
             scale=sd.cpu(),
             covariance=covariance,
             settings=dict(self.settings) | more,
+            coding=self.coding,
         )
 
 
@@ -806,6 +812,7 @@ def from_saved(saved: Saved) -> RidgePath:
         targets=None if targets is None else tuple(targets),
         doubts=texts_of(saved["doubts"], saved.values.get("doubts_zh")),
         settings=saved["settings"],
+        coding=coding_of(saved),
         _solver=stored_of(tensors, saved["solver"], saved["route"], saved["n"], strength),
         _strength=strength,
     )

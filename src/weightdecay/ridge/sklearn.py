@@ -3,6 +3,7 @@
 Needs scikit-learn: pip install "weightdecay[sklearn]".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from weightdecay.errors import InputError
 from weightdecay.ridge.lambdas import Strength
 from weightdecay.ridge.path import fit_path
-from weightdecay.ridge.problem import RidgeOptions
+from weightdecay.ridge.problem import Inputs, RidgeOptions, coded_inputs, matched, tensor_of
 from weightdecay.ridge.record import RidgePath
+from weightdecay.tables.columns import Coding, ColumnOptions
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -43,6 +45,16 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             original scale.
         penalty_factors: a multiple of the penalty for each column; 0: not penalised.
         random_state: seed of the shuffled folds; None is 0.
+        category: columns of a frame to take as categories, whatever they look like.
+        number: columns of a frame to take as numbers, such as whole numbers that rise by one.
+        dates: "days": a column of dates is the days since the first one; otherwise it is refused.
+        missing: cells that have no value are refused, or "drop" leaves their rows out, or "mean" puts in the
+            means of each fold's training rows.
+        unseen: of levels that `predict` meets and the fit has not seen: "refuse" them, or take them as the
+            most frequent one ("base").
+
+    In a frame texts become an input for each level, and an index, texts that are all different and constants
+    are left out; coefficients are those of the inputs, whose names are `features_`.
 
     Attributes:
         alpha_: the α chosen; one for each target with alpha_per_target and several targets.
@@ -52,6 +64,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         intercept_: a number, or (t,).
         path_: the whole path, a `RidgePath`; strengths there are α over the mean of the weights. It holds the
             data, so pickles and copies of the estimator leave it out.
+        features_: the inputs' names, or None where the columns have none.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Sample weights count as repetitions, except in leave-one-out, which leaves out a row with all its weight,
@@ -69,6 +82,8 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     intercept_: "float | np.ndarray"
     best_score_: "float | np.ndarray"
     path_: RidgePath
+    features_: "tuple[str, ...] | None"
+    coding_: "Coding | None"
 
     def __init__(
         self,
@@ -81,6 +96,11 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         standardize: bool = False,
         penalty_factors: Any = None,
         random_state: int | None = None,
+        category: Sequence[str] = (),
+        number: Sequence[str] = (),
+        dates: str | None = None,
+        missing: str = "refuse",
+        unseen: str = "refuse",
     ) -> None:
         self.alphas = alphas
         self.cv = cv
@@ -90,6 +110,11 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.standardize = standardize
         self.penalty_factors = penalty_factors
         self.random_state = random_state
+        self.category = category
+        self.number = number
+        self.dates = dates
+        self.missing = missing
+        self.unseen = unseen
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "RidgePathCV":
         """Choose α and fit.
@@ -108,17 +133,35 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         if self.choose not in ("best", "one_se"):
             raise InputError("no such choice", "choose", repr(self.choose), "use 'best' or 'one_se'")
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=True,
-            dtype=(np.float64, np.float32),
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2,
-        )
-        weights = _weights(sample_weight, X.shape[0])
+        said = ColumnOptions(self.category, self.number, dates=self.dates, missing=self.missing)
+        intercept = "free" if self.fit_intercept else "none"
+        inputs = X
+        if hasattr(X, "columns") and hasattr(X, "shape") and min(X.shape) > 0:
+            inputs = coded_inputs(X, RidgeOptions(intercept=intercept, columns=said))
+        coded = isinstance(inputs, Inputs) and not inputs.coding.plain
+        if coded or self.missing != "refuse":
+            validate_data(self, X, skip_check_array=True)
+            y = _target(y, X.shape[0])
+        else:
+            inputs, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse=True,
+                dtype=(np.float64, np.float32),
+                multi_output=True,
+                y_numeric=True,
+                ensure_min_samples=2,
+            )
+        n, X = X.shape[0] if hasattr(X, "shape") else len(X), inputs
+        weights = _weights(sample_weight, n)
+        if weights is not None and self.missing != "refuse":  # their mean is that of the rows that are fitted
+            gone = np.isnan(y.reshape(n, -1)).any(1)
+            if self.missing == "drop":
+                values = inputs.X if isinstance(inputs, Inputs) else tensor_of(inputs, "X")
+                gone |= values.isnan().any(1).numpy()
+                gone |= getattr(inputs, "empty", None) is not None and inputs.empty  # pyright: ignore[reportAttributeAccessIssue]
+            weights = np.where(gone, 0.0, weights)
         alphas = (
             None if self.alphas is None else Strength("sklearn.Ridge").alpha(self.alphas, "alphas").numpy()
         )
@@ -133,11 +176,16 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             groups=groups,
             sample_weight=weights,
             penalty_factors=self.penalty_factors,
-            intercept="free" if self.fit_intercept else "none",
+            intercept=intercept,
             standardize=self.standardize,
             shared=shared,
+            columns=said,
         )
         self.path_ = fit_path(X, y, options)
+        self.coding_, self.features_ = self.path_.coding, self.path_.features
+        names = getattr(self, "feature_names_in_", None)
+        if self.features_ is None and self.coding_ is None and names is not None:
+            self.features_ = tuple(map(str, names))
         lam = self.path_.best if self.choose == "best" else self.path_.one_se
         coef, intercept = self.path_.coef(lam).cpu().numpy(), self.path_.intercept(lam).cpu().numpy()
         self.coef_ = np.ascontiguousarray(coef.T)
@@ -149,6 +197,11 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (m,) or (m, t)."""
         check_is_fitted(self)
+        if self.coding_ is not None:
+            validate_data(self, X, skip_check_array=True, reset=False)
+            p = len(self.coding_.features)
+            rows: Any = matched(X, self.features_, p, coding=self.coding_, unseen=self.unseen)
+            return rows.numpy() @ self.coef_.T + self.intercept_
         X = validate_data(self, X, accept_sparse=True, dtype=(np.float64, np.float32), reset=False)
         return X @ self.coef_.T + self.intercept_
 
@@ -171,6 +224,14 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return -float(scores[(path.lambdas - lam).abs().argmin()].mean())
         places = (path.lambdas[:, None] - lam).abs().argmin(0)
         return -scores.gather(0, places[None])[0].numpy()
+
+
+def _target(y: Any, n: int) -> np.ndarray:
+    """The target as numbers, NaN where there is none."""
+    values = tensor_of(y, "y").cpu().numpy()
+    if len(values) != n:
+        raise InputError("not a target for each row", "y", f"shape {values.shape}", f"X has {n} rows")
+    return values
 
 
 def _weights(sample_weight: Any, n: int) -> np.ndarray | None:

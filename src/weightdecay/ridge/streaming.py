@@ -130,6 +130,7 @@ def _add(sums: list[Sums], block: RowBlock, first: int, seed: int) -> None:
             w = None if w is None else w[rows]
         if w is not None and bool((w == 0).any()):
             X, y, w = X[w > 0], y[w > 0], w[w > 0]
+            w = None if bool((w == 1).all()) else w  # rows without a missing cell, say
         part.add(X, y, w)
         if part.buffer is not None:  # one working copy for all folds
             for other in sums:
@@ -208,6 +209,9 @@ def _checked(source: Source, folds: tuple[Moments, ...], seed: int) -> Statistic
     if rows < 2 and source.weights is not None:
         what = "fewer than two rows have a weight above 0"
         raise InputError(what, f"column {source.weights!r} of {where}", rows, "give more")
+    if rows < 2 and source.missing == "drop":
+        what = "hardly a row is left: the others have missing cells"
+        raise InputError(what, where, f"{rows} rows", "drop columns instead")
     if rows < 2:
         raise InputError("too few rows", where, rows, "two are needed at least")
     if rows < len(folds):

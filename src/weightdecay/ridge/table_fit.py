@@ -18,11 +18,12 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.folds import fold_ids, splits
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.path import fit_path
-from weightdecay.ridge.problem import Intercept, RidgeOptions
+from weightdecay.ridge.problem import Inputs, Intercept, RidgeOptions, tensor_of
 from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
 from weightdecay.ridge.tall import Tall
 from weightdecay.saving import replacing, writable_folder
 from weightdecay.tables.cells import no_such_column
+from weightdecay.tables.columns import Coding, Column, ColumnOptions
 from weightdecay.tables.dialect import Reading
 from weightdecay.tables.source import (
     RowBlock,
@@ -198,6 +199,10 @@ class Request:
         out_of_core: read the table in blocks; so are folders and files that are large for the memory, too.
         engine: "dask" or a scheduler's address: read it there, in blocks.
         reading: how tables of text are written, where it is not to be found out.
+        category: columns to take as categories.
+        number: columns to take as numbers.
+        dates: "days": dates are the days since the first one.
+        missing: "refuse", "drop" or "mean".
     """
 
     data: str
@@ -219,23 +224,33 @@ class Request:
     out_of_core: bool = False
     engine: str | None = None
     reading: Reading | None = None
+    category: tuple[str, ...] = ()
+    number: tuple[str, ...] = ()
+    dates: str | None = None
+    missing: str = "refuse"
+
+    @property
+    def columns(self) -> ColumnOptions:
+        """What is said of the columns."""
+        return ColumnOptions(self.category, self.number, self.id, self.dates, self.missing)
 
     def plain(self) -> dict[str, Any]:
-        """All options as JSON has them; how text is written only where it was said."""
+        """All options as JSON has them; what is said of text and columns only where it was said."""
         options = asdict(self)
-        if not self.reading:
-            del options["reading"]
+        for name in ("reading", "category", "number", "dates", "missing"):
+            if not options[name] or options[name] == "refuse":
+                del options[name]
         return json.loads(json.dumps(options))
 
-    def options(self, inputs: Sequence[str], **more: Any) -> RidgeOptions:
-        """Return the options of the path of a table with these inputs; `more` is what hangs on the table.
+    def options(self, coding: Coding, **more: Any) -> RidgeOptions:
+        """Return the options of the path of a table of these columns; `more` is what hangs on the table.
 
         Raises:
             InputError: a column that is not to be penalised is no input.
         """
         for name in self.unpenalized:
-            if name not in inputs:
-                raise no_such_column(name, inputs, "unpenalized", "the inputs are")
+            if name not in (*coding.names, *coding.features):
+                raise no_such_column(name, coding.names, "unpenalized", "the inputs are")
         return RidgeOptions(
             self.lambdas,
             unit=self.unit,
@@ -244,6 +259,7 @@ class Request:
             intercept=self.intercept,
             standardize=self.standardize,
             shared=self.shared,
+            columns=self.columns,
             **more,
         )
 
@@ -289,6 +305,7 @@ class TableFit:
             (null without folds); None where it was written while the table was read.
         held_out: the same for a figure, with R² and RMSE.
         coefficients: the coefficient path for a figure.
+        columns: what each column of the table is.
         lines: what was chosen and why.
         doubts: what to be careful about, in sentences.
     """
@@ -298,6 +315,7 @@ class TableFit:
     out_of_fold: pl.DataFrame | None = field(repr=False)
     held_out: HeldOut = field(repr=False)
     coefficients: CoefficientPath = field(repr=False)
+    columns: tuple[Column, ...] = field(repr=False)
     lines: tuple[str, ...] = field(repr=False)
     doubts: tuple[str, ...] = field(repr=False)
 
@@ -331,7 +349,7 @@ class TableFit:
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, as plain values: the model's record without long lists, and the held-out error."""
         record = self.model.to_dict()
-        for name in ("features", "means", "scales", "environment"):
+        for name in ("features", "coding", "means", "scales", "environment"):
             record.pop(name)
         for name in ("best", "one_se"):
             lam = getattr(self.path, name)
@@ -345,27 +363,41 @@ class TableFit:
             "rmse": self.held_out.rmse.tolist(),
             "r2": self.held_out.r2.tolist(),
             "notes": [*self.path.notes],
+            "columns": [column.plain() for column in self.columns],
         }
 
 
-def fit_table(request: Request, folder: Path, on_progress: Progress | None = None) -> TableFit:
+def fit_table(
+    request: Request,
+    folder: Path,
+    on_progress: Progress | None = None,
+    on_columns: Callable[[tuple[Column, ...]], None] | None = None,
+) -> TableFit:
     """Read the table, fit the whole path, and make the model at the λ that is chosen.
 
     Args:
         request: what to fit.
         folder: where out_of_fold.parquet is written while the table is read again, if it is out of core.
         on_progress: then called with what is done, rows done, and rows in all or None.
+        on_columns: called with what each column is, before anything is fitted.
 
     Raises:
         InputError: the table or an option cannot be used.
     """
     cv = _cv(request)
+    columns: list[Column] = []
+
+    def looked(found: tuple[Column, ...]) -> None:
+        columns.extend(found)
+        if on_columns is not None:
+            on_columns(found)
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", WeightDecayWarning)
         if request.out_of_core or request.engine is not None or is_large(request.data):
-            path, seen, lam, frame, notes = _streamed(request, cv, folder, on_progress)
+            path, seen, lam, frame, notes = _streamed(request, cv, folder, looked, on_progress)
         else:
-            path, seen, lam, frame, notes = _in_memory(request, cv)
+            path, seen, lam, frame, notes = _in_memory(request, cv, looked)
     # The record of the path says what was asked for, the model's is as it was.
     path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
@@ -377,14 +409,16 @@ def fit_table(request: Request, folder: Path, on_progress: Progress | None = Non
             replace(path, doubts=_without(path.doubts, best, chosen)),
             _without(doubts, best, chosen),
         )
+    left_out = [] if path.coding is None else path.coding.left_out_said()
     return TableFit(
         path=path,
         model=model,
         out_of_fold=frame,
         held_out=seen,
         coefficients=coefficient_path(path),
+        columns=tuple(columns),
         lines=_lines(request, path, model, seen),
-        doubts=(*notes, *constant_columns_said(path), *doubts),
+        doubts=(*notes, *left_out, *constant_columns_said(path), *doubts),
     )
 
 
@@ -394,19 +428,28 @@ def _without(doubts: Sequence[Any], one: str | None, another: str | None) -> tup
 
 
 _Fitted = tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame | None, tuple[Text, ...]]
+_Shown = Callable[[tuple[Column, ...]], None]
 
 
-def _in_memory(request: Request, cv: Any) -> _Fitted:
+def _in_memory(request: Request, cv: Any, on_columns: _Shown) -> _Fitted:
     ids = row_names(
         request.data, request.id, ("row", "target", "measured", "prediction", "fold"), request.reading
     )
-    aside = (*request.drop, *request.id)
     table = read_for_ridge(
-        request.data, request.target, aside, request.groups, request.weights, request.reading
+        request.data,
+        request.target,
+        request.drop,
+        request.groups,
+        request.weights,
+        request.reading,
+        request.columns,
+        request.intercept == "free",
+        on_columns,
     )
     single = len(request.target) == 1
-    options = request.options(table.X.columns, cv=cv, groups=table.groups, sample_weight=table.weights)
-    path = fit_path(table.X, table.y.to_series() if single else table.y, options)
+    options = request.options(table.coding, cv=cv, groups=table.groups, sample_weight=table.weights)
+    inputs = Inputs(tensor_of(table.X, request.data), table.coding, left_out=table.left_out)
+    path = fit_path(inputs, table.y.to_series() if single else table.y, options)
     lam = path.best if request.choose == "best" else path.one_se
     y = torch.from_numpy(table.y.filter(table.kept).to_numpy().copy())
     seen = held_out(path, y[:, 0] if single else y, lam)
@@ -418,7 +461,9 @@ def _in_memory(request: Request, cv: Any) -> _Fitted:
     return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold), table.notes
 
 
-def _streamed(request: Request, cv: Any, folder: Path, on_progress: Progress | None) -> _Fitted:
+def _streamed(
+    request: Request, cv: Any, folder: Path, on_columns: _Shown, on_progress: Progress | None
+) -> _Fitted:
     for name in ("groups", "time", "id"):
         if getattr(request, name):
             what = f"a table that is read in blocks has {'rows' if name == 'id' else 'folds'} by number only"
@@ -428,9 +473,18 @@ def _streamed(request: Request, cv: Any, folder: Path, on_progress: Progress | N
     def stage(what: str) -> Callable[[int, int | None], None] | None:
         return None if on_progress is None else partial(on_progress, what)
 
-    table = open_source(request.data, request.target, request.drop, request.weights, reading=request.reading)
+    table = open_source(
+        request.data,
+        request.target,
+        request.drop,
+        request.weights,
+        reading=request.reading,
+        options=request.columns,
+        constants=request.intercept == "free",
+    )
+    on_columns(table.columns)
     options = request.options(
-        table.inputs,
+        table.coding,
         cv=5 if request.cv is None else cv,
         drop=request.drop,
         sample_weight=request.weights,
@@ -450,8 +504,11 @@ def _cv(request: Request) -> Any:
         raise InputError(
             "groups and time do not go together", "groups", repr(request.groups), "leave one out"
         )
+    if request.missing == "mean" and isinstance(request.cv, str):
+        what, remedy = "means of the training rows need folds", "give a number of folds"
+        raise InputError(what, "cv", repr(request.cv), remedy)
     if not held_together:
-        return "loo" if request.cv is None else request.cv
+        return (5 if request.missing == "mean" else "loo") if request.cv is None else request.cv
     if isinstance(request.cv, str):
         option = "groups" if request.groups is not None else "time"
         raise InputError(f"{option} need folds", "cv", repr(request.cv), "give a number of folds")

@@ -86,11 +86,21 @@ def texts(column: pl.Series) -> pl.Series:
         )
 
 
+def absent(column: pl.Series) -> pl.Series:
+    """Whether a cell has no value, by the list of `MISSING`."""
+    if column.dtype.is_float():
+        return column.is_null() | column.is_nan().fill_null(True)
+    if is_plain(column.dtype):
+        return column.is_null()
+    return texts(column).str.strip_chars().is_in(MISSING).fill_null(True)
+
+
 def refuse_cell(
     columns: Sequence[pl.Series],
     place: Callable[[int, str], str],
     largest: float = TOO_LARGE,
     numerals: Numerals = PLAIN,
+    missing: bool = False,
 ) -> None:
     """Name the first cell, row by row, that is no number to compute with; return if there is none.
 
@@ -99,6 +109,7 @@ def refuse_cell(
         place: row from 0 and column -> where that is.
         largest: numbers of this size and beyond are refused.
         numerals: how texts write numbers.
+        missing: let cells pass that have no value.
 
     Raises:
         InputError: there is one.
@@ -106,6 +117,7 @@ def refuse_cell(
     least: tuple[int, pl.Series] | None = None
     for column in columns:
         wrong = (~(numbers(column, numerals=numerals).abs() < largest)).fill_null(True)
+        wrong &= ~absent(column) if missing else True
         row = wrong.arg_max() if wrong.any() else None
         if row is not None and (least is None or row < least[0]):
             least = (row, column)
@@ -118,7 +130,7 @@ def refuse_cell(
     if value is None and text not in MISSING:
         shown = repr(text if len(text) < 60 else f"{text[:60]}…")
         other = numbers(cell, numerals=Numerals(not numerals.decimal_comma))[0] is not None
-        remedy = "drop the column, or mend the cell"
+        remedy = f"drop the column, mend the cell, or take the column as a category: --category {column.name}"
         if other and numerals.decimal_comma:
             remedy = "numbers have a decimal comma there: write all so, or say --decimal-point"
         elif other:

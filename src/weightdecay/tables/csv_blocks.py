@@ -115,7 +115,7 @@ def row_count(shard: Shard) -> int:
 
 
 def frames(
-    shard: Shard, wanted: Sequence[str], kind: Any = pl.Float64
+    shard: Shard, wanted: Sequence[str], kind: Any = pl.Float64, texts: Sequence[str] = ()
 ) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], list[pl.Series]]]:
     """Some columns, in blocks of rows: the rows' numbers from 0, their texts for a message, their cells.
 
@@ -125,10 +125,13 @@ def frames(
         shard: the file.
         wanted: names of columns.
         kind: Float64 for numbers, null where a cell is none; String for texts.
+        texts: names of further columns, which are texts.
     """
     dialect = _dialect(shard)
+    measured, wanted = len(wanted), [*wanted, *texts]
     places = [dialect.columns.index(name) for name in wanted]
-    kinds, as_text = [kind] * len(places), [pl.String] * len(places)
+    kinds = [kind] * measured + [pl.String] * len(texts)
+    as_text = [pl.String] * len(places)
     missing: tuple[str, ...] = ()  # what is empty for polars, which takes a fifth longer then
     first = 0
     for text in _stretches(shard):
@@ -149,7 +152,7 @@ def frames(
             if cells is None:
                 cells = read(as_text)
             assert cells is not None
-            for place, column in enumerate(cells):
+            for place, column in enumerate(cells[:measured]):
                 if kind != pl.String and column.dtype == pl.String:
                     # What is not plain once is not tried again: a failure costs reading the block again.
                     cells[place], plain = _numbers(column, dialect.numerals)
@@ -254,20 +257,22 @@ def _unreadable(
 
 
 def blocks(
-    shard: Shard, inputs: Sequence[str], others: Sequence[str], step: int, dtype: torch.dtype
-) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor]]:
-    """Blocks of rows: their numbers, their cells for a message, inputs (b, p), other columns (b, o).
+    shard: Shard,
+    inputs: Sequence[str],
+    others: Sequence[str],
+    step: int,
+    dtype: torch.dtype,
+    texts: Sequence[str] = (),
+) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor, list[pl.Series]]]:
+    """Blocks of rows: numbers, cells for a message, inputs (b, p), other columns (b, o), columns of texts.
 
     A file is always read whole.
     """
     del step, dtype
-    for rows, shown, cells in frames(shard, [*inputs, *others]):
-        yield (
-            rows,
-            shown,
-            _together(cells[: len(inputs)], len(rows)),
-            _together(cells[len(inputs) :], len(rows)),
-        )
+    p, o = len(inputs), len(inputs) + len(others)
+    for rows, shown, cells in frames(shard, [*inputs, *others], texts=texts):
+        beside = _together(cells[p:o], len(rows))
+        yield rows, shown, _together(cells[:p], len(rows)), beside, cells[o:]
 
 
 def _together(columns: Sequence[pl.Series], rows: int) -> Tensor:
@@ -276,6 +281,12 @@ def _together(columns: Sequence[pl.Series], rows: int) -> Tensor:
     for place, column in enumerate(columns):
         found[place] = column.to_numpy()
     return torch.from_numpy(found).mT
+
+
+def raw(shard: Shard, names: Sequence[str], most: int | None = None) -> Iterator[pl.DataFrame]:  # noqa: ARG001
+    """Some columns as they stand, in blocks of rows: texts."""
+    for _, _, columns in frames(shard, names, pl.String):
+        yield pl.DataFrame(dict(zip(names, columns, strict=True)))
 
 
 def cells(shard: Shard, names: Sequence[str]) -> pl.DataFrame:

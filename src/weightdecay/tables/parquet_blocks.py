@@ -79,14 +79,19 @@ def count(shard: Shard) -> int | None:
 
 
 def blocks(
-    shard: Shard, inputs: Sequence[str], others: Sequence[str], step: int, dtype: torch.dtype
-) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor]]:
-    """Blocks of rows: their numbers in the file, their cells for a message, inputs, other columns."""
+    shard: Shard,
+    inputs: Sequence[str],
+    others: Sequence[str],
+    step: int,
+    dtype: torch.dtype,
+    texts: Sequence[str] = (),
+) -> Iterator[tuple[np.ndarray, Callable[[], list[pl.Series]], Tensor, Tensor, list[pl.Series]]]:
+    """Blocks of rows: numbers in the file, cells for a message, inputs, other columns, columns of texts."""
     path, start, number, _ = shard
     kind = pl.Float32 if dtype == torch.float32 else pl.Float64
     rows = count(shard) or 0
     stop = rows if number is None else min(rows, start + number)
-    a_row = len(inputs) * (4 if kind == pl.Float32 else 8) + 8 * len(others)
+    a_row = len(inputs) * (4 if kind == pl.Float32 else 8) + 8 * len(others) + 24 * len(texts)
 
     table = _scan(path)  # one for all reads: it keeps what it knows of the file
 
@@ -95,18 +100,18 @@ def blocks(
     # Two of each, used in turn: new memory for every range would cost as much as the reading.
     memory = [(_numbers(len(inputs), room, kind), _numbers(len(others), room, pl.Float64)) for _ in range(2)]
 
-    def read(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(first: int, last: int) -> tuple[np.ndarray, np.ndarray, list[pl.Series]]:
         inside, beside = (part[:, : last - first] for part in memory[0])
         memory.reverse()
         _columns(inside, table, path, inputs, first)
         _columns(beside, table, path, others, first)
-        return inside, beside
+        return inside, beside, _read(table, path, texts, first, last - first) if texts else []
 
     with ThreadPoolExecutor(1) as reader:
         waiting = reader.submit(read, *ranges[0]) if ranges else None
         for place, (first, last) in enumerate(ranges):
             assert waiting is not None
-            held, beside = waiting.result()
+            held, beside, named = waiting.result()
             waiting = None
             for number_yielded, a in enumerate(range(0, last - first, step)):
                 # Not before those who wait for blocks have let go of the range before.
@@ -114,7 +119,8 @@ def blocks(
                     waiting = reader.submit(read, *ranges[place + 1])
                 b = min(last - first, a + step)
                 shown = functools.partial(_read, table, path, [*inputs, *others], first + a, b - a)
-                yield np.arange(first + a, first + b), shown, _rows(held, a, b), _rows(beside, a, b)
+                some = [column.slice(a, b - a) for column in named]
+                yield np.arange(first + a, first + b), shown, _rows(held, a, b), _rows(beside, a, b), some
             if waiting is None and place + 1 < len(ranges):
                 waiting = reader.submit(read, *ranges[place + 1])
 
@@ -155,6 +161,15 @@ def _read(table: pl.LazyFrame, path: str, names: Sequence[str], first: int, numb
     except (OSError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
     return [column.rechunk() for column in frame.iter_columns()]
+
+
+def raw(shard: Shard, names: Sequence[str], most: int | None = None) -> Iterator[pl.DataFrame]:
+    """Some columns as they stand, in blocks of rows; those of the first rows only where `most` is given."""
+    path, start, number, _ = shard
+    rows = count(shard) or 0
+    stop, table = rows if number is None else min(rows, start + number), _scan(path)
+    for first, last in pieces(path, rows, 24 * len(names), start, min(stop, start + (most or rows))):
+        yield pl.DataFrame(dict(zip(names, _read(table, path, names, first, last - first), strict=True)))
 
 
 def cells(shard: Shard, names: Sequence[str]) -> pl.DataFrame:

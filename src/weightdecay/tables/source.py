@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,26 @@ from weightdecay.tables import csv_blocks, parquet_blocks
 from weightdecay.tables.cells import (
     PLAIN,
     TOO_LARGE,
+    Numerals,
+    absent,
     check_names,
     listed,
-    no_index,
     no_rows,
     no_such_column,
+    numbers,
     refuse_cell,
     unreadable,
+)
+from weightdecay.tables.columns import (
+    NOTHING_SAID,
+    Cells,
+    Coding,
+    Column,
+    ColumnOptions,
+    Learned,
+    Role,
+    learn,
+    plain_coding,
 )
 from weightdecay.tables.dialect import Reading, Shard, dialect_of
 from weightdecay.text import Text
@@ -41,7 +55,8 @@ NUMBERS = 1 << 21
 class RowBlock(NamedTuple):
     """Consecutive rows: inputs (b, p), targets (b, t), weights (b,) if a column holds them, and numbers.
 
-    `rows` are their numbers in their file, from 1; blank lines of a CSV are no rows, but count.
+    `rows` are their numbers in their file, from 1; blank lines of a CSV are no rows, but count. Rows that are
+    left out because a cell is missing have weight 0; there are `left_out` of them.
 
     Their memory is used again some blocks later: copy what is to be kept.
     """
@@ -50,6 +65,7 @@ class RowBlock(NamedTuple):
     y: Float64[Tensor, "b t"]
     weights: Float64[Tensor, " b"] | None
     rows: Int64[Tensor, " b"]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,21 +74,37 @@ class Source:
 
     Args:
         shards: files in the order of their names.
-        inputs: names of the input columns.
+        coding: how columns become inputs.
         targets: names of the target columns.
         weights: name of the column of weights, or None.
         dtype: of the inputs as read, float64 or float32.
         rows: how many there are, or None where that takes reading them (CSV).
         notes: what was found of how the files are written, in sentences.
+        columns: what each column is.
+        missing: what becomes of missing cells; None where new rows are read for a model.
+        unseen: what becomes of levels that the coding does not know.
     """
 
     shards: tuple[Shard, ...]
-    inputs: tuple[str, ...]
+    coding: Coding
     targets: tuple[str, ...]
     weights: str | None
     dtype: torch.dtype
     rows: int | None
     notes: tuple[Text, ...] = ()
+    columns: tuple[Column, ...] = ()
+    missing: str | None = "refuse"
+    unseen: str = "refuse"
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs' names."""
+        return self.coding.features
+
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """The columns of targets and weights."""
+        return (*self.targets, *(() if self.weights is None else (self.weights,)))
 
     def blocks(self, shards: Sequence[Shard] | None = None) -> Iterator[RowBlock]:
         """All rows, in blocks, every cell checked.
@@ -81,14 +113,14 @@ class Source:
             InputError: an empty, NaN or infinite cell or a text (file, row and column named), a file that is
                 gone, cut short or has no rows, a negative weight.
         """
-        others = (*self.targets, *(() if self.weights is None else (self.weights,)))
         step = max(256, min(ROWS, NUMBERS // len(self.inputs)))
         for shard in self.shards if shards is None else shards:
             reader = READERS[_ending(shard.path)]
             found = 0
-            for rows, shown, X, rest in reader.blocks(shard, self.inputs, others, step, self.dtype):
+            columns = self.coding.numbers, self.others, step, self.dtype, self.coding.texts
+            for rows, shown, X, rest, named in reader.blocks(shard, *columns):
                 found += len(X)
-                yield self._block(rows + 1, shown, X, rest, shard)
+                yield self._block(rows + 1, shown, X, rest, named, shard)
             if found == 0:
                 raise no_rows(shard.path)
 
@@ -97,34 +129,76 @@ class Source:
         return pl.concat([READERS[_ending(shard.path)].labels(shard, name) for shard in self.shards])
 
     def _block(
-        self, rows: np.ndarray, shown: Callable[[], list[pl.Series]], X: Tensor, rest: Tensor, shard: Shard
+        self,
+        rows: np.ndarray,
+        shown: Callable[[], list[pl.Series]],
+        X: Tensor,
+        rest: Tensor,
+        named: list[pl.Series],
+        shard: Shard,
     ) -> RowBlock:
-        """Split a block by what its columns are for."""
+        """Split a block by what its columns are for, as numbers."""
+
+        def place(row: int, name: str) -> str:
+            return f"row {rows[row]}, column {name!r} of {shard.path}"
+
         t, limit = len(self.targets), 1e300 if self.dtype == torch.float64 else 1e30
-        for part in (X, rest):
-            flat = part.numpy().ravel(order="K")  # as it lies: no copy
-            with np.errstate(over="ignore", invalid="ignore"):
-                size = float(flat @ flat)
-            if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
-                refuse_cell(
-                    shown(),
-                    lambda row, name: f"row {rows[row]}, column {name!r} of {shard.path}",
-                    min(TOO_LARGE, limit**0.5),
-                    PLAIN if shard.dialect is None else shard.dialect.numerals,
-                )
-        X, y = X.to(self.dtype), rest[:, :t]
-        weights = None
-        if self.weights is not None:
-            weights = rest[:, t]
-            if bool((weights < 0).any()):
-                row = int((weights < 0).nonzero()[0])
-                raise InputError(
-                    "a weight is negative",
-                    f"row {rows[row]}, column {self.weights!r} of {shard.path}",
-                    float(weights[row]),
-                    "weights are 0 or more",
-                )
-        return RowBlock(X, y, weights, torch.from_numpy(rows))
+        passing = self.missing in ("drop", "mean") or (self.missing is None and self.coding.fills)
+        empty = False
+        try:
+            for part in (X, rest):
+                flat = part.numpy().ravel(order="K")  # as it lies: no copy
+                with np.errstate(over="ignore", invalid="ignore"):
+                    size = float(flat @ flat)
+                if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
+                    columns = shown()[: len(self.coding.numbers) + len(self.others)]
+                    refuse_cell(columns, place, min(TOO_LARGE, limit**0.5), _numerals(shard), passing)
+                    empty = True
+            X, without = self.coding.coded(X.to(self.dtype), named, place, passing, self.unseen)
+        except InputError as error:
+            if self.missing is None or not str(error.what).startswith("a cell is empty"):
+                raise
+            raise InputError(error.what, error.where, error.value, self._ways_on(error)) from None
+        y, weights = rest[:, :t], None if self.weights is None else rest[:, t]
+        left_out = 0
+        if self.missing in ("drop", "mean") and (empty or without is not None):
+            holes = rest.isnan().any(1)
+            if self.missing == "drop":
+                holes |= X.isnan().any(1)
+                holes |= torch.zeros_like(holes) if without is None else torch.from_numpy(without)
+                X = X.nan_to_num(0.0)
+            left_out = int(holes.sum())
+            y = y.nan_to_num(0.0)
+            if left_out:
+                weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.clone()
+                weights[holes] = 0.0
+        if self.weights is not None and weights is not None and bool((weights < 0).any()):
+            row = int((weights < 0).nonzero()[0])
+            raise InputError(
+                "a weight is negative",
+                f"row {rows[row]}, column {self.weights!r} of {shard.path}",
+                float(weights[row]),
+                "weights are 0 or more",
+            )
+        return RowBlock(X, y, weights, torch.from_numpy(rows), left_out)
+
+    def _ways_on(self, error: InputError) -> str:
+        """What to do about missing cells, with their number in each column."""
+        if isinstance(error.value, float) and error.value == error.value:
+            return error.remedy  # infinite, or too large
+        names = (*self.coding.names, *self.others)
+        counts, rows, incomplete = dict.fromkeys(names, 0), 0, 0
+        for shard in self.shards:
+            for frame in READERS[_ending(shard.path)].raw(shard, names):
+                missing = frame.select(absent(frame[name]) for name in names)
+                counts = {name: count + int(missing[name].sum()) for name, count in counts.items()}
+                rows, incomplete = rows + frame.height, incomplete + int(missing.max_horizontal().sum())
+        each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
+        listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
+        return (
+            f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; --missing drop leaves these rows "
+            "out, --missing mean puts in the means of the training rows"
+        )
 
 
 def open_source(
@@ -135,31 +209,36 @@ def open_source(
     dtype: torch.dtype | None = None,
     groups: str | None = None,
     reading: Reading | None = None,
+    options: ColumnOptions = NOTHING_SAID,
+    constants: bool = True,
 ) -> Source:
-    """Look at the columns of a file, or of all files of a folder; no row is read.
+    """Look at the columns of a file, or of all files of a folder: their first rows, and texts to the end.
 
     Args:
         path: a .csv, .tsv or .txt file, of which each may be packed (.gz, .zst), a .parquet, .feather or
             .arrow file; or a folder of such files, which are taken in the order of their names.
-        target: the column or columns to predict; every other one is an input unless dropped.
+        target: the column or columns to predict; every other one is an input unless it is left out.
         drop: columns to leave out.
         weights: the column that holds a weight for each row.
         dtype: of the inputs; by default float32 if they are stored so, else float64.
         groups: the column of group labels, which is no input.
         reading: how files of text are written, where it is not to be found out.
+        options: what is said of columns: categories, numbers, dates, missing cells.
+        constants: leave out columns that do not vary.
 
     Raises:
         InputError: no such file, no table in the folder, a column that is missing, named twice, without a
-            name or wanted for two things, shards whose columns differ.
+            name or wanted for two things, that holds dates or a category of too many levels; shards whose
+            columns differ.
     """
     targets = (target,) if isinstance(target, str) else tuple(target)
-    shards = files_of(path, reading)
-    schemas = [column_types(shard) for shard in shards]
-    for shard, schema in zip(shards[1:], schemas[1:], strict=True):
-        _same_columns(shards[0], schemas[0], shard, schema)
-    inputs = _roles(shards[0].path, list(schemas[0]), targets, tuple(drop), weights, groups)
+    if not targets:
+        raise InputError("no target", "target", None, "name the column to predict")
+    shards, schemas = _files(path, reading)
+    uses = _uses(shards[0].path, list(schemas[0]), targets, drop, weights, groups, options.ids)
+    learned = _learned(shards, list(schemas[0]), uses, options, constants).or_refused()
     if dtype is None:
-        single = all(schema[name] == pl.Float32 for schema in schemas for name in inputs)
+        single = all(schema[name] == pl.Float32 for schema in schemas for name in learned.coding.names)
         dtype = torch.float32 if single else torch.float64
     counts = [READERS[_ending(shard.path)].count(shard) for shard in shards]
     for shard, count in zip(shards, counts, strict=True):
@@ -168,13 +247,96 @@ def open_source(
     known = [count for count in counts if count is not None]
     return Source(
         tuple(shards),
-        inputs,
+        learned.coding,
         targets,
         weights,
         dtype,
         sum(known) if len(known) == len(counts) else None,
         _notes(shards),
+        learned.columns,
+        options.missing,
     )
+
+
+def look_at(
+    path: str | Path,
+    drop: Sequence[str] = (),
+    weights: str | None = None,
+    groups: str | None = None,
+    reading: Reading | None = None,
+    options: ColumnOptions = NOTHING_SAID,
+) -> Learned:
+    """Say what each column of a table is, before it is known which one is to be predicted.
+
+    Args:
+        path: the table, as of `open_source`.
+        drop: columns to leave out.
+        weights: the column that holds a weight for each row.
+        groups: the column of group labels.
+        reading: how files of text are written, where it is not to be found out.
+        options: what is said of columns.
+
+    Raises:
+        InputError: a table that cannot be read; a name that is no column, or is wanted for two things.
+    """
+    shards, schemas = _files(path, reading)
+    uses = _uses(shards[0].path, list(schemas[0]), (), drop, weights, groups, options.ids)
+    return _learned(shards, list(schemas[0]), uses, options)
+
+
+def _files(path: str | Path, reading: Reading | None) -> tuple[list[Shard], list[dict[str, Any]]]:
+    """The files of a table, and what their columns are called; they are alike."""
+    shards = files_of(path, reading)
+    schemas = [column_types(shard) for shard in shards]
+    for shard, schema in zip(shards[1:], schemas[1:], strict=True):
+        _same_columns(shards[0], schemas[0], shard, schema)
+    return shards, schemas
+
+
+def _numerals(shard: Shard) -> Numerals:
+    return PLAIN if shard.dialect is None else shard.dialect.numerals
+
+
+def _learned(
+    shards: list[Shard],
+    columns: list[str],
+    uses: dict[str, Role],
+    options: ColumnOptions,
+    constants: bool = True,
+) -> Learned:
+    where = shards[0].path
+
+    def through(names: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for shard in shards:
+            yield from READERS[_ending(shard.path)].raw(shard, names)
+
+    def head(names: Sequence[str], rows: int) -> pl.DataFrame:
+        parts: list[pl.DataFrame] = []
+        for shard in shards:
+            for frame in READERS[_ending(shard.path)].raw(shard, names, rows):
+                parts.append(frame.head(rows))
+                if sum(part.height for part in parts) >= rows:
+                    return pl.concat(parts, how="vertical_relaxed")
+        if sum(part.height for part in parts) == 0:
+            raise no_rows(where)
+        return pl.concat(parts, how="vertical_relaxed")
+
+    cells = Cells(
+        columns,
+        head,
+        through,
+        partial(numbers, numerals=_numerals(shards[0])),
+        where,
+        lambda name: f"column {name!r} of {where}",
+        lambda option, value: f"--{option} {_typed(value)}",
+    )
+    return learn(cells, uses, options, constants)
+
+
+def _typed(name: str) -> str:
+    """A column's name as it is typed on a command line."""
+    plain = name and name == name.strip() and not set(name) & set(""" ,'"$`!*?;&|<>()[]{}~#\\""")
+    return name if plain else f'"{name}"' if "," not in name and name == name.strip() else f"'\"{name}\"'"
 
 
 def _ending(path: str | Path) -> str:
@@ -249,34 +411,36 @@ def _same_columns(first: Shard, names: dict, shard: Shard, others: dict) -> None
         )
 
 
-def _roles(
-    file: str,
+def _uses(
+    where: str,
     columns: list[str],
-    targets: tuple[str, ...],
-    drop: tuple[str, ...],
+    targets: Sequence[str],
+    drop: Sequence[str],
     weights: str | None,
     groups: str | None,
-) -> tuple[str, ...]:
-    """The inputs' names, in the order of the file."""
-    if not targets:
-        raise InputError("no target", "target", None, "name the column to predict")
-    aside = {"target": targets, "drop": drop, "groups": (groups,), "weights": (weights,)}
-    uses: dict[str, str] = {}
-    for use, names in aside.items():
+    ids: Sequence[str],
+) -> dict[str, Role]:
+    """What the user wants columns for that are no inputs."""
+    aside: dict[Role, tuple[str, Sequence[str | None]]] = {
+        "target": ("target", targets),
+        "dropped": ("drop", drop),
+        "id": ("id", ids),
+        "groups": ("groups", (groups,)),
+        "weights": ("weights", (weights,)),
+    }
+    uses: dict[str, Role] = {}
+    for use, (option, names) in aside.items():
         for name in names:
             if name is None:
                 continue
             if name not in columns:
-                raise no_such_column(name, columns, use, f"{file} has")
+                raise no_such_column(name, columns, option, f"{where} has")
             if name in uses:
-                twice = "twice" if uses[name] == use else f"as {uses[name]} and as {use}"
-                raise InputError(f"a column is named {twice}", use, repr(name), "take one of them out")
+                other = aside[uses[name]][0]
+                twice = "twice" if uses[name] == use else f"as {other} and as {option}"
+                raise InputError(f"a column is named {twice}", option, repr(name), "take one of them out")
             uses[name] = use
-    inputs = tuple(name for name in columns if name not in uses)
-    if not inputs:
-        raise InputError("no column is left as an input", str(file), None, "drop fewer columns")
-    no_index(inputs, f"column in {file}", "--drop")
-    return inputs
+    return uses
 
 
 @dataclass(frozen=True)
@@ -285,21 +449,27 @@ class ForRidge:
 
     Args:
         X: the inputs, float64.
+        coding: how they came from the columns.
+        columns: what each column is.
         y: the targets, float64.
         groups: a label for each row, or None.
-        weights: a weight for each row, or None.
+        weights: a weight for each row, or None; 0 where a missing cell leaves the row out.
         rows: the rows' numbers in the file, from 1.
         kept: whether a row has a weight above 0.
         notes: what was found of how the file is written, in sentences.
+        left_out: how many rows a missing cell leaves out.
     """
 
     X: pl.DataFrame
+    coding: Coding
+    columns: tuple[Column, ...]
     y: pl.DataFrame
     groups: np.ndarray | None
     weights: np.ndarray | None
     rows: pl.Series
     kept: pl.Series
     notes: tuple[Text, ...] = ()
+    left_out: int = 0
 
 
 def read_for_ridge(
@@ -309,59 +479,77 @@ def read_for_ridge(
     groups: str | None = None,
     weights: str | None = None,
     reading: Reading | None = None,
+    options: ColumnOptions = NOTHING_SAID,
+    constants: bool = True,
+    on_columns: Callable[[tuple[Column, ...]], None] | None = None,
 ) -> ForRidge:
     """Read a table whole; arguments are those of `open_source`.
+
+    `on_columns` is called before with what each column is.
 
     Raises:
         InputError: a file that cannot be read, a column that is missing, named twice, without a name or
             wanted for two things, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, targets, drop, weights, torch.float64, groups, reading)
-    special = [*targets, *([weights] if weights else [])]
-    tables, numbered = [], []
+    source = open_source(path, targets, drop, weights, torch.float64, groups, reading, options, constants)
+    if on_columns is not None:
+        on_columns(source.columns)
+    parts: list[tuple[Tensor, ...]] = []
+    numbered, left_out = [], 0
     for block in source.blocks():
-        beside = [] if block.weights is None else [block.weights[:, None]]
-        numbers = torch.cat([block.X, block.y, *beside], 1)  # a copy: later blocks come in the same memory
-        tables.append(pl.DataFrame(numbers.numpy(), schema=[*source.inputs, *special]))
+        weight = torch.ones(len(block.y), dtype=torch.float64) if block.weights is None else block.weights
+        # Copies: later blocks come in the same memory.
+        parts.append((block.X.clone(), block.y.clone(), weight.clone()))
         numbered.append(pl.Series("row", block.rows.numpy()))
-    table, rows = pl.concat(tables), pl.concat(numbered)
+        left_out += block.left_out
+    X, y, weight = (torch.cat(part) for part in zip(*parts, strict=True))
+    rows = pl.concat(numbered)
     if len(rows) < 2:
         raise InputError("too few rows", str(path), len(rows), "two are needed at least")
-    kept = pl.Series([True]).new_from_index(0, len(rows))
-    if weights:
-        kept = table[weights] > 0
-        if kept.sum() < 2:
-            what = "fewer than two rows have a weight above 0"
-            raise InputError(what, f"column {weights!r} of {path}", kept.sum(), "give more")
-    used = table.select(targets).filter(kept)
+    kept = pl.Series(weight.numpy() > 0)
+    if kept.sum() < 2 and left_out:
+        what = "hardly a row is left: the others have missing cells"
+        raise InputError(
+            what, str(path), f"{kept.sum()} of {len(rows):,} rows", "drop columns, or --missing mean"
+        )
+    if kept.sum() < 2:
+        what = "fewer than two rows have a weight above 0"
+        raise InputError(what, f"column {weights!r} of {path}", kept.sum(), "give more")
+    table = pl.DataFrame(y.numpy(), schema=list(targets))
+    used = table.filter(kept)
     if all(used[name].n_unique() == 1 for name in targets):
         raise InputError(
             "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
         )
     return ForRidge(
-        table.select(source.inputs),
-        table.select(targets),
+        pl.DataFrame(X.numpy(), schema=list(source.inputs)),
+        source.coding,
+        source.columns,
+        table,
         _labels(source.labels(groups), rows, path).to_numpy() if groups else None,
-        table[weights].to_numpy() if weights else None,
+        weight.numpy() if weights or left_out else None,
         rows,
         kept,
         source.notes,
+        left_out,
     )
 
 
 def new_rows(
     path: str | Path,
-    features: Sequence[str],
+    features: Sequence[str] | Coding,
     ignored: Sequence[str] = (),
     reading: Reading | None = None,
+    unseen: str = "refuse",
 ) -> Iterator[tuple[pl.Series, np.ndarray]]:
     """The columns that a model knows, in its order, in blocks of rows: their numbers in the file, and X.
 
     Args:
         path: a table as `open_source` takes it, of any length, and no folder.
-        features: the model's columns.
+        features: the model's columns, or its coding of them.
         ignored: columns that may be there and are not wanted.
         reading: how a file of text is written, where it is not to be found out.
+        unseen: take levels that the model does not know as the most frequent one ("base"), or refuse them.
 
     Raises:
         InputError: a file that cannot be read, a column that is missing, unknown or there twice, a cell that
@@ -371,9 +559,10 @@ def new_rows(
         raise InputError("a folder is not predicted", "data", str(path), "give its files one by one")
     (shard,) = files_of(path, reading)
     names = list(column_types(shard))
-    spare = set(ignored) - set(features)
-    check_names([name for name in names if name not in spare], features, shard.path)
-    source = Source((shard,), tuple(features), (), None, torch.float64, None)
+    coding = features if isinstance(features, Coding) else plain_coding(features)
+    spare = {*ignored, *coding.left_out} - set(coding.names)
+    check_names([name for name in names if name not in spare], coding.names, shard.path)
+    source = Source((shard,), coding, (), None, torch.float64, None, missing=None, unseen=unseen)
     for block in source.blocks():
         yield pl.Series("row", block.rows.numpy()), block.X.numpy()
 
