@@ -132,7 +132,8 @@ def test_options_are_these():
                     for name in (
                         *("target", "drop", "cv", "lambda", "unit", "choose", "shared", "seed", "groups"),
                         *("time", "weights", "unpenalized", "intercept", "out-of-core", "engine", "out"),
-                        *("id", "force", "quiet", "json"),
+                        *("id", "force", "quiet", "json", "category", "number", "dates", "missing"),
+                        *("separator", "decimal-comma", "encoding"),
                     )
                 ),
             ]
@@ -163,7 +164,10 @@ def test_options_are_these():
             ]
         ),
         "report": ["--force", "--open", "--out", "--quiet", "folder"],
-        "predict": ["--force", "--id", "--interval", "--json", "--out", "--quiet", "data", "model"],
+        "predict": [
+            *("--decimal-comma", "--encoding", "--force", "--id", "--interval", "--json", "--out", "--quiet"),
+            *("--separator", "--unseen", "data", "model"),
+        ],
         "transfer": ["--json", "--keep", "--law", "--new", "--old", "--width-rule", "weight_decay"],
         "convert": [
             *("--batch-size", "--dampening", "--from", "--json", "--list", "--lr-max", "--micro-batches"),

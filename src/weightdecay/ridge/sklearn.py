@@ -141,7 +141,8 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         coded = isinstance(inputs, Inputs) and not inputs.coding.plain
         if coded or self.missing != "refuse":
             validate_data(self, X, skip_check_array=True)
-            y = _target(y, X.shape[0])
+            n = len(X)
+            y = _target(y, n)
         else:
             inputs, y = validate_data(
                 self,
@@ -153,7 +154,8 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 y_numeric=True,
                 ensure_min_samples=2,
             )
-        n, X = X.shape[0] if hasattr(X, "shape") else len(X), inputs
+            n = inputs.shape[0]
+        X = inputs
         weights = _weights(sample_weight, n)
         if weights is not None and self.missing != "refuse":  # their mean is that of the rows that are fitted
             gone = np.isnan(y.reshape(n, -1)).any(1)
