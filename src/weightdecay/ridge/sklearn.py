@@ -135,7 +135,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise InputError("no such choice", "choose", repr(self.choose), "use 'best' or 'one_se'")
         said = ColumnOptions(self.category, self.number, dates=self.dates, missing=self.missing)
         intercept = "free" if self.fit_intercept else "none"
-        inputs = X
+        inputs: Any = X
         if hasattr(X, "columns") and hasattr(X, "shape") and min(X.shape) > 0:
             inputs = coded_inputs(X, RidgeOptions(intercept=intercept, columns=said))
         coded = isinstance(inputs, Inputs) and not inputs.coding.plain
