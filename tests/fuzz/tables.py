@@ -16,6 +16,7 @@ import torch
 from weightdecay.errors import InputError
 from weightdecay.ridge.problem import matched
 from weightdecay.tables import csv_blocks, parquet_blocks, read_table
+from weightdecay.tables.columns import ColumnOptions
 from weightdecay.tables.source import new_rows, open_source, read_for_ridge
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -158,18 +159,19 @@ def ways_in(folder, frame, target, lines):
     """
     inputs = [name for name in frame.columns if name != target]
     order = [*inputs, target]
+    numeric = ColumnOptions(number=inputs)  # whatever they look like
 
     def blocks(path):
-        source = open_source(path, target, dtype=torch.float64)
+        source = open_source(path, target, dtype=torch.float64, options=numeric)
         parts = [(block.rows, torch.cat([block.X, block.y], 1).clone()) for block in source.blocks()]
         return tuple(torch.cat(part).numpy() for part in zip(*parts, strict=True))
 
     def whole(path):
-        table = read_for_ridge(path, [target])
+        table = read_for_ridge(path, [target], options=numeric)
         return table.rows.to_numpy(), np.hstack([table.X.to_numpy(), table.y.to_numpy()])
 
     def textbook(path):
-        table = read_table(path, target)
+        table = read_table(path, target, options=numeric)
         return None, torch.cat([table.X, table.y[:, None]], 1).numpy()
 
     def new(path):

@@ -644,7 +644,11 @@ class Table:
 
 
 def read_table(
-    path: str | Path, target: str, drop: Sequence[str] = (), reading: Reading | None = None
+    path: str | Path,
+    target: str,
+    drop: Sequence[str] = (),
+    reading: Reading | None = None,
+    options: ColumnOptions = NOTHING_SAID,
 ) -> Table:
     """Read a table from a file: one column is the target, every other one an input unless dropped.
 
@@ -653,12 +657,13 @@ def read_table(
         target: the column to predict.
         drop: columns to leave out.
         reading: how a file of text is written, where it is not to be found out.
+        options: what is said of columns.
 
     Raises:
         InputError: a file that is missing or cannot be parsed, a column that is missing, named twice or
             without a name, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, target, drop, dtype=torch.float64, reading=reading)
+    source = open_source(path, target, drop, dtype=torch.float64, reading=reading, options=options)
     # Copies: later blocks come in the same memory.
     parts = [(block.X.clone(), block.y[:, 0].clone()) for block in source.blocks()]
     X, y = (torch.cat(part) for part in zip(*parts, strict=True))
