@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 _CV = ("loo", "gcv", "evidence")
 # What fit writes.
 FILES = (
-    *(f"{name}.{kind}" for name in ("cv", "coefficients", "predicted") for kind in ("svg", "png")),
+    *(
+        f"{name}.{kind}"
+        for name in ("cv", "coefficients", "importance", "predicted")
+        for kind in ("svg", "png")
+    ),
     *("report.html", "coefficients.csv", "path.csv", "out_of_fold.csv", "out_of_fold.parquet"),
     *("path.safetensors", "path.parquet", "model.safetensors", "path.json", "model.json"),
 )
@@ -38,7 +42,8 @@ def fit(options: FitOptions) -> None:
 
     Writes the model (model.safetensors, model.json), its coefficients and their standard errors
     (coefficients.csv), predictions of rows while they were held out (out_of_fold.csv, .parquet), the whole
-    path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, predicted) and a page.
+    path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, importance, predicted)
+    and a page.
 
     Columns become inputs by what they are: numbers, texts as categories, yes and no. What is done with each
     is shown first; without --target that is all. An index, an identifier and constants are left out.
@@ -92,7 +97,9 @@ def predict(options: PredictOptions) -> None:
             model, options.data, out, interval, each, ids, options.force, reading, options.unseen
         )
     if options.as_json:
-        print(json.dumps({"rows": done.rows, "columns": done.columns, "file": str(done.path)}))
+        outside = {} if done.outside is None else {"outside": done.outside, "outside_of": done.outside_of}
+        written = {"rows": done.rows, "columns": done.columns, "file": str(done.path), **outside}
+        print(json.dumps(written))
     elif not options.quiet:
         print(f"{done.rows:,} rows predicted; written into {out}: {', '.join(done.columns)}")
     if not options.quiet:
@@ -238,8 +245,13 @@ def _in_arguments() -> Iterator[None]:
 def _written(found: "TableFit", folder: Path) -> list[Path]:
     from weightdecay.reports.report import save_figure, write_page
 
-    views = (("cv", found.path), ("coefficients", found.coefficients), ("predicted", found.held_out))
-    figures = [path for name, view in views for path in save_figure(view, folder, name)]
+    views = {
+        "cv": found.path,
+        "coefficients": found.coefficients,
+        "importance": found.importance,
+        "predicted": found.held_out,
+    }
+    figures = [path for name, view in views.items() for path in save_figure(view, folder, name)]
     return [*figures, write_page(found.path, folder / "report.html", found.held_out), *found.save(folder)]
 
 

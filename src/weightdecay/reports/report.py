@@ -17,7 +17,7 @@ from weightdecay.reports import audit, monitor, ridge, sweep, textbook
 from weightdecay.reports.page import MARK, document
 from weightdecay.reports.style import style
 from weightdecay.ridge.record import RidgePath
-from weightdecay.ridge.table_fit import CoefficientPath, HeldOut, held_out
+from weightdecay.ridge.table_fit import CoefficientPath, HeldOut, Importance, held_out
 from weightdecay.saving import replacing, writable_folder, write_text
 from weightdecay.sweeps.record import Sweep
 from weightdecay.textbook.record import LambdaCurve, Run
@@ -25,7 +25,7 @@ from weightdecay.textbook.record import LambdaCurve, Run
 # What draws a result.
 _FIGURES: dict[type, Any] = {
     **dict.fromkeys((Run, LambdaCurve), textbook),
-    **dict.fromkeys((RidgePath, CoefficientPath, HeldOut), ridge),
+    **dict.fromkeys((RidgePath, CoefficientPath, Importance, HeldOut), ridge),
     Sweep: sweep,
     Monitored: monitor,
 }
@@ -37,10 +37,10 @@ def plot(result: Any, ax: Any = None) -> Any:
     Args:
         result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
-            choices). A `RidgePath` has two more views, from `weightdecay.ridge.table_fit`:
-            `coefficient_path(path)` and `held_out(path, y)`. Or a `Sweep`: its score against the strength,
-            and where it has a second axis the heat map of both. Or a `Monitored`: norms with their
-            equilibrium, angles, and the decay applied over that intended.
+            choices). A `RidgePath` has three more views, from `weightdecay.ridge.table_fit`:
+            `coefficient_path(path)`, `importance(path)` and `held_out(path, y)`. Or a `Sweep`: its score
+            against the strength, and where it has a second axis the heat map of both. Or a `Monitored`:
+            norms with their equilibrium, angles, and the decay applied over that intended.
         ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), for a view of several
             targets an array of one each, and for a `Sweep` with a second axis an array of two, or one for
             the curves alone, for a `Monitored` an array of three; None makes a new pyplot figure.

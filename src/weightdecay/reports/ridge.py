@@ -1,4 +1,4 @@
-"""A ridge path: its figures (curve, coefficients, predictions beside measurements) and its page."""
+"""A ridge path: its figures (curve, coefficients, importance, predictions beside measurements) and page."""
 
 import math
 from itertools import cycle
@@ -9,31 +9,46 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from weightdecay.reports.page import STRENGTH, Chart, Line, Page, Top, array, number, thinned
+from weightdecay.errors import InputError
+from weightdecay.reports.page import STRENGTH, Chart, Line, Page, PageTable, Top, array, number, thinned
 from weightdecay.reports.style import CYCLE, GREY, INK, SCORE
 from weightdecay.ridge.record import RidgePath, facts
-from weightdecay.ridge.table_fit import CoefficientPath, HeldOut, coefficient_path, target_list, target_names
+from weightdecay.ridge.table_fit import (
+    CoefficientPath,
+    HeldOut,
+    Importance,
+    coefficient_path,
+    importance,
+    off_by,
+    target_list,
+    target_names,
+)
 from weightdecay.text import Text
 
 _MOST_TARGETS = len(CYCLE)  # more are drawn in grey, without bands
 _MOST_PANELS = 6
 _LABELLED = 8
 _MOST_LABELS = 7  # along an axis
+_LONGEST = 28  # letters of a column's name
 _CRITERIA = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "evidence"}
 _SCORES = {"gcv": "generalised cross-validation score", "evidence": "−2 log evidence"}
 
 
-def figure_size(result: RidgePath | CoefficientPath | HeldOut) -> tuple[float, float]:
+def figure_size(result: RidgePath | CoefficientPath | Importance | HeldOut) -> tuple[float, float]:
     """Width and height in inches."""
     if isinstance(result, RidgePath):
         return 6.4, 4.6
     rows, columns = _shape(len(result.targets))
-    wide, high = (6.4, 4.4) if isinstance(result, CoefficientPath) else (4.6, 4.4)
+    wide, high = (4.6, 4.4) if isinstance(result, HeldOut) else (6.4, 4.4)
+    if isinstance(result, Importance):
+        high = 1.2 + 0.32 * result.coef.shape[1]
     across, down = (1.0, 1.0) if columns == 1 else (0.75, 0.85)
     return wide * across * columns, high * down * rows
 
 
-def figure_axes(result: RidgePath | CoefficientPath | HeldOut, figure: Figure) -> np.ndarray | Axes:
+def figure_axes(
+    result: RidgePath | CoefficientPath | Importance | HeldOut, figure: Figure
+) -> np.ndarray | Axes:
     """One Axes; for the coefficients or predictions of several targets a panel for each, an array of them."""
     if isinstance(result, RidgePath) or len(result.targets) == 1:
         return figure.subplots()
@@ -44,13 +59,14 @@ def figure_axes(result: RidgePath | CoefficientPath | HeldOut, figure: Figure) -
     return axes[:count]
 
 
-def draw(result: RidgePath | CoefficientPath | HeldOut, ax: np.ndarray | Axes) -> None:
+def draw(result: RidgePath | CoefficientPath | Importance | HeldOut, ax: np.ndarray | Axes) -> None:
     """Draw into the Axes, or into an array of Axes, a target each."""
     if isinstance(result, RidgePath):
         assert isinstance(ax, Axes)
         _draw_curve(result, ax)
         return
-    panel = _draw_coefficients if isinstance(result, CoefficientPath) else _draw_held_out
+    panels = {CoefficientPath: _draw_coefficients, Importance: _draw_importance, HeldOut: _draw_held_out}
+    panel = panels[type(result)]
     for target, one in enumerate([ax] if isinstance(ax, Axes) else ax):
         panel(result, target, one)  # pyright: ignore[reportArgumentType]
 
@@ -208,6 +224,21 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
     _legend_below(ax, 3)
 
 
+def _draw_importance(view: Importance, target: int, ax: Axes) -> None:
+    """Coefficients as points with their intervals, the largest on top."""
+    coef, half, names = array(view.coef)[target], array(view.half)[target], view.names[target]
+    places = np.arange(len(coef))
+    ax.axvline(0, color=INK, lw=0.8)
+    ax.errorbar(coef, places, xerr=np.nan_to_num(half), fmt="o", color=SCORE, ms=5, capsize=3, lw=1.2)
+    ax.set_yticks(places, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names])
+    ax.set_ylim(len(coef) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("change of the prediction by one sd of the column")
+    rest = f", the {len(coef)} largest of {view.p:,}" if view.p > len(coef) else ""
+    interval = f"; {100 * view.level:g} % intervals" if np.isfinite(half).any() else ""
+    ax.set_title(f"{view.targets[target]}: coefficients{rest}{interval}")
+
+
 def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
     measured, predicted = array(view.measured)[:, target], array(view.predicted)[:, target]
     many = len(measured) > 2000
@@ -261,17 +292,64 @@ def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     figures = [_curve(path, log, unit), *_coefficients(path, log, unit), *held, dof]
     lines = [*_about(path), *facts(path)]
     if seen is not None:
-        r2, rmse = (", ".join(f"{value:.3g}" for value in errors.tolist()) for errors in (seen.r2, seen.rmse))
-        lines.append(
-            Text(
-                f"held out: R² {r2}, root mean squared error {rmse}", f"留出的行：R² {r2}，均方根误差 {rmse}"
-            )
-        )
+        lines.append(Text(f"held out: {off_by(seen)}", f"留出的行：{off_by(seen).zh}"))
+    tables = [*_importance(path), *([] if seen is None else _worst(seen))]
     title = Text("Ridge path", "岭回归路径")
     if named := target_list(path):
         title = Text(f"Ridge path of {named}", f"{named} 的岭回归路径")
     title = Text(f"{title}: {path.n:,} rows, {path.p:,} columns", f"{title.zh}：{path.n:,} 行，{path.p:,} 列")
-    return Page(title, lines, path.doubts, figures=figures, notes=_notes(path, seen))
+    return Page(title, lines, path.doubts, tables, figures=figures, notes=_notes(path, seen))
+
+
+def _importance(path: RidgePath) -> list[PageTable]:
+    """The columns that matter most, a table for each target; none where a loaded path does not know."""
+    chosen = path.settings.get("request", {}).get("choose", "best")
+    try:
+        view = importance(path, path.one_se if chosen == "one-se" else path.best)
+    except InputError:
+        return []
+    level = f"{100 * view.level:g} %"
+    head = [
+        Text("column", "列"),
+        Text("change by one sd", "变化一个标准差时"),
+        Text(f"{level} interval", f"{level} 区间"),
+    ]
+    tables = []
+    for t, target in enumerate(view.targets[:_MOST_TARGETS_ON_PAGE]):
+        coef = array(view.coef)[t]
+        cells = [
+            (name, number(value), view.ends(t, m) or number(None))
+            for m, (name, value) in enumerate(zip(view.names[t], coef.tolist(), strict=True))
+        ]
+        largest = float(np.abs(coef).max()) or 1.0
+        shades = [[None, abs(float(value)) / largest, None] for value in coef]
+        of = "" if len(view.targets) == 1 else f": {target}"
+        rest = f" ({len(coef)} / {view.p:,})" if view.p > len(coef) else ""
+        caption = Text(f"Which columns matter most{rest}{of}", f"最重要的列{rest}{of}")
+        tables.append(PageTable(caption, head, cells, shades))
+    return tables
+
+
+def _worst(seen: HeldOut) -> list[PageTable]:
+    """The rows of largest error."""
+    if seen.worst.is_empty():
+        return []
+    names = {
+        "row": Text("row", "行"),
+        "target": Text("target", "目标"),
+        "measured": Text("measured", "测量值"),
+        "prediction": Text("predicted", "预测值"),
+    }
+    shown = [name for name in seen.worst.columns if name != "target" or len(seen.targets) > 1]
+    cells = [
+        [
+            number(value) if name in ("measured", "prediction") else str(value)
+            for name, value in zip(shown, row, strict=True)
+        ]
+        for row in seen.worst.select(shown).iter_rows()
+    ]
+    caption = Text("Where it is wrong most, held out", "留出时误差最大的行")
+    return [PageTable(caption, [names.get(name, name) for name in shown], cells)]
 
 
 def _about(path: RidgePath) -> list[Text]:

@@ -74,6 +74,10 @@ class Imputed(Route):
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         return self.whole.inputs()
 
+    @override
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        return self.whole.correlations()
+
 
 def imputed(
     problem: Problem, holes: Bool[Tensor, "n p"], scheme: Scheme, route: Callable[[Problem, Scheme], Route]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from polars.io.plugins import register_io_source
 from torch import Tensor
 
@@ -53,6 +53,8 @@ class RidgeModel:
         covariance: (X'X + αF)^-1 in a form that serves intervals; None where it is not kept.
         settings: everything that was chosen, as plain values.
         coding: how the columns of a table become the features; None where they are numbers as they stand.
+        ranges: the least and the greatest value of each input among the training rows; None where they were
+            not kept, as in files of earlier versions.
     """
 
     coef: Float64[Tensor, "p *t"] = field(repr=False)
@@ -70,6 +72,7 @@ class RidgeModel:
     covariance: Covariance | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     coding: Coding | None = field(default=None, repr=False)
+    ranges: Float64[Tensor, "2 p"] | None = field(default=None, repr=False)
 
     def predict(self, X: Any, unseen: str = "refuse") -> Float64[Tensor, "m *t"]:
         """Predictions for new rows: (m,), or (m, t) for several targets, on the device of X.
@@ -131,6 +134,28 @@ class RidgeModel:
         half = noise * (spread[:, None] if middle.ndim > spread.ndim else spread)
         return middle - half, middle + half
 
+    def outside(self, X: Any, unseen: str = "refuse") -> Bool[Tensor, "m p"]:
+        """Where an input of a new row is outside the range that it had in the training rows.
+
+        By more than a millionth of that range. There the model extrapolates, and its intervals do not count
+        what is not linear.
+
+        Args:
+            X: as in `predict`.
+            unseen: as in `predict`.
+
+        Raises:
+            InputError: as in `predict`; the ranges were not kept.
+        """
+        if self.ranges is None:
+            what = "the ranges of the training rows were not kept"
+            raise InputError(what, "ranges", None, "fit it again with `weightdecay fit`")
+        rows = self._matched(X, unseen)
+        low, high = self.ranges.to(rows.device)
+        slack = 1e-6 * (high - low)
+        blocks = (block for _, block in rows.blocks()) if isinstance(rows, SparseInputs) else [rows]
+        return torch.cat([(block < low - slack) | (block > high + slack) for block in blocks])
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write model.safetensors and model.json into a folder, made if need be; returns their paths.
 
@@ -142,6 +167,8 @@ class RidgeModel:
         tensors: dict[str, float | Tensor] = {name: getattr(self, name) for name in _NUMBERS}
         if self.covariance is not None:
             tensors |= {f"covariance.{name}": part for name, part in self.covariance.tensors().items()}
+        if self.ranges is not None:
+            tensors["ranges"] = self.ranges
         return save(folder, "model.json", self.to_dict(), {"model.safetensors": tensors})
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +216,7 @@ def from_saved(saved: Saved) -> RidgeModel:
         **{name: saved[name] for name in ("unit", "n", "settings")},
         covariance=Covariance.of(parts, tensors["mean"]) if parts else None,
         coding=coding_of(saved),
+        ranges=tensors.get("ranges"),
     )
 
 
@@ -209,12 +237,17 @@ class Predicted:
         rows: how many rows.
         columns: the columns of the file.
         path: the file.
-        notes: what was found of how the table is written, in sentences.
+        outside: in how many rows an input is outside its range in the training rows; None where the model
+            does not know it.
+        outside_of: by input, in how many rows.
+        notes: what was found of how the table is written, and of rows outside, in sentences.
     """
 
     rows: int
     columns: tuple[str, ...]
     path: Path
+    outside: int | None = None
+    outside_of: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 
 
@@ -232,7 +265,8 @@ def predict_file(
     """Predict every row of a table, matched by name, and write a .csv or .parquet file, by its ending.
 
     Its columns: row, the row's number in the table; the columns that name the rows; <target>_predicted; with
-    a level also <target>_low and <target>_high.
+    a level also <target>_low and <target>_high; where the model knows the ranges of its inputs, outside: of
+    how many inputs the row is outside the range of the training rows.
 
     Args:
         model: from `wd.load`.
@@ -260,7 +294,10 @@ def predict_file(
         raise InputError("the output would replace the input", "out", str(out), "choose another name")
     if model.features is None:
         raise InputError("the model has no column names", "model", None, "fit it on a table")
-    blocks = _blocks(model, data, level, on_progress, _ids(model, data, ids, level, reading), reading, unseen)
+    ranges = _Outside(model)
+    blocks = _blocks(
+        model, data, level, on_progress, _ids(model, data, ids, level, reading), reading, unseen, ranges
+    )
     first = next(
         blocks, None
     )  # before a file or a folder is made: most that is wrong shows in the first block
@@ -288,7 +325,52 @@ def predict_file(
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise InputError("a file cannot be written", str(out), reason, "choose another folder") from error
-    return Predicted(count, tuple(first.columns), out, notes_of(data, reading))
+    notes = (*notes_of(data, reading), *ranges.notes(count))
+    outside = None if model.ranges is None else ranges.rows
+    return Predicted(count, tuple(first.columns), out, outside, ranges.columns(), notes)
+
+
+class _Outside:
+    """Counts of rows outside the range of the training rows, and in which inputs."""
+
+    def __init__(self, model: RidgeModel) -> None:
+        self.model, self.rows = model, 0
+        self.counts = torch.zeros(len(model.coef), dtype=torch.int64)
+
+    def add(self, X: np.ndarray) -> np.ndarray | None:
+        """Of how many inputs each row is outside; None where the model does not know."""
+        if self.model.ranges is None:
+            return None
+        where = self.model.outside(X)
+        self.counts += where.sum(0)
+        each = where.sum(1)
+        self.rows += int((each > 0).sum())
+        return each.numpy()
+
+    def columns(self) -> dict[str, int]:
+        """The inputs by the number of rows, the most first."""
+        order = self.counts.argsort(descending=True, stable=True)
+        features = self.model.features or ()
+        return {features[j]: int(self.counts[j]) for j in order.tolist() if self.counts[j] > 0}
+
+    def notes(self, count: int) -> tuple[Text, ...]:
+        """Say how many rows are outside, and of which inputs; nothing where none is."""
+        columns = self.columns()
+        if not columns:
+            return ()
+        each = ", ".join(f"{name!r} {rows:,}" for name, rows in itertools.islice(columns.items(), 5))
+        more = len(columns) - 5
+        return (
+            Text(
+                f"{self.rows:,} of {count:,} rows are outside the range of the training rows "
+                f"(column 'outside'), by column: {each}"
+                + (f" and {more:,} columns more" if more > 0 else "")
+                + "; there the model extrapolates, and intervals do not count that",
+                f"{count:,} 行中有 {self.rows:,} 行超出训练行的取值范围（见 outside 列），按列计：{each}"
+                + (f" 等共 {len(columns):,} 列" if more > 0 else "")
+                + "；模型在那里是外推，预测区间没有计入这一点",
+            ),
+        )
 
 
 def _ids(
@@ -296,7 +378,7 @@ def _ids(
 ) -> pl.DataFrame:
     """The columns that name the rows."""
     kinds = ("predicted",) if level is None else ("predicted", "low", "high")
-    taken = ["row", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
+    taken = ["row", "outside", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
     if names is None:
         known = _columns(data, reading)
         names = [name for name in model.settings.get("id", ()) if name in known]
@@ -319,12 +401,15 @@ def _blocks(
     ids: pl.DataFrame,
     reading: Reading | None,
     unseen: str,
+    ranges: _Outside,
 ) -> Iterator[pl.DataFrame]:
     assert model.features is not None
     done = 0
     ignored = (*model.settings.get("not_inputs", ()), *ids.columns)
     for rows, X in new_rows(data, model.coding or model.features, ignored, reading, unseen):
-        yield _predicted(model, rows, of_rows(ids, rows), X, level)
+        block = _predicted(model, rows, of_rows(ids, rows), X, level)
+        outside = ranges.add(X)
+        yield block if outside is None else block.with_columns(outside=pl.Series(outside))
         done += len(rows)
         if on_progress is not None:
             on_progress(done)

@@ -5,7 +5,7 @@ algorithm (`_route`), chooses, and writes the record.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.errors import InputError, WeightDecayWarning
@@ -22,6 +22,7 @@ from weightdecay.ridge import lambdas as grids
 from weightdecay.ridge.folds import CRITERIA, as_given, fold_ids, splits
 from weightdecay.ridge.imputed import imputed
 from weightdecay.ridge.lambdas import Strength, strength
+from weightdecay.ridge.leaks import Blocks, leak
 from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.moments import Penalty
 from weightdecay.ridge.problem import (
@@ -136,7 +137,7 @@ def ridge_path(
 
     Warns:
         WeightDecayWarning: the curve is flat, the least score is at an edge, digits are lost, or a column is
-            the target itself.
+            the target itself or determines it (|r| > .999).
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> X = torch.randn(30, 10, generator=generator, dtype=torch.float64)
@@ -167,7 +168,8 @@ class Plan:
         settings: for the record.
         route: makes the algorithm.
         precise: makes one that keeps more digits than a Gram matrix, or None where there is none.
-        leaks: what there is to say of a column that is the target itself, and of rows that are left out.
+        notes: what there is to say of rows that are left out and of cells that are filled.
+        rows: the rows with a weight again, in blocks.
         coding: how columns became inputs, or None where they are numbers as they stand.
         problem: the data, where they are in memory.
     """
@@ -182,7 +184,8 @@ class Plan:
     settings: Mapping[str, Any]
     route: Callable[[], Route]
     precise: Callable[[], Route] | None
-    leaks: tuple[Text, ...]
+    notes: tuple[Text, ...]
+    rows: Callable[[], Blocks]
     coding: Coding | None = None
     problem: Problem | None = None
 
@@ -256,7 +259,9 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
             _strength=plan.strength,
         )
         warned = doubts(path, judged, choices, given=plan.grid is not None)
-        path = replace(path, doubts=(*warned, *plan.leaks))
+        correlations = route.correlations().cpu()
+        leaks = leak(correlations, plan.rows, path.n, plan.features, plan.targets)
+        path = replace(path, doubts=(*warned, *leaks, *plan.notes))
     for doubt in path.doubts:
         warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
     return path
@@ -300,11 +305,11 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
         },
         route=route,
         precise=precise if _fits(problem) else None,
-        leaks=(
-            *leak(_rows(problem), table.features, table.targets),
+        notes=(
             *rows_left_out(table.left_out, n),
             *cells_filled(table),
         ),
+        rows=partial(_rows, problem),
         coding=table.coding,
         problem=problem,
     )
@@ -430,7 +435,8 @@ def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) ->
         },
         route=lambda: route,
         precise=partial(_precise_file, stats, route) if fits else None,
-        leaks=leak(_weighted(source), source.inputs, source.targets) + _dropped(source),
+        notes=_dropped(source),
+        rows=partial(_weighted, source),
         coding=None if source.coding.plain else source.coding,
     )
 
@@ -609,50 +615,3 @@ def _shared_error(curve: Curve, scale: Tensor) -> Float64[Tensor, " L"]:
     if curve.joint is not None and len(scale) > 1:
         return curve.joint().cpu()
     return (curve.error.cpu() / scale)[:, varies].mean(1)
-
-
-def leak(
-    blocks: Iterable[tuple[Float[Tensor, "b p"], Float64[Tensor, "b t"]]],
-    features: Sequence[str] | None,
-    targets: Sequence[str] | None,
-) -> tuple[Text, ...]:
-    """What there is to say of a column that equals a target in every row: a sentence, or none.
-
-    It is a doubt and no error: a few rows of whole numbers may be equal by chance.
-
-    Args:
-        blocks: the rows, in any number of blocks; reading stops where no column is left.
-        features: the columns' names, or None.
-        targets: the targets' names, or None.
-
-    >>> import torch
-    >>> X = torch.tensor([[1.0, 3.0], [2.0, 4.0]], dtype=torch.float64)
-    >>> leak([(X, X[:, 1:])], None, ["y"])
-    ("X[:, 1] equals 'y' in every row: a column is the target itself; drop it",)
-    >>> leak([(X, X[:, 1:] + 1)], None, None)
-    ()
-    """
-    pairs: Int64[Tensor, "k 2"] | None = None
-    t = 0
-    for X, y in blocks:
-        y, t = y.to(X.dtype), y.shape[1]
-        if pairs is None:
-            if len(X) == 0:
-                continue
-            pairs = (X[0] == y[0, :, None]).nonzero()
-        for rows in (8, 128, len(X)):  # a few rows rule out almost all columns
-            target, column = pairs.unbind(1)
-            pairs = pairs[(X[:rows, column] == y[:rows, target]).all(0)]
-        if len(pairs) == 0:
-            return ()
-    if pairs is None:
-        return ()
-    target, column = pairs[0].tolist()
-    which = repr(targets[target]) if targets else "y" if t == 1 else f"y[:, {target}]"
-    named = repr(features[column]) if features else f"X[:, {column}]"
-    return (
-        Text(
-            f"{named} equals {which} in every row: a column is the target itself; drop it",
-            f"{named} 在每一行都等于 {which}：这一列就是目标本身，请去掉它",
-        ),
-    )

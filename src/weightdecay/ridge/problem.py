@@ -140,6 +140,22 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
     return mean, torch.where(is_constant(mean, sd, problem.X.dtype), 0, sd)
 
 
+def correlations(problem: Problem) -> Float64[Tensor, "p t"]:
+    """Weighted correlations of the columns with the targets; NaN where one of them does not vary."""
+    n, p = problem.X.shape
+    share = problem.y.new_ones(n) if problem.weights is None else problem.weights
+    share = share / share.sum()
+    y = problem.y - share @ problem.y
+    size = means_and_sds(problem)[1][:, None] * (share @ y**2).sqrt()
+    y, products = y * share[:, None], problem.y.new_empty(p, y.shape[1])
+    for J, block in problem.blocks():
+        products[J] = block.double().mT @ y
+    if problem.thin is not None:
+        J, thin = problem.thin
+        products[J] = thin.transposed_times(y)
+    return products / torch.where(size > 0, size, torch.nan)
+
+
 def is_constant(
     mean: Float64[Tensor, " p"], sd: Float64[Tensor, " p"], dtype: torch.dtype
 ) -> Bool[Tensor, " p"]:

@@ -354,6 +354,7 @@ class RidgePath:
     _strength: Strength = field(repr=False)
     coding: Coding | None = field(default=None, repr=False)
     _last: dict[tuple[float, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _spreads: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def dof(self) -> Float64[Tensor, " L"]:
@@ -405,7 +406,7 @@ class RidgePath:
         and Kennard (1970).
         """
         alphas = self._alphas(lam)
-        spread = torch.stack([self._solver.spread(float(alpha)) for alpha in alphas], dim=1)
+        spread = torch.stack([self._spread(float(alpha)) for alpha in alphas], dim=1)
         return self._squeezed(spread * self._noise(alphas))
 
     @on_cpu()
@@ -519,6 +520,13 @@ class RidgePath:
             self._last[key] = found
         coef, intercept = self._last[key]
         return coef.clone(), intercept.clone()
+
+    def _spread(self, alpha: float) -> Float64[Tensor, " p"]:
+        """The standard errors in units of σ, remembered at the last α: tables and files need them."""
+        if alpha not in self._spreads:
+            self._spreads.clear()
+            self._spreads[alpha] = self._solver.spread(alpha)
+        return self._spreads[alpha]
 
     def _dof(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         s = self._solver.spectrum().cpu()
@@ -663,6 +671,11 @@ class Stored(Route):
         """Refused: it takes the rows."""
         raise _data_are_gone("predictions out of fold", len(alphas))
 
+    @override
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        """Refused: it takes the rows."""
+        raise _data_are_gone("correlations", self.width)
+
     def _near(self, alphas: Tensor) -> Tensor:
         return (self.alphas - alphas).abs() <= SAME * alphas
 
@@ -717,7 +730,7 @@ def store(path: "RidgePath") -> Stored:
         sd=sd.cpu(),
         variance=solver.variance.cpu(),
         scale=solver.spectrum_scale(),
-        spreads={alpha: solver.spread(alpha).cpu() for alpha in sorted(chosen)},
+        spreads={alpha: path._spread(alpha).cpu() for alpha in sorted(chosen)},
         covariances={alpha: _covariance(path, alpha) for alpha in sorted(chosen)},
     )
 

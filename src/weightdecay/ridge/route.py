@@ -138,6 +138,10 @@ class Route(ABC):
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         """Return the weighted means and standard deviations (1/n) of the columns; 0 for a constant one."""
 
+    @abstractmethod
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        """Return the weighted correlations of the columns with the targets; NaN where one does not vary."""
+
 
 def at_least(alphas: Float64[Tensor, " L"], route: Route, squares: bool = True) -> Float64[Tensor, " L"]:
     """Replace λ = 0 by its limit: so little that it changes no singular value that float64 tells from zero.

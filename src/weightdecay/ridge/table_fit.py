@@ -1,6 +1,7 @@
 """Fit a table from a file for `weightdecay fit`: its path, model, figures and predictions out of fold."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float64
@@ -16,12 +18,14 @@ from torch import Tensor
 
 from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.ridge.folds import fold_ids, splits
+from weightdecay.ridge.leaks import repeated
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.path import fit_path
 from weightdecay.ridge.problem import Inputs, Intercept, RidgeOptions, tensor_of
 from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
 from weightdecay.ridge.tall import Tall
-from weightdecay.saving import replacing, writable_folder
+from weightdecay.saving import plain, replacing, writable_folder
+from weightdecay.select import student_t
 from weightdecay.tables.cells import no_such_column
 from weightdecay.tables.columns import Coding, Column, ColumnOptions
 from weightdecay.tables.dialect import Reading
@@ -40,6 +44,7 @@ Progress = Callable[[str, int, int | None], None]
 NAME = "out_of_fold.parquet"
 SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
 SHOWN = 5000  # rows of the figure of held-out predictions
+WORST = 5  # rows of largest error that are named
 HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
 
 # Figures of a path.
@@ -72,6 +77,36 @@ class CoefficientPath:
 
 
 @dataclass(frozen=True, eq=False)
+class Importance:
+    """The columns that matter most: those whose coefficients, times the columns' sd, are largest.
+
+    Args:
+        targets: the t targets' names.
+        names: for each target m columns, that of largest coefficient first.
+        coef: the change of the prediction when a column moves by one standard deviation (t, m).
+        half: half the width of its interval, Student's t times the standard error at fixed λ: the noise is
+            in it, the bias of shrinking is not; NaN where no degrees of freedom are left (t, m).
+        level: the probability of the intervals.
+        p: how many columns there are in all.
+    """
+
+    targets: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]
+    coef: Float64[Tensor, "t m"]
+    half: Float64[Tensor, "t m"]
+    level: float
+    p: int
+
+    def ends(self, target: int, place: int) -> Text:
+        """The interval in words; nothing where there is none."""
+        value, half = float(self.coef[target, place]), float(self.half[target, place])
+        if math.isnan(half):
+            return Text("", "")
+        low, high = _plain(value - half), _plain(value + half)
+        return Text(f"{low} to {high}", f"{low} 到 {high}")
+
+
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Predictions of rows that the fit had not seen, beside what was measured.
 
@@ -81,7 +116,10 @@ class HeldOut:
         predicted: out of fold (n, t); NaN where a row was never held out.
         rmse: root mean squared error of each target (t,).
         r2: 1 − Σ(error²) / Σ(measured − mean)² of each target (t,).
+        mean_rmse: root mean squared error of the mean as prediction, √(Σ(measured − mean)² / n) (t,).
         how: the splitter, in words.
+        worst: the rows of largest error, in units of their target's rmse: row, columns that name it, target,
+            measured, prediction.
     """
 
     targets: tuple[str, ...]
@@ -89,7 +127,9 @@ class HeldOut:
     predicted: Float64[Tensor, "n t"]
     rmse: Float64[Tensor, " t"]
     r2: Float64[Tensor, " t"]
+    mean_rmse: Float64[Tensor, " t"]
     how: str
+    worst: pl.DataFrame = field(repr=False)
 
 
 def coefficient_path(path: RidgePath, most: int = 200, points: int = 60) -> CoefficientPath:
@@ -142,8 +182,61 @@ def held_out(path: RidgePath, y: Tensor, lam: float | Tensor | None = None) -> H
     mean = torch.where(seen, measured, 0).sum(0) / count
     spread = torch.where(seen, (measured - mean) ** 2, 0).sum(0)
     how = "loo" if path.cv in ("gcv", "evidence") else path.cv  # those two hold nothing out themselves
-    rmse = (squares / count).sqrt()
-    return HeldOut(target_names(path), measured, predicted, rmse, 1 - squares / spread, how)
+    names, rmse, mean_rmse = target_names(path), (squares / count).sqrt(), (spread / count).sqrt()
+    largest = error.abs().nan_to_num(-1.0).topk(min(WORST, len(error)), dim=0).indices
+    candidates = _frame(
+        largest.T.reshape(-1) + 1,
+        *(values.gather(0, largest).T.reshape(-1, 1) for values in (measured, predicted)),
+        ("",),
+        None,
+    ).with_columns(target=pl.Series([name for name in names for _ in range(len(largest))]))
+    worst = _worst(candidates.drop("fold"), names, rmse)
+    return HeldOut(names, measured, predicted, rmse, 1 - squares / spread, mean_rmse, how, worst)
+
+
+def _worst(candidates: pl.DataFrame, names: Sequence[str], rmse: Float64[Tensor, " t"]) -> pl.DataFrame:
+    """The rows of largest error, each in units of its target's."""
+    units = pl.DataFrame(
+        {"target": list(names), "rmse": rmse.tolist()}, schema_overrides={"rmse": pl.Float64}
+    )
+    error = (pl.col("prediction") - pl.col("measured")).abs() / pl.col("rmse")
+    return (
+        candidates.join(units, on="target", how="left", maintain_order="left")
+        .with_columns(error=error.fill_nan(None))
+        .drop_nulls("error")
+        .sort("error", descending=True, maintain_order=True)
+        .drop("error", "rmse")
+        .head(WORST)
+    )
+
+
+def importance(
+    path: RidgePath, lam: float | Tensor | None = None, most: int = 10, level: float = 0.9
+) -> Importance:
+    """The columns whose standardised coefficients are largest, with intervals.
+
+    Args:
+        path: a fitted path.
+        lam: λ, or one for each target; by default the best.
+        most: how many columns at most.
+        level: the probability of the intervals.
+    """
+    scale = path._solver.inputs()[1].cpu()
+    coef, errors = (
+        (_columns(values) * scale[:, None]).T for values in (path.coef(lam), path.standard_errors(lam))
+    )
+    left = path.n - path._dof(path._alphas(lam)).expand(len(coef))
+    t = [student_t(level, float(rest)) if rest >= LEAST_LEFT else math.nan for rest in left]
+    order = coef.abs().argsort(dim=1, descending=True, stable=True)[:, :most]
+    features = path.features or tuple(f"column {i + 1}" for i in range(path.p))
+    return Importance(
+        targets=target_names(path),
+        names=tuple(tuple(features[j] for j in row) for row in order.tolist()),
+        coef=coef.gather(1, order),
+        half=errors.gather(1, order) * torch.tensor(t, dtype=torch.float64)[:, None],
+        level=level,
+        p=path.p,
+    )
 
 
 def target_names(path: RidgePath) -> tuple[str, ...]:
@@ -305,6 +398,7 @@ class TableFit:
             (null without folds); None where it was written while the table was read.
         held_out: the same for a figure, with R² and RMSE.
         coefficients: the coefficient path for a figure.
+        importance: the columns that matter most, for a figure.
         columns: what each column of the table is.
         lines: what was chosen and why.
         doubts: what to be careful about, in sentences.
@@ -315,6 +409,7 @@ class TableFit:
     out_of_fold: pl.DataFrame | None = field(repr=False)
     held_out: HeldOut = field(repr=False)
     coefficients: CoefficientPath = field(repr=False)
+    importance: Importance = field(repr=False)
     columns: tuple[Column, ...] = field(repr=False)
     lines: tuple[str, ...] = field(repr=False)
     doubts: tuple[str, ...] = field(repr=False)
@@ -362,6 +457,21 @@ class TableFit:
             "flat": self.path.flat,
             "rmse": self.held_out.rmse.tolist(),
             "r2": self.held_out.r2.tolist(),
+            "mean_rmse": self.held_out.mean_rmse.tolist(),
+            "worst": json.loads(self.held_out.worst.write_json()),
+            "importance": {
+                target: [
+                    {"column": name, "per_sd": value, "half": plain(half)}
+                    for name, value, half in zip(names, coef.tolist(), halves, strict=True)
+                ]
+                for target, names, coef, halves in zip(
+                    self.importance.targets,
+                    self.importance.names,
+                    self.importance.coef,
+                    self.importance.half,
+                    strict=True,
+                )
+            },
             "notes": [*self.path.notes],
             "columns": [column.plain() for column in self.columns],
         }
@@ -395,13 +505,14 @@ def fit_table(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", WeightDecayWarning)
         if request.out_of_core or request.engine is not None or is_large(request.data):
-            path, seen, lam, frame, notes = _streamed(request, cv, folder, looked, on_progress)
+            path, seen, lam, ranges, frame, notes = _streamed(request, cv, folder, looked, on_progress)
         else:
-            path, seen, lam, frame, notes = _in_memory(request, cv, looked)
+            path, seen, lam, ranges, frame, notes = _in_memory(request, cv, looked)
     # The record of the path says what was asked for, the model's is as it was.
     path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
-    model = replace(model, settings={**model.settings, **_settings(request)})
+    model = replace(model, settings={**model.settings, **_settings(request)}, ranges=ranges)
+    view = importance(path, lam)
     doubts = [str(warning.message) for warning in caught]
     if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
         best, chosen = interpolates(path, path.best), interpolates(path, lam)
@@ -416,8 +527,9 @@ def fit_table(
         out_of_fold=frame,
         held_out=seen,
         coefficients=coefficient_path(path),
+        importance=view,
         columns=tuple(columns),
-        lines=_lines(request, path, model, seen),
+        lines=(*_lines(request, path, model, seen), *matters_most(view), *wrong_most(seen)),
         doubts=(*notes, *left_out, *constant_columns_said(path), *doubts),
     )
 
@@ -427,7 +539,8 @@ def _without(doubts: Sequence[Any], one: str | None, another: str | None) -> tup
     return (*(doubt for doubt in doubts if doubt != one), *([another] if another is not None else []))
 
 
-_Fitted = tuple[RidgePath, HeldOut, float | Tensor, pl.DataFrame | None, tuple[Text, ...]]
+# The path, rows held out, λ, the inputs' ranges, the rows where they are still to be written, notes.
+_Fitted = tuple[RidgePath, HeldOut, float | Tensor, Tensor, pl.DataFrame | None, tuple[Text, ...]]
 _Shown = Callable[[tuple[Column, ...]], None]
 
 
@@ -458,7 +571,15 @@ def _in_memory(request: Request, cv: Any, on_columns: _Shown) -> _Fitted:
     )
     fold = pl.Series("fold", folds or [None] * len(table.rows), dtype=pl.Int64).filter(table.kept)
     rows = table.rows.filter(table.kept)
-    return path, seen, lam, _long(rows, of_rows(ids, rows), seen, fold), table.notes
+    copies = repeated(table.X.filter(table.kept), table.y.filter(table.kept), rows, fold if folds else None)
+    frame = _long(rows, of_rows(ids, rows), seen, fold)
+    worst = _worst(frame.drop("fold"), seen.targets, seen.rmse)
+    used = inputs.X.numpy()[table.kept.to_numpy()] if not table.kept.all() else inputs.X.numpy()
+    ranges = torch.from_numpy(np.stack([np.fmin.reduce(used), np.fmax.reduce(used)]))  # without NaN
+    marks = torch.tensor([[0.0], [1.0]], dtype=torch.float64)  # of columns that say where a cell is missing
+    ranges = torch.cat([ranges, marks.expand(2, path.p - ranges.shape[1])], 1)
+    path = replace(path, doubts=(*path.doubts, *copies))
+    return path, replace(seen, worst=worst), lam, ranges, frame, (*table.notes, *copies)
 
 
 def _streamed(
@@ -494,8 +615,8 @@ def _streamed(
     target = request.target[0] if len(request.target) == 1 else request.target
     path = fit_path(table, target, options)
     lam = path.best if request.choose == "best" else path.one_se
-    seen = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
-    return path, seen, lam, None, table.notes
+    seen, ranges = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
+    return path, seen, lam, ranges, None, table.notes
 
 
 def _cv(request: Request) -> Any:
@@ -592,8 +713,74 @@ def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) 
         f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
         + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
         *besides,
-        f"held out{one_by_one}: R² {_several(seen.r2)}, RMSE {_several(seen.rmse)}; " + _noise(model),
+        f"held out{one_by_one}: {off_by(seen)}; " + _noise(model),
     )
+
+
+def off_by(seen: HeldOut) -> Text:
+    """Say what the error is in the target's own units, and what it is without any column."""
+    rmse, mean, r2 = (_several(values) for values in (seen.rmse, seen.mean_rmse, seen.r2))
+    return Text(
+        f"off by {rmse} (root mean square), R² {r2}; predicting the mean is off by {mean}",
+        f"误差为 {rmse}（均方根），R² {r2}；只用均值预测的误差为 {mean}",
+    )
+
+
+def matters_most(view: Importance) -> tuple[Text, ...]:
+    """Say which columns matter most, ten in all and some at least of each of three targets."""
+    targets = view.targets[:3]
+    level = f"{100 * view.level:g} %"
+    said = [
+        Text(
+            f"matter most (change of the prediction by one sd of the column, {level} interval):",
+            f"最重要的列（该列变化一个标准差时预测的变化，{level} 区间）：",
+        )
+    ]
+    shown = [names[: max(3, 10 // len(targets))] for names in view.names[: len(targets)]]
+    width = min(40, max(len(name) for names in shown for name in names))
+    for t, names in enumerate(shown):
+        if len(view.targets) > 1:
+            said.append(Text(f"  {targets[t]}", f"  {targets[t]}"))
+        values = [_plain(value) for value in view.coef[t, : len(names)].tolist()]
+        wide = max(map(len, values))
+        for m, name in enumerate(names):
+            short = name if len(name) <= width else f"{name[: width - 1]}…"
+            line = f"  {short:{width}}  {values[m]:>{wide}}"
+            ends = view.ends(t, m)
+            said.append(
+                Text(line + (f"  ({ends})" if ends else ""), line + (f"  ({ends.zh})" if ends else ""))
+            )
+    return tuple(said)
+
+
+def _plain(value: float) -> str:
+    """Three digits, or all before the point up to a million.
+
+    >>> _plain(-1359.2), _plain(0.91234), _plain(2e9)
+    ('-1,359', '0.912', '2e+09')
+    """
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def wrong_most(seen: HeldOut) -> tuple[Text, ...]:
+    """Say in which rows the error is largest, by their numbers and the columns that name them."""
+    if seen.worst.is_empty():
+        return ()
+    said = [Text("wrong most, held out:", "留出时误差最大的行：")]
+    for row in seen.worst.iter_rows(named=True):
+        number, target, measured, predicted = (
+            row.pop(name) for name in ("row", "target", "measured", "prediction")
+        )
+        named = "; ".join(f"{name} {value}" for name, value in row.items())
+        of = f"{target} " if len(seen.targets) > 1 else ""
+        en, zh = (f" ({named})", f"（{named}）") if named else ("", "")
+        said.append(
+            Text(
+                f"  row {number}{en}: {of}{measured:.4g} measured, {predicted:.4g} predicted",
+                f"  第 {number} 行{zh}：{of}测量值 {measured:.4g}，预测值 {predicted:.4g}",
+            )
+        )
+    return tuple(said)
 
 
 def _noise(model: RidgeModel) -> str:
@@ -642,7 +829,7 @@ def write_held_out(
     table: Source,
     file: Path,
     on_progress: Callable[[int, int | None], None] | None = None,
-) -> HeldOut:
+) -> tuple[HeldOut, Float64[Tensor, "2 p"]]:
     """Write the prediction of every row while it was held out: row, target, measured, prediction, fold.
 
     Rows are numbered from 1 through all shards; blank lines of a CSV are no rows, but count. Rows of weight 0
@@ -656,7 +843,7 @@ def write_held_out(
         on_progress: called with rows done, and None.
 
     Returns:
-        R², RMSE, and the first rows for a figure.
+        R², RMSE, and the first rows for a figure; the least and the greatest value of each input.
 
     Raises:
         InputError: the table has changed, or the file cannot be written.
@@ -665,9 +852,11 @@ def write_held_out(
     seed = path.settings["seed"]
     shown: list[tuple[Tensor, Tensor]] = []
     sums: _Sums | None = None
+    worst: pl.DataFrame | None = None
+    ranges = torch.tensor([[math.inf], [-math.inf]], dtype=torch.float64).repeat(1, path.p)
 
     def frames(*_: Any) -> Iterator[pl.DataFrame]:
-        nonlocal sums
+        nonlocal sums, worst
         first = before = last = 0
         for block, predicted in _beside(path, lam, table):
             if block.rows[0] <= last:  # the next shard
@@ -679,7 +868,19 @@ def write_held_out(
             if sum(len(y) for y, _ in shown) < SHOWN:
                 shown.append((measured[:SHOWN], predicted[:SHOWN]))
             fold = fold_ids(first, len(block.y), folds, seed)[kept] + 1 if folds else None
-            yield _frame(before + block.rows[kept], measured, predicted, names, fold)
+            frame = _frame(before + block.rows[kept], measured, predicted, names, fold)
+            if len(kept):
+                X = block.X if len(kept) == len(block.X) else block.X[kept]
+                ends = X.aminmax(dim=0)
+                torch.minimum(ranges[0], ends.min.double(), out=ranges[0])
+                torch.maximum(ranges[1], ends.max.double(), out=ranges[1])
+                largest = (predicted - measured).abs().topk(min(WORST, len(kept)), dim=0).indices
+                places = (largest * len(names) + torch.arange(len(names))).T.reshape(-1)
+                some = frame.drop("fold")[places.tolist()]
+                some = some if worst is None else pl.concat([worst, some])
+                error = (pl.col("prediction") - pl.col("measured")).abs()
+                worst = some.filter(error.rank("ordinal", descending=True).over("target") <= WORST)
+            yield frame
             first += len(block.y)
             if on_progress is not None:
                 on_progress(first, table.rows)
@@ -700,11 +901,14 @@ def write_held_out(
                 "a file cannot be written", str(file), reason, "choose another folder"
             ) from error
     assert sums is not None
+    assert worst is not None
     spread = sums.about2 - sums.about**2 / sums.count
     measured, predicted = (torch.cat(parts)[:SHOWN] for parts in zip(*shown, strict=True))
     how = "loo" if path.cv in ("gcv", "evidence") else path.cv
-    rmse = (sums.squares / sums.count).sqrt()
-    return HeldOut(names, measured, predicted, rmse, 1 - sums.squares / spread, how)
+    rmse, mean_rmse = (sums.squares / sums.count).sqrt(), (spread / sums.count).sqrt()
+    worst = _worst(worst, names, rmse)
+    seen = HeldOut(names, measured, predicted, rmse, 1 - sums.squares / spread, mean_rmse, how, worst)
+    return seen, ranges
 
 
 def _added(sums: _Sums | None, y: Float64[Tensor, "b t"], predicted: Float64[Tensor, "b t"]) -> _Sums:
@@ -763,7 +967,7 @@ def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:
         path: what they were predicted by.
 
     Returns:
-        R² and RMSE of all rows; of the first 5,000 what was measured and predicted.
+        R² and RMSE of all rows, those of largest error; of the first 5,000 what was measured and predicted.
 
     Raises:
         InputError: the file cannot be read, or has other rows or targets than the path.
@@ -781,21 +985,35 @@ def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:
             torch.stack([_numbers(rows[column]) for rows in shown], 1)
             for column in ("measured", "prediction")
         )
+        error = (pl.col("prediction") - pl.col("measured")).abs()
+        candidates = pl.concat(
+            [
+                table.filter(pl.col("target") == name, pl.col("prediction").is_not_null())
+                .drop("fold")
+                .top_k(WORST, by=error)
+                .collect()
+                for name in names
+            ]
+        )
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("a file cannot be read", str(file), reason, "fit it again") from error
-    rmse, r2 = (_numbers(pl.Series([sums[name][key] for name in names])) for key in ("rmse", "r2"))
-    return HeldOut(names, measured, predicted, rmse, r2, path.cv)
+    rmse, r2, mean_rmse = (
+        _numbers(pl.Series([sums[name][key] for name in names])) for key in ("rmse", "r2", "mean_rmse")
+    )
+    worst = _worst(candidates, names, rmse)
+    return HeldOut(names, measured, predicted, rmse, r2, mean_rmse, path.cv, worst)
 
 
 def _sums(table: pl.LazyFrame) -> dict[str, dict[str, float]]:
-    """Rows, RMSE and R² of each target; rows that were never held out count as rows alone."""
+    """Rows, and errors of each target; rows that were never held out count as rows alone."""
     measured = pl.col("measured").filter(pl.col("prediction").is_not_null())
     squares = (pl.col("prediction") - pl.col("measured")) ** 2
     sums = table.group_by("target").agg(
         pl.len().alias("rows"),
         squares.mean().sqrt().alias("rmse"),
         (1 - squares.sum() / ((measured - measured.mean()) ** 2).sum()).alias("r2"),
+        ((measured - measured.mean()) ** 2).mean().sqrt().alias("mean_rmse"),
     )
     return {row.pop("target"): row for row in sums.collect().iter_rows(named=True)}
 

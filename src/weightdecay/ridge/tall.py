@@ -95,6 +95,11 @@ class Tall(Route):
         return self.all.x_mean, deviations(self.all, self.dtype)
 
     @override
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        size = deviations(self.all, self.dtype)[:, None] * (self.all.ss / self.all.weight).sqrt()
+        return self.all.g / self.all.weight / torch.where(size > 0, size, torch.nan)
+
+    @override
     def spread(self, alpha: float) -> Float64[Tensor, " p"]:
         """The norms of the rows of R φ, for Z R is orthonormal."""
         phi = self.whole.phi(torch.tensor([alpha], dtype=torch.float64))[:, 0]

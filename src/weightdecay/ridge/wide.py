@@ -51,7 +51,15 @@ from weightdecay.ridge.gram import (
 )
 from weightdecay.ridge.lambdas import LONG, Axis, axis, sums_of_squares, whole
 from weightdecay.ridge.linalg import EPS, gram, matmul
-from weightdecay.ridge.problem import Columns, Problem, columns, means_and_sds, target_variance, unpenalized
+from weightdecay.ridge.problem import (
+    Columns,
+    Problem,
+    columns,
+    correlations,
+    means_and_sds,
+    target_variance,
+    unpenalized,
+)
 from weightdecay.ridge.route import Criterion, Curve, Route, Scale, Scheme, Split
 from weightdecay.ridge.scores import (
     RowSums,
@@ -301,6 +309,10 @@ class ByRows(Route):
     @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         return means_and_sds(self.problem)
+
+    @override
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        return correlations(self.problem)
 
     def _gram_precision(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         """What a Gram matrix leaves of float64, by the condition number of what is inverted.
@@ -629,6 +641,10 @@ class ByFolds(Route):
     @override
     def inputs(self) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
         return means_and_sds(self.problem)
+
+    @override
+    def correlations(self) -> Float64[Tensor, "p t"]:
+        return correlations(self.problem)
 
     def _basis(self, alpha: float) -> Krylov | None:
         """What holds from this α on; None where Lanczos takes too long."""
