@@ -94,7 +94,11 @@ class RidgeModel:
 
             ŷ ± t σ̂ √(1 + v),   t of n − dof degrees of freedom, v the variance of ŷ in units of σ²
 
-        Convention: noise of equal variance, and a model that is right: the bias of shrinking is not counted.
+        Convention: noise of equal variance, and a model that is right: the bias of shrinking is not counted,
+        nor that λ was chosen from the same rows. In 500 simulated tables of 100 rows, the signal as large as
+        the noise, intervals of .9 hold 89.7 % of new measurements with 10 columns, 90.0 % with 30 and 89.7 %
+        with 90, each ± 0.3, where λ is known; where leave-one-out chooses it 89.7, 89.5 and 89.0 %
+        (tests/ridge/test_coverage.py). Nearer to as many columns as rows more is lost.
 
         Args:
             X: as in `predict`.
