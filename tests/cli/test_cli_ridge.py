@@ -19,7 +19,7 @@ import weightdecay as wd
 TECATOR = Path("examples/data/tecator.csv").resolve()
 FILES = [
     *("coefficients.csv", "coefficients.png", "coefficients.svg", "cv.png", "cv.svg"),
-    *("model.json", "model.safetensors"),
+    *("importance.png", "importance.svg", "model.json", "model.safetensors"),
     *(
         "out_of_fold.csv",
         "out_of_fold.parquet",
@@ -68,15 +68,20 @@ def test_fit_says_what_it_chose_and_writes_everything(fitted):
     assert names(folder / "runs/fat") == FILES
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 5 + 11 + 6 + 1
     assert lines[0] == "fat from 100 columns, standardised; 215 rows of tecator.csv"
     assert lines[1].startswith("judged by leave-one-out at ")
     assert re.match(
         r"chosen: λ = \S+ with [\d.]+ degrees of freedom and mean squared error \S+, the least", lines[2]
     )
     assert "within one standard error (--choose one-se)" in lines[3]
-    assert re.match(r"held out: R² 0\.9\d+, RMSE 2\.\d+; noise sd \d", lines[4])
-    assert lines[5].startswith("written into runs/fat: ")
+    off = r"held out: off by 2\.\d+ \(root mean square\), R² 0\.9\d+; predicting the mean is off by 12\.7; "
+    assert re.match(off, lines[4])
+    assert lines[5].startswith("matter most (change of the prediction by one sd of the column, 90 % ")
+    assert lines[16:18] == ["wrong most, held out:", "  row 43: 48.2 measured, 57.76 predicted"]
+    assert lines[-1].startswith("written into runs/fat: ")
+    copies = "44 of 215 rows stand in another fold, too, with the same inputs and target, rows 12 and 48"
+    assert copies in done.stderr
     record = json.loads((folder / "runs/fat/model.json").read_text())
     assert (record["n"], record["targets"], len(record["features"])) == (215, ["fat"], 100)
     assert record["settings"]["drop"] == ["water", "protein"]
@@ -107,9 +112,8 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
     for data, out in (("new.csv", "p.parquet"), ("whole.parquet", "p.csv")):
         done = here("predict", folder / "runs/fat", data, "--out", out, "--interval", 0.9, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
-        assert (
-            done.stdout == f"215 rows predicted; written into {out}: row, fat_predicted, fat_low, fat_high\n"
-        )
+        columns = "row, fat_predicted, fat_low, fat_high, outside"
+        assert done.stdout == f"215 rows predicted; written into {out}: {columns}\n"
     one, other = pl.read_parquet(tmp_path / "p.parquet"), pl.read_csv(tmp_path / "p.csv")
     np.testing.assert_allclose(one, other, rtol=1e-9)
     assert one["row"].to_list() == list(range(1, 216))
@@ -119,8 +123,10 @@ def test_predict_matches_columns_by_name(fitted, tmp_path):
     done = in_a_process("predict", folder / "runs/fat", "new.csv", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {
         "rows": 215,
-        "columns": ["row", "fat_predicted"],
+        "columns": ["row", "fat_predicted", "outside"],
         "file": "predictions.csv",
+        "outside": 0,
+        "outside_of": {},
     }
 
 

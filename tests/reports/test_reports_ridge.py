@@ -2,15 +2,25 @@
 
 import matplotlib as mpl
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from polars.testing import assert_frame_equal
 
 import weightdecay as wd
 from weightdecay.reports.report import save_figure
 from weightdecay.ridge.path import ridge_path
-from weightdecay.ridge.table_fit import coefficient_path, held_out
+from weightdecay.ridge.table_fit import (
+    Request,
+    coefficient_path,
+    fit_table,
+    held_out,
+    importance,
+    load_held_out,
+)
+from weightdecay.select import student_t
 
 # Curves that are flat, or fall to an edge of the grid, are drawn here on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
@@ -80,7 +90,7 @@ def test_few_strengths_and_many_targets_can_be_drawn(tmp_path, lambdas, targets,
     curves = [line for line in ax.lines if len(line.get_xdata()) == len(lambdas) > 1]
     for curve, scores in zip(curves, path.scores.reshape(len(lambdas), -1).T, strict=False):
         np.testing.assert_array_equal(curve.get_ydata(), scores)
-    for view in (coefficient_path(path), held_out(path, y)):
+    for view in (coefficient_path(path), importance(path), held_out(path, y)):
         panels = np.atleast_1d(wd.plot(view))
         assert len(panels) == min(targets, 6)
     if targets == 3:
@@ -128,6 +138,70 @@ def test_predictions_beside_measurements():
     )
     with pytest.raises(wd.InputError, match="not the targets of the fit"):
         held_out(path, y[:-1])
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+def test_the_columns_that_matter_most_are_drawn_with_their_intervals(targets):
+    X, y = data(p=24, targets=targets)
+    path = ridge_path(X, y, LAMBDAS, cv="loo")
+    view = importance(path)
+    scale, n = X.std(0, correction=0), len(X)
+    axes = np.atleast_1d(wd.plot(view))
+    for t, ax in enumerate(axes):
+        lam = path.best if targets == 1 else path.best[t]
+        coef, errors = (
+            values if targets == 1 else values[:, t] for values in (path.coef(), path.standard_errors())
+        )
+        per_sd = coef * scale
+        order = per_sd.abs().argsort(descending=True)[:10]
+        assert view.names[t] == tuple(f"column {j + 1}" for j in order.tolist())
+        shown = [label.get_text() for label in ax.get_yticklabels()]
+        assert shown == list(view.names[t])
+        assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the largest on top
+        bars = ax.containers[0]
+        np.testing.assert_allclose(bars[0].get_xdata(), per_sd[order], rtol=1e-12)
+        freedom = n - float(path._dof(path._alphas(lam))[0])
+        half = student_t(0.9, freedom) * (errors * scale)[order]
+        segments = np.array(bars[2][0].get_segments())
+        np.testing.assert_allclose(segments[:, 1, 0] - segments[:, 0, 0], 2 * half, rtol=1e-9)
+        assert "the 10 largest of 24; 90 % intervals" in ax.get_title()
+
+
+def test_without_degrees_of_freedom_there_are_no_intervals():
+    X, y = data(n=10, p=30)
+    view = importance(ridge_path(X, y, [1e-12], cv="loo"))
+    assert bool(view.half.isnan().all())
+    assert "interval" not in wd.plot(view).get_title()
+    assert view.ends(0, 0) == ""
+
+
+def test_the_rows_of_largest_error_are_those_of_a_sort(tmp_path):
+    X, y = data(targets=2)
+    y[:, 1] *= 1000
+    path = ridge_path(X, y, LAMBDAS, cv=5)
+    view = held_out(path, y)
+    error = ((view.predicted - y) / view.rmse).abs()
+    right = sorted(((float(error[i, t]), i, t) for i in range(len(y)) for t in range(2)), reverse=True)[:5]
+    found = view.worst.select("row", "target").rows()
+    assert found == [(i + 1, f"target {t + 1}") for _, i, t in right]
+    mean = float((y[:, 1] - y[:, 1].mean()).square().mean().sqrt())
+    assert float(view.mean_rmse[1]) == pytest.approx(mean, rel=1e-12)
+    # The same of a folder, in memory and out of core.
+    table = pl.DataFrame(X.numpy(), schema=[f"x{j}" for j in range(12)]).with_columns(
+        u=y[:, 0].numpy(), v=y[:, 1].numpy()
+    )
+    table.write_csv(tmp_path / "t.csv")
+    views = []
+    for blocks in (False, True):
+        out = tmp_path / str(blocks)
+        out.mkdir()
+        fit = fit_table(Request(str(tmp_path / "t.csv"), ("u", "v"), cv=5, out_of_core=blocks), out)
+        fit.save(out)
+        views += [fit.held_out, load_held_out(out, wd.load(out))]
+    assert views[0].worst.height == 5
+    for other in views[1:]:
+        assert_frame_equal(views[0].worst, other.worst, rel_tol=1e-6)
+        torch.testing.assert_close(views[0].mean_rmse, other.mean_rmse, rtol=1e-12, atol=0)
 
 
 def test_rows_that_are_never_held_out_are_left_out():

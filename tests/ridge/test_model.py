@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ import pytest
 import torch
 
 from weightdecay.errors import InputError
+from weightdecay.ridge.model import predict_file
 from weightdecay.ridge.path import ridge_path
+from weightdecay.ridge.table_fit import Request, fit_table
 from weightdecay.saving import load
 from weightdecay.select import student_t
 
@@ -208,3 +211,69 @@ def test_quantiles_of_student_are_those_of_the_tables():
         (0.5, 4.5, 0.7327883),  # between the tables' 0.741 (4) and 0.727 (5)
     ):
         assert student_t(level, freedom) == pytest.approx(value, rel=2e-3 if freedom == 4.5 else 1e-8)
+
+
+def test_rows_outside_the_training_range_are_marked_and_counted(tmp_path):
+    """Against a comparison cell by cell, in a CSV and in Parquet, in several blocks."""
+    X, y = table(60)
+    frame = X.with_columns(y=y["y0"], only=pl.Series([0.0, 1.0] * 30))
+    frame.write_csv(tmp_path / "t.csv")
+    fit = fit_table(Request(str(tmp_path / "t.csv"), ("y",)), tmp_path)
+    new = frame.drop("y").with_columns(
+        a=pl.when(pl.int_range(60).is_in([3, 7, 8])).then(frame["a"].max() + 0.1).otherwise("a"),
+        c=pl.when(pl.int_range(60) == 7).then(frame["c"].min() - 0.1).otherwise("c"),
+        d=pl.when(pl.int_range(60) == 9).then(frame["d"].max() * (1 + 1e-12)).otherwise("d"),  # rounding
+    )
+    right = [2 if row == 7 else int(row in (3, 8)) for row in range(60)]
+    for name, write in (("n.csv", new.write_csv), ("n.parquet", new.write_parquet)):
+        write(tmp_path / name)
+        done = predict_file(fit.model, tmp_path / name, tmp_path / f"{name}.out.parquet", 0.9)
+        found = pl.read_parquet(tmp_path / f"{name}.out.parquet")
+        assert found["outside"].to_list() == right
+        assert (done.outside, dict(done.outside_of)) == (3, {"a": 3, "c": 1})
+        assert done.notes[-1].startswith("3 of 60 rows are outside the range of the training rows")
+        assert "by column: 'a' 3, 'c' 1;" in done.notes[-1]
+        assert "60 行中有 3 行" in done.notes[-1].zh
+    assert fit.model.outside(new.select(fit.model.features)).sum(1).tolist() == right
+    fit.model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert torch.equal(again.ranges, fit.model.ranges)
+    # A model of an earlier version knows no ranges, and says nothing of them.
+    replace(fit.model, ranges=None).save(tmp_path / "old")
+    old = load(tmp_path / "old")
+    done = predict_file(old, tmp_path / "n.csv", tmp_path / "old.csv")
+    assert (done.outside, done.columns, done.notes) == (None, ("row", "y_predicted"), ())
+    with pytest.raises(InputError, match="ranges of the training rows were not kept"):
+        old.outside(new.select(fit.model.features))
+
+
+def test_the_range_is_that_of_the_rows_that_were_fitted(tmp_path, monkeypatch):
+    """Rows of weight 0 are no training rows, nor are missing cells values; in memory and in blocks."""
+    monkeypatch.chdir(tmp_path)
+    X, y = table(60)
+    frame = X.with_columns(y=y["y0"], w=pl.Series([0.0] * 5 + [1.0] * 55), g=pl.Series(["u", "v", "w"] * 20))
+    frame = frame.with_columns(a=pl.when(pl.int_range(60) < 5).then(1e3).otherwise("a"))
+    frame.write_parquet("t.parquet")
+    for block in (False, True):
+        request = Request("t.parquet", ("y",), weights="w", out_of_core=block, cv=5)
+        model = fit_table(request, tmp_path).model
+        right = frame.filter(pl.col("w") > 0).select("a", "b", "c", "d")
+        np.testing.assert_array_equal(model.ranges[:, :4], [right.min().row(0), right.max().row(0)])
+        assert model.ranges[:, 4:].tolist() == [[0.0] * 3, [1.0] * 3]
+    holes = frame.with_columns(b=pl.when(pl.int_range(60) % 4 == 0).then(None).otherwise("b"))
+    holes.write_csv("h.csv")
+    model = fit_table(Request("h.csv", ("y",), weights="w", missing="mean"), tmp_path).model
+    mark = model.features.index("b=missing")
+    used = holes.filter(pl.col("w") > 0)
+    place = model.features.index("b")
+    assert model.ranges[:, place].tolist() == [used["b"].min(), used["b"].max()]
+    assert model.ranges[:, mark].tolist() == [0.0, 1.0]
+    predict_file(model, "h.csv", "p.csv", ids=[])
+    beyond = [
+        (holes[name] < used[name].min()) | (holes[name] > used[name].max()) for name in ("a", "b", "c", "d")
+    ]
+    right = pl.DataFrame(
+        [flag.fill_null(value=False).cast(int).alias(str(k)) for k, flag in enumerate(beyond)]
+    )
+    assert pl.read_csv("p.csv")["outside"].to_list() == right.sum_horizontal().to_list()
+    assert sum(right.row(0)) == 1

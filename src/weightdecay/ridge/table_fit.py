@@ -575,9 +575,10 @@ def _in_memory(request: Request, cv: Any, on_columns: _Shown) -> _Fitted:
     frame = _long(rows, of_rows(ids, rows), seen, fold)
     worst = _worst(frame.drop("fold"), seen.targets, seen.rmse)
     used = inputs.X.numpy()[table.kept.to_numpy()] if not table.kept.all() else inputs.X.numpy()
-    ranges = torch.from_numpy(np.stack([np.fmin.reduce(used), np.fmax.reduce(used)]))  # without NaN
-    marks = torch.tensor([[0.0], [1.0]], dtype=torch.float64)  # of columns that say where a cell is missing
-    ranges = torch.cat([ranges, marks.expand(2, path.p - ranges.shape[1])], 1)
+    ends = zip(np.fmin.reduce(used).tolist(), np.fmax.reduce(used).tolist(), strict=True)  # NaN left out
+    known = dict(zip(table.coding.features, ends, strict=True))
+    marks = 0.0, 1.0  # of a column that says where a cell is missing
+    ranges = torch.tensor([known.get(name, marks) for name in path.features or known], dtype=torch.float64).T
     path = replace(path, doubts=(*path.doubts, *copies))
     return path, replace(seen, worst=worst), lam, ranges, frame, (*table.notes, *copies)
 
