@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse
 import torch
 from tests.commands import here
 
@@ -133,3 +134,20 @@ def test_correlations_of_every_route_are_those_of_numpy():
         there = np.arange(p) != 1
         np.testing.assert_allclose(found[there], right[there] / np.sqrt(scale[there]), rtol=1e-9, atol=1e-12)
         assert torch.isfinite(found[2:]).all()
+
+
+def test_correlations_of_sparse_inputs_and_a_leak_among_them():
+    random = np.random.default_rng(0)
+    dense = random.normal(size=(80, 300)) * (random.uniform(size=(80, 300)) < 0.05)
+    dense[:, 5] = random.normal(size=80)  # a crowded column
+    y = random.normal(size=80)
+    y[random.uniform(size=80) < 0.8] = 0.0
+    dense[:, 9] = 2 * y
+    for cv in ("loo", 4):
+        path = wd.ridge_path(scipy.sparse.csr_array(dense), y, [0.1, 1.0], cv=cv)
+        right = wd.ridge_path(dense, y, [0.1, 1.0], cv=cv)
+        torch.testing.assert_close(
+            path._solver.correlations(), right._solver.correlations(), rtol=1e-9, atol=1e-12, equal_nan=True
+        )
+        assert leaks(path) == leaks(right)
+        assert len(leaks(path)) == 1

@@ -321,7 +321,7 @@ def _fits(problem: Problem) -> bool:
     return not isinstance(problem.X, SparseInputs) or (there is not None and COPIES * 8 * n * p < there / 2)
 
 
-def _rows(problem: Problem) -> Iterator[tuple[Float[Tensor, "b p"], Float64[Tensor, "b t"]]]:
+def _rows(problem: Problem) -> Blocks:
     """Yield the rows: sparse ones in dense blocks."""
     if not isinstance(problem.X, SparseInputs):
         yield problem.X, problem.y
