@@ -179,7 +179,7 @@ def test_options_reach_the_fit(tmp_path):
     done = here("predict", "a", "new.csv", "--interval", 0.5, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert pl.read_csv(tmp_path / "predictions.csv").columns == [
-        *("row", "y_predicted", "y_low", "y_high", "z_predicted", "z_low", "z_high"),
+        *("row", "y_predicted", "y_low", "y_high", "z_predicted", "z_low", "z_high", "outside"),
     ]
 
 

@@ -231,8 +231,8 @@ def test_rows_outside_the_training_range_are_marked_and_counted(tmp_path):
         found = pl.read_parquet(tmp_path / f"{name}.out.parquet")
         assert found["outside"].to_list() == right
         assert (done.outside, dict(done.outside_of)) == (3, {"a": 3, "c": 1})
-        assert done.notes[-1].startswith("3 of 60 rows are outside the range of the training rows")
-        assert "by column: 'a' 3, 'c' 1;" in done.notes[-1]
+        assert done.notes[-1].startswith("outside the range of the training rows: 3 of 60 rows")
+        assert "by input: 'a' 3, 'c' 1;" in done.notes[-1]
         assert "60 行中有 3 行" in done.notes[-1].zh
     assert fit.model.outside(new.select(fit.model.features)).sum(1).tolist() == right
     fit.model.save(tmp_path / "m")

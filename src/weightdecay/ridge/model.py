@@ -98,7 +98,7 @@ class RidgeModel:
         nor that λ was chosen from the same rows. In 500 simulated tables of 100 rows, the signal as large as
         the noise, intervals of .9 hold 89.7 % of new measurements with 10 columns, 90.0 % with 30 and 89.7 %
         with 90, each ± 0.3, where λ is known; where leave-one-out chooses it 89.7, 89.5 and 89.0 %
-        (tests/ridge/test_coverage.py). Nearer to as many columns as rows more is lost.
+        (python tests/ridge/test_coverage.py, 2026-11-30, 2 cores).
 
         Args:
             X: as in `predict`.
@@ -354,7 +354,8 @@ class _Outside:
     def columns(self) -> dict[str, int]:
         """The inputs by the number of rows, the most first."""
         order = self.counts.argsort(descending=True, stable=True)
-        features = self.model.features or ()
+        features = self.model.features
+        assert features is not None
         return {features[j]: int(self.counts[j]) for j in order.tolist() if self.counts[j] > 0}
 
     def notes(self, count: int) -> tuple[Text, ...]:
@@ -366,12 +367,12 @@ class _Outside:
         more = len(columns) - 5
         return (
             Text(
-                f"{self.rows:,} of {count:,} rows are outside the range of the training rows "
-                f"(column 'outside'), by column: {each}"
-                + (f" and {more:,} columns more" if more > 0 else "")
+                f"outside the range of the training rows: {self.rows:,} of {count:,} rows "
+                f"(column 'outside'), by input: {each}"
+                + (f" and {more:,} inputs more" if more > 0 else "")
                 + "; there the model extrapolates, and intervals do not count that",
-                f"{count:,} 行中有 {self.rows:,} 行超出训练行的取值范围（见 outside 列），按列计：{each}"
-                + (f" 等共 {len(columns):,} 列" if more > 0 else "")
+                f"{count:,} 行中有 {self.rows:,} 行超出训练行的取值范围（见 outside 列），按输入计：{each}"
+                + (f" 等共 {len(columns):,} 个输入" if more > 0 else "")
                 + "；模型在那里是外推，预测区间没有计入这一点",
             ),
         )

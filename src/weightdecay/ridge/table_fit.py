@@ -184,13 +184,15 @@ def held_out(path: RidgePath, y: Tensor, lam: float | Tensor | None = None) -> H
     how = "loo" if path.cv in ("gcv", "evidence") else path.cv  # those two hold nothing out themselves
     names, rmse, mean_rmse = target_names(path), (squares / count).sqrt(), (spread / count).sqrt()
     largest = error.abs().nan_to_num(-1.0).topk(min(WORST, len(error)), dim=0).indices
-    candidates = _frame(
-        largest.T.reshape(-1) + 1,
-        *(values.gather(0, largest).T.reshape(-1, 1) for values in (measured, predicted)),
-        ("",),
-        None,
-    ).with_columns(target=pl.Series([name for name in names for _ in range(len(largest))]))
-    worst = _worst(candidates.drop("fold"), names, rmse)
+    candidates = pl.DataFrame(
+        {
+            "row": (largest + 1).T.reshape(-1).numpy(),
+            "target": [name for name in names for _ in range(len(largest))],
+            "measured": measured.gather(0, largest).T.reshape(-1).numpy(),
+            "prediction": predicted.gather(0, largest).T.reshape(-1).numpy(),
+        }
+    )
+    worst = _worst(candidates, names, rmse)
     return HeldOut(names, measured, predicted, rmse, 1 - squares / spread, mean_rmse, how, worst)
 
 
