@@ -39,13 +39,16 @@ def refused(*given, **options):
 @pytest.mark.parametrize("cv", [3, "loo", "gcv", PAIRS], ids=str)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_first_cell_that_is_not_finite_is_named(shape, bad, cv):
+@pytest.mark.parametrize("standardize", [False, True], ids=["as it is", "standardised"])
+def test_the_first_cell_that_is_not_finite_is_named(shape, bad, cv, standardize):
     X, y = table(*SHAPES[shape])
     X[3, 1], X[7, 0] = bad, np.nan
-    message = refused(X, y, cv=cv)
+    message = refused(X, y, cv=cv, standardize=standardize)
     assert f"X[3, 1] = {bad}" in message
     frame = pl.DataFrame(X, schema=[f"x{j}" for j in range(X.shape[1])])
-    assert "X[3, 'x1']" in refused(frame, y, cv=cv)
+    assert "X[3, 'x1']" in refused(frame, y, cv=cv, standardize=standardize)
+    X[7, 0] = 0  # one cell of one column
+    assert f"X[3, 1] = {bad}" in refused(X, y, cv=cv, standardize=standardize)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -54,6 +57,7 @@ def test_single_precision_overflows_sooner(shape, monkeypatch):
     X = X.astype(np.float32)
     X[3, 1] = np.inf
     assert "X[3, 1] = inf" in refused(X, y, cv=3)
+    assert "X[3, 1] = inf" in refused(X, y, cv="loo", standardize=True)
     if shape == "tall":  # small tables are decomposed, wide ones multiplied, in float64
         monkeypatch.setattr(path, "DIRECT", 0)
         X[3, 1] = 1e30

@@ -188,12 +188,18 @@ def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tup
 
 
 def columns(problem: Problem) -> Columns:
-    """Means and factors over the problem's rows."""
+    """Means and factors over the problem's rows.
+
+    Raises:
+        FloatingPointError: a column to be standardised has a standard deviation that is not finite.
+    """
     n, p = problem.X.shape
     penalty = problem.y.new_ones(p) if problem.penalty is None else problem.penalty
     mean, divisor = problem.y.new_zeros(p), penalty.sqrt()
     if problem.standardize:
         mean, sd = means_and_sds(problem)
+        if not bool(sd.isfinite().all()):  # a factor of 0 would hide the column and its cell that is not
+            raise FloatingPointError
         divisor = sd * divisor
     elif problem.intercept == "free":
         share = problem.y.new_ones(n) if problem.weights is None else problem.weights
