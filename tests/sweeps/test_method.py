@@ -19,11 +19,12 @@ from weightdecay.sweeps import method as methods
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.method import Method
 from weightdecay.sweeps.task import Checkpoint, Chunk, Data, Task, data_of
+from weightdecay.text import Text
 
 DOUBLE = torch.float64
-TOGETHER = Method("vectorised", "", True, 0)
-ALONE = Method("one by one", "", True, 0)
-LINEAR = Method("linear", "", True, 0)
+TOGETHER = Method("vectorised", Text("", ""), True, 0)
+ALONE = Method("one by one", Text("", ""), True, 0)
+LINEAR = Method("linear", Text("", ""), True, 0)
 
 
 def mlp():

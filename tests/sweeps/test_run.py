@@ -20,6 +20,7 @@ from weightdecay.sweeps.method import Method, Plan
 from weightdecay.sweeps.run import Job, results
 from weightdecay.sweeps.store import FILE, Checkpoints
 from weightdecay.sweeps.task import Chunk, task_of
+from weightdecay.text import Text
 
 job = jobs.job
 
@@ -346,7 +347,7 @@ def test_one_by_one_in_processes_is_what_it_is_here(tmp_path):
     changes = {"make_model": jobs.Branching, "rule": wd.Decoupled, "refine": 0, "widen": 0, "epochs": 3}
     found = job(**changes)
     assert found.method.startswith("one by one: ")
-    method = Method("one by one", "", True, 1)
+    method = Method("one by one", Text("", ""), True, 1)
     chunks = [
         Chunk("Decoupled", None, (one.copy.strength,), "weight_decay", (one.copy.seed,))
         for one in found.trained

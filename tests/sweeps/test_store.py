@@ -20,9 +20,10 @@ from weightdecay.sweeps.run import Leader
 from weightdecay.sweeps.selection import best_of, selections_of
 from weightdecay.sweeps.store import FILE, Checkpoints, Round, Weights, opened
 from weightdecay.sweeps.task import Checkpoint, Chunk, Copy, Goal, Look, Trained
+from weightdecay.text import Text
 
 CPU = torch.device("cpu")
-METHOD = Method("vectorised", "", True, 100)
+METHOD = Method("vectorised", Text("", ""), True, 100)
 CHUNK = Chunk("Decoupled", None, (0.0, 0.1), "weight_decay", (0, 1))
 
 
@@ -219,7 +220,7 @@ def test_parts_of_nearly_one_size():
 def test_chunks_hold_every_copy_once(copies, seeds_together):
     pairs = [("Decoupled", 0.1), ("Decoupled", 0.2), ("Cautious", 0.1)]
     strengths, seeds = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6), (5, 3, 9, 1)
-    plan = Plan(Method("vectorised", "", seeds_together, 1), copies, 1)
+    plan = Plan(Method("vectorised", Text("", ""), seeds_together, 1), copies, 1)
     chunks = chunks_of(plan, pairs, strengths, "weight_decay", seeds)
     found = [copy for chunk in chunks for copy in chunk.copies]
     assert len(found) == len(set(found)) == 3 * 6 * 4
@@ -234,9 +235,9 @@ def test_chunks_fit_into_memory_and_are_as_many_as_workers():
     assert plan_of(METHOD, 100, 2, CPU, Capacity(1, 4000), None) == Plan(METHOD, 16, 1)
     assert plan_of(METHOD, 100, 2, CPU, None, None) == Plan(METHOD, 100, 2)
     assert plan_of(METHOD, 100, 2, CPU, None, 6) == Plan(METHOD, 6, 2)
-    huge = Method("vectorised", "", True, 10**15)
+    huge = Method("vectorised", Text("", ""), True, 10**15)
     assert plan_of(huge, 100, 2, CPU, None, None).copies == 1
-    alone = Method("one by one", "", True, 100)
+    alone = Method("one by one", Text("", ""), True, 100)
     assert plan_of(alone, 100, 2, CPU, None, None) == Plan(alone, 1, 1)
     plan = Plan(METHOD, 25, 2)
     assert Plan.from_dict(plan.to_dict()) == plan

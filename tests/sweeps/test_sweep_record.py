@@ -12,7 +12,9 @@ from tests.sweeps.records import LAMBDAS, training, trainings
 
 import weightdecay as wd
 from weightdecay.saving import load
+from weightdecay.sweeps.method import Method, Plan
 from weightdecay.sweeps.record import sweep_record
+from weightdecay.text import Text
 
 WEIGHTS = {"0.weight": torch.randn(5, 3, 2), "0.steps": torch.arange(5)}
 
@@ -284,3 +286,24 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
 def test_an_empty_sweep_is_refused():
     with pytest.raises(wd.InputError, match="nothing is finished"):
         sweep_record([])
+
+
+def test_how_it_was_trained_is_told_in_both_languages_and_comes_back(tmp_path):
+    """Folders of earlier versions have no Chinese of it: they load, and say it in English."""
+    method = Method("one by one", Text("the model decides", "模型自行决定"), False, 1)
+    record = sweep_record(trainings(), method=method.words)
+    record.save(tmp_path)
+    for sweep in (record, wd.load(tmp_path)):
+        (note,) = [note for note in sweep.notes if note.startswith("trained ")]
+        assert (note, note.zh) == (
+            "trained one by one: the model decides",
+            "训练方式：逐个训练（模型自行决定）",
+        )
+    plan = Plan(method, 1, 1)
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan
+    assert again.method.reason.zh == "模型自行决定"
+    values = json.loads((tmp_path / "sweep.json").read_text())
+    del values["method_zh"]
+    (tmp_path / "sweep.json").write_text(json.dumps(values))
+    assert wd.load(tmp_path).method.zh == "one by one: the model decides"

@@ -21,9 +21,10 @@ from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.looks import mixed, order
 from weightdecay.sweeps.method import Method, train_chunk
 from weightdecay.sweeps.task import Chunk, Data, Task
+from weightdecay.text import Text
 
 ALL = os.environ.get("CONTRACT") == "all"
-ALONE = Method("one by one", "", True, 0)
+ALONE = Method("one by one", Text("", ""), True, 0)
 STEPS, BATCH = 200, 8
 
 
@@ -187,7 +188,7 @@ def cells():
 @pytest.mark.parametrize(("model", "optimizer", "rule", "dtype"), list(cells()))
 def test_each_copy_is_what_it_is_alone(model, optimizer, rule, dtype):
     task = task_of(MODELS[model], OPTIMIZERS[optimizer], RULES[rule], dtype)
-    method = Method("vectorised", "", True, 0)
+    method = Method("vectorised", Text("", ""), True, 0)
     together = train_chunk(Recipes(task), Chunk("rule", None, (0.0, 2.0), "weight_decay", (3,)), method)
     alone = train_chunk(Recipes(task), Chunk("rule", None, (2.0,), "weight_decay", (3,)), ALONE)
     compare(task, together, alone, dtype, IDLE)
@@ -196,7 +197,7 @@ def test_each_copy_is_what_it_is_alone(model, optimizer, rule, dtype):
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_bias_before_batchnorm_wanders_and_the_loss_does_not_see_it(optimizer):
     task = task_of(partial(conv, bias=True), OPTIMIZERS[optimizer], wd.Decoupled, torch.float64)
-    method = Method("vectorised", "", True, 0)
+    method = Method("vectorised", Text("", ""), True, 0)
     chunk = Chunk("rule", None, (0.0, 2.0), "weight_decay", (3,))
     # Held out, the running mean lags behind a bias that wanders: of Adam's only the training loss agrees.
     together, alone = train_chunk(Recipes(task), chunk, method), train_chunk(Recipes(task), chunk, ALONE)
@@ -234,7 +235,7 @@ def test_against_a_loop_written_by_hand(model, kind):
     on = [wd.Group(where=lambda name, p: p.ndim > 1), wd.Group(name="*", scale=0)]
     task = task_of(MODELS[model], optimizer, rule, torch.float64, on=on)
     chunk = Chunk("rule", None, (0.0, 0.7), "weight_decay", (5,))
-    found = train_chunk(Recipes(task), chunk, Method("vectorised", "", True, 0)).weights
+    found = train_chunk(Recipes(task), chunk, Method("vectorised", Text("", ""), True, 0)).weights
     with torch.random.fork_rng():
         wanted = by_hand(task, 5, 0.7, kind)
     for name, tensor in wanted.items():

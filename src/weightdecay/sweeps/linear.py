@@ -35,6 +35,7 @@ from weightdecay.sweeps.looks import (
 )
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import measured
+from weightdecay.text import Text
 
 # What one block of strengths may take in residuals of the larger data set, in bytes.
 _BLOCK_BYTES = 32 * 2**20
@@ -332,9 +333,10 @@ class Linear:
     bytes_per_copy: int
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> Text:
         """Why it goes this way, as a sentence."""
-        return "a linear model, a squared loss, plain SGD: solved in the span of the examples"
+        what = "a linear model, a squared loss, plain SGD: solved in the span of the examples"
+        return Text(what, "线性模型、平方损失、普通 SGD：在样本张成的空间里求解")
 
 
 def linear_of(recipes: Recipes) -> Linear | None:

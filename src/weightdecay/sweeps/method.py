@@ -38,6 +38,13 @@ from weightdecay.sweeps.looks import (
 )
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, OnEpoch, Task
 from weightdecay.sweeps.vectorised import AXES, Copies, apply_to_copies, fuse, train_vectorised
+from weightdecay.text import Text
+
+_CHINESE = {
+    "linear": "线性回归，所有副本一起训练",
+    "vectorised": "所有副本合成一个模型",
+    "one by one": "逐个训练",
+}
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,24 @@ class Method:
     """
 
     name: Literal["linear", "vectorised", "one by one"]
-    reason: str
+    reason: Text
     seeds_together: bool
     bytes_per_copy: int
+
+    @property
+    def words(self) -> Text:
+        """The method and why, as a record says it."""
+        return Text(f"{self.name}: {self.reason}", f"{_CHINESE[self.name]}（{self.reason.zh}）")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), "reason_zh": self.reason.zh}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Method":
+        """What `to_dict` gave; stores of earlier versions have no Chinese."""
+        reason = Text(values["reason"], values.get("reason_zh", values["reason"]))
+        return cls(values["name"], reason, values["seeds_together"], values["bytes_per_copy"])
 
 
 def method_of(recipes: Recipes) -> Method:
@@ -87,9 +109,10 @@ def method_of(recipes: Recipes) -> Method:
     size = 10 * trial.weight_bytes + 5 * trial.forward_bytes + 3 * trial.output_bytes
     if reason is not None:
         return Method("one by one", reason, True, size)
-    reason = "all copies run as one model"
+    reason = Text("all copies run as one model", "所有副本作为一个模型运行")
     if trial.draws:
-        reason += "; the model draws random numbers, so each seed has a chunk of its own"
+        more = "the model draws random numbers, so each seed has a chunk of its own"
+        reason = Text(f"{reason}; {more}", f"{reason.zh}；模型会抽取随机数，所以每个种子单独成块")
     return Method("vectorised", reason, not trial.draws, size)
 
 
@@ -353,7 +376,7 @@ def linear_is_right(recipes: Recipes, linear: Linear) -> bool:
     return True
 
 
-def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> str | None:
+def why_not_in_doubles(task: Task, seeds: tuple[int, ...]) -> Text | None:
     """Why not together, found in doubles, where rounding hides less; None if model or loss take none."""
     if {p.dtype for p in made(task, seeds[0]).parameters()} == {torch.float64}:
         return None  # that was it
@@ -397,31 +420,34 @@ def _short(
     return dataclasses.replace(settings, task=short, rates=settings.rates[:, : short.steps])
 
 
-def why_not_stacked(task: Task, seed: int, lr: float | None) -> str | None:
+def why_not_stacked(task: Task, seed: int, lr: float | None) -> Text | None:
     """Why the optimizer cannot hold stacked copies, as a sentence: three copies against each alone."""
     starts: list[Tensor] = []  # three copies of each parameter
     together: list[nn.Parameter] = []
     apart: list[list[nn.Parameter]] = [[], [], []]
     for name, p in made(task, seed).named_parameters():
         if has_hooks(p):
-            return f"the parameter {name} has hooks, which stacked copies of it have not"
+            what = f"the parameter {name} has hooks, which stacked copies of it have not"
+            return Text(what, f"参数 {name} 带有钩子，而它堆叠后的副本没有")
         starts.append(torch.stack([size * p.detach() for size in _SIZES]))
         # Two axes in front, as in training.
         together.append(nn.Parameter(starts[-1][None].clone(), p.requires_grad))
         for several, copy in zip(apart, starts[-1], strict=True):
             several.append(nn.Parameter(copy.clone(), p.requires_grad))
-    kind = "the optimizer"
+    kind = Text("the optimizer", "优化器")
     try:
         alone = [optimizer_of(task, several, lr) for several in apart]
-        kind = type(alone[0]).__name__
+        kind = Text(type(alone[0]).__name__, f"{type(alone[0]).__name__} ")
         if isinstance(alone[0], optim.LBFGS):
-            return "LBFGS searches along one line for all elements of a model"
+            what = "LBFGS searches along one line for all elements of a model"
+            return Text(what, "LBFGS 对模型的所有元素沿同一条直线搜索")
         stacked = optimizer_of(task, together, lr)
         groups = _groups(alone[0], apart[0])
         if any(None in places for places, _ in groups):
-            return f"{kind} holds parameters that it was not given"
+            return Text(f"{kind} holds parameters that it was not given", f"{kind.zh}持有未交给它的参数")
         if _groups(stacked, together) != groups:
-            return f"the parameter groups of {kind} depend on the shapes of the parameters"
+            what = f"the parameter groups of {kind} depend on the shapes of the parameters"
+            return Text(what, f"{kind.zh}的参数组取决于参数的形状")
         fuse(stacked)
         drawn = doubles(0)
         for _ in range(_STEPS if type(alone[0]).__module__.startswith("torch.optim.") else _MORE_STEPS):
@@ -436,12 +462,15 @@ def why_not_stacked(task: Task, seed: int, lr: float | None) -> str | None:
             for optimizer in (stacked, *alone):
                 optimizer.step()
     except Exception as error:
-        return f"{kind} does not take stacked parameters ({_cause(error)})"
+        cause = _cause(error)
+        return Text(
+            f"{kind} does not take stacked parameters ({cause})", f"{kind.zh}不接受堆叠的参数（{cause}）"
+        )
     for i, p in enumerate(together):
         for j, copy in enumerate(apart):
             value, wanted = p.detach()[0, j], copy[i].detach()
             if not _close(value - starts[i][j], wanted - starts[i][j], wanted):
-                return f"{kind} does not treat every element by itself"
+                return Text(f"{kind} does not treat every element by itself", f"{kind.zh}不是逐元素更新的")
     return None
 
 
@@ -454,14 +483,16 @@ def _groups(optimizer: optim.Optimizer, given: list[nn.Parameter]) -> list[tuple
     return groups
 
 
-def _rules(settings: Settings) -> str | None:
+def _rules(settings: Settings) -> Text | None:
     """Whether the chunk's rules act on stacked weights as on each alone."""
     for r, rule in enumerate(settings.strong[0].rules):
         name = type(rule).__name__
         if any(_fixed(rule) != _fixed(strong.rules[r]) for strong in settings.strong):
-            return f"{name} depends on the strength in more than its strength"
+            what = f"{name} depends on the strength in more than its strength"
+            return Text(what, f"{name} 除强度外还有别的量随强度变化")
         if rule.told_more:
-            return f"{name} looks at more than stacked weights and their update"
+            what = f"{name} looks at more than stacked weights and their update"
+            return Text(what, f"{name} 用到的不只是堆叠的权重及其更新量")
         if rule.built_in:
             continue
         target = settings.strong[0].plan.all_targets[0]
@@ -470,9 +501,12 @@ def _rules(settings: Settings) -> str | None:
         try:
             together, each = _applied(rule, copies, target.name)
         except Exception as error:
-            return f"{name} does not take stacked weights ({_cause(error)})"
+            cause = _cause(error)
+            return Text(
+                f"{name} does not take stacked weights ({cause})", f"{name} 不接受堆叠的权重（{cause}）"
+            )
         if not _close(together, each, each):
-            return f"{name} does not treat every copy by itself"
+            return Text(f"{name} does not treat every copy by itself", f"{name} 没有分别处理各个副本")
     return None
 
 
@@ -499,7 +533,7 @@ def _applied(rule: Rule, copies: Tensor, name: str) -> tuple[Tensor, Tensor]:
     return together, torch.stack(each)[None]
 
 
-def _training(settings: Settings) -> str | None:
+def _training(settings: Settings) -> Text | None:
     """Whether training together gives what training alone gives."""
     task = settings.task
     try:
@@ -509,9 +543,11 @@ def _training(settings: Settings) -> str | None:
         for epoch in range(task.epochs):
             together.train_epoch(epoch, data)
     except Exception as error:
-        return f"the copies do not run as one model ({_cause(error)})"
+        cause = _cause(error)
+        return Text(f"the copies do not run as one model ({cause})", f"各副本无法合成一个模型运行（{cause}）")
     if any(p.grad is not None for model in models for p in model.parameters()):
-        return "model or loss reach the weights otherwise than as the model's parameters"
+        what = "model or loss reach the weights otherwise than as the model's parameters"
+        return Text(what, "模型或损失不是通过模型的参数取得权重")
     alone = []
     for copy in settings.chunk.copies:
         alone.append(Alone(settings, copy))
@@ -526,22 +562,24 @@ def _training(settings: Settings) -> str | None:
     )
 
 
-def _other_losses(together: Copies, alone: list[Alone], eps: float) -> str | None:
+def _other_losses(together: Copies, alone: list[Alone], eps: float) -> Text | None:
     loose = 1e-8 if eps < 1e-12 else max(1e-3, 2 * eps)
     train, test = together.looks[-1]["train"], together.looks[-1]["test"][""]
     diverged = together.diverged.flatten().tolist()
     losses = zip(train.flatten().tolist(), test.flatten().tolist(), strict=True)
     for plain, at, both in zip(alone, diverged, losses, strict=True):
         if (None if at < 0 else at) != plain.diverged:
-            return "copies trained as one model diverge at another step than alone"
+            what = "copies trained as one model diverge at another step than alone"
+            return Text(what, "合在一起训练时，副本发散的步数与单独训练时不同")
         _, *wanted, _ = plain.looks[-1]
         gap = max(abs(x - y) - loose * abs(y) for x, y in zip(both, wanted, strict=True))
         if plain.diverged is None and gap > loose:
-            return f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
+            what = f"copies trained as one model end elsewhere than alone (losses differ by {gap:.2g})"
+            return Text(what, f"合在一起训练的结果与单独训练不同（损失相差 {gap:.2g}）")
     return None
 
 
-def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> str | None:
+def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> Text | None:
     """Whether a gradient of the last step differs, without decay: a loss may not show it in three steps.
 
     What is compared are norms of tensors; one that is all rounding, as of a bias before a BatchNorm, is
@@ -558,19 +596,20 @@ def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> str | 
         whole = math.hypot(*norms.values())
         for name, p in together.parameters.items():
             if (p.grad is None) != (name not in gradients):
-                return f"the parameter {name} has a gradient together and none alone, or the other way round"
+                what = f"the parameter {name} has a gradient together and none alone, or the other way round"
+                return Text(what, f"参数 {name} 只在合并训练或只在单独训练时有梯度")
             if p.grad is None or plain.diverged is not None:
                 continue
             gap = float((p.grad[s, 0].double() - gradients[name]).norm())
             if gap > loose * norms[name] + floor * whole:
                 share = gap / max(norms[name], floor * whole)
-                return (
-                    f"copies trained as one model have other gradients than alone ({name}: {share:.2g} of it)"
-                )
+                what = "copies trained as one model have other gradients than alone"
+                zh = f"合在一起训练时梯度与单独训练不同（{name}：相对差 {share:.2g}）"
+                return Text(f"{what} ({name}: {share:.2g} of it)", zh)
     return None
 
 
-def _unmoved(together: Copies, alone: list[Alone]) -> str | None:
+def _unmoved(together: Copies, alone: list[Alone]) -> Text | None:
     """Whether a buffer stays behind where it moves alone; losses may not show it in three steps.
 
     What it moved by is compared roughly: before a BatchNorm, biases follow rounding noise.
@@ -587,7 +626,8 @@ def _unmoved(together: Copies, alone: list[Alone]) -> str | None:
         moved_by, wanted = stacked.double() - start, ends.double() - start
         room = 0.5 * wanted.abs().max() + 1e-6 * start.abs().max() if start.numel() else 0
         if start.numel() and ((moved_by - wanted).abs() > room).any():
-            return f"the buffer {name} does not follow a copy's batches (the model replaces it)"
+            what = f"the buffer {name} does not follow a copy's batches (the model replaces it)"
+            return Text(what, f"缓冲区 {name} 没有跟随副本的批次变化（模型把它换掉了）")
     return None
 
 
@@ -631,12 +671,12 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self)
+        return {**asdict(self), "method": self.method.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
         """What `to_dict` gave."""
-        return cls(Method(**values["method"]), values["copies"], values["threads"])
+        return cls(Method.from_dict(values["method"]), values["copies"], values["threads"])
 
 
 def plan_of(
@@ -680,7 +720,7 @@ def chunks_of(
 ) -> tuple[Chunk, ...]:
     """Every strength and seed of every rule and learning rate, in chunks.
 
-    >>> method = Method("vectorised", "", True, 1)
+    >>> method = Method("vectorised", Text("", ""), True, 1)
     >>> chunks = chunks_of(Plan(method, 4, 1), [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1))
     >>> [(chunk.strengths, chunk.seeds) for chunk in chunks]
     [((0.0, 0.1), (0, 1)), ((0.2,), (0, 1))]

@@ -17,12 +17,6 @@ from weightdecay.sweeps.task import Copy, Goal, Look, Trained, goal_of
 from weightdecay.text import Text
 from weightdecay.units.halflife import half_life
 
-_METHODS = {
-    "linear": "线性回归，所有副本一起训练",
-    "vectorised": "所有副本合成一个模型",
-    "one by one": "逐个训练",
-}
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
@@ -49,7 +43,7 @@ class Sweep:
     goal: Goal
     selections: tuple[Selection, ...]
     chosen: int
-    method: str
+    method: Text
     settings: Mapping[str, Any]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
@@ -160,9 +154,8 @@ class Sweep:
     @property
     def notes(self) -> tuple[Text, ...]:
         """What there is to know, in sentences; the doubts last."""
-        name, _, reason = self.method.partition(": ")
-        method = Text(self.method, f"{_METHODS[name]}（{reason}）" if name in _METHODS else self.method)
-        return (*self.lines, Text(f"trained {method}", f"训练方式：{method.zh}"), *self.doubts)
+        method = Text(f"trained {self.method}", f"训练方式：{self.method.zh}")
+        return (*self.lines, method, *self.doubts)
 
     def table(self) -> pl.DataFrame:
         """One row per training: rule, lr, strength, weight_decay, seed, losses, metrics, diverged (step)."""
@@ -209,6 +202,7 @@ class Sweep:
             "flat_range": list(self.flat_range),
             "no_decay": none and {name: _plain(value) for name, value in asdict(none).items()},
             "method": self.method,
+            "method_zh": self.method.zh,
             "seconds": self.seconds,
             "notes": list(self.notes),
             "settings": dict(self.settings),
@@ -257,7 +251,7 @@ def sweep_record(
         trained: trainings at strengths of one unit, in any order; the record keeps it.
         minimize: "loss", the test loss, or a metric to choose by.
         maximize: a metric to choose by instead, where more is better.
-        method: how it was trained, in words.
+        method: how it was trained, in words, a `Text` for both languages.
         settings: everything that was chosen, as JSON has it.
         weights: the best strength's, by name; which it is, `selections_of` and `best_of` say.
         seconds: how long it took.
@@ -271,7 +265,8 @@ def sweep_record(
     goal = goal_of(minimize, maximize, tuple(trained[0].metrics) if trained else ())
     selections = selections_of(trained, goal)
     chosen = best_of(selections, goal)
-    about = method, settings or {}, weights or {}, seconds, steps_per_epoch, factors or {}
+    words = method if isinstance(method, Text) else Text(method, method)
+    about = words, settings or {}, weights or {}, seconds, steps_per_epoch, factors or {}
     return Sweep(tuple(trained), goal, selections, chosen, *about)
 
 
@@ -368,7 +363,8 @@ def from_saved(saved: Saved) -> Sweep:
         trained_of(saved.table("table.parquet"), saved.table("curves.parquet")),
         **({"maximize": name} if maximize else {"minimize": name}),
         weights=saved.tensors("weights.safetensors"),
-        **{field: saved[field] for field in ("method", "settings", "seconds")},
+        method=Text(saved["method"], saved.values.get("method_zh", saved["method"])),
+        **{field: saved[field] for field in ("settings", "seconds")},
         steps_per_epoch=saved.values.get("steps_per_epoch"),  # older records have neither
         factors={(rule, lr): value for rule, lr, value in saved.values.get("factors", ())},
     )

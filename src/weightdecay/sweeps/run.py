@@ -406,7 +406,7 @@ class Search:
             trained,
             minimize="loss" if goal.maximize else goal.name,
             maximize=goal.name if goal.maximize else None,
-            method=f"{method.name}: {method.reason}",
+            method=method.words,
             settings=self.settings,
             seconds=time.monotonic() - self.begun,
             steps_per_epoch=self.task.steps_per_epoch,
