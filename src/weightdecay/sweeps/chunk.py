@@ -130,7 +130,8 @@ class Recipe:
                     by_group[i] = group_strength(rule, i, len(groups), setting, momentum)
             strengths.append(tuple(by_group))
         plan = dataclasses.replace(plan, strengths=tuple(strengths))
-        check_strengths(optimizer, rules, plan, setting)
+        # Refusals alone: what rounding does to a strength is advice, and takes as long as a small training.
+        check_strengths(optimizer, rules, plan, setting, rounded=True)
         numbers = set()
         if not callable(rules[0].weight_decay):
             numbers = {float(of_group.at(0)) for of_group in strengths[0] if of_group is not None}

@@ -163,7 +163,8 @@ def train_linear(
         adam_bias: step the bias by Adam instead (its penalty, if any, is then part of its gradient).
         on_epoch: called as on_epoch(done, total) after each epoch.
         batch_losses: keep what the batches' losses were, too.
-        on_look: called at each look with the place of a block of strengths and its predictions of y_test.
+        on_look: called at each look with the place of a block of strengths and its predictions of y_test,
+            in the place of taking losses and norms, which stay 0.
         state: go on from here, to the same bits; not with `adam_bias`.
         on_state: called after each epoch of all strengths with the state, which goes on changing.
 
@@ -216,8 +217,10 @@ def train_linear(
         assert state.batch_loss is not None
         assert state.diverged is not None
         bad = ~errors.isfinite()
-        first = torch.where(bad.any(0), bad.int().argmax(0) + (epoch - 1) * len(sizes), -1)
-        state.diverged[:, place] = torch.where(state.diverged[:, place] < 0, first, state.diverged[:, place])
+        before = state.diverged[:, place]
+        if bad.any():
+            first = torch.where(bad.any(0), bad.int().argmax(0) + (epoch - 1) * len(sizes), -1)
+            state.diverged[:, place] = torch.where(before < 0, first, before)
         if epoch in looks:
             mean = torch.tensordot(sizes / n, errors, 1)
             state.batch_loss[:, place, looks.index(epoch)] = mean * (loss_scale / 2)
@@ -225,6 +228,7 @@ def train_linear(
     def look(epoch: int, place: slice, Z: Tensor) -> None:
         if on_look:
             on_look(place, test_design @ Z)
+            return
         seen = state.seen[:, :, place, looks.index(epoch)]
         seen[0] = _half_mse(design, problem.y, Z)
         seen[1] = _half_mse(test_design, problem.y_test, Z)

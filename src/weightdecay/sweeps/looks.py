@@ -1,6 +1,7 @@
 """Around a training: random numbers and torch's flags, losses and metrics measured, its record and state."""
 
 import contextlib
+import gc
 import hashlib
 import math
 import warnings
@@ -211,17 +212,30 @@ def all_trained(
         diverged: the first step whose loss is not finite, -1 where there is none.
     """
     looks: list[list[Look]] = [[] for _ in chunk.copies]
-    for look in seen:
-        # As lists at once: a number taken out of a tensor costs as much as a small training step.
-        values = torch.stack([look["train"], *look["test"].values()]).flatten(1).T.tolist()
-        _, *metrics = look["test"]  # the loss comes first
-        for of_copy, (train, test, *more) in zip(looks, values, strict=True):
-            of_copy.append(Look(look["epoch"], train, test, dict(zip(metrics, more, strict=True))))
+    with _uncollected():
+        for look in seen:
+            # As lists at once: a number taken out of a tensor costs as much as a small training step.
+            values = torch.stack([look["train"], *look["test"].values()]).flatten(1).tolist()
+            _, *metrics = look["test"]  # the loss comes first
+            for of_copy, (train, test, *more) in zip(looks, zip(*values, strict=True), strict=True):
+                of_copy.append(Look(look["epoch"], train, test, dict(zip(metrics, more, strict=True))))
     trained = []
     for i, (copy, step) in enumerate(zip(chunk.copies, diverged.flatten().tolist(), strict=True)):
         number = weight_decays[i % len(weight_decays)]
         trained.append(trained_of(copy, number, looks[i], None if step < 0 else step, steps_per_epoch))
     return tuple(trained)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector, which many records at once send through all of torch."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def trained_of(
