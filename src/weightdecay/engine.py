@@ -1,6 +1,8 @@
 """Map a function over items, in this process, in local processes or by Dask workers."""
 
 import contextlib
+import functools
+import json
 import os
 import pickle
 import queue
@@ -8,8 +10,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -92,7 +94,7 @@ def as_finished(
         # A task of its own and not scattered data: Dask does it again when the workers that hold it die.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
-            held = client.submit(_unpacked, _packed(shared), pure=False)
+            held = client.submit(pickle.loads, _packed(shared), pure=False)
             futures = {
                 client.submit(task, held, item, pure=False, retries=0): place
                 for place, item in enumerate(items)
@@ -140,20 +142,21 @@ def connected(engine: Any, patience: float = PATIENCE) -> Iterator[tuple[Any, Ca
 
 def _packed(shared: Any) -> bytes:
     """Pickled here, so that what cannot be is told before anything is sent."""
-    import cloudpickle
-
     try:
-        return cloudpickle.dumps(shared)
+        return _dumps(shared)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         remedy = "define it in a module or by def, without open files, locks or generators"
         raise InputError("something cannot be sent to workers", "engine", what, remedy) from error
 
 
-def _unpacked(content: bytes) -> Any:
-    import cloudpickle
-
-    return cloudpickle.loads(content)
+def _dumps(value: Any) -> bytes:
+    """Pickled, with functions that no module has where cloudpickle is installed."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return pickle.dumps(value)
+    return cloudpickle.dumps(value)
 
 
 class Tree:
@@ -276,14 +279,13 @@ def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterat
     if engine == "dask":
         import dask.config
 
-        single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
         with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
             cluster = distributed.LocalCluster(
                 n_workers=os.cpu_count() or 1,
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address=None,
-                env=single,
+                env=SINGLE,
                 silence_logs=50,
             )
         with cluster, distributed.Client(cluster) as client:
@@ -306,41 +308,77 @@ def _client(distributed: Any, engine: Any, patience: float = PATIENCE) -> Iterat
 
 
 def packed(value: Any) -> bytes | None:
-    """A value for another process; None where it cannot be sent, or cloudpickle is not installed."""
+    """A value for another process; None where it cannot be sent."""
     try:
         return _packed(value)
-    except (ImportError, InputError):
+    except InputError:
         return None
 
 
-def in_processes(
-    function: Callable[[Any, S], T], shared: bytes, items: Sequence[S], count: int, deaths: int = DEATHS
-) -> Iterator[tuple[int, T]]:
-    """function(shared, item) for every item: its place and the result, as soon as it is there.
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    An item whose process died is given to another. When the caller stops, so do the processes; and when this
-    process is killed.
+
+class NotReadyError(InputError):
+    """A process could not be started, could not load what it was sent, or refused it."""
+
+
+def in_processes(
+    function: Callable[[Any, S, Callable[[Any], None]], T],
+    shared: bytes,
+    items: Sequence[S],
+    count: int,
+    deaths: int = DEATHS,
+    on_note: Callable[[int, Any], None] | None = None,
+    prepare: Callable[[Any], None] | None = None,
+) -> Generator[tuple[int, T]]:
+    """function(shared, item, note) for every item: its place and the result, as soon as it is there.
+
+    Processes have one thread each. An item whose process died is given to another. When the caller stops, so
+    do the processes; and when this process is killed.
 
     `concurrent.futures.ProcessPoolExecutor` keeps none of that: a process that dies breaks the pool and takes
     the items of the others with it, one that is computing goes on when its parent is killed, and the start
     of a process runs the user's script again, which may have no `if __name__ == "__main__"`.
 
     Args:
-        function: of a module, so that it can be found by its name.
+        function: of a module, so that it can be found by its name; what it calls `note` with comes here.
         shared: from `packed`; sent to each process once.
         items: what to map over.
         count: how many processes.
         deaths: how many may die of one item before it is given up.
+        on_note: called here with the place of an item and what its function noted.
+        prepare: called in each process with what is shared, before its first item.
 
     Raises:
+        NotReadyError: a process that does not start, or what `prepare` raised.
         InputError: what the function raised; an item several processes died of.
     """
-    processes = _Processes(function, shared, deaths)
-    with ThreadPoolExecutor(max(1, min(count, len(items)))) as threads:  # one waits for each process
-        places = {threads.submit(processes.ask, item): place for place, item in enumerate(items)}
+    processes = _Processes(function, shared, deaths, prepare)
+    arrived: queue.Queue[tuple[int, str, Any]] = queue.Queue()
+
+    def ask(place: int, item: S) -> None:
         try:
-            for future in as_completed(places):
-                yield places[future], future.result()
+            result = processes.ask(item, lambda note: arrived.put((place, "note", note)))
+            arrived.put((place, "result", result))
+        except BaseException as error:
+            arrived.put((place, "error", error))
+
+    with ThreadPoolExecutor(max(1, min(count, len(items)))) as threads:  # one waits for each process
+        for place, item in enumerate(items):
+            threads.submit(ask, place, item)
+        try:
+            left = len(items)
+            while left:
+                place, kind, value = arrived.get()
+                if kind == "error":
+                    raise value
+                if kind == "result":
+                    left -= 1
+                    yield place, value
+                elif on_note is not None:
+                    on_note(place, value)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             processes.stop()
@@ -349,35 +387,32 @@ def in_processes(
 class _Processes:
     """Processes that compute one item at a time each, started when one is needed and none is idle."""
 
-    def __init__(self, function: Callable[..., Any], shared: bytes, deaths: int) -> None:
-        import cloudpickle
-
-        # Bytes in the message: the function is found by way of the path, so the path is set before.
-        self.hello = list(sys.path), cloudpickle.dumps((function, shared))
+    def __init__(
+        self, function: Callable[..., Any], shared: bytes, deaths: int, prepare: Callable[..., Any] | None
+    ) -> None:
+        self.work = _dumps((function, shared, prepare))
         self.deaths, self.stopped = deaths, False
         self.idle: list[subprocess.Popen[bytes]] = []
         self.busy: set[subprocess.Popen[bytes]] = set()
         self.lock = threading.Lock()
 
-    def ask(self, item: Any) -> Any:
+    def ask(self, item: Any, note: Callable[[Any], None]) -> Any:
         """What the function gives; raises what it raised."""
-        import cloudpickle
-
         for _ in range(self.deaths + 1):
             process = self._take()
-            assert process.stdout is not None
             try:
-                _send(process.stdin, cloudpickle.dumps(item))
-                fine, result = cloudpickle.loads(pickle.load(process.stdout))
-            except (EOFError, OSError, pickle.UnpicklingError):  # the process died
-                _end(process)
-                with self.lock:
-                    self.busy.discard(process)
+                _send(process.stdin, _dumps(item))
+                kind, result = _receive(process)
+                while kind == "note":
+                    note(result)
+                    kind, result = _receive(process)
+            except _DIED:
+                self._drop(process)
                 continue
             with self.lock:
                 self.busy.discard(process)
                 self.idle.append(process)
-            if fine:
+            if kind == "result":
                 return result
             raise result
         remedy = "give the machine more memory, or make the model smaller"
@@ -389,23 +424,34 @@ class _Processes:
             if self.stopped:
                 raise CancelledError
             if self.idle:
-                process, fresh = self.idle.pop(), False
-            else:
-                # A session of its own: Ctrl-C is for this process, which then ends the others.
-                process, fresh = (
-                    subprocess.Popen(
-                        [sys.executable, "-c", "from weightdecay.engine import serve; serve()"],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        start_new_session=True,
-                    ),
-                    True,
+                process = self.idle.pop()
+                self.busy.add(process)
+                return process
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _START, json.dumps(sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is for this process, which then ends the others
+                    env={**os.environ, **SINGLE},
                 )
+            except OSError as error:
+                raise NotReadyError("no process can be started", "engine", str(error), _HERE) from error
             self.busy.add(process)
-        if fresh:
-            with contextlib.suppress(OSError):  # it died: its first item will tell
-                _send(process.stdin, self.hello)
+        try:
+            _send(process.stdin, self.work)
+            kind, error = _receive(process)
+        except _DIED:
+            kind, error = "error", NotReadyError("a process died at its start", "engine", None, _HERE)
+        if kind == "error":
+            self._drop(process)
+            raise CancelledError if self.stopped else error
         return process
+
+    def _drop(self, process: "subprocess.Popen[bytes]") -> None:
+        _end(process)
+        with self.lock:
+            self.busy.discard(process)
 
     def stop(self) -> None:
         """End all of them, and start no other."""
@@ -417,6 +463,13 @@ class _Processes:
                 _end(process)
 
 
+SINGLE = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+# The path first: this package may have been found by it.
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import weightdecay.engine as e; e.serve()"
+_HERE = "give engine='here'"
+_DIED = (EOFError, OSError, pickle.UnpicklingError)  # what a pipe to a process that died raises
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
     process.wait()
@@ -426,39 +479,50 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 pipe.close()
 
 
-def _send(pipe: Any, message: Any) -> None:
+def _send(pipe: Any, message: bytes) -> None:
     pickle.dump(message, pipe)
     pipe.flush()
 
 
-def serve() -> None:
-    """What a process does: take an item, give the result, until its input ends."""
-    import cloudpickle
+def _receive(process: "subprocess.Popen[bytes]") -> tuple[str, Any]:
+    """A kind of message, "ready", "note", "result" or "error", and what it brings."""
+    assert process.stdout is not None
+    return pickle.loads(pickle.load(process.stdout))
 
+
+def serve() -> None:
+    """What a process does: load the work, then take an item and give the result, until its input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a user's code prints is not an answer
-    inbox: queue.Queue[Any] = queue.Queue()
+    inbox: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_read, args=(inbox,), daemon=True).start()
-    sys.path[:], work = inbox.get()
-    loaded = None
+
+    def answer(kind: str, value: Any = None) -> None:
+        _send(answers, _dumps((kind, value)))
+
+    try:
+        function, content, prepare = pickle.loads(inbox.get())
+        shared = pickle.loads(content)
+        if prepare is not None:
+            prepare(shared)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        answer("error", NotReadyError("a process cannot do this work", "engine", what, _HERE))
+        return
+    answer("ready")
     while True:
         item = None
-        content = inbox.get()
         try:
-            if loaded is None:
-                function, shared = cloudpickle.loads(work)
-                loaded = function, cloudpickle.loads(shared)
-            item = cloudpickle.loads(content)
-            answer = True, loaded[0](loaded[1], item)
+            item = pickle.loads(inbox.get())
+            answer("result", function(shared, item, functools.partial(answer, "note")))
         except Exception as error:
-            known = isinstance(error, InputError)
             what = f"{type(error).__name__}: {error}"
-            answer = False, error if known else InputError("a training failed", str(item), what, "mend it")
-        _send(answers, cloudpickle.dumps(answer))
+            known = isinstance(error, InputError)
+            answer("error", error if known else InputError("a training failed", str(item), what, "mend it"))
 
 
-def _read(inbox: "queue.Queue[Any]") -> None:
-    """Read items; when the input ends, so does this process, in the middle of whatever it does."""
+def _read(inbox: "queue.Queue[bytes]") -> None:
+    """Read messages; when the input ends, so does this process, in the middle of whatever it does."""
     try:
         while True:
             inbox.put(pickle.load(sys.stdin.buffer))

@@ -460,3 +460,25 @@ def test_other_data_are_refused(given, message):
     with pytest.raises(InputError) as raised:
         data_of(given, "train")
     assert message in str(raised.value)
+
+
+def test_a_plan_for_processes_is_made_by_the_work_and_the_memory(monkeypatch):
+    """Not by a clock: the chunks decide on the bits."""
+    memory, task = 2**35, task_of()
+    monkeypatch.setattr(methods, "cores", lambda: 8)
+    monkeypatch.setattr(methods, "available", lambda device: memory)
+    much = Method("vectorised", Text("", ""), True, 100, methods._MUCH_WORK // (100 * task.steps))
+    assert methods.processes_of(much, task, 101).tasks == 8
+    assert methods.processes_of(much, task, 99) is None
+    assert methods.processes_of(replace(much, name="one by one"), task, 101) is None
+    assert methods.processes_of(much, replace(task, device=torch.device("cuda")), 101) is None
+    memory = 2**30  # a process takes a third of it
+    assert methods.processes_of(much, task, 101).tasks == 2
+    monkeypatch.setattr(methods, "cores", lambda: 1)
+    assert methods.processes_of(much, task, 101) is None
+
+
+def test_work_counts_what_a_step_multiplies_and_moves():
+    """Products forwards, twice as many backwards: 2 (6·8 + 8·3) for each of 12 rows."""
+    method = method_of(task_of(), (0,))
+    assert method.work == method.bytes_per_copy + 3 * 2 * 12 * (6 * 8 + 8 * 3)

@@ -15,12 +15,9 @@ from torch import nn
 import weightdecay as wd
 from weightdecay.engine import connected
 from weightdecay.errors import InputError, Interrupted
-from weightdecay.sweeps.chunk import Recipes
-from weightdecay.sweeps.method import Method, Plan
-from weightdecay.sweeps.run import Job, results
-from weightdecay.sweeps.store import FILE, Checkpoints
-from weightdecay.sweeps.task import Chunk, task_of
-from weightdecay.text import Text
+from weightdecay.sweeps import method, run
+from weightdecay.sweeps.store import FILE, opened
+from weightdecay.sweeps.task import task_of
 
 job = jobs.job
 
@@ -343,16 +340,91 @@ def test_settings_of_the_caller_are_left_alone():
     assert torch.get_num_threads() == threads
 
 
-def test_one_by_one_in_processes_is_what_it_is_here(tmp_path):
+def in_two(monkeypatch, work=0):
+    """Sweeps as on two cores, with processes where there is so much work, however little."""
+    for module in (method, run):
+        monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(run, "STARTING", 0.0)
+    monkeypatch.setattr(method, "_MUCH_WORK", work)
+
+
+def places(found):
+    return [note for note in found.notes if note.startswith("trained in ")]
+
+
+@pytest.mark.parametrize("network", [jobs.network, jobs.Branching])
+def test_processes_give_the_bits_progress_and_store_of_this_process(monkeypatch, tmp_path, network):
+    """Also where copies are trained one by one."""
+    in_two(monkeypatch)
+    changes = {"make_model": network, "chunk": None, "rule": wd.Decoupled, "refine": 0}
+    seen = []
+    here = job(engine="here", **changes)
+    several = job(on_progress=seen.append, out=tmp_path, **changes)
+    same(several, here)
+    assert (places(here), len(places(several))) == ([], 1)
+    assert places(several)[0].startswith("trained in 2 processes of one thread each: ")
+    assert places(several)[0].zh.startswith("训练地点：在 2 个单线程进程中")
+    assert places(wd.load(tmp_path)) == places(several)
+    assert [progress.share for progress in seen] == sorted(progress.share for progress in seen)
+    epochs = sum(progress.looks is None for progress in seen)
+    assert epochs == (2 if network is jobs.network else len(here.trained)) * 6
+    assert seen[-1].done == seen[-1].total == len(here.trained)
+    with opened(tmp_path) as store:
+        assert len(store.trained()) == len(here.trained)
+    same(job(out=tmp_path, resume=True, **changes), here)
+
+
+def test_ctrl_c_ends_the_processes_and_what_is_kept_goes_on_to_the_same_end(monkeypatch, tmp_path):
+    in_two(monkeypatch)
+    changes = {"chunk": None, "rule": wd.Decoupled, "refine": 0, "widen": 0}
+
+    def stop(progress):
+        if progress.epoch >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as interrupted:
+        job(on_progress=stop, out=tmp_path, **changes)
+    assert "0 of 8 trainings are finished, and " in interrupted.value.kept
+    assert "more are kept up to epoch" in interrupted.value.kept
+    same(job(out=tmp_path, resume=True, engine="here", **changes), job(engine="here", **changes))
+
+
+class Unsendable:
+    def __call__(self, output, target):
+        return jobs.accuracy(output, target)
+
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+def test_what_cannot_be_sent_is_trained_here_as_ever(monkeypatch):
+    changes = {"rule": wd.Decoupled, "refine": 0, "widen": 0, "epochs": 3}
+    before = job(chunk=None, **changes)
+    in_two(monkeypatch)
+    found = job(chunk=None, metrics={"accuracy": Unsendable()}, **changes)
+    same(found, before)
+    assert places(found) == []  # nothing to choose: it is planned for this process
+    found = job(make_model=jobs.Branching, metrics={"accuracy": Unsendable()}, **changes)
+    assert "cannot be sent to another" in places(found)[0]
+    same(found, job(make_model=jobs.Branching, **changes))
+
+
+def test_a_process_that_gives_other_bits_is_not_used(monkeypatch):
+    """Its module is as it was imported, without what was changed since."""
+    in_two(monkeypatch)
+    monkeypatch.setattr(jobs, "network", lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)))
     changes = {"make_model": jobs.Branching, "rule": wd.Decoupled, "refine": 0, "widen": 0, "epochs": 3}
     found = job(**changes)
-    assert found.method.startswith("one by one: ")
-    method = Method("one by one", Text("", ""), True, 1)
-    chunks = [
-        Chunk("Decoupled", None, (one.copy.strength,), "weight_decay", (one.copy.seed,))
-        for one in found.trained
-    ]
-    task = task_of(**{**ARGUMENTS, "make_model": jobs.Branching, "epochs": 3})
-    work = Job(Recipes(task), Plan(method, 1, 1), Checkpoints(tmp_path, 0))
-    several = dict(results(work, chunks, None, lambda share: None, patience=0.0))
-    assert [several[chunk].trained[0] for chunk in chunks] == list(found.trained)
+    assert "differ in their bits" in places(found)[0]
+    same(found, job(engine="here", **changes))
+
+
+def test_a_small_sweep_stays_in_this_process(monkeypatch):
+    """By what it computes, not by a clock; a larger one by what the rest would take."""
+    monkeypatch.setattr(run, "in_processes", None)
+    assert places(job(chunk=None)) == []
+    in_two(monkeypatch)
+    monkeypatch.setattr(run, "STARTING", 1e6)
+    found = job(chunk=None)
+    assert "are not worth the start of others" in places(found)[0]
+    assert "不值得另启进程" in places(found)[0].zh

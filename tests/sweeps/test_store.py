@@ -231,7 +231,7 @@ def test_chunks_hold_every_copy_once(copies, seeds_together):
 
 
 def test_chunks_fit_into_memory_and_are_as_many_as_workers():
-    assert plan_of(METHOD, 100, 2, CPU, Capacity(4, None), None) == Plan(METHOD, 25, 1)
+    assert plan_of(METHOD, 100, 2, CPU, Capacity(4, None), None) == Plan(METHOD, 25, 1, 4)
     assert plan_of(METHOD, 100, 2, CPU, Capacity(1, 4000), None) == Plan(METHOD, 16, 1)
     assert plan_of(METHOD, 100, 2, CPU, None, None) == Plan(METHOD, 100, 2)
     assert plan_of(METHOD, 100, 2, CPU, None, 6) == Plan(METHOD, 6, 2)
@@ -239,8 +239,27 @@ def test_chunks_fit_into_memory_and_are_as_many_as_workers():
     assert plan_of(huge, 100, 2, CPU, None, None).copies == 1
     alone = Method("one by one", Text("", ""), True, 100)
     assert plan_of(alone, 100, 2, CPU, None, None) == Plan(alone, 1, 1)
-    plan = Plan(METHOD, 25, 2)
+    plan = Plan(METHOD, 25, 2, 3)
     assert Plan.from_dict(plan.to_dict()) == plan
+    early = {name: value for name, value in plan.to_dict().items() if name != "tasks"}
+    assert Plan.from_dict(early) == replace(plan, tasks=1)
+
+
+@pytest.mark.parametrize("settings", [1, 2, 3, 7])
+@pytest.mark.parametrize("tasks", [2, 4, 16])
+@pytest.mark.parametrize(("strengths", "seeds"), [(9, 8), (64, 1), (3, 2), (20, 5)])
+def test_those_that_train_at_a_time_have_about_the_same_number_of_copies(settings, tasks, strengths, seeds):
+    total = settings * strengths * seeds
+    plan = Plan(replace(METHOD, work=10**9), total, 1, tasks)
+    pairs = [("Decoupled", 0.1 * i) for i in range(settings)]
+    chunks = chunks_of(plan, pairs, range(strengths), "weight_decay", range(seeds))
+    assert sum(len(chunk.copies) for chunk in chunks) == total
+    loads = [0] * tasks  # each takes the next chunk when it is done
+    for chunk in chunks:
+        loads[loads.index(min(loads))] += len(chunk.copies)
+    assert max(loads) <= 1.25 * total / tasks + 2
+    small = chunks_of(replace(plan, method=METHOD), pairs, range(strengths), "weight_decay", range(seeds))
+    assert len(small) <= max(tasks, settings)  # each chunk has a step's own cost, which is most of it then
 
 
 def test_weights_are_needed_until_a_strength_is_beaten():
@@ -281,7 +300,7 @@ def test_the_leader_of_equal_ones_is_who_is_chosen_at_the_end(unit, backwards):
     assert chosen.best == (0.2 if unit == "weight_decay" else 0.1)
 
 
-def _task(shared, item):
+def _task(shared, item, note):
     folder, factor = shared
     marks = len(list(folder.glob(f"{item}.*")))
     (folder / f"{item}.{os.getpid()}.{marks}").touch()
@@ -318,7 +337,7 @@ def test_what_cannot_be_sent_is_none():
     assert packed(x for x in "ab") is None
 
 
-def _sleep(shared, item):
+def _sleep(shared, item, note):
     (shared / f"{os.getpid()}").touch()
     time.sleep(60)
 

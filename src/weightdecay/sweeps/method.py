@@ -6,7 +6,9 @@ The sections: what may be trained at all (`check_task`), whether copies can be t
 
 import dataclasses
 import functools
+import itertools
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
@@ -14,8 +16,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn, optim
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from weightdecay.engine import Capacity
+from weightdecay.engine import Capacity, cores
 from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.rules import Rule, Step
@@ -57,12 +61,15 @@ class Method:
         reason: why, a sentence.
         seeds_together: whether a chunk may hold several seeds.
         bytes_per_copy: an upper estimate of what a copy takes in training.
+        work: what a step of a copy moves and multiplies, bytes and operations together; by no clock, so that
+            the same sweep is planned in the same way, busy machine or not.
     """
 
     name: Literal["linear", "vectorised", "one by one"]
     reason: Text
     seeds_together: bool
     bytes_per_copy: int
+    work: int = 0
 
     @property
     def words(self) -> Text:
@@ -77,7 +84,8 @@ class Method:
     def from_dict(cls, values: dict[str, Any]) -> "Method":
         """What `to_dict` gave; stores of earlier versions have no Chinese."""
         reason = Text(values["reason"], values.get("reason_zh", values["reason"]))
-        return cls(values["name"], reason, values["seeds_together"], values["bytes_per_copy"])
+        sizes = values["bytes_per_copy"], values.get("work", 0)
+        return cls(values["name"], reason, values["seeds_together"], *sizes)
 
 
 def method_of(recipes: Recipes) -> Method:
@@ -92,7 +100,7 @@ def method_of(recipes: Recipes) -> Method:
         recipes.check(task.strengths.values)  # refuses what attach refuses, before any training
         linear = None if trial.draws else linear_of(recipes)
         if linear is not None and linear_is_right(recipes, linear):
-            return Method("linear", linear.reason, True, linear.bytes_per_copy)
+            return Method("linear", linear.reason, True, linear.bytes_per_copy, linear.bytes_per_copy)
         seeds = task.seeds[:1] if trial.draws else task.seeds[:2]
         # Tried are the optimizer, every rule, and training itself: two strengths against the plain loop.
         reason, lr = None, task.pairs[0][1]
@@ -107,13 +115,14 @@ def method_of(recipes: Recipes) -> Method:
             train_alone(_short(recipes, task.pairs[0], seeds[:1], (0.0,)))
     # Weights, gradients, two of the optimizer's, a rule's point, copies; activations; outputs.
     size = 10 * trial.weight_bytes + 5 * trial.forward_bytes + 3 * trial.output_bytes
+    work = size + 3 * trial.flops  # of the forward pass, and twice as many of the backward pass
     if reason is not None:
-        return Method("one by one", reason, True, size)
+        return Method("one by one", reason, True, size, work)
     reason = Text("all copies run as one model", "所有副本作为一个模型运行")
     if trial.draws:
         more = "the model draws random numbers, so each seed has a chunk of its own"
         reason = Text(f"{reason}; {more}", f"{reason.zh}；模型会抽取随机数，所以每个种子单独成块")
-    return Method("vectorised", reason, not trial.draws, size)
+    return Method("vectorised", reason, not trial.draws, size, work)
 
 
 def train_chunk(
@@ -142,18 +151,43 @@ def train_chunk(
     """
     with set_up(recipes.task):
         settings = recipes.of(chunk.rule, chunk.lr).settings(chunk)
-        if method.name == "one by one":
-            return train_alone(settings, start, on_epoch)
-        if method.name == "vectorised":
-            assert method.seeds_together or len(chunk.seeds) == 1
-            return train_vectorised(settings, start, on_epoch)
-        linear = linear_of(recipes)
-        if linear is None:
-            what = (
-                "the store was begun by a version that took this for plain linear regression, which it is not"
-            )
-            raise InputError(what, "out", None, "begin again in another folder")
-        return train_squared(linear, settings, start, on_epoch)
+        return _trained(recipes, settings, method, start, on_epoch)
+
+
+def _trained(
+    recipes: Recipes, settings: Settings, method: Method, start: Checkpoint | None, on_epoch: OnEpoch | None
+) -> ChunkResult:
+    if method.name == "one by one":
+        return train_alone(settings, start, on_epoch)
+    if method.name == "vectorised":
+        assert method.seeds_together or len(settings.chunk.seeds) == 1
+        return train_vectorised(settings, start, on_epoch)
+    linear = linear_of(recipes)
+    if linear is None:
+        what = "the store was begun by a version that took this for plain linear regression, which it is not"
+        raise InputError(what, "out", None, "begin again in another folder")
+    return train_squared(linear, settings, start, on_epoch)
+
+
+def sampled(recipes: Recipes, chunk: Chunk, method: Method) -> tuple[ChunkResult, float]:
+    """Train a few steps of a chunk, for what they give and for the seconds that all of it would take.
+
+    Three epochs of at most three batches: the first is slower than others, the last has a look at the test
+    data that the one before has not.
+    """
+    task = recipes.task
+    with set_up(task):
+        settings = recipes.of(chunk.rule, chunk.lr).settings(chunk)
+        epochs = min(task.epochs, _STEPS)
+        rows = task.train.rows(slice(_STEPS * task.batch_size))
+        short = dataclasses.replace(task, train=rows, epochs=epochs, every=epochs)
+        settings = dataclasses.replace(settings, task=short, rates=settings.rates[:, : short.steps])
+        ends = [time.perf_counter()]
+        result = _trained(recipes, settings, method, None, lambda *_: ends.append(time.perf_counter()))
+    *_, step, last = [0.0, *(end - begun for begun, end in itertools.pairwise(ends))]
+    step, look = (step, max(0.0, last - step)) if epochs > 1 else (last, 0.0)
+    looks = -(-task.epochs // task.every)
+    return result, step * task.steps / short.steps_per_epoch + look * looks
 
 
 # What may be trained at all.
@@ -168,6 +202,7 @@ class Trial:
         forward_bytes: of one copy, kept from the forward pass of a batch for the backward pass.
         weight_bytes: of its parameters and buffers.
         output_bytes: of its outputs for all test examples.
+        flops: operations of the forward pass of a batch in matrix products and convolutions.
         results: loss, metrics and outputs, to be compared.
     """
 
@@ -175,6 +210,7 @@ class Trial:
     forward_bytes: int
     weight_bytes: int
     output_bytes: int
+    flops: int
     results: str
 
 
@@ -249,8 +285,11 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
     reseed(mixed(seed, "step", 0), task.device)
     before = _random_state(task.device)
     model.train()
+    counter = _Flops()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(task, _output(model, *batch.inputs), batch.target)
+        with counter:
+            output = _output(model, *batch.inputs)
+        loss = _loss(task, output, batch.target)
         try:
             torch.autograd.grad(loss, [p for p in weights if p.requires_grad], allow_unused=True)
         except Exception as error:
@@ -287,8 +326,21 @@ def _tried(task: Task, model: nn.Module, seed: int) -> Trial:
         forward_bytes=sum(size for pointer, size in saved.items() if pointer not in shared),
         weight_bytes=sum(tensor.nbytes for tensor in weights),
         output_bytes=sum(tensor.nbytes for tensor in leaves),
+        flops=counter.flops,
         results=repr([results, [leaf.double().sum().item() for leaf in leaves]]),
     )
+
+
+class _Flops(TorchDispatchMode):
+    """Counts the operations of matrix products, convolutions and attention."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += int(count(*args, **(kwargs or {}), out_val=result))
+        return result
 
 
 def _random_state(device: torch.device) -> Tensor:
@@ -653,6 +705,10 @@ def _cause(error: Exception) -> str:
 T = TypeVar("T")
 # What chunks may take of the memory that can be had: the estimate is of one copy, and others need some, too.
 _SHARE = {"cpu": 0.4, "cuda": 0.7}
+_PROCESS_BYTES = 300 * 2**20  # what a process with torch takes before it trains
+# Work of a sweep (`Method.work`) from which it is planned for every core: about ten seconds of one.
+_MUCH_WORK = 2 * 10**11
+_STEP_WORK = 2 * 10**7  # what a step costs beside its copies: about a millisecond
 
 
 @dataclass(frozen=True)
@@ -663,11 +719,13 @@ class Plan:
         method: how they are trained.
         copies: the most that train together.
         threads: of torch in each training; results of another number may differ in their last bit.
+        tasks: how many chunks are meant to be trained at a time.
     """
 
     method: Method
     copies: int
     threads: int
+    tasks: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -675,8 +733,34 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Plan":
-        """What `to_dict` gave."""
-        return cls(Method.from_dict(values["method"]), values["copies"], values["threads"])
+        """What `to_dict` gave; stores of earlier versions have no `tasks`."""
+        numbers = values["copies"], values["threads"], values.get("tasks", 1)
+        return cls(Method.from_dict(values["method"]), *numbers)
+
+
+def processes_of(method: Method, task: Task, total: int) -> Capacity | None:
+    """What local processes of one thread can do, one a core and no more than memory allows.
+
+    None where a sweep is planned for this process with torch's threads: too little work, a single core, a
+    GPU; one by one, whose copies are the same wherever they are trained.
+
+    Args:
+        method: how copies are trained.
+        task: what is trained.
+        total: how many copies.
+    """
+    work = method.work * task.steps * total
+    if method.name == "one by one" or task.device.type != "cpu" or work < _MUCH_WORK:
+        return None
+    count, memory = cores(), available("cpu")
+    if memory is not None:
+        data = (task.train.inputs, task.train.target, task.test.inputs, task.test.target)
+        held = _PROCESS_BYTES + 2 * sum(tensor.nbytes for tensor in pytree.tree_leaves(data))
+        # Halved, so that nearly the same memory at hand gives the same chunks.
+        while count > 1 and memory // count - held < 4 * method.bytes_per_copy:
+            count //= 2
+        memory = memory // count - held
+    return Capacity(count, memory) if count > 1 else None
 
 
 def plan_of(
@@ -708,7 +792,7 @@ def plan_of(
         fits = max(1, int(memory * _SHARE.get(device.type, 0.4)) // max(1, method.bytes_per_copy))
         if copies > fits:  # a power of two: nearly the same memory at hand gives the same chunks, so bits
             copies = 2 ** (fits.bit_length() - 1)
-    return Plan(method, chunk or copies, threads)
+    return Plan(method, chunk or copies, threads, tasks)
 
 
 def chunks_of(
@@ -720,19 +804,31 @@ def chunks_of(
 ) -> tuple[Chunk, ...]:
     """Every strength and seed of every rule and learning rate, in chunks.
 
+    Of all ways to cut seeds and strengths into equal parts it is the one that `plan.tasks` at a time are done
+    with first; and of those the one with most seeds to a chunk: weights are kept until every seed is done.
+
     >>> method = Method("vectorised", Text("", ""), True, 1)
-    >>> chunks = chunks_of(Plan(method, 4, 1), [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1))
-    >>> [(chunk.strengths, chunk.seeds) for chunk in chunks]
-    [((0.0, 0.1), (0, 1)), ((0.2,), (0, 1))]
+    >>> grid = [("Decoupled", None)], (0.0, 0.1, 0.2), "weight_decay", (0, 1)
+    >>> [(chunk.strengths, chunk.seeds) for chunk in chunks_of(Plan(method, 4, 1), *grid)]
+    [((0.0, 0.1, 0.2), (0,)), ((0.0, 0.1, 0.2), (1,))]
     """
-    together = plan.method.seeds_together and plan.copies > 1
-    parts = split(seeds, min(plan.copies, len(seeds)) if together else 1)
-    largest = max(map(len, parts))
+
+    def sizes(count: int) -> list[int]:
+        return sorted({-(-count // parts) for parts in range(1, count + 1)})
+
+    def costs(cut: tuple[int, int]) -> tuple[float, int, int]:
+        chunks = len(settings) * -(-len(seeds) // cut[0]) * -(-len(strengths) // cut[1])
+        return -(-chunks // plan.tasks) * (cut[0] * cut[1] * work + _STEP_WORK), chunks, -cut[0]
+
+    work = max(1, plan.method.work)
+    several = sizes(len(seeds)) if plan.method.seeds_together else [1]
+    cuts = ((a, b) for a in several for b in sizes(len(strengths)) if a * b <= plan.copies)
+    most_seeds, most_strengths = min(cuts, key=costs)
     return tuple(
         Chunk(rule, lr, some, unit, part)
         for rule, lr in settings
-        for some in split(strengths, max(1, plan.copies // largest))
-        for part in parts
+        for some in split(strengths, most_strengths)
+        for part in split(seeds, most_seeds)
     )
 
 

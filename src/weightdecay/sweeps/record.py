@@ -37,6 +37,7 @@ class Sweep:
         steps_per_epoch: steps of an epoch; None where it is not known.
         factors: for each rule and learning rate the fraction of a weight that λ = 1 removes in a step at the
             largest learning rate; None where there is no such number.
+        place: in which processes it was trained and why, where there was a choice.
     """
 
     trained: tuple[Trained, ...]
@@ -49,6 +50,7 @@ class Sweep:
     seconds: float = 0.0
     steps_per_epoch: int | None = None
     factors: Mapping[tuple[str, float | None], float | None] = field(default_factory=dict)
+    place: Text | None = None
 
     @property
     def selection(self) -> Selection:
@@ -154,8 +156,10 @@ class Sweep:
     @property
     def notes(self) -> tuple[Text, ...]:
         """What there is to know, in sentences; the doubts last."""
-        method = Text(f"trained {self.method}", f"训练方式：{self.method.zh}")
-        return (*self.lines, method, *self.doubts)
+        how = [Text(f"trained {self.method}", f"训练方式：{self.method.zh}")]
+        if self.place is not None:
+            how.append(Text(f"trained {self.place}", f"训练地点：{self.place.zh}"))
+        return (*self.lines, *how, *self.doubts)
 
     def table(self) -> pl.DataFrame:
         """One row per training: rule, lr, strength, weight_decay, seed, losses, metrics, diverged (step)."""
@@ -203,6 +207,8 @@ class Sweep:
             "no_decay": none and {name: _plain(value) for name, value in asdict(none).items()},
             "method": self.method,
             "method_zh": self.method.zh,
+            "place": self.place,
+            "place_zh": self.place and self.place.zh,
             "seconds": self.seconds,
             "notes": list(self.notes),
             "settings": dict(self.settings),
@@ -244,6 +250,7 @@ def sweep_record(
     seconds: float = 0.0,
     steps_per_epoch: int | None = None,
     factors: Mapping[tuple[str, float | None], float | None] | None = None,
+    place: Text | None = None,
 ) -> Sweep:
     """The record of trainings; a pure function of what they gave.
 
@@ -257,6 +264,7 @@ def sweep_record(
         seconds: how long it took.
         steps_per_epoch: steps of an epoch.
         factors: as the record has them.
+        place: in which processes it was trained and why.
 
     Raises:
         DivergenceError: at every strength a training diverged.
@@ -266,7 +274,7 @@ def sweep_record(
     selections = selections_of(trained, goal)
     chosen = best_of(selections, goal)
     words = method if isinstance(method, Text) else Text(method, method)
-    about = words, settings or {}, weights or {}, seconds, steps_per_epoch, factors or {}
+    about = words, settings or {}, weights or {}, seconds, steps_per_epoch, factors or {}, place
     return Sweep(tuple(trained), goal, selections, chosen, *about)
 
 
@@ -365,6 +373,7 @@ def from_saved(saved: Saved) -> Sweep:
         weights=saved.tensors("weights.safetensors"),
         method=Text(saved["method"], saved.values.get("method_zh", saved["method"])),
         **{field: saved[field] for field in ("settings", "seconds")},
-        steps_per_epoch=saved.values.get("steps_per_epoch"),  # older records have neither
+        steps_per_epoch=saved.values.get("steps_per_epoch"),  # older records have none of these
         factors={(rule, lr): value for rule, lr, value in saved.values.get("factors", ())},
+        place=Text(saved["place"], saved["place_zh"]) if saved.values.get("place") else None,
     )

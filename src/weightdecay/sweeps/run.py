@@ -20,14 +20,22 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from weightdecay.arguments import count, function, number
-from weightdecay.engine import as_finished, connected, in_processes, packed
+from weightdecay.engine import NotReadyError, as_finished, connected, cores, in_processes, packed
 from weightdecay.errors import DivergenceError, InputError, Interrupted
 from weightdecay.rules import Decoupled
 from weightdecay.saving import environment, load, writable_folder
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.grid import Strengths, ascending, log_strength, refined, widened
 from weightdecay.sweeps.looks import forked, set_up
-from weightdecay.sweeps.method import Plan, chunks_of, method_of, plan_of, train_chunk
+from weightdecay.sweeps.method import (
+    Plan,
+    chunks_of,
+    method_of,
+    plan_of,
+    processes_of,
+    sampled,
+    train_chunk,
+)
 from weightdecay.sweeps.record import Sweep, sweep_record
 from weightdecay.sweeps.selection import best_of, selections_of, tied
 from weightdecay.sweeps.store import (
@@ -40,9 +48,11 @@ from weightdecay.sweeps.store import (
     Weights,
     check_same,
     opened,
+    plain,
     settings_plain,
 )
 from weightdecay.sweeps.task import Checkpoint, Chunk, ChunkResult, Copy, Goal, Trained, task_of
+from weightdecay.text import Text
 
 GRID = "the grid"
 
@@ -143,10 +153,11 @@ def sweep(
         out: a folder for the store, checkpoints, and at the end the record; None: everything in memory.
         resume: go on with the store in `out`; without one, begin. Another goal, or more rounds of `widen` or
             `refine`, are taken where the rounds so far are those that they lead to.
-        engine: None: here. "dask": workers on this machine. "tcp://host:port", "tls://host:port" or a
-            `distributed.Client`: that scheduler's workers.
+        engine: None: in processes of one thread each on this machine's cores where that saves time, else in
+            this one (`notes` says which). "here": in this one, to the same bits. "dask": workers on this
+            machine. "tcp://host:port", "tls://host:port" or a `distributed.Client`: that scheduler's workers.
         chunk: the most trainings that run together; by default as many as fit into memory, and fewer where
-            there are several workers.
+            there are several workers or processes.
         device: where to train; by default where the training data are.
         on_progress: called with a `Progress` after each epoch and each finished chunk.
         checkpoint_seconds: the least time between two checkpoints of a running chunk, which are taken at the
@@ -213,7 +224,8 @@ def sweep(
     # What is new is tried before there is a folder: what cannot be leaves nothing behind.
     there = folder is not None and os.path.exists(folder / FILE)  # noqa: PTH110 (raises nothing)
     method = None if there else method_of(recipes)
-    with connected(engine) as (client, capacity):
+    here = isinstance(engine, str) and engine == "here"
+    with connected(None if here else engine) as (client, capacity):
         folder = folder and writable_folder(folder)
         with opened(folder) as store:
             stored = store.about("settings")
@@ -223,14 +235,18 @@ def sweep(
             if stored is None:
                 total = len(task.pairs) * len(task.strengths) * len(task.seeds)
                 method = method or method_of(recipes)
+                if client is None:
+                    capacity = processes_of(method, task, total)
+                    if capacity is not None and packed(task) is None:
+                        capacity = None
                 plan = plan_of(method, total, task.threads, task.device, capacity, chunk)
                 begun_with = {"settings": settings, "plan": plan.to_dict(), "environment": environment()}
                 stored = store.agree(begun_with)["settings"]
             check_same(stored, settings, store.file, JUDGING)  # also where another process came first
             plan = Plan.from_dict(store.about("plan"))
             recipes = replace(recipes, task=replace(task, threads=plan.threads))
-            search = Search(recipes, store, plan, folder, seconds, client, on_progress, settings, begun)
-            return search.run()
+            more = client, here, on_progress, settings, begun
+            return Search(recipes, store, plan, folder, seconds, *more).run()
 
 
 @dataclass
@@ -243,7 +259,8 @@ class Search:
         plan: how trainings are put together.
         folder: of the store; None for memory.
         checkpoint_seconds: the least time between two checkpoints of a chunk.
-        client: of Dask; None: here.
+        client: of Dask; None: on this machine.
+        here: stay in this process.
         on_progress: called with a `Progress`.
         settings: for the record.
         begun: when, by the monotonic clock.
@@ -255,6 +272,7 @@ class Search:
     folder: Path | None
     checkpoint_seconds: float
     client: Any
+    here: bool
     on_progress: OnProgress | None
     settings: dict[str, Any]
     begun: float
@@ -262,6 +280,8 @@ class Search:
     pending: list[Chunk] = field(default_factory=list)
     done: set[Copy] = field(default_factory=set)
     total: int = 0
+    shares: dict[Chunk, float] = field(default_factory=dict)
+    place: Text | None = None
 
     def __post_init__(self) -> None:
         self.task = self.recipes.task
@@ -367,21 +387,32 @@ class Search:
     def _results(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ChunkResult]]:
         job = Job(self.recipes, self.plan, self.checkpoints)
         self.pending = list(chunks)
-        on_share = partial(self._report, None)
-        with contextlib.closing(results(job, chunks, self.client, on_share)) as pairs:
+        places = results(job, chunks, self.client, self._share, self._place, self.here)
+        with contextlib.closing(places) as pairs:
             for chunk, result in pairs:
+                self.shares.pop(chunk, None)
                 yield chunk, result
                 self.checkpoints.drop(chunk)
                 self.pending.remove(chunk)
 
-    def _report(self, looks: Trained | None, share: float | None = None) -> None:
-        """Call `on_progress`; `share` of the running chunk's epochs, None between chunks."""
+    def _place(self, place: Text) -> None:
+        """Keep where chunks are trained; of several rounds the first, which is the grid."""
+        self.place = self.place or place
+
+    def _share(self, chunk: Chunk, share: float) -> None:
+        self.shares[chunk] = share
+        self._report(None)
+
+    def _report(self, looks: Trained | None) -> None:
+        """Call `on_progress`."""
         if self.on_progress is None:
             return
-        together = 0 if share is None else len(set(self.pending[0].copies) - self.done)
-        running = (share or 0.0) * together
+        running, together = 0.0, 0
+        for chunk, share in self.shares.items():
+            several = len(set(chunk.copies) - self.done)
+            running, together = running + share * several, together + several
         epochs = self.task.epochs
-        now = (together, round((share or 0.0) * epochs), epochs)
+        now = (together, round(running / max(1, together) * epochs), epochs)
         best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
         whole = min(1.0, (len(self.done) + running) / max(1, self.total))
         seconds = time.monotonic() - self.begun
@@ -407,6 +438,7 @@ class Search:
             minimize="loss" if goal.maximize else goal.name,
             maximize=goal.name if goal.maximize else None,
             method=method.words,
+            place=self.place,
             settings=self.settings,
             seconds=time.monotonic() - self.begun,
             steps_per_epoch=self.task.steps_per_epoch,
@@ -533,8 +565,8 @@ class Leader:
         return False
 
 
-PATIENCE = 5.0  # seconds of training one by one here before processes are started
-OnShare = Callable[[float], None]  # called with the share of a chunk's epochs that is done
+STARTING = 2.0  # seconds that the start of a process takes, most of them for torch
+OnShare = Callable[[Chunk, float], None]  # called with a chunk and the share of its epochs that is done
 
 
 @dataclass(frozen=True)
@@ -545,28 +577,32 @@ class Job:
         recipes: of the task that is trained.
         plan: how.
         checkpoints: of running chunks.
+        sample: a chunk, and what a few of its steps give here (`digest`); None where nobody compares.
     """
 
     recipes: Recipes
     plan: Plan
     checkpoints: Checkpoints
-
-
-class _LongWork(Exception):
-    """Training one by one takes long enough for processes."""
+    sample: tuple[Chunk, str] | None = None
 
 
 def results(
-    job: Job, chunks: Sequence[Chunk], client: Any, on_share: OnShare, patience: float = PATIENCE
+    job: Job,
+    chunks: Sequence[Chunk],
+    client: Any,
+    on_share: OnShare,
+    on_place: Callable[[Text], None] = lambda _: None,
+    here: bool = False,
 ) -> Generator[tuple[Chunk, ChunkResult]]:
     """Train chunks; each with its result as soon as it is there.
 
     Args:
         job: what every chunk needs.
         chunks: what is to be trained.
-        client: of Dask; None: here, and one by one in processes, if it takes long and things can be sent.
-        on_share: called after each epoch of a chunk that is trained here.
-        patience: seconds to train one by one before processes are started.
+        client: of Dask; None: here, or in local processes where that is worth it.
+        on_share: called after each epoch of a chunk that is trained on this machine.
+        on_place: called with where chunks are trained, and why, when that was a choice.
+        here: stay in this process.
 
     Raises:
         InputError: a chunk cannot be trained.
@@ -578,33 +614,47 @@ def results(
         for place, result in as_finished(run_chunk, shared, chunks, client, names):
             yield chunks[place], result
         return
-    left = list(chunks)
-    several = job.plan.method.name == "one by one" and job.recipes.task.device.type == "cpu" and cores() > 1
-    until = time.monotonic() + patience
-    while left:
-        may_leave = several and len(left) > 1
-        try:
-            result = run_chunk(job, left[0], on_share, until if may_leave else None)
-        except _LongWork:
-            several = False  # one attempt
-            if (shared := packed(job)) is None:
-                continue
-            for place, result in in_processes(run_chunk, shared, left, cores()):
-                yield left[place], result
-            return
-        yield left.pop(0), result
+    left, count = list(chunks), min(cores(), len(chunks))
+    several = job.plan.tasks > 1 or job.plan.method.name == "one by one"
+    if several and not here and count > 1 and job.recipes.task.device.type == "cpu":
+        result, seconds = sampled(job.recipes, left[0], job.plan.method)
+        seconds *= len(left)
+        about = f"{seconds:.0f} s"
+        if seconds * (1 - 1 / count) < 3 * STARTING:
+            what = f"in this process: about {about} of training are not worth the start of others"
+            on_place(Text(what, f"在本进程中：约 {seconds:.0f} 秒的训练不值得另启进程"))
+        elif (shared := packed(replace(job, sample=(left[0], digest(result))))) is None:
+            what = "in this process: something of the model, the loss or the data cannot be sent to another"
+            on_place(Text(what, "在本进程中：模型、损失或数据中有无法发送给其他进程的内容"))
+        else:
+            what = f"in {count} processes of one thread each: in this one it would take about {about}"
+            place = Text(what, f"在 {count} 个单线程进程中：只用本进程约需 {seconds:.0f} 秒")
+
+            def on_note(i: int, share: float) -> None:
+                on_share(chunks[i], share)
+
+            several = in_processes(run_chunk, shared, chunks, count, on_note=on_note, prepare=check_sample)
+            try:
+                with contextlib.closing(several) as pairs:
+                    for i, result in pairs:
+                        on_place(place)
+                        left.remove(chunks[i])
+                        yield chunks[i], result
+            except NotReadyError as error:
+                why, what = error.value or error.what, "in this process: no other could be started"
+                zh = f"在本进程中：无法启动结果逐位相同的进程（{why}）"
+                on_place(Text(f"{what} that gives the same bits ({why})", zh))
+    for chunk in left:
+        yield chunk, run_chunk(job, chunk, partial(on_share, chunk))
 
 
-def run_chunk(
-    job: Job, chunk: Chunk, on_share: OnShare | None = None, until: float | None = None
-) -> ChunkResult:
+def run_chunk(job: Job, chunk: Chunk, on_share: Callable[[float], None] | None = None) -> ChunkResult:
     """Train a chunk, from its checkpoint if there is one.
 
     Args:
         job: what every chunk needs.
         chunk: what is trained.
         on_share: called after each epoch with the share that is done.
-        until: a time at which to leave it to processes.
     """
     method = job.plan.method
     copies = len(chunk.copies) if method.name == "one by one" else 1
@@ -616,12 +666,21 @@ def run_chunk(
             checkpoints.write(chunk, make)
         if on_share is not None:
             on_share(done / total)
-        if until is not None and time.monotonic() > until:
-            raise _LongWork
 
     return train_chunk(job.recipes, chunk, method, checkpoints.read(chunk), on_epoch)
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def check_sample(job: Job) -> None:
+    """Refuse a process in which a few steps of training give other bits.
+
+    It may have another version of a module, or lack what was set or changed after its import.
+    """
+    assert job.sample is not None
+    chunk, wanted = job.sample
+    if digest(sampled(job.recipes, chunk, job.plan.method)[0]) != wanted:
+        raise InputError("its results differ in their bits", "engine", None, "give engine='here'")
+
+
+def digest(result: ChunkResult) -> str:
+    """Every bit of a result, in few characters."""
+    return repr((result.trained, plain(result.weights)))
