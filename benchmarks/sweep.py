@@ -1,4 +1,7 @@
-"""Many trainings as one model against the plain loop: one process, in turn, ratios within a repeat.
+"""Many trainings as one model against the plain loop, in turn, ratios within a repeat.
+
+On every core: processes of one thread, each of which trains its share of the copies and then plain loops
+while the others do the same. What their start costs (some two seconds) is not in the ratio.
 
 .venv/bin/python benchmarks/sweep.py [--quick] [--repeats 5]
 .venv/bin/python benchmarks/sweep.py --device cuda       the MLP on a GPU, beside the CPU and the plain loop
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +24,10 @@ from torch import nn
 
 import weightdecay as wd
 from devices import device_of, name_of
+from weightdecay.engine import cores, in_processes, packed
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.looks import order
-from weightdecay.sweeps.method import method_of, train_chunk
+from weightdecay.sweeps.method import Method, Plan, chunks_of, method_of, train_chunk
 from weightdecay.sweeps.task import Chunk, Data, Task
 
 EPOCHS = 3
@@ -91,6 +96,44 @@ def plain(task: Task, strength: float) -> float:
     with torch.no_grad():
         task.loss(model(task.test.inputs[0]), task.test.target).item()
     return time.perf_counter() - start
+
+
+def turns(shared: tuple[Task, Method, int, int], chunk: Chunk, _note: Any) -> list[tuple[float, float]]:
+    """In a process: seconds of a chunk and of a plain loop, for each repeat."""
+    task, method, repeats, loops = shared
+    torch.set_num_threads(1)
+    train_chunk(Recipes(replace(task, epochs=1)), chunk, method)  # warm
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        train_chunk(Recipes(task), chunk, method)
+        ours = time.perf_counter() - start
+        seconds.append((ours, statistics.mean(plain(task, 0.1) for _ in range(loops))))
+    return seconds
+
+
+def on_cores(name: str, task: Task, strengths: int, repeats: int, goal: str) -> None:
+    """A sweep on every core against plain loops on every core."""
+    task = replace(task, threads=1)
+    grid = tuple(float(x) for x in torch.logspace(-3, 1, strengths))
+    method, count = method_of(Recipes(task)), min(cores(), strengths)
+    assert method.name == "vectorised", method
+    chunks = chunks_of(Plan(method, strengths, 1, count), [("Decoupled", None)], grid, "weight_decay", (0,))
+    shared = packed((task, method, repeats, 3 if repeats > 1 else 1))
+    assert shared is not None
+    found = dict(in_processes(turns, shared, chunks, count))
+    ratios, steps = [], []
+    for repeat in range(repeats):
+        ours = max(found[i][repeat][0] for i in range(count))  # the last to end
+        loops = sum(len(chunk.copies) * found[i][repeat][1] for i, chunk in enumerate(chunks)) / count
+        ratios.append(loops / ours)
+        steps.append(1e3 * ours / task.steps)
+    print(
+        f"{name:<26} {strengths:4d} copies on {count} cores: ours {statistics.median(steps):7.3f} ms a step, "
+        f"{statistics.median(ratios):5.1f} × plain loops on as many ({min(ratios):.1f} – {max(ratios):.1f}; "
+        f"goal {goal})",
+        flush=True,
+    )
 
 
 def gemm_share(width: int, batch: int, copies: int) -> float:
@@ -249,9 +292,13 @@ def main() -> None:
             task, copies = task_of(make, batch, device), strengths if given.quick else 512
             compare(f"GPU, {name}", task, 1, copies, repeats, 1, "≥ 40")
         return
-    for width, batch, goal in ((64, 32, "≥ 10"), (64, 128, "≥ 10"), (256, 32, "≥ 5"), (256, 128, "≥ 5")):
-        task = task_of(partial(mlp, width), batch)
-        compare(f"MLP 64-{width}-10, batch {batch}", task, 1, strengths, repeats, 3, goal)
+    for width, batch, goal, on_all in (
+        *((64, 32, "≥ 10", "≥ 4"), (64, 128, "≥ 10", "≥ 4")),
+        *((256, 32, "≥ 5", "≥ 1.5"), (256, 128, "≥ 5", "≥ 1.5")),
+    ):
+        name, task = f"MLP 64-{width}-10, batch {batch}", task_of(partial(mlp, width), batch)
+        on_cores(name, task, strengths, repeats, on_all)
+        compare(f"{name}, one process", task, 1, strengths, repeats, 3, goal)
         shared = gemm_share(width, batch, strengths)
         print(f"  its matrix products alone: {1e3 * shared:.2f} ms a step")
     compare(

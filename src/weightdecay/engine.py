@@ -151,11 +151,14 @@ def _packed(shared: Any) -> bytes:
 
 
 def _dumps(value: Any) -> bytes:
-    """Pickled, with functions that no module has where cloudpickle is installed."""
+    """Pickled; where cloudpickle is installed, with functions that no module has or only `__main__`."""
     try:
         import cloudpickle
     except ImportError:
-        return pickle.dumps(value)
+        content = pickle.dumps(value)
+        if b"__main__" in content:  # another process has another one
+            raise pickle.PicklingError("__main__ cannot be imported, and cloudpickle is missing") from None
+        return content
     return cloudpickle.dumps(value)
 
 

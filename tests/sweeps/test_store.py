@@ -337,6 +337,15 @@ def test_what_cannot_be_sent_is_none():
     assert packed(x for x in "ab") is None
 
 
+def test_without_cloudpickle_functions_of_modules_can_be_sent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    assert packed((_sleep, torch.nn.Linear, {"a": 1})) is not None
+    assert packed(lambda: 1) is None
+    typed = type("Typed", (), {"__module__": "__main__"})  # a notebook's
+    monkeypatch.setattr(sys.modules["__main__"], "Typed", typed, raising=False)
+    assert packed(typed) is None
+
+
 def _sleep(shared, item, note):
     (shared / f"{os.getpid()}").touch()
     time.sleep(60)

@@ -282,7 +282,11 @@ class SweepOptions:
     ] = 2
     refine: Annotated[int, typer.Option(help="How often to halve the steps around the best.")] = 0
     engine: Annotated[
-        str | None, typer.Option(help="Train on several machines: dask, or a scheduler as tcp://host:port.")
+        str | None,
+        typer.Option(
+            help="Train on several machines: dask, or a scheduler as tcp://host:port; here: in one process. "
+            "[every core, where that saves time]"
+        ),
     ] = None
     device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda. [where the data are]")] = None
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("runs/sweep")

@@ -71,7 +71,8 @@ def sweep(options: SweepOptions) -> None:
         print_sweep(result, output())
         print(*result.lines, f"written into {out}: {names}", sep="\n")
     if not options.quiet:
-        print(f"trained {result.method}", file=sys.stderr)
+        for how in filter(None, (result.method, result.place)):
+            print(f"trained {how}", file=sys.stderr)
         for doubt in result.doubts:
             print(f"note: {doubt}", file=sys.stderr)
 
