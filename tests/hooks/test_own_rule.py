@@ -41,6 +41,7 @@ def broken(self, w, step):
             "weights come flat unless elementwise",
         ),
         ({"decayed": lambda self, w, step: w - w.mean(-1, keepdim=True)}, "depends on the weight's shape"),
+        ({"decayed": lambda self, w, step: w - w.mean()}, "looks at more of the weight than one element"),
         ({"decayed": in_place}, "changes the weight it is given"),
         ({"decayed": broken}, r"failed on a trial \(KeyError: 'no such table'\): rule = Own"),
         ({"decayed": lambda self, w, step: step.update * w}, "set needs_update = True"),

@@ -5,18 +5,20 @@
 the checks refuse an optimizer around which a rule has no meaning.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
+from torch._utils import _flatten_dense_tensors
 from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay import arguments
 from weightdecay.errors import InputError
 from weightdecay.rules import L2, Decoupled, Rule
-from weightdecay.rules.base import is_sharded, laid_like, seen, total
+from weightdecay.rules.base import SMALL, SMALL_ELSEWHERE, is_sharded, laid_like, seen, total
 
 # The option of a parameter group with which Adam and its kin choose between coupled and decoupled decay.
 FLAG = "decoupled_weight_decay"
@@ -88,7 +90,7 @@ WRAPPED = (
     *("__reduce_ex__", "first_step", "second_step"),
 )
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree")
-_PLAIN_RULES = tuple((kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
+_PLAIN_RULES = tuple((kind.factor, kind.decayed, kind.decay_, kind.gradient) for kind in (Rule, L2))
 
 
 def facts(optimizer: optim.Optimizer, *, inherited: bool = False) -> Facts:
@@ -175,7 +177,7 @@ def native_options(optimizer: optim.Optimizer, rule: Rule) -> Mapping[str, Any] 
     True
     """
     kind = type(rule)
-    if rule.native is None or (kind.decayed, kind.decay_, kind.gradient) not in _PLAIN_RULES:
+    if rule.native is None or (kind.factor, kind.decayed, kind.decay_, kind.gradient) not in _PLAIN_RULES:
         return None  # a subclass does something else
     if not has_own_step(optimizer):
         return None  # what was put in its place may not know the option
@@ -233,50 +235,53 @@ class Native:
 
 @dataclass(frozen=True)
 class Direction:
-    """u up to a positive factor: gradient and momentum, added with weights.
+    """u of some parameters up to a positive factor: gradient and momentum, added with weights.
 
     Args:
-        tensors: what is read, element by element: the gradient g, and after the first step the running
-            average m before the coming one.
-        share: what g counts beside m, sign included.
+        tensors: what is read of each, element by element: the gradient g, and after the first step the
+            running average m before the coming one.
+        shares: what g counts alone, and beside m; sign included.
     """
 
-    tensors: tuple[Tensor, ...]
-    share: float
+    tensors: Sequence[tuple[Tensor, ...]]
+    shares: tuple[float, float]
 
-    def into(self, out: Tensor, gradient: Tensor, momentum: Tensor | None = None) -> Tensor:
+    def into(self, out: Tensor, read: Sequence[Tensor]) -> Tensor:
         """Write u for one piece of the tensors into `out`."""
-        if momentum is None:
-            return torch.mul(gradient, self.share, out=out)
-        return torch.add(momentum, gradient, alpha=self.share, out=out)
+        if len(read) == 1:
+            return torch.mul(read[0], self.shares[0], out=out)
+        return torch.add(read[1], read[0], alpha=self.shares[1], out=out)
 
 
-def direction(optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> Direction:
-    """The direction in which the coming step moves a parameter, taken from gradient and state.
+def direction(
+    optimizer: optim.Optimizer, group: Mapping[str, Any], parameters: Sequence[Tensor]
+) -> Direction:
+    """The direction in which the coming step moves parameters, taken from their gradients and state.
 
     Adam divides by something positive, so the sign of its update is that of its new average
     b1 m + (1 - b1) g; SGD's is mu m + (1 - d) g, with Nesterov g + mu (mu m + (1 - d) g).
     """
-    assert parameter.grad is not None
-    gradient, state = laid_like(parameter.grad, parameter), optimizer.state.get(parameter, {})
     # A fused optimizer under a gradient scaler undoes the scale itself, inside the step.
     scale = getattr(optimizer, "grad_scale", None)
     sign = (-1.0 if group.get("maximize") else 1.0) / (1.0 if scale is None else float(scale))
     if type(optimizer) is optim.SGD:
-        buffer, mu = state.get("momentum_buffer"), float(group["momentum"])
+        key, mu = "momentum_buffer", float(group["momentum"])
         keep, new = mu, 1 - float(group["dampening"])
         if group["nesterov"]:
             keep, new = mu * mu, 1 + mu * new
     else:
-        buffer, keep = state.get("exp_avg"), float(group["betas"][0])
+        key, keep = "exp_avg", float(group["betas"][0])
         new = 1 - keep
-    if buffer is None or keep == 0:
-        return Direction((gradient,), sign)
-    return Direction((gradient, buffer), sign * new / keep)
-
-
-# A parameter with its share of the sum: of the average so far, and of the new gradient's square.
-_Share = tuple[Tensor, float, float]
+    states: Mapping[Tensor, Mapping[str, Any]] = optimizer.state if keep else {}
+    tensors: list[tuple[Tensor, ...]] = []
+    for w in parameters:
+        gradient, state = w.grad, states.get(w)
+        assert gradient is not None
+        if type(w) is not nn.Parameter:  # a plain one has a plain gradient
+            gradient = laid_like(gradient, w)
+        buffer = None if state is None else state.get(key)
+        tensors.append((gradient,) if buffer is None else (gradient, buffer))
+    return Direction(tensors, (sign, sign * new / keep if keep else math.nan))
 
 
 def mean_second_moment(optimizer: optim.Optimizer) -> float:
@@ -286,61 +291,69 @@ def mean_second_moment(optimizer: optim.Optimizer) -> float:
 
     Sums over shards are added, so the layout of the parameters does not change it.
     """
-    alike: dict[Any, list[tuple[Tensor, float]]] = {}  # distributed in the same way: one sum over ranks each
-    count = 0
-    for group in optimizer.param_groups:
-        for w in group["params"]:
-            if w.grad is not None:
-                key = (w.device_mesh, w.placements) if is_sharded(w) else w.device
-                alike.setdefault(key, []).append((w, float(group["betas"][1])))
-                count += w.numel() * (2 if w.is_complex() else 1)
-    if not count:
-        return 0.0
-    shares = [_shares(optimizer, same) for same in alike.values()]
-    return sum(float(total(_sum(optimizer, own), own[0][0])) for own in shares) / count
-
-
-def _shares(optimizer: optim.Optimizer, same: Sequence[tuple[Tensor, float]]) -> list[_Share]:
-    """What v so far and the new gradient's square count for, of each parameter."""
     scale = getattr(optimizer, "grad_scale", None)  # fused optimizers divide by it inside the step
     unscaled = 1.0 if scale is None else float(scale) ** 2
-    known = [optimizer.state.get(w, {}).get("step", 0.0) for w, _ in same]
-    if tensors := [seen(step) for step in known if isinstance(step, Tensor)]:  # one wait for all of them
-        taken = iter(torch.stack(tensors).tolist())
-        known = [next(taken) if isinstance(step, Tensor) else step for step in known]
-    shares = []
-    for (w, b2), steps in zip(same, known, strict=True):
+    # Distributed in the same way, one sum over ranks each: a parameter, and what is read of all.
+    alike: dict[Any, tuple[Tensor, list[_Moments]]] = {}
+    count = 0
+    for group in optimizer.param_groups:
+        b2 = float(group["betas"][1])
+        for w in group["params"]:
+            if (gradient := w.grad) is None:
+                continue
+            state = optimizer.state.get(w, {})
+            v, steps, layout = state.get("exp_avg_sq"), state.get("step", 0.0), w.device
+            count += w.numel() * (2 if w.is_complex() else 1)
+            if type(w) is not nn.Parameter or w.is_complex():  # the others have plain tensors
+                gradient, v = seen(laid_like(gradient, w)), v if v is None else seen(laid_like(v, w))
+                steps = seen(steps) if isinstance(steps, Tensor) else steps
+                if is_sharded(w):
+                    layout = w.device_mesh, w.placements  # pyright: ignore[reportAttributeAccessIssue]
+            if layout not in alike:
+                alike[layout] = w, []
+            alike[layout][1].append((gradient, v, steps, b2))
+    if not count:
+        return 0.0
+    sums = [total(_sum(moments, unscaled), w) for w, moments in alike.values()]
+    return sum(map(float, sums)) / count
+
+
+# A gradient and the average of its squares so far, the steps taken, and b2.
+_Moments = tuple[Tensor, Tensor | None, float | Tensor, float]
+
+
+def _sum(moments: Sequence[_Moments], unscaled: float) -> Tensor:
+    """The sum of v over what is here of some parameters, in float32 or wider; small ones go together."""
+    taken = [steps for _, _, steps, _ in moments]
+    if tensors := [steps for steps in taken if isinstance(steps, Tensor)]:  # one wait for all of them
+        numbers = iter(torch.stack(tensors).tolist())
+        taken = [next(numbers) if isinstance(steps, Tensor) else steps for steps in taken]
+    together: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+    small = SMALL if moments[0][0].device.type == "cpu" else SMALL_ELSEWHERE
+    for i, ((gradient, v, _, b2), steps) in enumerate(zip(moments, taken, strict=True)):
+        gradients, averages = together.setdefault(
+            (b2, steps, -1 if gradient.numel() < small else i), ([], [])
+        )
+        gradients.append(gradient)
+        if v is not None:
+            averages.append(v)
+    sums: list[Tensor] = []
+    shares: list[float] = []
+    for (b2, steps, _), (gradients, averages) in together.items():
         corrected = 1 - b2 ** (steps + 1)
-        shares.append((w, b2 / corrected, (1 - b2) / corrected / unscaled))
-    return shares
+        flat = _widened(gradients)
+        sums.append(torch.dot(flat, flat).double())  # several times as fast as a norm
+        shares.append((1 - b2) / corrected / unscaled)
+        if averages:
+            sums.append(_widened(averages).sum().double())  # v is positive
+            shares.append(b2 / corrected)
+    return torch.stack(sums) @ torch.tensor(shares, dtype=torch.float64, device=sums[0].device)
 
 
-def _sum(optimizer: optim.Optimizer, shares: Sequence[_Share]) -> Tensor:
-    """The sum of v over what is here of some parameters, in float32 or wider."""
-    device = seen(shares[0][0]).device
-    gradients = [seen(laid_like(w.grad, w)) for w, *_ in shares if w.grad is not None]
-    squares = torch.stack([_square(gradient) for gradient in gradients])
-    result = squares @ _numbers([new for *_, new in shares], device)
-    kept = [(optimizer.state.get(w, {}).get("exp_avg_sq"), w, share) for w, share, _ in shares]
-    old = [(seen(laid_like(v, w)), share) for v, w, share in kept if v is not None]
-    if old:  # v is positive
-        sums = torch.stack([v.sum(dtype=_wide(v)).double() for v, _ in old])
-        result = result + sums @ _numbers([share for _, share in old], device)
-    return result
-
-
-def _square(tensor: Tensor) -> Tensor:
-    """The sum of squares; a dot product is several times as fast as a norm."""
-    flat = tensor.to(_wide(tensor)).reshape(-1)
-    return torch.dot(flat, flat).double()
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _numbers(values: list[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)
+def _widened(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors end to end, in float32 or wider."""
+    flat = _flatten_dense_tensors(tensors)
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
 
 def check_second_moment(size: float, rate: float | Tensor, name: str, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from weightdecay.rules.strength import GroupStrength, Setting, group_strength
 from weightdecay.units import Law, limits, retention, shape
 
 On = str | Group | Sequence[str | Group]
+_TRAINED, _DTYPE, _DEVICE = map(operator.attrgetter, ("requires_grad", "dtype", "device"))
 _HALF = (torch.bfloat16, torch.float16, torch.complex32)
 
 
@@ -188,10 +190,11 @@ def signature(optimizer: optim.Optimizer) -> list[Any]:
     """
     parts: list[Any] = []
     for group in optimizer.param_groups:
-        parts.append(len(group["params"]))
-        for p in group["params"]:
-            trained = p.requires_grad
-            parts.append((id(p), trained, trained or p.grad is None, p.dtype))
+        parameters: list[Tensor] = group["params"]
+        # Lists that C makes, since each step does.
+        trained, dtypes = list(map(_TRAINED, parameters)), list(map(_DTYPE, parameters))
+        frozen = [] if all(trained) else [p.requires_grad or p.grad is None for p in parameters]
+        parts.append((list(map(id, parameters)), trained, frozen, dtypes, list(map(_DEVICE, parameters))))
     return parts
 
 

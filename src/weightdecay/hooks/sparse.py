@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from torch._compile import _disable_dynamo
 
 from weightdecay.errors import InputError, WeightDecayWarning
-from weightdecay.hooks.apply import PIECE, Live
+from weightdecay.hooks.apply import PIECE, Batch
 from weightdecay.hooks.optimizers import facts
 from weightdecay.hooks.plan import States, Target
 from weightdecay.rules import Rule, Step
@@ -38,7 +38,7 @@ class Rows:
     def __init__(self, w: Tensor, rule: Rule, state: dict[str, Tensor]) -> None:
         # Only the rate counts here, and a strength may be a function, which does not pickle.
         self._w, self._rule, self._state = w, replace(rule, weight_decay=0.0), state
-        self._plain = (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_)
+        self._plain = rule.plain
         self._total: float | Tensor = 0.0
         self._current: Tensor | None = None  # the sum at which each row was current; None: all rows are
         self._handles: list[Any] = []
@@ -278,19 +278,17 @@ class Sparse:
             rows = f"sparse gradient, {gradient._nnz()} of {gradient.shape[0]} rows"
             raise InputError(what, target.name, rows, remedy)
 
-    def take(
-        self, rule: Rule, group: Mapping[str, Any], live: Sequence[Live]
-    ) -> tuple[list[Live], list[Penalised]]:
+    def take(self, rule: Rule, group: Mapping[str, Any], batch: Batch) -> tuple[Batch, list[Penalised]]:
         """Do the parameters whose gradient is sparse.
 
         Returns:
             Those that are left, to be decayed whole; the gradients that a coupled rule replaced.
         """
         if not self._rows and not self._names:
-            return list(live), []
-        left: list[Live] = []
+            return batch, []
+        left: list[int] = []
         penalised: list[Penalised] = []
-        for w, step in live:
+        for i, (w, step) in enumerate(batch.each()):
             gradient = w.grad
             assert gradient is not None
             moved = moved_rows(self._optimizer, w) if gradient.is_sparse else None
@@ -306,8 +304,8 @@ class Sparse:
             else:
                 if w in self._rows:
                     self._rows[w].flush()
-                left.append((w, step))
-        return left, penalised
+                left.append(i)
+        return batch.some(left), penalised
 
     def _of(self, w: Tensor, rule: Rule, state: dict[str, Tensor]) -> Rows:
         """The rows of a parameter, watched from now on."""

@@ -13,8 +13,8 @@ from torch import Tensor, optim
 
 from weightdecay.errors import WeightDecayWarning
 from weightdecay.hooks import apply
-from weightdecay.hooks.apply import Live
-from weightdecay.hooks.optimizers import check_second_moment, is_readable, mean_second_moment
+from weightdecay.hooks.apply import Batch
+from weightdecay.hooks.optimizers import check_second_moment, direction, is_readable, mean_second_moment
 from weightdecay.hooks.plan import Plan, States, Target, check_rate
 from weightdecay.hooks.ranks import check_size
 from weightdecay.hooks.rounding import Rounding
@@ -23,8 +23,10 @@ from weightdecay.rules import Rule, Step
 from weightdecay.rules.base import seen
 from weightdecay.rules.strength import GroupStrength
 
-# A rule's position, a parameter group and its parameters that have a gradient.
-Work = tuple[int, dict[str, Any], list[Live]]
+# A rule's position, a parameter group, and some of its parameters that have a gradient.
+Work = tuple[int, dict[str, Any], Batch]
+# In C: each step asks each parameter.
+_PARAMETER, _GRADIENT, _IS_SPARSE = map(operator.attrgetter, ("parameter", "grad", "is_sparse"))
 
 
 class Stepper:
@@ -59,6 +61,9 @@ class Stepper:
         self._order = sorted(range(len(rules)), key=lambda r: (rules[r].after, rules[r].needs_update))
         self._passes = [apply.Pass(rule, compiled, rounding) for rule in rules]
         self._memory = apply.Memory()
+        self._plan: Plan | None = None  # that the batches were made for
+        self._batches: dict[tuple[int, int], list[Batch]] = {}  # of each rule and parameter group
+        self._parameters: list[list[Tensor]] = []  # that decay, of each group
         self._above_peak = self._after_end = False  # what was warned of
         self._kept: dict[Tensor, Tensor] = {}  # the weights when the step began, where decay is late
         self._gradients: list[tuple[Tensor, Tensor, Tensor]] = []  # the user's, while a penalty is added
@@ -90,8 +95,8 @@ class Stepper:
             if self._rules[r].coupled or not (self.acted or self._rules[r].after):
                 if plan.partners[r]:  # partners may decay, too: all are copied before any does
                     parts = [_with_partners(part) for part in parts]
-                for _, group, live in parts:
-                    penalty = penalty + self._decay(r, group, live)
+                for _, group, batch in parts:
+                    penalty = penalty + self._decay(r, group, batch)
         self.acted = True
         return penalty
 
@@ -99,8 +104,8 @@ class Stepper:
         """Do what comes after the step."""
         for w, (before, rules) in self._waiting.items():
             apply.decay_after(w, before, rules, self._memory, self._rounding)
-        for r, _, live in self._afterwards:
-            apply.decay(self._rules[r], self._passes[r], live)
+        for r, _, batch in self._afterwards:
+            apply.decay(self._rules[r], self._passes[r], batch, self._memory)
 
     def give_back_gradients(self) -> None:
         """Put the user's gradients back in the place of those with a penalty."""
@@ -154,6 +159,19 @@ class Stepper:
 
     def _work(self, plan: Plan, step: int, factor: float) -> list[Work]:
         """What is to be done by hooks, in order."""
+        if plan is not self._plan:
+            self._plan, self._parameters = plan, []
+            for targets in plan.targets:
+                self._parameters.append(list(map(_PARAMETER, targets)))
+            self._batches = apply.sort(self._rules, plan, self._states, self._rounding)
+        complete: list[bool] = []  # whether each parameter of the group that decays has a gradient
+        for i, targets in enumerate(plan.targets):
+            gradients = list(map(_GRADIENT, self._parameters[i]))
+            complete.append(type(None) not in set(map(type, gradients)))
+            if not complete[i] or any(map(_IS_SPARSE, gradients)):
+                for target, gradient in zip(targets, gradients, strict=True):
+                    if gradient is not None and gradient.is_sparse:
+                        self._sparse.check(target, gradient, i in plan.native)
         work: list[Work] = []
         size = None  # of all gradients, where a rule looks at it
         for r in self._order:
@@ -161,69 +179,55 @@ class Stepper:
             if rule.needs_second_moment and size is None:
                 size = mean_second_moment(self._optimizer)
                 check_size(size, self._optimizer, plan)
-            # One that keeps nothing and looks at nothing but its rate and the update: a step for each scale.
-            shared = not rule.told_more and type(rule).start is Rule.start
-            for i, targets in enumerate(plan.targets):
-                native = i in plan.native
-                live: list[Target] = []
-                for target in targets:
-                    if (gradient := target.parameter.grad) is not None:
-                        live.append(target)
-                        if gradient.is_sparse:
-                            self._sparse.check(target, gradient, native)
-                if not live or native:
+            for i, group in enumerate(self._optimizer.param_groups):
+                live = self._batches[r, i]
+                if not complete[i]:
+                    has = [[k for k, w in enumerate(batch.ws) if w.grad is not None] for batch in live]
+                    live = [batch.some(some) for batch, some in zip(live, has, strict=True) if some]
+                if not live:
                     continue
-                group, strength = self._optimizer.param_groups[i], plan.strength(r, i)
-                at, lr = strength.at(step) * factor, group["lr"]
+                strength, lr = plan.strength(r, i), group["lr"]
+                at = strength.at(step) * factor
                 rate = strength.rate(at, lr)
-                by_scale: dict[float, Step] = {}
-                steps: list[Live] = []
-                for target in live:
-                    if (scale := target.scale) not in by_scale:
-                        by_scale[scale] = Step(rate * scale, at * scale, lr=lr)
+                steps: dict[float, Step] = {}
+                for batch in live:
+                    if (scale := batch.scale) not in steps:
+                        steps[scale] = Step(rate * scale, at * scale, lr=lr, second_moment=size or 0.0)
                         self.check(i, rule, strength, rate * scale, step)
                         if size is not None and rule.needs_second_moment:
                             check_second_moment(size, rate * scale, f"parameter group {i}", step)
-                    common = by_scale[scale]
-                    own = (
-                        common
-                        if shared
-                        else Step(
-                            common.rate,
-                            common.weight_decay,
-                            state=self._states.of(target, r),
-                            lr=lr,
-                            second_moment=size or 0.0,
-                            partner=plan.partners[r].get(target.name),
-                            name=target.name,
-                        )
-                    )
-                    steps.append((target.parameter, own))
-                work.append((r, group, steps))
+                    work.append((r, group, replace(batch, step=steps[scale])))
         return work
 
     def _with_start(self, work: Work) -> Work:
         """The work with the weights as they are now, before anything has acted."""
-        r, group, live = work
-        kept = [(w, self._memory.whole(w, "start").copy_(self._kept.get(w, w)), step) for w, step in live]
-        return r, group, [(w, replace(step, before=before)) for w, before, step in kept]
+        r, group, batch = work
+        now = [self._kept.get(w, w) for w in batch.ws] if self._kept else batch.ws
+        if batch.joined:
+            before = apply.join(self._rules[r], now)
+        else:
+            before = [self._memory.whole(w, "start").copy_(own) for w, own in zip(batch.ws, now, strict=True)]
+        return r, group, replace(batch, before=before)
 
-    def _decay(self, r: int, group: dict[str, Any], live: list[Live]) -> Tensor | float:
+    def _decay(self, r: int, group: dict[str, Any], batch: Batch) -> Tensor | float:
         """Decay by one rule, as far as it is done before the step; return its penalty."""
         rule, once, optimizer = self._rules[r], self._passes[r], self._optimizer
-        live, penalised = self._sparse.take(rule, group, live)
+        batch, penalised = self._sparse.take(rule, group, batch)
         self._gradients += penalised
         penalty: Tensor | float = 0.0
+        if not batch.ws:
+            return penalty
         if rule.coupled:
             if isinstance(optimizer, optim.LBFGS):
-                penalty = sum(rule.penalty(seen(w), step) for w, step in live)
-            self._gradients += apply.add_penalty(rule, optimizer, group, live, self._memory)
+                penalty = sum(rule.penalty(seen(w), step) for w, step in batch.each())
+            self._gradients += apply.add_penalty(rule, optimizer, group, batch, self._memory)
         elif not (rule.needs_update or self._late):
-            apply.decay(rule, once, live)
+            apply.decay(rule, once, batch, self._memory)
         elif not self._late and is_readable(optimizer):
-            apply.decay_along(rule, once, optimizer, group, live, self._memory)
+            update = direction(optimizer, group, batch.ws)
+            apply.decay(rule, once, batch, self._memory, update)
         else:
-            for w, step in live:
+            for w, step in batch.each():
                 if w not in self._waiting:
                     before = self._kept.get(w)
                     if before is None:
@@ -239,9 +243,9 @@ def _warn(message: str) -> None:
 
 def _with_partners(work: Work) -> Work:
     """The work with copies of the partners."""
-    r, group, live = work
-    copies = [None if step.partner is None else step.partner.detach().clone() for _, step in live]
-    return r, group, [(w, replace(step, partner=copy)) for (w, step), copy in zip(live, copies, strict=True)]
+    r, group, batch = work
+    copies = [None if partner is None else partner.detach().clone() for partner in batch.partners]
+    return r, group, replace(batch, partners=copies)
 
 
 # The function that torch puts around every `step`, and from which it calls hooks.

@@ -252,9 +252,7 @@ def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
     kind = type(rule)
     if kind.partner_of is not Rule.partner_of:
         return  # it looks at real parameters, of which a trial has none
-    if (kind.decayed, kind.decay_, kind.gradient, kind.law) == (
-        *(Rule.decayed, Rule.decay_, Rule.gradient, Rule.law),
-    ):
+    if rule.plain and (kind.gradient, kind.law) == (Rule.gradient, Rule.law):
         raise InputError(
             "the rule overrides none of a rule's methods", "rule", kind.__name__, "write a method `decayed`"
         )
@@ -265,16 +263,27 @@ def try_rule(rule: Rule, targets: tuple[Target, ...]) -> None:
     with torch.random.fork_rng(devices=[]):
         answer = _answer(rule, w, target.name)
         flat = _answer(rule, w.flatten(), target.name) if rule.elementwise else answer.flatten()
+        mixes = rule.elementwise and kind.start is Rule.start and _mixes(rule, w.flatten(), flat, target.name)
     if not torch.equal(flat, answer.flatten()):
         what = "the rule depends on the weight's shape, and weights come flat"
         raise InputError(what, "rule", kind.__name__, "set elementwise = False")
+    if mixes:
+        what = "the rule looks at more of the weight than one element, and weights come in pieces and joined"
+        raise InputError(what, "rule", kind.__name__, "set elementwise = False")
 
 
-def _answer(rule: Rule, w: Tensor, name: str) -> Tensor:
+def _mixes(rule: Rule, w: Tensor, answer: Tensor, name: str) -> bool:
+    """Whether a rule makes something else of a weight when another is joined to it, other than by chance."""
+    joined = _answer(rule, torch.cat([w, 3 * w + 1]), name)[: len(w)]
+    alike = torch.allclose(joined, answer, rtol=1e-4, atol=1e-6, equal_nan=True)
+    return not alike and torch.equal(_answer(rule, w, name, seed=1), answer)
+
+
+def _answer(rule: Rule, w: Tensor, name: str, seed: int = 0) -> Tensor:
     """What the rule makes of a weight, checked."""
     kind, before = type(rule).__name__, w.clone()
     try:
-        torch.manual_seed(0)  # within the fork: a rule may draw, and draws the same each time
+        torch.manual_seed(seed)  # within the fork: a rule may draw, and draws the same each time
         state: object = rule.start(w.clone(), name)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             what, remedy = "start has to return a dictionary of tensors", 'say {"key": tensor}'

@@ -42,6 +42,7 @@ class Step:
         partner: the other parameter that a rule with a `partner_of` looks at, as it was when this rule's
             turn came.
         name: the parameter's name; only for rules that keep something or have a partner.
+        rows: whether each row is a weight; only for rules that go `by_rows`.
     """
 
     rate: float | Tensor
@@ -53,6 +54,7 @@ class Step:
     second_moment: float = 0.0
     partner: Tensor | None = None
     name: str = ""
+    rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class Rule:
         needs_update: the rule looks at the optimizer's update.
         needs_second_moment: the rule looks at the size of all gradients, which Adam and its kin keep.
         after: the rule acts on what the step left of the weight, and is told where it was before.
-        elementwise: an element's decay depends on that element alone, so tensors come flat, large ones in
-            pieces.
+        elementwise: an element's decay depends on that element alone, so tensors come flat: large ones in
+            pieces, small ones joined.
+        by_rows: the rule looks at whole weights, and takes small ones also as rows of a matrix, padded with
+            zeros; a number that it keeps for each comes as a column then, and `step.rows` says so.
         toward_zero: what is left of the start says whether the decay does anything; else no such warning.
         paced: a step removes the fraction `rate`, of any weight: half-lives have a meaning.
         overshoots: a rate of 1 or more takes weights beyond zero, and is refused.
@@ -89,6 +93,7 @@ class Rule:
     needs_second_moment: ClassVar[bool] = False
     after: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
+    by_rows: ClassVar[bool] = False
     toward_zero: ClassVar[bool] = True
     paced: ClassVar[bool] = True
     overshoots: ClassVar[bool] = True
@@ -114,9 +119,13 @@ class Rule:
         """
         return False
 
+    def factor(self, step: Step) -> float | Tensor:
+        """Return what every weight is multiplied with, by a rule that does nothing else."""
+        return 1 - step.rate
+
     def decayed(self, w: Tensor, step: Step) -> Tensor:
         """Return the weight after the decay alone; a new tensor."""
-        return w * (1 - step.rate)
+        return w * self.factor(step)
 
     def _decayed_copy(self, w: Tensor, step: Step) -> Tensor:
         """What `decay_` makes of a copy: `decayed` of a rule whose definition is in place."""
@@ -150,6 +159,16 @@ class Rule:
         """Return why a parameter and its partner do not fit; None where they do."""
         del name, w, partner
         return None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the rule multiplies every weight with its `factor` and does nothing else."""
+        return (type(self).decayed, type(self).decay_) == (Rule.decayed, Rule.decay_)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the rule is plain decay: every weight times 1 - rate."""
+        return self.multiplies and type(self).factor is Rule.factor
 
     @property
     def told_more(self) -> bool:
@@ -273,12 +292,16 @@ def seen(tensor: Tensor) -> Tensor:
 
     For rules whose elements depend on themselves alone, and for sums that are reduced afterwards.
     """
-    tensor = tensor.detach()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
     if type(tensor) is Tensor and not tensor.is_complex():  # what nearly all are
         return tensor
     if is_sharded(tensor):
         tensor = tensor.to_local()  # pyright: ignore[reportAttributeAccessIssue]
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+# From so many elements on a copy of a tensor costs more than the calls that it saves: on a CPU, elsewhere.
+SMALL, SMALL_ELSEWHERE = 1 << 14, 1 << 18
 
 
 def shard_of(w: Tensor) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ class Decoupled(Rule):
     @property
     def composes(self) -> bool:
         """Yes: factors multiply; unless a subclass does something else."""
-        return (type(self).decayed, type(self).decay_) == (Rule.decayed, Rule.decay_)
+        return self.plain
 
 
 @dataclass(frozen=True)

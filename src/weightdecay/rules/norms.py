@@ -43,6 +43,7 @@ class FixedNorm(Rule):
 
     after = True
     elementwise = False
+    by_rows = True
     toward_zero = False
     paced = overshoots = False
 
@@ -69,10 +70,10 @@ class FixedNorm(Rule):
         before, radius = step.before, step.state["norm"]
         assert before is not None
         update = torch.sub(before, w, out=w)
-        length = norm_of(update)
+        length = norm_of(update, step.rows)
         pace = torch.where(length > 0, step.lr * radius / length, 0.0).to(w.dtype)
         torch.addcmul(before, update, pace, value=-1, out=w)
-        norm = norm_of(w)
+        norm = norm_of(w, step.rows)
         w.mul_(torch.where(norm > 0, radius / norm, 1.0).to(w.dtype))
 
 
@@ -111,6 +112,7 @@ class Constrained(Rule):
     weight_decay: Strength = field(default=1.0, init=False, repr=False)
 
     elementwise = False
+    by_rows = True
     toward_zero = False
     paced = overshoots = False
 
@@ -142,12 +144,14 @@ class Constrained(Rule):
         w.mul_((1 - 2 * step.state["multiplier"]).to(w.dtype))
 
     def _multiplier(self, w: Tensor, step: Step) -> Tensor:
-        violation = norm_of(w).square() / step.state["bound"] - 1
+        violation = norm_of(w, step.rows).square() / step.state["bound"] - 1
         return (step.state["multiplier"] + self.mu * violation).clamp(0, _MOST)
 
 
-def norm_of(w: Tensor) -> Tensor:
-    """||w||, in float32 or wider; of all shards where w is sharded."""
+def norm_of(w: Tensor, rows: bool = False) -> Tensor:
+    """||w||, in float32 or wider; of all shards where w is sharded; or of each row, as a column."""
+    if rows:
+        return torch.linalg.vector_norm(w, dim=1, keepdim=True)
     if w.dtype in (torch.float32, torch.float64) and w.is_contiguous() and not is_sharded(w):
         return torch.dot(w.view(-1), w.view(-1)).sqrt()  # three times as fast
     wide = torch.promote_types(w.real.dtype if w.is_complex() else w.dtype, torch.float32)

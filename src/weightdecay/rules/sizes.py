@@ -132,11 +132,6 @@ class Stable(Rule):
     needs_second_moment = True
     paced = overshoots = False  # another rate is checked, in each step
 
-    def decayed(self, w: Tensor, step: Step) -> Tensor:
-        """Return w (1 - rate/sqrt(mean(v)))."""
-        return self._decayed_copy(w, step)
-
-    def decay_(self, w: Tensor, step: Step) -> None:
-        """Do the same in place."""
-        if step.second_moment > 0:
-            w.mul_(1 - step.rate / step.second_moment**0.5)
+    def factor(self, step: Step) -> float | Tensor:
+        """Return 1 - rate/sqrt(mean(v))."""
+        return 1 - step.rate / step.second_moment**0.5 if step.second_moment > 0 else 1.0

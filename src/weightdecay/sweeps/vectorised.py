@@ -287,8 +287,8 @@ class StackedDecay:
                 elif not rule.needs_update:
                     _decay(rule, w, rates)
                 elif is_readable(self._optimizer):
-                    update = direction(self._optimizer, options, w)
-                    _decay(rule, w, rates, update.into(torch.empty_like(w), *update.tensors))
+                    update = direction(self._optimizer, options, [w])
+                    _decay(rule, w, rates, update.into(torch.empty_like(w), update.tensors[0]))
                 else:
                     kept = waiting.setdefault(i, (w, w.detach().clone(), []))
                     kept[2].append((rule, rates))
@@ -339,7 +339,7 @@ def apply_to_copies(rule: Rule, w: Tensor, step: Step) -> Tensor:
 def _decay(rule: Rule, w: Tensor, step: Step, update: Tensor | None = None) -> None:
     """Decay every copy in place."""
     assert isinstance(step.rate, Tensor)
-    if (type(rule).decayed, type(rule).decay_) == (Rule.decayed, Rule.decay_):
+    if rule.plain:
         w.mul_(1 - step.rate)
     elif rule.elementwise:
         rule.decay_(w, Step(step.rate, step.weight_decay, update, step.state))

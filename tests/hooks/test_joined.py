@@ -1,0 +1,143 @@
+"""Small parameters joined: few calls, the same results as each by itself, state that stays the user's."""
+
+import io
+import itertools
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tests.hooks.zoo import make_rule
+from torch import nn, optim
+from torch.profiler import ProfilerActivity, profile
+
+import weightdecay as wd
+from weightdecay.hooks import apply
+from weightdecay.hooks.decay import attached
+from weightdecay.rules import RULES
+
+# Sizes of three binary orders; (3, 5), (7, 2) and (4, 4) share one with another.
+SHAPES = [(3, 5), (7, 2), (1, 15), (4, 4), (40, 3), (5, 5)]
+HOOKED = [name for name in RULES if name != "LoRAProduct"]
+
+
+def parameters(count, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for i, shape in zip(range(count), itertools.cycle(shapes), strict=False):
+        w = nn.Parameter(torch.randn(shape, generator=generator))
+        w.grad = torch.randn(shape, generator=generator)
+        made.append((f"{i}.weight", w))
+    return made
+
+
+def calls(optimizer):
+    """How many operators a step calls, not counting those that operators call."""
+    optimizer.step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        optimizer.step()
+    called = [event for event in profiled.events() if event.name.startswith("aten::")]
+    within = [event.cpu_parent is not None and event.cpu_parent.name.startswith("aten::") for event in called]
+    return within.count(False)
+
+
+def hooked(named, rule, kind=optim.AdamW, **options):
+    optimizer = kind(named, lr=0.01, **({"weight_decay": 0} if kind is optim.AdamW else {}), **options)
+    all_but_one = [wd.Group(name="0.weight", scale=0), wd.Group(name="*")]  # else the optimizer does it
+    wd.attach(optimizer, rule, on=all_but_one)
+    return optimizer
+
+
+@pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
+@pytest.mark.parametrize("name", HOOKED)
+def test_calls_do_not_grow_with_the_number_of_tensors(name):
+    """The optimizer's fused step is one call, too."""
+    few, many = (calls(hooked(parameters(count), make_rule(name, 0.01), fused=True)) for count in (36, 360))
+    assert many == few
+
+
+@pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+@pytest.mark.parametrize("name", HOOKED)
+def test_joined_is_each_by_itself(name, kind, monkeypatch):
+    """To the bit; norms of rows add up in another order, and so does the mean of all gradients' squares."""
+    if name == "Stable" and kind is optim.SGD:
+        return
+    results = []
+    for size in (1 << 14, 0):
+        monkeypatch.setattr(apply, "SMALL", size)
+        named = parameters(20)
+        optimizer = hooked(named, make_rule(name, 0.5), kind)
+        for step in range(4):
+            for i, (_, w) in enumerate(named):
+                w.grad = None if step == 2 and i % 3 == 0 else torch.sin(w.detach() * 7 + step)
+            optimizer.step()
+        results.append([w.detach() for _, w in named])
+    exact = name not in ("FixedNorm", "Constrained")
+    for joined, alone in zip(*results, strict=True):
+        torch.testing.assert_close(joined, alone, rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7)
+
+
+@pytest.mark.parametrize("rule", [wd.Toward(0.5, ema=0.9), wd.Constrained(bound=1.0)])
+def test_what_is_kept_for_joined_parameters_is_saved_and_loaded(rule):
+    """Places in one tensor, of which each has its own name: saved half way, with gradients missing once."""
+    named = parameters(12)
+    optimizer = hooked(named, rule, optim.SGD)
+    decay = attached(optimizer)[0]
+    optimizer.step()
+    buffer = io.BytesIO()
+    torch.save({"decay": decay.state_dict(), "weights": [w.detach().clone() for _, w in named]}, buffer)
+    again = parameters(12)
+    other = hooked(again, rule, optim.SGD)
+    other.step()
+    other.step()  # what is loaded takes the place of what this one has kept
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    attached(other)[0].load_state_dict(saved["decay"])
+    with torch.no_grad():
+        for (_, w), value in zip(again, saved["weights"], strict=True):
+            w.copy_(value)
+    for step in range(3):
+        for parameters_, stepped in ((named, optimizer), (again, other)):
+            for i, (_, w) in enumerate(parameters_):
+                w.grad = None if step == 1 and i % 4 == 0 else torch.cos(w.detach())
+            stepped.step()
+    assert all(torch.equal(w, v) for (_, w), (_, v) in zip(named, again, strict=True))
+
+
+def test_a_parameter_that_breaks_harms_no_other():
+    """A weight that is no number, joined as a row with others and padding, and later mended."""
+    named = parameters(12)
+    optimizer = hooked(named, wd.Constrained(bound=1.0), optim.SGD)
+    whole = named[3][1].detach().clone()
+    with torch.no_grad():
+        named[3][1].fill_(math.nan)
+    optimizer.step()
+    assert all(w.isfinite().all() for i, (_, w) in enumerate(named) if i != 3)
+    with torch.no_grad():
+        named[3][1].copy_(whole)
+    attached(optimizer)[0].state_dict()["parameters"]["3.weight"][0]["multiplier"].zero_()
+    optimizer.step()
+    assert all(w.isfinite().all() for _, w in named)
+
+
+def test_a_rule_of_ones_own_is_joined_where_it_keeps_nothing():
+    seen: list[int] = []
+
+    @dataclass(frozen=True)
+    class Own(wd.Rule):
+        def decayed(self, w, step):
+            seen.append(w.numel())
+            return w - step.rate * w.sign()
+
+    @dataclass(frozen=True)
+    class Keeping(Own):
+        def start(self, w, name):
+            return {"w": w.detach().clone()}
+
+    for kind, sizes in ((Own, [14 + 15 + 16 + 120 + 25]), (Keeping, [14, 15, 16, 120, 25])):
+        optimizer = hooked(parameters(6), kind(0.5), optim.SGD)
+        seen.clear()
+        optimizer.step()
+        assert seen == sizes
+        del RULES[kind.__name__]  # they are no part of the contract table
