@@ -3,12 +3,16 @@
     .venv/bin/python benchmarks/attach.py            both tables
     .venv/bin/python benchmarks/attach.py --memory   the memory table alone
     .venv/bin/python benchmarks/attach.py --time ''   the times alone
+    .venv/bin/python benchmarks/attach.py --small    many small parameters, over three optimizers
     .venv/bin/python benchmarks/attach.py --weights both --parameters 2e6 --device cpu   a large model, below
 
 Time: a transformer's 33 million parameters, fused AdamW with its own decay as the base. Every candidate has
 weights and state of its own and takes one step in turn, so a busy machine slows all of them; a ratio is of
 neighbours in one round. Bytes: fused AdamW reads w, g, m, v and writes w, m, v, 28 bytes a parameter; a
 second pass that multiplies w moves 8 more (1.29 ×), one that also looks at g and m 16 more (1.57 ×).
+
+Small: 300 matrices of 32 x 32, on one thread, CPU time. Each rule and the optimizer without it take one step
+in turn; a ratio is of neighbours.
 
 With `--weights` or `--parameters`, and always on a GPU, times are of Decoupled and Cautious on a model of so
 many parameters, each beside a base of its own, in float32 with a bfloat16 copy and in bfloat16: see
@@ -134,6 +138,64 @@ def times(only: str) -> None:
         print(f"{name:34}{statistics.median(own) * 1e3:10.1f}{middle:8.2f}{spread:>16}{goal:>8}")
 
 
+# What the step of 300 small parameters may cost over the bare one: plain decay, every other rule.
+SMALL: dict[str, tuple[Maker, float, float]] = {
+    "AdamW, foreach": (lambda ps: optim.AdamW(ps, lr=LR, weight_decay=0, foreach=True), 1.3, 1.3),
+    "AdamW, fused": (adamw, 1.3, 2.5),
+    "SGD": (lambda ps: optim.SGD(ps, lr=LR), 1.5, 4.0),
+}
+SMALL_COUNT, SMALL_SIDE, SMALL_ROUNDS = 300, 32, 60
+
+
+def small() -> None:
+    """Print what each rule costs many small parameters."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rules = {**RULES, "Decoupled": wd.Decoupled(wd.HalfLife(steps=1000))}  # at any lr: no option says that
+    rules["Toward an EMA"] = wd.Toward(STRENGTH, ema=0.999)
+    size = f"{SMALL_COUNT} parameters of {SMALL_SIDE} x {SMALL_SIDE}"
+    print(f"\n{size}, {SMALL_ROUNDS} rounds, CPU time on one thread")
+    print(f"{'':16}{'':16}{'bare ms':>10}{'ratio':>8}{'quartiles':>16}{'goal':>8}")
+    for name, (make, most, most_others) in SMALL.items():
+        for rule, value in rules.items():
+            try:
+                seconds = small_steps(make, value)
+            except wd.InputError:  # Stable needs Adam's average
+                continue
+            if not seconds:
+                continue
+            ratios = [mine / bare for bare, mine in seconds]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            bare = statistics.median(bare for bare, _ in seconds) * 1e3
+            spread, goal = f"{low:.2f} - {high:.2f}", most if rule == "Decoupled" else most_others
+            print(f"{name:16}{rule:16}{bare:10.2f}{middle:8.2f}{spread:>16}{f'≤ {goal:.1f}':>8}")
+    torch.set_num_threads(threads)
+
+
+def small_steps(make: Maker, rule: Any) -> list[tuple[float, float]]:
+    """Seconds of each bare step and of the one with a rule after it; nothing where no hook decays."""
+    generator = torch.Generator().manual_seed(0)
+    optimizers = []
+    for _ in range(2):
+        named = [
+            (f"{i}.weight", nn.Parameter(torch.randn(SMALL_SIDE, SMALL_SIDE, generator=generator) * 0.02))
+            for i in range(SMALL_COUNT)
+        ]
+        for _, w in named:
+            w.grad = torch.randn(w.shape, generator=generator) * 1e-3
+        optimizers.append(make(named))
+    if not wd.attach(optimizers[1], rule).plan.by_hooks:
+        return []
+    seconds = []
+    for _ in range(WARM + SMALL_ROUNDS):
+        start = time.process_time()
+        optimizers[0].step()
+        middle = time.process_time()
+        optimizers[1].step()
+        seconds.append((middle - start, time.process_time() - middle))
+    return seconds[WARM:]
+
+
 OPTIMIZERS: dict[str, Maker] = {
     "SGD": lambda ps: optim.SGD(ps, lr=LR),
     "SGD, momentum": lambda ps: optim.SGD(ps, lr=LR, momentum=0.9),
@@ -237,6 +299,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--memory", action="store_true", help="the memory table alone")
+    parser.add_argument("--small", action="store_true", help="many small parameters alone, on the CPU")
     parser.add_argument(
         "--time", metavar="PART", help="the times alone, of candidates with this in their name"
     )
@@ -248,12 +311,16 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"{platform.machine()}, torch {torch.__version__}, {name_of(DEVICE)}")
     asked = arguments.weights or arguments.parameters
+    if arguments.small:
+        return small()
     if arguments.memory or not (asked or arguments.time is not None):
         memory()  # first: it forks, which wants a process without threads
     if arguments.memory:
         return None
     torch.set_num_threads(threads)
     if not asked and DEVICE == "cpu":
+        if not arguments.time:
+            small()
         return times(arguments.time or "")
     kinds = ["float32", "bfloat16"] if arguments.weights in (None, "both") else [arguments.weights]
     count = arguments.parameters or (1e9 if DEVICE == "cuda" else 33e6)
