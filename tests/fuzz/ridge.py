@@ -35,8 +35,11 @@ BOUNDS: dict[str, list[tuple[Any, str, Any]]] = {
     "some targets at a time": [(moments, "JOINT", 0), (scores_module, "MOST", 1), (wide, "ERRORS", 1)],
     "Lanczos": [(wide, "LEAST_ROWS", 1), (wide, "SHARE", 1), (wide, "MOST_FOLDS", 1000)],
     "Lanczos that gives up": [(wide, "LEAST_ROWS", 1), (wide, "SHARE", 8)],
-    "singular values": [(path_module, name, -1.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
-    "products": [(path_module, name, 2.0) for name in ("ENOUGH", "ENOUGH_SMALL", "ENOUGH_SINGLE")],
+    "singular values": [(path_module, name, -1.0) for name in ("ENOUGH", "ENOUGH_SINGLE")],
+    "products": [
+        (path_module, "ENOUGH", 2.0), (path_module, "ENOUGH_SINGLE", 2.0),
+        (path_module, "LOST", {"float64": 2.0, "float32": 2.0}),
+    ],
     "pivots": [
         (wide, "LONG", 1), (wide, "SMALL", 0), (tall, "LONG", 1), (tall, "SMALL", 0),
         (lambdas_module, "CHUNK", 1), (lambdas_module, "FEW", 2),

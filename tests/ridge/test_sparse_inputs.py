@@ -87,7 +87,7 @@ def largest(a: torch.Tensor, b: torch.Tensor) -> float:
 def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take products of small tables, too, and be content with them."""
     monkeypatch.setattr(paths, "DIRECT", 0)
-    monkeypatch.setattr(paths, "ENOUGH_SMALL", 1e-6)
+    monkeypatch.setattr(paths, "ENOUGH", 1e-6)
 
 
 @pytest.mark.usefixtures("by_products")

@@ -168,6 +168,8 @@ def orthonormal(N: Float64[Tensor, "n q"]) -> Float64[Tensor, "n r"]:
     if N.shape[1] == 0:
         return N
     size = N.norm(dim=0)
+    if N.shape[1] == 1:
+        return N / size if float(size) > 0 else N[:, :0]
     U, d, _ = torch.linalg.svd(N[:, size > 0] / size[size > 0], full_matrices=False)
     return U[:, d > len(N) * torch.finfo(N.dtype).eps * d.max()] if len(d) else U
 

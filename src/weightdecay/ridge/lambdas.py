@@ -154,6 +154,11 @@ class Axis:
     T: Float64[Tensor, "r L"]
 
     @property
+    def whole(self) -> bool:
+        """Whether every penalty is its own pivot, in the order of the grid."""
+        return len(self.pivots) == len(self.alphas)
+
+    @property
     def few(self) -> Float64[Tensor, " r"]:
         """The pivots' penalties (r,)."""
         return self.alphas[self.pivots.to(self.alphas.device)]
@@ -211,6 +216,8 @@ def axis(s: Float[Tensor, " k"], alphas: Float64[Tensor, " L"]) -> Axis:
         rest[:, column] = 0
         Q.append(q)
         chosen.append(column)
+    if len(chosen) == len(alphas):
+        return whole(alphas)
     pivots = candidates[chosen]
     coordinates = torch.from_numpy(np.stack(Q)) @ family
     T = torch.linalg.solve_triangular(coordinates[:, pivots].triu(), coordinates, upper=True)
@@ -224,11 +231,13 @@ def sums_of_squares(E: Float64[Tensor, "r t n"], grid: Axis) -> Float64[Tensor, 
     Where a target's sums differ by more than a factor of 30 over the grid its errors themselves are carried
     over, so that the least keep their digits.
     """
+    if grid.whole:
+        return torch.linalg.vecdot(E, E)
     products = matmul(E.permute(1, 0, 2), E.permute(1, 2, 0))  # (t, r, r)
     squares = quadratic(products, grid)
     diagonal = products.diagonal(dim1=1, dim2=2)
     uneven = (diagonal.amin(1) * 30 < diagonal.amax(1)).nonzero()[:, 0]
-    if len(uneven) and len(grid.pivots) < len(grid.alphas):
+    if len(uneven):
         for places, errors in carried(E[:, uneven], grid):
             squares[places[:, None], uneven] = torch.linalg.vecdot(errors, errors)
     return squares
@@ -249,4 +258,7 @@ def carried(
     few = max(1, CHUNK // E[0].numel())
     flat = E.reshape(len(E), -1)
     for some in places.split(few):
+        if grid.whole:
+            yield some, E[some.to(E.device)]
+            continue
         yield some, matmul(grid.T[:, some].to(E.device).mT, flat).reshape(len(some), *E.shape[1:])

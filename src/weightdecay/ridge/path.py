@@ -4,6 +4,7 @@
 algorithm (`_route`), chooses, and writes the record.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from weightdecay.ridge.problem import (
     factors,
     target_variance,
 )
-from weightdecay.ridge.record import MOST_DOF, RidgePath, doubts
+from weightdecay.ridge.record import LOST, MOST_DOF, RidgePath, doubts
 from weightdecay.ridge.route import Curve, Route, Scheme, at_least, joined
 from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse
 from weightdecay.ridge.streaming import Statistics, statistics, tall_from
@@ -54,14 +55,13 @@ from weightdecay.tables.columns import Coding, ColumnOptions
 from weightdecay.tables.source import Source, open_source
 from weightdecay.text import Text
 
-DIRECT = 1e7  # multiplications below which singular values, which keep the most digits, cost nothing
+DIRECT = 1e6  # multiplications below which singular values, which keep the most digits, cost nothing
 COPIES = 6  # of the inputs, for their singular values
 PRODUCTS = 3  # of each fold's p × p: its own, those of the other rows, and their eigenvectors
-ENOUGH = 1e-8  # relative error of the scores at which a Gram matrix is good enough,
-ENOUGH_SMALL = 1e-11  # and where singular values cost nothing
-ENOUGH_SINGLE = 1e-3  # of products in single precision, which carry six digits where noise is not tiny
+# Relative error of the scores λ is chosen among at which a Gram matrix is good enough; of products in single
+# precision, which carry six digits where noise is not tiny, another. At all other λ it is `LOST`.
+ENOUGH, ENOUGH_SINGLE = 1e-8, 1e-3
 NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
-SMALL = 1e8  # multiplications of a singular value decomposition that nobody waits for
 
 
 def ridge_path(
@@ -167,7 +167,7 @@ class Plan:
         single: one target, without an axis.
         settings: for the record.
         route: makes the algorithm.
-        precise: makes one that keeps more digits than a Gram matrix, or None where there is none.
+        precise: makes one that keeps more digits, or None where there is none.
         notes: what there is to say of rows that are left out and of cells that are filled.
         rows: the rows with a weight again, in blocks.
         coding: how columns became inputs, or None where they are numbers as they stand.
@@ -196,17 +196,12 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
     Raises:
         InputError: as `ridge_path`.
     """
-    with on_cpu():
-        plan = _plan_file(X, y, options) if isinstance(X, str | Path | Source) else _plan_table(X, y, options)
     with on_cpu(), one_pool():
+        plan = _plan_file(X, y, options) if isinstance(X, str | Path | Source) else _plan_table(X, y, options)
         try:
             route = plan.route()
-            small = route.n * route.width * min(route.n, route.width) < SMALL
-            enough = ENOUGH_SMALL if small else ENOUGH
-            if plan.settings["dtype"] == "float32":
-                enough = ENOUGH_SINGLE
             alphas, curve = _score(route, plan)
-            if float(curve.precision.max()) > enough and plan.precise is not None:
+            if plan.precise is not None and not _is_enough(_judged(route, alphas, curve, plan), curve, plan):
                 route = plan.precise()
                 alphas, curve = _score(route, plan)
         except FloatingPointError:  # a sum is not finite: say which cell
@@ -304,7 +299,7 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
             "dtype": str(problem.X.dtype).removeprefix("torch."),
         },
         route=route,
-        precise=precise if _fits(problem) else None,
+        precise=None if _direct(problem, scheme) or not _fits(problem) else precise,
         notes=(
             *rows_left_out(table.left_out, n),
             *cells_filled(table),
@@ -317,8 +312,10 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
 
 def _fits(problem: Problem) -> bool:
     """Whether singular values may be taken: of sparse inputs where a dense table of them has room."""
+    if not isinstance(problem.X, SparseInputs):
+        return True
     (n, p), there = problem.X.shape, available()
-    return not isinstance(problem.X, SparseInputs) or (there is not None and COPIES * 8 * n * p < there / 2)
+    return there is not None and COPIES * 8 * n * p < there / 2
 
 
 def _rows(problem: Problem) -> Blocks:
@@ -477,20 +474,26 @@ def _weighted(source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         yield block.X[kept], block.y[kept]
 
 
+def _direct(problem: Problem, scheme: Scheme) -> bool:
+    """Whether singular values cost nothing: fewer multiplications, of all splits, than the call itself."""
+    n, p = problem.X.shape
+    count = 1 if isinstance(scheme, str) else len(splits_of(scheme))
+    return n * p * min(n, p) * count <= DIRECT
+
+
 def _route(problem: Problem, scheme: Scheme) -> Route:
     """Singular values where they cost nothing, else products of the rows or of the columns, the fewer."""
-    n, p = problem.X.shape
-    side, count = min(n, p), 1 if isinstance(scheme, str) else len(splits_of(scheme))
-    direct = n * p * side * count <= DIRECT
-    if not direct:
-        copies, what = 5 + 3 * (count if n > p else 1), "rows" if n <= p else "columns"
-        require(copies * 8 * side**2, f"the products of {side:,} {what}", problem.y.device)
-        if n > p:
-            return tall(problem, scheme)
+    if _direct(problem, scheme):
+        if problem.penalty is not None:
+            check_determined(problem, scheme)
+        return by_singular_values(problem, scheme)
+    (n, p), count = problem.X.shape, 1 if isinstance(scheme, str) else len(splits_of(scheme))
+    copies, what = 5 + 3 * (count if n > p else 1), "rows" if n <= p else "columns"
+    require(copies * 8 * min(n, p) ** 2, f"the products of {min(n, p):,} {what}", problem.y.device)
+    if n > p:
+        return tall(problem, scheme)
     if problem.penalty is not None:
         check_determined(problem, scheme)
-    if direct:
-        return by_singular_values(problem, scheme)
     return by_folds(problem, scheme) if folds_alone(problem, scheme) else by_products(problem, scheme)
 
 
@@ -604,6 +607,24 @@ def _judged(
         if bool(believed.any()):
             mean = torch.where(believed[:, None], mean, torch.inf)
     return [*map(Judged, mean.mT, error.mT, doubt.mT, varies.tolist())]
+
+
+def _is_enough(judged: list[Judged], curve: Curve, plan: Plan) -> bool:
+    """Whether the scores have the digits they need: more at the λ that may be chosen than at the others.
+
+    λ may be chosen where rounding may have hidden that its score is within one standard error of the least:
+    score − doubt ≤ min (score + doubt) + its standard error. So more digits would choose among the same λ.
+    """
+    dtype, precision = plan.settings["dtype"], curve.precision.cpu()
+    wanted = torch.full_like(precision, LOST[dtype])
+    for target in judged:
+        if not target.varies:
+            continue
+        highest = (target.scores + target.doubt).nan_to_num(nan=math.inf)
+        place = int(highest.argmin())
+        chosen = target.scores - target.doubt <= highest[place] + target.errors[place]
+        wanted[chosen] = ENOUGH_SINGLE if dtype == "float32" else ENOUGH
+    return bool((precision <= wanted).all())
 
 
 def _shared_error(curve: Curve, scale: Tensor) -> Float64[Tensor, " L"]:

@@ -172,7 +172,9 @@ def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
     rows = w.topk(min(4, n)).indices
     few, most = X[rows].double(), 4 * CONSTANT[X.dtype] * (n / w[rows]).sqrt()[:, None]
     suspects = ((few - few[0]).abs() <= most * few[0].abs()).all(0).nonzero()[:, 0]
-    constant = [suspects[:0]]
+    if len(suspects) == 0:
+        return suspects
+    constant = []
     for some in suspects.split(max(NARROWEST, BLOCK // n)):
         mean, sd = _mean_and_sd(X[:, some].double(), w)
         constant.append(some[is_constant(mean, sd, X.dtype)])
@@ -797,7 +799,10 @@ def not_too_small(
         most = values.ranges()
         suspects, most = suspects[most < least], most[most < least]
     else:
+        most = suspects[:0]
         for rows in (4, 128, len(values)):
+            if len(suspects) == 0:
+                return
             most = (values[:rows, suspects] - values[0, suspects]).abs().amax(0)
             suspects, most = suspects[most < least], most[most < least]
     wrong = (most > 0).nonzero()[:, 0]

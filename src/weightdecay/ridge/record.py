@@ -17,7 +17,7 @@ from typing_extensions import override
 from weightdecay.errors import InputError
 from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.lambdas import Strength
-from weightdecay.ridge.linalg import on_cpu
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel, coding_of
 from weightdecay.ridge.route import Curve, Route, Scale, at_least
 from weightdecay.saving import Saved, plain, save
@@ -384,6 +384,7 @@ class RidgePath:
         return self._model(lam, None, {}).predict(X)
 
     @on_cpu()
+    @one_pool()
     def out_of_fold(self, lam: float | Tensor | None = None) -> Float64[Tensor, "n *t"]:
         """The prediction of each row by a fit that has not seen it; leave-one-out where there are no folds.
 
@@ -397,6 +398,7 @@ class RidgePath:
             yield self._squeezed(predicted)
 
     @on_cpu()
+    @one_pool()
     def standard_errors(self, lam: float | Tensor | None = None) -> Float64[Tensor, "p *t"]:
         """Standard errors of the coefficients (p,) or (p, t): how they vary with the noise, at fixed λ.
 
@@ -410,6 +412,7 @@ class RidgePath:
         return self._squeezed(spread * self._noise(alphas))
 
     @on_cpu()
+    @one_pool()
     def model(self, lam: float | Tensor | None = None) -> RidgeModel:
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         alphas = self._alphas(lam)
@@ -507,6 +510,7 @@ class RidgePath:
         return at_least(alphas, self._solver).expand(t).to(self._solver.device)
 
     @on_cpu()
+    @one_pool()
     def _solution(
         self, alphas: Float64[Tensor, " t"]
     ) -> tuple[Float64[Tensor, "p t"], Float64[Tensor, " t"]]:
