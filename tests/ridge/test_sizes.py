@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import LeaveOneOut, RepeatedKFold, TimeSeriesSplit
 from tests.fuzz.ridge import BOUNDS, Case, wrong
+
+import weightdecay as wd
+from weightdecay.ridge import path
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
 
@@ -88,3 +92,38 @@ def test_folds_of_wide_tables_by_their_own_scales(bound, n):
     ):
         said = wrong(case(n, p, OPTIONS["all at once"], scheme, bound, seed=p))
         assert said is None, f"{p} columns, {scheme}: {said}"
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every decomposition from here on, as multiplications: an eigendecomposition takes half of an SVD's."""
+    done: list[float] = []
+    eigh, svd = np.linalg.eigh, torch.linalg.svd
+
+    def counted_eigh(K):
+        done.append(len(K) ** 3 / 2)
+        return eigh(K)
+
+    def counted_svd(X, **options):
+        done.append(X.numel() * min(X.shape))
+        return svd(X, **options)
+
+    monkeypatch.setattr(np.linalg, "eigh", counted_eigh)
+    monkeypatch.setattr(torch.linalg, "svd", counted_svd)
+    return done
+
+
+@pytest.mark.parametrize("cv", ["loo", 5])
+@pytest.mark.parametrize("shape", [(15, 15), (15, 16), (15, 20), (15, 45), (30, 15), (150, 15)], ids=str)
+def test_a_larger_table_takes_no_less_work_than_a_smaller_one(shape, cv, work):
+    """Beyond the size under which the work is less than that of the call itself."""
+    needed = []
+    for times in (3, 4, 6, 8, 11, 15, 20, 24, 28, 32):
+        n, p = (times * side for side in shape)
+        rng = np.random.default_rng(times)
+        X = rng.normal(size=(n, p))
+        work.clear()
+        wd.ridge_path(X, X[:, 0] + rng.normal(size=n), np.logspace(-2, 5, 20), unit="sklearn.Ridge", cv=cv)
+        needed.append(max(sum(work), path.DIRECT))
+    assert needed == sorted(needed)
+    assert needed[-1] > needed[0]

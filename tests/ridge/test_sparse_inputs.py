@@ -202,7 +202,8 @@ def kinds(X: sp.csr_array) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse C:UserWarning")
-def test_every_kind_of_sparse_matrix_gives_the_same_path():
+def test_every_kind_of_sparse_matrix_gives_the_same_path(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "DIRECT", 1e7)  # small enough to be made dense
     random = np.random.default_rng(0)
     X = sp.csr_array(sp.random_array(WIDE, density=0.1, rng=random) * 20).astype(np.int64).astype(np.float64)
     y = random.normal(size=WIDE[0])

@@ -137,8 +137,11 @@ def constant_columns_said(path: "RidgePath") -> list[Text]:
 
 def interpolates(path: "RidgePath", lam: float | Tensor) -> Text | None:
     """Say what follows if the model at λ has nearly as many degrees of freedom as rows; else None."""
-    left = path.n - path._dof(path._alphas(lam))
-    close = [k for k, rest in enumerate(left.tolist()) if rest < max(LEAST_LEFT, (1 - MOST_DOF) * path.n)]
+    alphas, least_left = path._alphas(lam), max(LEAST_LEFT, (1 - MOST_DOF) * path.n)
+    if path._most_dof(float(alphas.min())) <= path.n - least_left:
+        return None
+    left = path.n - path._dof(alphas)
+    close = [k for k, rest in enumerate(left.tolist()) if rest < least_left]
     if not close:
         return None
     k = close[0]
@@ -535,6 +538,14 @@ class RidgePath:
     def _dof(self, alphas: Float64[Tensor, " L"]) -> Float64[Tensor, " L"]:
         s = self._solver.spectrum().cpu()
         return (s / (s + alphas.cpu()[:, None])).sum(1) + self._solver.unpenalized
+
+    def _most_dof(self, alpha: float) -> float:
+        """A bound on the degrees of freedom that needs no spectrum: those of as many eigenvalues of their mean.
+
+        s/(s + α) is concave in s.
+        """
+        free, mean = self._solver.unpenalized, self._solver.spectrum_scale().mean
+        return min(self.n - free, self.p) * mean / (mean + alpha) + free
 
     def _noise(self, alphas: Float64[Tensor, " t"]) -> Float64[Tensor, " t"]:
         """σ̂ of each target at its α; NaN where no degree of freedom is left."""

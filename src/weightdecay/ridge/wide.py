@@ -4,6 +4,7 @@ For tables with no more rows than columns, and for any table in memory where dig
 decomposes all rows; `ByFolds` takes few folds of many rows by Lanczos.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -76,7 +77,9 @@ ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
 REFITS = 1e8  # multiplications of the decompositions that rows of large leverage may take
 FEW_REFITS = 4
-DOUBTFUL = 1e-11  # of a typical error: a row whose error may be off by more is left out for once
+# Of a typical error: a row whose error may be off by more is left out for once; at the λ that are not chosen
+# among a row may be off by more.
+DOUBTFUL, DOUBTFUL_ELSEWHERE = 1e-10, 1e-8
 LEAST_PRECISION = 2e-13  # what carrying errors from pivots to all λ may cost
 # Of Lanczos:
 LEAST_ROWS, MOST_FOLDS = 1200, 20  # with fewer rows or more folds decomposing is faster
@@ -190,14 +193,14 @@ class ByRows(Route):
         if self.noise is None:
             return errors, None
         bound = loo_bound(self.rows, self.noise, alphas, errors)
-        sure = torch.where(bound.isfinite(), errors, 0)
-        typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
-        doubt = (bound / typical).amax((0, 1))
-        order = doubt.argsort(descending=True)
         n, p = self.problem.X.shape
-        for i in order[: max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))].tolist():
+        left_out = torch.zeros(n, dtype=torch.bool, device=self.device)
+        for _ in range(max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))):
+            doubt = _doubt(errors, bound).masked_fill(left_out, 0)
+            i = int(doubt.argmax())
             if float(doubt[i]) <= DOUBTFUL:
                 break
+            left_out[i] = True
             if i not in self._direct:
                 kept = torch.arange(n, device=self.device) != i
                 fit = self.problem.of_rows(kept.nonzero()[:, 0])
@@ -372,6 +375,22 @@ def _about(problem: Problem, cols: Columns, name: str, Q: Float64[Tensor, "n q"]
     }
 
 
+def _doubt(errors: Float64[Tensor, "r t n"], bound: Float64[Tensor, "r t n"]) -> Float64[Tensor, " n"]:
+    """How far each row's error may be off, beside a typical one; less counts at λ that will not be chosen.
+
+    Those are where the mean square, whatever rounding did, is beyond one standard error of the least.
+    """
+    sure = torch.where(bound.isfinite(), errors, 0)
+    typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
+    doubt, unit = bound / typical, typical.amax()  # squares stay in range
+    squares = (errors / unit).square()
+    mean, moved = squares.mean(2), ((2 * errors.abs() + bound) / unit * (bound / unit)).mean(2)
+    best = (mean + moved).nan_to_num(nan=math.inf).argmin(0)[None]
+    highest = mean + moved + squares.std(2, correction=0) / max(1, errors.shape[2] - 1) ** 0.5
+    beyond = mean - moved > highest.gather(0, best)  # not where one is no number
+    return torch.where(beyond[:, :, None], doubt * (DOUBTFUL / DOUBTFUL_ELSEWHERE), doubt).amax((0, 1))
+
+
 def _relative(
     moved: Float64[Tensor, "r t"], total: Float64[Tensor, "L t"], grid: Axis, varies: Bool[Tensor, " t"]
 ) -> Float64[Tensor, " L"]:
@@ -466,7 +485,7 @@ class Krylov:
 
 
 def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int) -> Krylov | None:
-    """Run Lanczos on every system until the residual at `alpha` has vanished; None after `most` steps.
+    """Run Lanczos on every system until the residual at `alpha` has vanished; None if `most` steps are too few.
 
     With full reorthogonalisation, twice: what is lost without it are the digits.
 
@@ -485,6 +504,7 @@ def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int
     V = start.new_empty(F, most + 1, n)
     beside = start.new_empty(F, most, n)
     diagonal, off = start.new_zeros(F, most), start.new_zeros(F, most)
+    residuals: list[float] = []
     V[:, 0] = start / norm[:, None].clamp_min(1e-300)
     for step in range(most):
         product = matmul(kernel.K, V[:, step].mT.contiguous()).mT.contiguous()
@@ -500,28 +520,48 @@ def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int
         off[:, step] = w.norm(dim=1)
         V[:, step + 1] = w / off[:, step, None].clamp_min(1e-300)
         if (step + 1) % LOOK == 0 or step + 1 == most:
-            found = _solved(diagonal[:, : step + 1], off[:, : step + 1], alpha)
-            if found is not None:
-                m = step + 1
+            m = step + 1
+            ritz, Y, residual = _projected(diagonal[:, :m], off[:, :m], alpha)
+            if residual <= RESIDUAL * m:
                 error = torch.stack(
                     [(y - part.share(y * row)) * (1 - row) for part, row in zip(parts, mask, strict=True)]
                 )
-                return Krylov(alpha, V[:, :m], *found, norm, beside[:, :m], error)
+                return Krylov(alpha, V[:, :m], ritz, Y, norm, beside[:, :m], error)
+            residuals.append(residual)
+            if _too_slow(residuals, most):
+                break
     return None
 
 
-def _solved(
+def _projected(
     diagonal: Float64[Tensor, "F m"], off: Float64[Tensor, "F m"], alpha: float
-) -> tuple[Float64[Tensor, "F m"], Float64[Tensor, "F m m"]] | None:
-    """The projections' eigenvalues and vectors if every residual, β_m |u_m|, has vanished; else None."""
+) -> tuple[Float64[Tensor, "F m"], Float64[Tensor, "F m m"], float]:
+    """The projections' eigenvalues and vectors, and the largest residual β_m |u_m|, relative to the target."""
     T = torch.diag_embed(diagonal)
     m = T.shape[1]
     if m > 1:
         T += torch.diag_embed(off[:, : m - 1], 1) + torch.diag_embed(off[:, : m - 1], -1)
     ritz, Y = torch.linalg.eigh(T)
-    last = ((Y[:, 0] * Y[:, -1]) / (ritz.clamp_min(0) + alpha)).sum(1).abs()
-    residual = off[:, -1] * last  # relative to the target's norm
-    return (ritz.clamp_min(0), Y) if bool((residual <= RESIDUAL * m).all()) else None
+    ritz = ritz.clamp_min(0)
+    last = ((Y[:, 0] * Y[:, -1]) / (ritz + alpha)).sum(1).abs()
+    return ritz, Y, float((off[:, -1] * last).max())
+
+
+def _too_slow(residuals: list[float], most: int) -> bool:
+    """Whether at twice the rate of the last half of the steps the residual would not vanish by `most`.
+
+    Asked from a quarter of the steps on: before, large eigenvalues hide the rate. Most spectra keep it, and
+    those that fall fast about double it.
+
+    Args:
+        residuals: at every look.
+        most: steps in all.
+    """
+    half, m = len(residuals) // 2, len(residuals) * LOOK
+    if half < 2 or 4 * m < most:
+        return False
+    rate = math.log(residuals[half - 1] / residuals[-1]) / (m - half * LOOK)
+    return math.log(residuals[-1] / (RESIDUAL * m)) > 2 * rate * (most - m)
 
 
 class _Unpenalized:
@@ -559,7 +599,6 @@ class ByFolds(Route):
     kernel: Kernel
     splits: list[Split]
     _known: dict[str, Krylov] = field(default_factory=dict, repr=False, compare=False)
-    _refused: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def full(self) -> ByRows:
@@ -647,17 +686,16 @@ class ByFolds(Route):
         return correlations(self.problem)
 
     def _basis(self, alpha: float) -> Krylov | None:
-        """What holds from this α on; None where Lanczos takes too long."""
+        """What holds from this α on; None where Lanczos takes too long, or all rows are decomposed anyway."""
         known = self._known.get("basis")
-        if (known is None or known.alpha > alpha) and alpha > self._refused.get("alpha", 0.0):
+        decomposed = "full" in self.__dict__
+        if (known is None or known.alpha > alpha) and not decomposed:
             fitted = torch.zeros(len(self.splits) + 1, self.n, dtype=torch.bool)
             for row, (train, _) in zip(fitted, self.splits, strict=False):
                 row[train] = True
             fitted[-1] = True
             known = lanczos(self.kernel, fitted.to(self.kernel.K.device), alpha, most=self.most)
-            if known is None:
-                self._refused["alpha"] = alpha
-            else:
+            if known is not None:
                 self._known["basis"] = known
         return known if known is not None and known.alpha <= alpha else None
 
