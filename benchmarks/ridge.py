@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/ridge.py                       everything, Markdown on standard output
     .venv/bin/python benchmarks/ridge.py --designs AC --repeats 9 --no-out-of-core
-    .venv/bin/python benchmarks/ridge.py --designs ''          out of core alone
+    .venv/bin/python benchmarks/ridge.py --designs ''          shapes and out of core alone
+    .venv/bin/python benchmarks/ridge.py --shapes 300×300,200×10 --designs '' --no-out-of-core
     .venv/bin/python benchmarks/ridge.py --quick               small shapes, to see that it runs
     .venv/bin/python benchmarks/ridge.py --slow                also scikit-learn's GridSearchCV (minutes)
     .venv/bin/python benchmarks/ridge.py --device cuda         ours on a GPU beside ours on the CPU, alone
@@ -13,6 +14,9 @@ shorter than .2 s is the best of up to five. Ratios are taken within a repeat. E
 process in its first run of the shape (VmHWM of /proc/self/status, reset before) above what was resident once
 the data were drawn; a run on a tiny table before settles imports and thread pools. R's glmnet takes part
 where it is installed, in the first repeats only; it keeps its own time and memory.
+
+`--shapes` names the shapes that people have, 20×200 to 1000000×20: leave-one-out against scikit-learn alone,
+and the first call of a process, imports done but without a run before, over the median of all repeats.
 """
 
 import argparse
@@ -28,12 +32,15 @@ import numpy as np
 import ridge_device
 import ridge_out_of_core
 from devices import device_of
-from ridge_contestants import CONTESTANTS, DESIGNS, QUICK, Design, glmnet_is_here
+from ridge_contestants import CONTESTANTS, DESIGNS, QUICK, SHAPES, Design, glmnet_is_here
 from ridge_workers import Worker
 
 OURS = "weightdecay"
 SLOW = ("glmnet", "GridSearchCV")  # in the first repeats only
 JOBS = {"loo": "leave-one-out", "folds": "5 folds"}
+SHAPE_COLUMNS = (
+    "shape", "ours, median ms", "scikit-learn", "ratio", "min – max", "goal", "first call, × median", "goal",
+)  # fmt: skip
 COLUMNS = ("design", "job", "package", "median s", "min – max", "extra MB", "× ours", "min – max", "goal")
 
 
@@ -52,6 +59,25 @@ def compare(letter: str, design: Design, options: argparse.Namespace) -> tuple[l
         worker.close()
     say("")
     return workers, gemm
+
+
+def shape_row(name: str, options: argparse.Namespace) -> str:
+    """A row for one shape: ours and scikit-learn's leave-one-out in turns."""
+    workers = [Worker("loo", package, name) for package in (OURS, "scikit-learn")]
+    for repeat in range(options.repeats):
+        for worker in workers:
+            say(f"{name}, repeat {repeat + 1} of {options.repeats}: {worker.package}")
+            worker.ask(repeat)
+    for worker in workers:
+        worker.close()
+    say("")
+    ours, peer = workers
+    if not ours.replies or not peer.replies:
+        return row([name, ours.reason[:40] or "–", peer.reason[:40] or "–", *[""] * 5])
+    ratios, seconds = peer.over(ours), ours.values()
+    cells = [name, f"{median(seconds) * 1e3:.3g}", f"{median(peer.values()) * 1e3:.3g}"]
+    cells += [f"{median(ratios):.3g}", span(ratios), f"≥ {SHAPES[name].goals['scikit-learn']:g}"]
+    return row([*cells, f"{ours.values('first')[0] / median(seconds):.2g}", "≤ 3"])
 
 
 def takes_part(package: str, design: Design, options: argparse.Namespace) -> bool:
@@ -159,6 +185,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--designs", default="ABCDE", help="which, by their letters")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="which, n×p, by commas; '' for none")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--slow-repeats", type=int, default=2, help="of glmnet and GridSearchCV; 0: without them"
@@ -196,6 +223,11 @@ def main() -> None:
             "\nForming the Gram counted as a matrix product (2·n·p·min(n, p) flops), over the whole time:\n"
         )
         print("\n".join([heading(columns), *shares, "", *notes]), flush=True)
+    shapes = [name for name in options.shapes.replace("x", "×").split(",") if name]
+    if shapes and not options.quick:
+        print("\nLeave-one-out, 100 α from .01 to 1e5:\n\n" + heading(SHAPE_COLUMNS), flush=True)
+        for name in shapes:
+            print(shape_row(name, options), flush=True)
     if not options.no_out_of_core:
         print("\n" + ridge_out_of_core.report(options.repeats, options.quick, say))
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import weightdecay as wd
+from weightdecay.ridge import path as path_module
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
@@ -275,3 +276,30 @@ def test_tensors_and_arrays(kind):
     assert float(path.scores) == pytest.approx(expected, rel=1e-10)
     single = wd.ridge_path(kind(X.astype(np.float32)), kind(y[:, 0]), [0.1], cv="loo")
     assert float(single.scores) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("cv", ["loo", 5, "gcv"])
+def test_digits_that_no_choice_needs_are_not_paid_for(cv, monkeypatch):
+    """At a square table's least λ products keep few digits, and scores there are far from the least."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(150, 150))
+    y = X[:, :5].sum(1) + random.normal(size=150)
+    alphas = np.logspace(-4, 4, 30)
+    monkeypatch.setattr(path_module, "ENOUGH", 1e-11)
+    ours = wd.ridge_path(X, y, alphas, unit="sklearn.Ridge", cv=cv)
+    monkeypatch.setattr(path_module, "ENOUGH", -1.0)
+    exact = wd.ridge_path(X, y, alphas, unit="sklearn.Ridge", cv=cv)
+    assert (ours.route, exact.route) == ("products of 150 rows", "150 × 150 inputs")
+    assert float(ours.precision.max()) > 1e-9 > float(exact.precision.max())
+    assert (ours.best, ours.one_se, ours.flat_range) == (exact.best, exact.one_se, exact.flat_range)
+    away = (ours.scores / exact.scores - 1).abs()
+    assert bool((away <= ours.precision + exact.precision).all())
+
+
+def test_digits_that_a_choice_needs_are_paid_for():
+    """The least score is at the least λ, where products keep few digits."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(150, 150))
+    y = X[:, :5].sum(1)
+    path = wd.ridge_path(X, y, np.logspace(-6, -3, 4), unit="sklearn.Ridge", cv="gcv")
+    assert path.route == "150 × 150 inputs"

@@ -540,9 +540,9 @@ class RidgePath:
         return (s / (s + alphas.cpu()[:, None])).sum(1) + self._solver.unpenalized
 
     def _most_dof(self, alpha: float) -> float:
-        """A bound on the degrees of freedom that needs no spectrum: those of as many eigenvalues of their mean.
+        """An upper bound on the degrees of freedom that needs no spectrum.
 
-        s/(s + α) is concave in s.
+        They are those of as many eigenvalues of the same mean: s/(s + α) is concave in s.
         """
         free, mean = self._solver.unpenalized, self._solver.spectrum_scale().mean
         return min(self.n - free, self.p) * mean / (mean + alpha) + free

@@ -485,15 +485,15 @@ class Krylov:
 
 
 def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int) -> Krylov | None:
-    """Run Lanczos on every system until the residual at `alpha` has vanished; None if `most` steps are too few.
+    """Run Lanczos on every system until the residual at `alpha` has vanished.
 
-    With full reorthogonalisation, twice: what is lost without it are the digits.
+    None where `most` steps are too few. With full reorthogonalisation, twice: without it digits are lost.
 
     Args:
         kernel: products, unpenalised part and one target of all rows.
         fitted: the rows of each system.
         alpha: the least α that is asked for.
-        most: steps after which to give up.
+        most: steps in all; it gives up as soon as they will not do.
     """
     mask = fitted.double()
     y = kernel.y[:, 0]
@@ -536,7 +536,7 @@ def lanczos(kernel: Kernel, fitted: Bool[Tensor, "F n"], alpha: float, most: int
 def _projected(
     diagonal: Float64[Tensor, "F m"], off: Float64[Tensor, "F m"], alpha: float
 ) -> tuple[Float64[Tensor, "F m"], Float64[Tensor, "F m m"], float]:
-    """The projections' eigenvalues and vectors, and the largest residual β_m |u_m|, relative to the target."""
+    """The projections' eigenvalues and vectors; and the largest residual, β_m |u_m|, relative to ‖P y‖."""
     T = torch.diag_embed(diagonal)
     m = T.shape[1]
     if m > 1:
