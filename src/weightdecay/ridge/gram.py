@@ -81,8 +81,15 @@ def slack(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r n"]:
     return left
 
 
-def loo_errors(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r t n"]:
+def loo_errors(
+    rows: Rows, alphas: Float64[Tensor, " r"], left_of_one: Float64[Tensor, "r n"]
+) -> Float64[Tensor, "r t n"]:
     """Leave-one-out errors e_i / (1 − h_i), in the weighted space; not finite where 1 − h_i rounds to zero.
+
+    Args:
+        rows: the rows' basis.
+        alphas: penalties.
+        left_of_one: 1 − h_i, as `slack` gives it.
 
     Raises:
         InputError: a row that the unpenalised part needs: without it there is no solution.
@@ -91,7 +98,7 @@ def loo_errors(rows: Rows, alphas: Float64[Tensor, " r"]) -> Float64[Tensor, "r 
     if len(needed):
         why = "an unpenalised column depends on it alone"
         raise InputError("a row cannot be left out", "row", int(needed[0]) + 1, why)
-    return residuals(rows, alphas).div_(slack(rows, alphas)[:, None, :])
+    return residuals(rows, alphas).div_(left_of_one[:, None, :])
 
 
 def left_out_errors(
@@ -545,9 +552,9 @@ def loo_bound(
     noise: Noise,
     alphas: Float64[Tensor, " r"],
     errors: Float64[Tensor, "r t n"],
+    left_of_one: Float64[Tensor, "r n"],
 ) -> Float64[Tensor, "r t n"]:
     """How far rounding may have moved each leave-one-out error r_i/(1 − h_i)."""
-    left_of_one = slack(rows, alphas)
     n, U2 = norms(rows.s, rows.c, noise, alphas), rows.U**2
     a2, b = matmul(n.keep.mT**2, U2.mT), matmul(n.gain.mT**2, U2.mT).sqrt()
     if rows.complete:

@@ -47,6 +47,7 @@ from weightdecay.ridge.gram import (
     part_of_kernel,
     residuals,
     rss,
+    slack,
     spread_of_rows,
     undetermined,
 )
@@ -189,10 +190,11 @@ class ByRows(Route):
 
         Rows of which 1 − h has few digits are left out for once, the worst of them first.
         """
-        errors = loo_errors(self.rows, alphas)
+        left_of_one = slack(self.rows, alphas)
+        errors = loo_errors(self.rows, alphas, left_of_one)
         if self.noise is None:
             return errors, None
-        bound = loo_bound(self.rows, self.noise, alphas, errors)
+        bound = loo_bound(self.rows, self.noise, alphas, errors, left_of_one)
         n, p = self.problem.X.shape
         left_out = torch.zeros(n, dtype=torch.bool, device=self.device)
         for _ in range(max(FEW_REFITS, int(REFITS / (n * p * min(n, p))))):
@@ -383,6 +385,8 @@ def _doubt(errors: Float64[Tensor, "r t n"], bound: Float64[Tensor, "r t n"]) ->
     sure = torch.where(bound.isfinite(), errors, 0)
     typical = sure.square().mean(2, keepdim=True).sqrt().clamp_min(torch.finfo(sure.dtype).tiny)
     doubt, unit = bound / typical, typical.amax()  # squares stay in range
+    if float(doubt.max()) <= DOUBTFUL:
+        return doubt.amax((0, 1))
     squares = (errors / unit).square()
     mean, moved = squares.mean(2), ((2 * errors.abs() + bound) / unit * (bound / unit)).mean(2)
     best = (mean + moved).nan_to_num(nan=math.inf).argmin(0)[None]
