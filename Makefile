@@ -53,6 +53,7 @@ bench: .venv/.installed-dev .venv/.installed-peers
 	$(BIN)/python benchmarks/sparse.py
 	$(BIN)/python benchmarks/ridge.py
 	$(BIN)/python benchmarks/ridge_sparse.py
+	$(BIN)/python benchmarks/table_fit.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probe.py
 	$(BIN)/python benchmarks/monitor.py

@@ -5,7 +5,6 @@ import warnings
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -13,7 +12,6 @@ from tests.commands import here
 
 import weightdecay as wd
 from weightdecay.errors import InputError
-from weightdecay.ridge.sklearn import RidgePathCV
 from weightdecay.tables.columns import Coding, ColumnOptions
 from weightdecay.tables.source import look_at, open_source, read_for_ridge
 
@@ -96,60 +94,6 @@ def test_the_role_of_each_column(tmp_path, name, monkeypatch):
     np.testing.assert_array_equal(torch.cat([block.X.clone() for block in source.blocks()]), X)
     assert Coding.from_dict(json.loads(json.dumps(source.coding.to_dict()))) == source.coding
     assert source.coding.left_out == ("id", "who", "unit", "zero")
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_way_in_gives_the_same_columns_and_numbers(tmp_path, seed):
-    """Frames, files, shards, out of core and the estimator: from one table one path."""
-    frame = people(seed=seed)
-    names, X = coded(frame)
-    y, lam = frame["y"].to_numpy(), [1.0]
-    options = {"cv": 5, "unit": "sklearn.Ridge", "standardize": True}
-    plain = wd.ridge_path(X, y, lam, **options)
-    inputs, dates = frame.drop("y"), {"dates": "days"}
-    typed = inputs.with_columns(
-        pl.col("since").str.to_date(), pl.col("city").cast(pl.Categorical), smokes=pl.col("smokes") == "yes"
-    )
-    pandas = pd.DataFrame(inputs.to_dict(as_series=False))
-    nullable = pandas.assign(
-        city=pandas["city"].astype("category"),
-        age=pandas["age"].astype("Float64"),
-        smokes=(pandas["smokes"] == "yes").astype("boolean"),
-        since=pd.to_datetime(pandas["since"]),
-    ).set_index(pd.Index(range(7, 7 + len(frame))))
-    frames = {"polars": inputs, "typed": typed, "lazy": typed.lazy(), "pandas": pandas, "nullable": nullable}
-    paths = {way: wd.ridge_path(given, y, lam, **options, **dates) for way, given in frames.items()}
-    for name in FILES:
-        path = written(tmp_path, frame, name)
-        paths[name] = wd.ridge_path(path, "y", lam, **options, **dates)
-    for way, path in paths.items():
-        assert list(path.features) == names, way
-        np.testing.assert_allclose(path.coef(1.0), plain.coef(1.0), rtol=1e-11, atol=1e-12, err_msg=way)
-        np.testing.assert_allclose(path.scores, plain.scores, rtol=1e-12, err_msg=way)
-        for given in (inputs, typed, pandas, nullable):  # and any table is predicted by any of them
-            found = path.predict(given, 1.0)
-            np.testing.assert_allclose(found, plain.predict(X, 1.0), rtol=1e-11, atol=1e-12, err_msg=way)
-    for given in (inputs, pandas, nullable):
-        model = RidgePathCV([1.0], cv=5, standardize=True, dates="days").fit(given, y)
-        assert list(model.features_) == names
-        np.testing.assert_allclose(model.coef_, plain.coef(1.0), rtol=1e-11, atol=1e-12)
-        np.testing.assert_allclose(model.predict(given), plain.predict(X, 1.0), rtol=1e-12)
-
-
-@pytest.mark.parametrize("missing", ["drop", "refuse"])
-def test_dask_reads_the_same(tmp_path, missing):
-    pytest.importorskip("distributed")
-    frame = people().drop("since")
-    if missing == "drop":
-        frame = frame.with_columns(age=pl.when(pl.int_range(60) % 9 == 4).then(None).otherwise("age"))
-    path = written(tmp_path, frame, "shards")
-    options = {"cv": 3, "missing": missing}
-    here, there = (wd.ridge_path(path, "y", [0.1], engine=engine, **options) for engine in (None, "dask"))
-    memory = wd.ridge_path(frame.drop("y"), frame["y"], [0.1], **options)
-    assert here.features == there.features == memory.features
-    for path in (here, there):
-        assert path.n == memory.n == (53 if missing == "drop" else 60)
-        np.testing.assert_allclose(path.scores, memory.scores, rtol=1e-12)
 
 
 SAID = {

@@ -534,7 +534,7 @@ def coded_inputs(X: Any, options: RidgeOptions) -> Inputs | Tensor | SparseInput
     cells = Cells(
         names,
         some,
-        lambda wanted: iter([some(wanted)]),
+        lambda measured, texts: iter([some([*measured, *texts])]),
         numbers,
         "X",
         lambda name: f"X[:, {name!r}]",

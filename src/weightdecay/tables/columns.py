@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.arguments import choice
@@ -278,7 +278,7 @@ class Coding:
         """
         if not cells and not self.fills:
             return X, None
-        given, by_name = X.mT.numpy(), dict(zip(self.texts, cells, strict=True))
+        given, by_name = X.mT.numpy(), dict(zip(self.texts, told_apart(cells), strict=True))
         out = np.zeros((len(self.features), len(X)), given.dtype)
         empty = np.zeros(len(X), bool)
         row = k = 0
@@ -288,15 +288,15 @@ class Coding:
             if column.role == "number":
                 values, k = given[k], k + 1
             else:
-                plain = plain_texts(by_name[column.name])
-                absent = plain.is_null().to_numpy()
+                places, levels = by_name[column.name]
+                absent = np.array([level is None for level in levels], bool)[places]
                 if absent.any() and not (missing or self.fills):
                     raise empty_cell(place(int(absent.argmax()), column.name))
                 empty |= absent
                 if column.role == "category":
-                    _levels_into(into, column, plain, absent, place, unseen)
+                    _levels_into(into, column, places, levels, place, unseen)
                     continue
-                values = _values(column, plain, place)
+                values = _values(column, places, levels, place)
             into[0] = values
             if column.fill is not None:
                 absent = np.isnan(values)
@@ -335,8 +335,8 @@ def empty_cell(where: str, remedy: str = "fill it, or leave the row out") -> Inp
 def _levels_into(
     into: np.ndarray,
     column: Input,
-    cells: pl.Series,
-    absent: np.ndarray,
+    places: Int64[np.ndarray, " b"],
+    levels: list[str | None],
     place: Callable[[int, str], str],
     unseen: str,
 ) -> None:
@@ -344,41 +344,74 @@ def _levels_into(
     rows = {level: row for row, level in enumerate(column.levels)}
     rows |= dict.fromkeys(column.rare, len(column.levels))
     if MARK in rows:  # empty cells are a level by themselves
-        cells, absent = cells.fill_null(MARK), np.zeros(len(cells), bool)
-    codes = cells.replace_strict(rows, default=None, return_dtype=pl.Int64)
-    unknown = codes.is_null().to_numpy() & ~absent
-    if unknown.any():
-        if unseen != "base":
-            row = int(unknown.argmax())
-            close = difflib.get_close_matches(cells[row], list(rows), n=1)
-            remedy = f"is {close[0]!r} meant? " if close else ""
-            remedy += (
-                f"mend it, or take such cells as {column.base!r}, the most frequent level: --unseen base"
-            )
-            raise InputError(
-                "the fit has not seen this level", place(row, column.name), repr(cells[row]), remedy
-            )
-        codes = (
-            codes.to_frame()
-            .select(pl.when(pl.Series(unknown)).then(rows[str(column.base)]).otherwise(pl.first()))
-            .to_series()
-        )
-    known = ~codes.is_null().to_numpy()
-    into[codes.drop_nulls().to_numpy(), known.nonzero()[0]] = 1
+        levels = [MARK if level is None else level for level in levels]
+    unknown = [level is not None and level not in rows for level in levels]
+    if any(unknown) and unseen != "base":
+        row = int(np.array(unknown)[places].argmax())
+        level = str(levels[places[row]])
+        close = difflib.get_close_matches(level, list(rows), n=1)
+        remedy = f"is {close[0]!r} meant? " if close else ""
+        remedy += f"mend it, or take such cells as {column.base!r}, the most frequent level: --unseen base"
+        what = "the fit has not seen this level"
+        raise InputError(what, place(row, column.name), repr(level), remedy)
+    base = rows.get(str(column.base), -1)
+    codes = np.array([-1 if level is None else rows.get(level, base) for level in levels], np.int64)[places]
+    filled = np.flatnonzero(codes >= 0)
+    into[codes[filled], filled] = 1
 
 
-def _values(column: Input, cells: pl.Series, place: Callable[[int, str], str]) -> np.ndarray:
+def _values(
+    column: Input,
+    places: Int64[np.ndarray, " b"],
+    levels: list[str | None],
+    place: Callable[[int, str], str],
+) -> Float64[np.ndarray, " b"]:
     """Days, or ones and zeros; NaN where a cell is empty."""
+    cells = pl.Series(levels, dtype=pl.String)
     if column.role == "date":
         found, what = _days(cells, column.form or "iso"), "a cell is not a date as the others are"
     else:
         found, what = _binary(cells), "a cell is neither yes nor no"
-    wrong = found.is_null() & ~cells.is_null()
+    wrong = (found.is_null() & cells.is_not_null()).to_numpy()
     if wrong.any():
-        row = int(wrong.arg_true()[0])
+        row = int(wrong[places].argmax())
         remedy = "mend the cell, or drop the column"
-        raise InputError(what, place(row, column.name), repr(cells[row]), remedy)
-    return found.to_numpy() - (column.first if column.role == "date" else 0.0)
+        raise InputError(what, place(row, column.name), repr(levels[places[row]]), remedy)
+    values = found.to_numpy() - (column.first if column.role == "date" else 0.0)
+    return values[places]
+
+
+def told_apart(columns: Sequence[pl.Series]) -> list[tuple[Int64[np.ndarray, " b"], list[str | None]]]:
+    """Return of each column its different cells as `plain_texts` has them, and each row's place among them.
+
+    Columns of texts have few different ones: these alone are cleaned and compared.
+    """
+    if not columns:
+        return []
+    kind = pl.Categorical(pl.Categories.random())  # one for all columns, so that all are cleaned in one go
+    written = pl.DataFrame([_as_written(column).alias(str(k)) for k, column in enumerate(columns)])
+    coded = written.select(pl.all().cast(kind))
+    different = pl.concat([column.unique() for column in coded.iter_columns()]).unique().drop_nulls()
+    codes = coded.select(pl.all().to_physical()).with_columns(pl.all().cast(pl.Int64).fill_null(-1))
+    of_code = different.to_physical().to_list()
+    plain = dict(zip(of_code, plain_texts(different.cast(pl.String)).to_list(), strict=True))
+    found = []
+    place_of = np.zeros(max(of_code, default=-1) + 2, np.int64)  # the last one for empty cells
+    for column in codes.iter_columns():
+        values = column.to_numpy()
+        place_of[:] = 0
+        place_of[values] = 1
+        own = np.flatnonzero(place_of)
+        place_of[own] = np.arange(len(own))
+        found.append((place_of[values], [plain.get(code) for code in own.tolist()]))
+    return found
+
+
+def _as_written(column: pl.Series) -> pl.Series:
+    """Cells as texts; dates with times as those of a file are."""
+    if isinstance(column.dtype, pl.Datetime):
+        column = column.dt.replace_time_zone(None).dt.strftime("%Y-%m-%d %H:%M:%S%.f")
+    return texts(column)
 
 
 def plain_texts(column: pl.Series) -> pl.Series:
@@ -387,10 +420,7 @@ def plain_texts(column: pl.Series) -> pl.Series:
     >>> plain_texts(pl.Series([" a", "NA", "3.0", None])).to_list()
     ['a', None, '3', None]
     """
-    kind = column.dtype
-    if isinstance(kind, pl.Datetime):
-        column = column.dt.replace_time_zone(None).dt.strftime("%Y-%m-%d %H:%M:%S%.f")
-    plain = texts(column).str.strip_chars().str.replace(WHOLE, "$1")
+    plain = _as_written(column).str.strip_chars().str.replace(WHOLE, "$1")
     plain = plain.replace({"True": "true", "False": "false"})
     return plain.to_frame().select(pl.when(~pl.first().is_in(["", *MISSING])).then(pl.first())).to_series()
 
@@ -428,7 +458,7 @@ class Cells(NamedTuple):
     Args:
         names: all columns, in order.
         head: names and a number of rows -> the first rows, or some more.
-        through: names -> these columns, in blocks of rows.
+        through: names of numbers and of texts -> these columns, in blocks of rows.
         number: a column of texts -> its numbers, null where a cell is none.
         where: the table, for a message.
         place: a column -> where it is, for a message.
@@ -437,7 +467,7 @@ class Cells(NamedTuple):
 
     names: Sequence[str]
     head: Callable[[Sequence[str], int], pl.DataFrame]
-    through: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+    through: Callable[[Sequence[str], Sequence[str]], Iterator[pl.DataFrame]]
     number: Callable[[pl.Series], pl.Series]
     where: str
     place: Callable[[str], str]
@@ -666,8 +696,9 @@ def _mostly_numbers(
 
 def _read_through(cells: Cells, seen: Mapping[str, _Seen], names: Sequence[str]) -> None:
     """Read some columns to their end: counts of texts, and whether numbers do not vary or rise by one."""
-    counts: dict[str, pl.DataFrame] = {}
-    for block in cells.through(names):
+    parts: dict[str, list[pl.DataFrame]] = {name: [] for name in names if not seen[name].numeric}
+    many: set[str] = set()
+    for block in cells.through([name for name in names if seen[name].numeric], list(parts)):
         for name in names:
             column, state = block[name], seen[name]
             if state.numeric:
@@ -681,16 +712,27 @@ def _read_through(cells: Cells, seen: Mapping[str, _Seen], names: Sequence[str])
                 ):
                     state.start = None
             else:
-                plain = plain_texts(column)
-                state.missing += plain.null_count()
-                if name in counts and counts[name].height > COUNTED:
-                    continue
-                part = plain.alias("level").drop_nulls().value_counts(name="count").cast({"count": pl.Int64})
-                both = [counts[name], part] if name in counts else [part]
-                counts[name] = pl.concat(both).group_by("level").sum()
+                part = _as_written(column).alias("level").value_counts(name="count")
+                part = part.cast({"count": pl.Int64})
+                if name in many:  # of which only the empty cells still count
+                    part = _plain_counts([part]).filter(pl.col("level").is_null())
+                parts[name].append(part)
+                if name not in many and sum(part.height for part in parts[name]) > COUNTED:
+                    parts[name] = [_plain_counts(parts[name])]
+                    if parts[name][0].height > COUNTED:
+                        many.add(name)
             state.rows += block.height
-    for name, found in counts.items():
-        seen[name].counts = found.sort("count", "level", descending=[True, False])
+    for name, some in parts.items():
+        counts = _plain_counts(some)
+        seen[name].missing = int(counts.filter(pl.col("level").is_null())["count"].sum())
+        counts = counts.drop_nulls("level")
+        seen[name].counts = counts.sort("count", "level", descending=[True, False])
+
+
+def _plain_counts(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Put counts of texts together, these as `plain_texts` has them; null where a cell is missing."""
+    counts = pl.concat(parts).group_by("level").sum()
+    return counts.with_columns(plain_texts(counts["level"])).group_by("level").sum()
 
 
 def _judged(

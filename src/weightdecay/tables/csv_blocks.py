@@ -5,7 +5,7 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -269,18 +269,33 @@ def blocks(
     A file is always read whole.
     """
     del step, dtype
-    p, o = len(inputs), len(inputs) + len(others)
-    for rows, shown, cells in frames(shard, [*inputs, *others], texts=texts):
-        beside = _together(cells[p:o], len(rows))
-        yield rows, shown, _together(cells[:p], len(rows)), beside, cells[o:]
+    names = [*inputs, *others, *texts]
+    for rows, shown, cells in frames(shard, names[: len(names) - len(texts)], texts=texts):
+        columns = dict(zip(names, cells, strict=True))
+        yield rows, shown, *by_use(shard, columns, inputs, others, texts)
 
 
-def _together(columns: Sequence[pl.Series], rows: int) -> Tensor:
-    """Columns side by side (rows, columns); empty cells become NaN."""
-    found = np.empty((len(columns), rows))
-    for place, column in enumerate(columns):
-        found[place] = column.to_numpy()
-    return torch.from_numpy(found).mT
+def by_use(
+    shard: Shard,
+    columns: Mapping[str, pl.Series],
+    inputs: Sequence[str],
+    others: Sequence[str],
+    texts: Sequence[str],
+) -> tuple[Tensor, Tensor, list[pl.Series]]:
+    """Return columns of `frames` as inputs (b, p), other columns (b, o), and columns of texts."""
+
+    def together(names: Sequence[str]) -> Tensor:
+        """Side by side; empty cells become NaN."""
+        rows = len(next(iter(columns.values()), ()))
+        found = np.empty((len(names), rows))
+        for place, name in enumerate(names):
+            column = columns[name]
+            if column.dtype == pl.String:
+                column, _ = _numbers(column, _dialect(shard).numerals)
+            found[place] = column.to_numpy()
+        return torch.from_numpy(found).mT
+
+    return together(inputs), together(others), [columns[name] for name in texts]
 
 
 def raw(shard: Shard, names: Sequence[str], most: int | None = None) -> Iterator[pl.DataFrame]:  # noqa: ARG001

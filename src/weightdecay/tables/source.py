@@ -1,7 +1,7 @@
 """A table that is read in blocks: one file, or a folder of shards with the same columns."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +68,20 @@ class RowBlock(NamedTuple):
     left_out: int = 0
 
 
+class Held(NamedTuple):
+    """Rows of a text table that were read to learn what its columns are, and are kept.
+
+    Args:
+        rows: their numbers from 0.
+        shown: gives the cells as texts, for a message.
+        columns: numbers, or texts where a column's are not plain.
+    """
+
+    rows: np.ndarray
+    shown: Callable[[], list[pl.Series]]
+    columns: dict[str, pl.Series]
+
+
 @dataclass(frozen=True)
 class Source:
     """Where rows come from, checked as far as names and types go.
@@ -83,6 +97,7 @@ class Source:
         columns: what each column is.
         missing: what becomes of missing cells; None where new rows are read for a model.
         unseen: what becomes of levels that the coding does not know.
+        held: rows of each file that need not be read again; the first call of `blocks` uses them up.
     """
 
     shards: tuple[Shard, ...]
@@ -95,6 +110,7 @@ class Source:
     columns: tuple[Column, ...] = ()
     missing: str | None = "refuse"
     unseen: str = "refuse"
+    held: dict[str, list[Held]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -115,14 +131,24 @@ class Source:
         """
         step = max(256, min(ROWS, NUMBERS // len(self.inputs)))
         for shard in self.shards if shards is None else shards:
-            reader = READERS[_ending(shard.path)]
             found = 0
-            columns = self.coding.numbers, self.others, step, self.dtype, self.coding.texts
-            for rows, shown, X, rest, named in reader.blocks(shard, *columns):
+            for rows, shown, X, rest, named in self._parts(shard, step):
                 found += len(X)
                 yield self._block(rows + 1, shown, X, rest, named, shard)
             if found == 0:
                 raise no_rows(shard.path)
+
+    def _parts(self, shard: Shard, step: int) -> Iterator[Any]:
+        """Blocks as a reader gives them, of rows that are held or of the file."""
+        held, coding = self.held.pop(shard.path, None), self.coding
+        if held is None:
+            reader = READERS[_ending(shard.path)]
+            yield from reader.blocks(shard, coding.numbers, self.others, step, self.dtype, coding.texts)
+            return
+        held.reverse()
+        while held:
+            rows, shown, columns = held.pop()  # let go of, one by one
+            yield rows, shown, *csv_blocks.by_use(shard, columns, coding.numbers, self.others, coding.texts)
 
     def labels(self, name: str) -> pl.Series:
         """A column as texts, null where a cell is empty, for the rows of all blocks."""
@@ -151,7 +177,8 @@ class Source:
                 with np.errstate(over="ignore", invalid="ignore"):
                     size = float(flat @ flat)
                 if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
-                    columns = shown()[: len(self.coding.numbers) + len(self.others)]
+                    cells = {column.name: column for column in shown()}
+                    columns = [cells[name] for name in (*self.coding.numbers, *self.others)]
                     refuse_cell(columns, place, min(TOO_LARGE, limit**0.5), _numerals(shard), passing)
                     empty = True
             X, without = self.coding.coded(X.to(self.dtype), named, place, passing, self.unseen)
@@ -211,6 +238,7 @@ def open_source(
     reading: Reading | None = None,
     options: ColumnOptions = NOTHING_SAID,
     constants: bool = True,
+    hold: bool = False,
 ) -> Source:
     """Look at the columns of a file, or of all files of a folder: their first rows, and texts to the end.
 
@@ -225,6 +253,7 @@ def open_source(
         reading: how files of text are written, where it is not to be found out.
         options: what is said of columns: categories, numbers, dates, missing cells.
         constants: leave out columns that do not vary.
+        hold: keep what is read of text tables to learn the columns: all of it will be wanted soon.
 
     Raises:
         InputError: no such file, no table in the folder, a column that is missing, named twice, without a
@@ -236,7 +265,10 @@ def open_source(
         raise InputError("no target", "target", None, "name the column to predict")
     shards, schemas = _files(path, reading)
     uses = _uses(shards[0].path, list(schemas[0]), targets, drop, weights, groups, options.ids)
-    learned = _learned(shards, list(schemas[0]), uses, options, constants).or_refused()
+    held: dict[str, list[Held]] = {}
+    learned = _learned(
+        shards, list(schemas[0]), uses, options, constants, held if hold else None
+    ).or_refused()
     if dtype is None:
         single = all(schema[name] == pl.Float32 for schema in schemas for name in learned.coding.names)
         dtype = torch.float32 if single else torch.float64
@@ -255,6 +287,7 @@ def open_source(
         _notes(shards),
         learned.columns,
         options.missing,
+        held=held,
     )
 
 
@@ -303,12 +336,23 @@ def _learned(
     uses: dict[str, Role],
     options: ColumnOptions,
     constants: bool = True,
+    held: dict[str, list[Held]] | None = None,
 ) -> Learned:
     where = shards[0].path
 
-    def through(names: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def through(measured: Sequence[str], texts: Sequence[str]) -> Iterator[pl.DataFrame]:
+        wanted = [name for name in columns if uses.get(name) in (None, "target", "weights")]
+        wanted = [name for name in wanted if name not in texts]
         for shard in shards:
-            yield from READERS[_ending(shard.path)].raw(shard, names)
+            reader = READERS[_ending(shard.path)]
+            if held is None or reader is not csv_blocks:
+                yield from reader.raw(shard, [*measured, *texts])
+                continue
+            held[shard.path] = []
+            for rows, shown, cells in csv_blocks.frames(shard, wanted, texts=texts):
+                block = Held(rows, shown, dict(zip((*wanted, *texts), cells, strict=True)))
+                held[shard.path].append(block)
+                yield pl.DataFrame({name: block.columns[name] for name in (*measured, *texts)})
 
     def head(names: Sequence[str], rows: int) -> pl.DataFrame:
         parts: list[pl.DataFrame] = []
@@ -491,19 +535,23 @@ def read_for_ridge(
         InputError: a file that cannot be read, a column that is missing, named twice, without a name or
             wanted for two things, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, targets, drop, weights, torch.float64, groups, reading, options, constants)
+    source = open_source(
+        path, targets, drop, weights, torch.float64, groups, reading, options, constants, hold=True
+    )
     if on_columns is not None:
         on_columns(source.columns)
-    parts: list[tuple[Tensor, ...]] = []
-    numbered, left_out = [], 0
+    parts: list[np.ndarray] = []
+    beside: list[tuple[Tensor, ...]] = []
+    left_out = 0
     for block in source.blocks():
         weight = torch.ones(len(block.y), dtype=torch.float64) if block.weights is None else block.weights
         # Copies: later blocks come in the same memory.
-        parts.append((block.X.clone(), block.y.clone(), weight.clone()))
-        numbered.append(pl.Series("row", block.rows.numpy()))
+        parts.append(block.X.mT.numpy().copy())
+        beside.append((block.y.clone(), weight.clone(), block.rows))
         left_out += block.left_out
-    X, y, weight = (torch.cat(part) for part in zip(*parts, strict=True))
-    rows = pl.concat(numbered)
+    y, weight, numbered = (torch.cat(part) for part in zip(*beside, strict=True))
+    X = np.concatenate(parts, axis=1).T  # as frames lie: column after column
+    rows = pl.Series("row", numbered.numpy())
     if len(rows) < 2:
         raise InputError("too few rows", str(path), len(rows), "two are needed at least")
     kept = pl.Series(weight.numpy() > 0)
@@ -522,7 +570,7 @@ def read_for_ridge(
             "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
         )
     return ForRidge(
-        pl.DataFrame(X.numpy(), schema=list(source.inputs)),
+        pl.DataFrame(X, schema=list(source.inputs), orient="row"),
         source.coding,
         source.columns,
         table,
@@ -663,7 +711,7 @@ def read_table(
         InputError: a file that is missing or cannot be parsed, a column that is missing, named twice or
             without a name, a cell that is no finite number (row and column named), a constant target.
     """
-    source = open_source(path, target, drop, dtype=torch.float64, reading=reading, options=options)
+    source = open_source(path, target, drop, dtype=torch.float64, reading=reading, options=options, hold=True)
     # Copies: later blocks come in the same memory.
     parts = [(block.X.clone(), block.y[:, 0].clone()) for block in source.blocks()]
     X, y = (torch.cat(part) for part in zip(*parts, strict=True))
