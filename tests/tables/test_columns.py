@@ -1,6 +1,7 @@
 """Columns: what each one is taken for, and that every way in gives the same inputs and the same numbers."""
 
 import json
+import shlex
 import warnings
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from tests.commands import here
 
 import weightdecay as wd
 from weightdecay.errors import InputError
+from weightdecay.tables import csv_blocks
 from weightdecay.tables.columns import Coding, ColumnOptions
 from weightdecay.tables.source import look_at, open_source, read_for_ridge
 
@@ -194,6 +196,62 @@ def test_what_cannot_be_used_is_named(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("changed", ["missing", "missing texts"])
+def test_missing_cells_of_a_frame_are_counted_as_those_of_a_file(tmp_path, changed):
+    frame = people().drop("since").with_columns(**{k: pl.Series(v) for k, v in BAD[changed][0].items()})
+    frame.write_csv(tmp_path / "t.csv")
+    with pytest.raises(InputError) as of_file:
+        wd.ridge_path(tmp_path / "t.csv", "y")
+    with pytest.raises(InputError) as of_frame:
+        wd.ridge_path(frame.drop("y"), frame["y"])
+    counts = of_frame.value.remedy.split(";")[0]
+    assert counts in of_file.value.remedy
+    assert counts.startswith("missing cells: ")
+    assert of_frame.value.remedy.endswith("missing='mean' puts in the means of the training rows")
+    number = (
+        people().select("age").with_columns(age=pl.when(pl.int_range(60) < 7).then(None).otherwise("age"))
+    )
+    with pytest.raises(InputError, match=r"X\[0, 'age'\] = nan; missing cells: 'age' 7, in 7 of 60 rows; "):
+        wd.ridge_path(number, frame["y"])
+
+
+def test_what_is_read_to_learn_the_columns_is_not_read_again(tmp_path, monkeypatch):
+    """Also columns whose first rows are empty or alike, so that they seem no numbers until all is read."""
+    monkeypatch.setattr("weightdecay.tables.columns.SAMPLE", 20)
+    monkeypatch.setattr(csv_blocks, "BYTES", 600)
+    calls, frames = [], csv_blocks.frames
+    monkeypatch.setattr(csv_blocks, "frames", lambda *a, **k: calls.append(a) or frames(*a, **k))
+    place = pl.int_range(60)
+    frame = (
+        people()
+        .select("age", "city", "y", "smokes")
+        .with_columns(
+            late=pl.when(place < 33).then(0.0).otherwise(place / 7),
+            first=pl.when(place > 22).then(pl.format("1,{}", 100 + place)),
+        )
+    )
+    frame.write_csv(tmp_path / "t.csv")
+    said = ColumnOptions(missing="drop")
+    table = read_for_ridge(tmp_path / "t.csv", ["y"], options=said)
+    assert len(calls) == 2  # the first rows, and all
+    assert table.coding.numbers == ("age", "late", "first")
+    blocks = list(open_source(tmp_path / "t.csv", "y", options=said).blocks())
+    np.testing.assert_array_equal(table.X.to_numpy(), torch.cat([block.X for block in blocks]))
+    np.testing.assert_array_equal(table.X["first"].to_numpy()[23:], 1100 + np.arange(23, 60))
+    np.testing.assert_array_equal(table.X["late"], frame["late"])
+
+
+@pytest.mark.parametrize("counted", [5, 200])
+def test_texts_of_which_there_are_many(tmp_path, monkeypatch, counted):
+    """They are no longer told apart; what is missing is still counted."""
+    monkeypatch.setattr("weightdecay.tables.columns.COUNTED", counted)
+    monkeypatch.setattr(csv_blocks, "BYTES", 300)
+    who = [None if j % 9 == 4 else f"person {j % 10}" for j in range(100)]
+    pl.DataFrame({"who": who, "y": range(0, 200, 2)}).write_csv(tmp_path / "t.csv")
+    who = look_at(tmp_path / "t.csv").columns[0]
+    assert (who.role, who.missing) == ("identifier" if counted == 5 else "category", 11)
+
+
 def test_numbers_of_many_values_are_no_category(tmp_path):
     random = np.random.default_rng(0)
     frame = pl.DataFrame({"x": random.integers(0, 10_000, 20_000), "y": random.normal(size=20_000)})
@@ -272,6 +330,33 @@ def test_the_columns_are_listed_without_a_target(tmp_path):
     assert {column["name"]: column["role"] for column in json.loads(done.stdout)["columns"]}["id"] == "index"
     done = here("fit", "t.csv", "--target", "y", "--dates", "days", cwd=tmp_path)
     assert done.stderr.splitlines()[0].split()[:2] == ["id", "index"]
+
+
+def test_what_is_listed_can_be_typed(tmp_path):
+    """Names and paths with blanks, brackets and commas, quoted for a shell; a level of missing cells."""
+    name, file = "Delta 13 C, (o/oo)", "the birds.csv"
+    city = pl.when(pl.int_range(60) % 9 != 4).then("city").alias("city")
+    people().select("age", city, pl.col("y").alias(name)).write_csv(tmp_path / file)
+    done = here("fit", file, "--missing", "mean", cwd=tmp_path)
+    assert "text: an input for each of 3 levels, one for missing cells (" in done.stdout.splitlines()[1]
+    command = done.stdout.splitlines()[-1].partition(": ")[2]
+    assert command == f"""weightdecay fit 'the birds.csv' --target '"{name}"'"""
+    assert here(*shlex.split(command)[1:], "--missing", "mean", cwd=tmp_path).returncode == 0
+
+
+def test_it_is_said_whose_missing_cell_leaves_a_row_out(tmp_path):
+    frame = people().select("age", "city", pl.lit(2.0).alias("w"), y=pl.when(pl.int_range(60) > 1).then("y"))
+    frame = frame.with_columns(age=pl.when(pl.int_range(60) > 5).then("age"))
+    frame.write_csv(tmp_path / "t.csv")
+    line = ("fit", "t.csv", "--target", "y", "--cv", 3, "--lambda", 0.1, "--force")
+    out = "left out: 2 of 60 rows, whose target is missing"
+    assert out in here(*line, "--missing", "mean", "--drop", "w", cwd=tmp_path).stderr
+    with pytest.warns(wd.WeightDecayWarning, match=out):
+        wd.ridge_path(frame.drop("y", "w"), frame["y"], [0.1], cv=3, missing="mean")
+    frame = frame.with_columns(w=pl.when(pl.int_range(60) != 7).then(1.0 + pl.int_range(60) % 2))
+    frame.write_csv(tmp_path / "t.csv")
+    out = "left out: 3 of 60 rows, whose target or weight is missing"
+    assert out in here(*line, "--missing", "mean", "--weights", "w", cwd=tmp_path).stderr
 
 
 def test_rows_with_missing_cells_are_dropped_and_counted(tmp_path):

@@ -118,7 +118,8 @@ def frames(frame):
         day=pd.to_datetime(pandas["day"]),
     ).set_index(pd.Index(range(7, 7 + len(frame))))
     ways = {"polars": frame, "typed": typed, "lazy": typed.lazy(), "pandas": pandas, "nullable": nullable}
-    return {**ways, "Arrow": Stream(frame)}
+    texts = frame.with_columns(pl.all().cast(pl.String).fill_null(" NA"))
+    return {**ways, "texts": texts, "Arrow": Stream(frame)}
 
 
 class Stream:

@@ -206,6 +206,7 @@ def _print_columns(columns: "tuple[Column, ...]", file: Any) -> None:
 
 def _list_columns(options: FitOptions) -> None:
     """Say what would be done with each column, and what to type next."""
+    from weightdecay.tables.cells import typed, typed_name
     from weightdecay.tables.columns import ColumnOptions
     from weightdecay.tables.source import look_at
 
@@ -229,7 +230,8 @@ def _list_columns(options: FitOptions) -> None:
         print(f"to be decided: {refusal}")
     numbers = [column.name for column in learned.columns if column.role == "number"]
     last = numbers[-1] if numbers else learned.columns[-1].name
-    print(f"next, with the column to predict: weightdecay fit {options.data} --target {last}")
+    command = f"weightdecay fit {typed(options.data)} --target {typed_name(last)}"
+    print(f"next, with the column to predict: {command}")
 
 
 @contextlib.contextmanager

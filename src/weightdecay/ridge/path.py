@@ -188,6 +188,7 @@ class Plan:
     rows: Callable[[], Blocks]
     coding: Coding | None = None
     problem: Problem | None = None
+    missing_cells: Callable[[], str] | None = None
 
 
 def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
@@ -208,7 +209,7 @@ def fit_path(X: Any, y: Any, options: RidgeOptions) -> RidgePath:
             if plan.problem is None:
                 raise
             X = plan.problem.X
-            all_finite(X, "X", plan.features)
+            all_finite(X, "X", plan.features, plan.missing_cells)
             what = "sums of squares are beyond what float64 can hold"
             largest = float((X.values if isinstance(X, SparseInputs) else X).abs().max())
             raise InputError(what, "X", largest, "divide the columns by their size") from None
@@ -301,12 +302,13 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
         route=route,
         precise=None if _direct(problem, scheme) or not _fits(problem) else precise,
         notes=(
-            *rows_left_out(table.left_out, n),
+            *rows_left_out(table.left_out, n, options.columns.missing, problem.weights is not None),
             *cells_filled(table),
         ),
         rows=partial(_rows, problem),
         coding=table.coding,
         problem=problem,
+        missing_cells=table.missing_cells,
     )
 
 
@@ -343,10 +345,14 @@ def cells_filled(table: Checked) -> tuple[Text, ...]:
     return (Text(en, zh),)
 
 
-def rows_left_out(count: int, rows: int) -> tuple[Text, ...]:
-    """Say how many rows a missing cell leaves out; nothing where none is."""
+def rows_left_out(count: int, rows: int, missing: str, weighted: bool) -> tuple[Text, ...]:
+    """Say how many rows a missing cell leaves out, and of which columns; nothing where none is."""
     if not count:
         return ()
+    if missing == "mean":  # inputs are filled
+        en, zh = ("target or weight", "目标或权重") if weighted else ("target", "目标")
+        en = f"left out: {count:,} of {rows:,} rows, whose {en} is missing"
+        return (Text(en, f"{rows:,} 行中有 {count:,} 行因{zh}缺失而去掉"),)
     en = f"{count:,} of {rows:,} rows have a missing cell and are left out"
     return (Text(en, f"{rows:,} 行中有 {count:,} 行因缺失值而去掉"),)
 
@@ -443,7 +449,8 @@ def _dropped(source: Source) -> tuple[Text, ...]:
     if source.missing != "drop":
         return ()
     counts = [(block.left_out, len(block.y)) for block in source.blocks()]
-    return rows_left_out(sum(out for out, _ in counts), sum(rows for _, rows in counts))
+    left_out, rows = (sum(each) for each in zip(*counts, strict=True))
+    return rows_left_out(left_out, rows, "drop", weighted=False)
 
 
 def _criterion(cv: Any) -> tuple[Any, int]:

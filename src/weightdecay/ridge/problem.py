@@ -21,8 +21,10 @@ from weightdecay.ridge.linalg import EPS, gram, matmul
 from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse, sparse_inputs
 from weightdecay.tables.cells import (
     TOO_LARGE,
+    absent,
     check_names,
     is_plain,
+    missing_cells,
     no_name_twice,
     no_such_column,
     numbers,
@@ -350,12 +352,14 @@ class Inputs:
         coding: how the table's columns became inputs.
         empty: whether a row has a missing cell in another column, or None where none has (n,).
         left_out: how many rows were left out before, for a missing cell.
+        missing_cells: says how many cells each column misses, and what to do; None where that is not known.
     """
 
     X: Float[Tensor, "n p"]
     coding: Coding
     empty: Bool[np.ndarray, " n"] | None = None
     left_out: int = 0
+    missing_cells: Callable[[], str] | None = None
 
     def __len__(self) -> int:
         return len(self.X)
@@ -374,6 +378,7 @@ class Checked:
         features: the columns' names, or None.
         targets: the targets' names, or None.
         single: whether y was given without an axis of targets.
+        missing_cells: as of `Inputs`.
     """
 
     problem: Problem
@@ -384,6 +389,7 @@ class Checked:
     features: tuple[str, ...] | None
     targets: tuple[str, ...] | None
     single: bool
+    missing_cells: Callable[[], str] | None = None
 
 
 def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
@@ -463,7 +469,8 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
     problem = Problem(inputs, target, weights, penalty, options.intercept, options.standardize)
-    return Checked(problem, rows, coding, left_out, holes, features, targets, single)
+    counts = table.missing_cells if isinstance(table, Inputs) else None
+    return Checked(problem, rows, coding, left_out, holes, features, targets, single, counts)
 
 
 def column_means(
@@ -541,9 +548,18 @@ def coded_inputs(X: Any, options: RidgeOptions) -> Inputs | Tensor | SparseInput
         lambda option, value: f"{option}={value!r}",
     )
     coding = learn(cells, {}, said, constants=options.intercept == "free").or_refused().coding
+
+    def counts() -> str:
+        return missing_cells(iter([some(coding.names)]), "missing='drop'", "missing='mean'")
+
     if coding.plain:
-        return Inputs(tensor_of(X, "X"), coding)
-    return _coded(X, places, coding, "X", said.missing != "refuse")
+        return Inputs(tensor_of(X, "X"), coding, missing_cells=counts)
+    try:
+        return replace(_coded(X, places, coding, "X", said.missing != "refuse"), missing_cells=counts)
+    except InputError as error:
+        if not str(error.what).startswith("a cell is empty") or isinstance(error.value, float):
+            raise
+        raise InputError(error.what, error.where, error.value, counts()) from None
 
 
 def _coded(
@@ -740,10 +756,14 @@ def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) 
     read = [numbers(column) for column in columns]
     if not all(is_plain(column.dtype) for column in columns):
         unread = (
-            cells.null_count() > column.null_count() for cells, column in zip(read, columns, strict=True)
+            cells.null_count() > absent(column).sum() for cells, column in zip(read, columns, strict=True)
         )
         if any(unread):
-            refuse_cell(columns, lambda row, name: f"{where}[{row}, {repr(name) if named else name}]")
+
+            def place(row: int, name: str) -> str:
+                return f"{where}[{row}, {repr(name) if named else name}]"
+
+            refuse_cell(columns, place, missing=True)
     return np.stack([cells.to_numpy() for cells in read], 1) if read else np.empty((0, 0))
 
 
@@ -764,7 +784,12 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def all_finite(values: Float[Tensor, "n p"] | SparseInputs, where: str, names: Sequence[str] | None) -> None:
+def all_finite(
+    values: Float[Tensor, "n p"] | SparseInputs,
+    where: str,
+    names: Sequence[str] | None,
+    missing_cells: Callable[[], str] | None = None,
+) -> None:
     """Check that every cell is finite, and its square, too.
 
     Raises:
@@ -775,7 +800,9 @@ def all_finite(values: Float[Tensor, "n p"] | SparseInputs, where: str, names: S
 
     def refuse(row: int, place: int, value: float) -> InputError:
         name = repr(names[place]) if names else place
-        return InputError(what, f"{where}[{row}, {name}]", value, "fill it, or leave the row out")
+        counted = missing_cells is not None and value != value
+        remedy = missing_cells() if counted else "fill it, or leave the row out"
+        return InputError(what, f"{where}[{row}, {name}]", value, remedy)
 
     if isinstance(values, SparseInputs):
         for k in (~(values.values.abs() < largest)).nonzero()[:1, 0]:

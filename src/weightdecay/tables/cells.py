@@ -1,7 +1,8 @@
 """What a cell may be: the one rule by which files, frames and arrays become numbers; and names of columns."""
 
 import difflib
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -95,6 +96,49 @@ def absent(column: pl.Series) -> pl.Series:
     return texts(column).str.strip_chars().is_in(MISSING).fill_null(True)
 
 
+def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str) -> str:
+    """Say how many cells each column misses, and what to do about that.
+
+    Args:
+        blocks: the columns that are used, in blocks of rows.
+        drop: the option that leaves such rows out.
+        mean: the option that puts means in.
+    """
+    counts: dict[str, int] = {}
+    rows = incomplete = 0
+    for frame in blocks:
+        missing = frame.select(absent(column) for column in frame.iter_columns())
+        counts = {name: counts.get(name, 0) + int(missing[name].sum()) for name in frame.columns}
+        rows, incomplete = rows + frame.height, incomplete + int(missing.max_horizontal().sum())
+    each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
+    listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
+    return (
+        f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; {drop} leaves these rows out, "
+        f"{mean} puts in the means of the training rows"
+    )
+
+
+def typed(text: str) -> str:
+    """A path as it is typed in a shell.
+
+    >>> typed("größe.csv"), typed("Delta 13 C (o/oo)")
+    ('größe.csv', "'Delta 13 C (o/oo)'")
+    """
+    return text if text and all(mark.isalnum() or mark in "_-+=.:/@%" for mark in text) else shlex.quote(text)
+
+
+def typed_name(name: str) -> str:
+    """A column's name as the options of a command take it, where names stand between commas.
+
+    >>> print(typed_name("a"), typed_name("a, b"), typed_name(""))
+    a '"a, b"' ""
+    """
+    if name == "":
+        return '""'
+    plain = name == name.strip() and "," not in name and not name.startswith('"')
+    return typed(name if plain else '"' + name.replace('"', '""') + '"')
+
+
 def refuse_cell(
     columns: Sequence[pl.Series],
     place: Callable[[int, str], str],
@@ -130,7 +174,8 @@ def refuse_cell(
     if value is None and text not in MISSING:
         shown = repr(text if len(text) < 60 else f"{text[:60]}…")
         other = numbers(cell, numerals=Numerals(not numerals.decimal_comma))[0] is not None
-        remedy = f"drop the column, mend the cell, or take the column as a category: --category {column.name}"
+        category = f"--category {typed_name(column.name)}"
+        remedy = f"drop the column, mend the cell, or take the column as a category: {category}"
         if other and numerals.decimal_comma:
             remedy = "numbers have a decimal comma there: write all so, or say --decimal-point"
         elif other:

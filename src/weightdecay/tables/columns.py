@@ -834,8 +834,7 @@ def _judged(
         remedy = f"leave it out ({drop}), or join levels; numbers are better left numbers"
         why, what = Text("too many levels", "类别太多"), f"a category of more than {MOST_LEVELS:,} levels"
         return refused("category", why, what, f"{count:,} levels", remedy)
-    if seen.missing and options.missing == "mean" and MARK not in (*kept, *rare):
-        kept.append(MARK)
+    marked = seen.missing > 0 and options.missing == "mean" and MARK not in (*kept, *rare)
     en, zh = ("as asked", "按要求") if seen.asked is not None else ("text", "文本")
     why = Text(
         f"{en}: an input for each of {len(kept):,} levels", f"{zh}：{len(kept):,} 个类别，每个一个输入"
@@ -846,4 +845,7 @@ def _judged(
             f"{why}, one for {some} that are in fewer than {RARE} rows each",
             f"{why.zh}，另有 {some} 个不足 {RARE} 行的合为一个",
         )
+    if marked:
+        kept.append(MARK)
+        why = Text(f"{why}, one for missing cells", f"{why.zh}，另有一个表示缺失")
     return column("category", why, values), Input(name, "category", (*kept,), (*rare,), str(levels[0])), None

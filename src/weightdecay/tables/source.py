@@ -19,13 +19,14 @@ from weightdecay.tables.cells import (
     PLAIN,
     TOO_LARGE,
     Numerals,
-    absent,
     check_names,
     listed,
+    missing_cells,
     no_rows,
     no_such_column,
     numbers,
     refuse_cell,
+    typed_name,
     unreadable,
 )
 from weightdecay.tables.columns import (
@@ -214,18 +215,8 @@ class Source:
         if isinstance(error.value, float) and error.value == error.value:
             return error.remedy  # infinite, or too large
         names = (*self.coding.names, *self.others)
-        counts, rows, incomplete = dict.fromkeys(names, 0), 0, 0
-        for shard in self.shards:
-            for frame in READERS[_ending(shard.path)].raw(shard, names):
-                missing = frame.select(absent(frame[name]) for name in names)
-                counts = {name: count + int(missing[name].sum()) for name, count in counts.items()}
-                rows, incomplete = rows + frame.height, incomplete + int(missing.max_horizontal().sum())
-        each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
-        listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
-        return (
-            f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; --missing drop leaves these rows "
-            "out, --missing mean puts in the means of the training rows"
-        )
+        blocks = (frame for shard in self.shards for frame in READERS[_ending(shard.path)].raw(shard, names))
+        return missing_cells(blocks, "--missing drop", "--missing mean")
 
 
 def open_source(
@@ -372,15 +363,9 @@ def _learned(
         partial(numbers, numerals=_numerals(shards[0])),
         where,
         lambda name: f"column {name!r} of {where}",
-        lambda option, value: f"--{option} {_typed(value)}",
+        lambda option, value: f"--{option} {typed_name(value)}",
     )
     return learn(cells, uses, options, constants)
-
-
-def _typed(name: str) -> str:
-    """A column's name as it is typed on a command line."""
-    plain = name and name == name.strip() and not set(name) & set(""" ,'"$`!*?;&|<>()[]{}~#\\""")
-    return name if plain else f'"{name}"' if "," not in name and name == name.strip() else f"'\"{name}\"'"
 
 
 def _ending(path: str | Path) -> str:
