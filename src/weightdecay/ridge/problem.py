@@ -21,7 +21,6 @@ from weightdecay.ridge.linalg import EPS, gram, matmul
 from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse, sparse_inputs
 from weightdecay.tables.cells import (
     TOO_LARGE,
-    absent,
     check_names,
     is_plain,
     missing_cells,
@@ -756,7 +755,7 @@ def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) 
     read = [numbers(column) for column in columns]
     if not all(is_plain(column.dtype) for column in columns):
         unread = (
-            cells.null_count() > absent(column).sum() for cells, column in zip(read, columns, strict=True)
+            cells.null_count() > column.null_count() for cells, column in zip(read, columns, strict=True)
         )
         if any(unread):
 
