@@ -21,6 +21,7 @@ from weightdecay.ridge.linalg import EPS, gram, matmul
 from weightdecay.ridge.sparse_inputs import SparseInputs, is_sparse, sparse_inputs
 from weightdecay.tables.cells import (
     TOO_LARGE,
+    absent,
     check_names,
     is_plain,
     missing_cells,
@@ -755,14 +756,10 @@ def _side_by_side(columns: Sequence[pl.Series], where: str, named: bool = True) 
     read = [numbers(column) for column in columns]
     if not all(is_plain(column.dtype) for column in columns):
         unread = (
-            cells.null_count() > column.null_count() for cells, column in zip(read, columns, strict=True)
+            cells.null_count() > absent(column).sum() for cells, column in zip(read, columns, strict=True)
         )
         if any(unread):
-
-            def place(row: int, name: str) -> str:
-                return f"{where}[{row}, {repr(name) if named else name}]"
-
-            refuse_cell(columns, place, missing=True)
+            refuse_cell(columns, lambda row, name: f"{where}[{row}, {repr(name) if named else name}]")
     return np.stack([cells.to_numpy() for cells in read], 1) if read else np.empty((0, 0))
 
 
