@@ -97,9 +97,8 @@ def main() -> None:
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in (FIT, PEER, READ, PEER_READ)}
     print(f"{machine()}\n")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, file = Path(name), Path(name) / "table.csv"
         for repeat in range(options.repeats):
-            file = folder / "table.csv"
             write(file, options.rows, repeat)
             for contestant, figures in found.items():
                 figures.append(measured(contestant, file, folder))

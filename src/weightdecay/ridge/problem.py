@@ -796,8 +796,9 @@ def all_finite(
 
     def refuse(row: int, place: int, value: float) -> InputError:
         name = repr(names[place]) if names else place
-        counted = missing_cells is not None and value != value
-        remedy = missing_cells() if counted else "fill it, or leave the row out"
+        remedy = "fill it, or leave the row out"
+        if missing_cells is not None and value != value:
+            remedy = missing_cells()
         return InputError(what, f"{where}[{row}, {name}]", value, remedy)
 
     if isinstance(values, SparseInputs):
