@@ -144,7 +144,7 @@ def test_predictions_do_not_replace_another_table():
         command("predict", "f", "t.csv", "--out", "f/out_of_fold.csv")
     command("predict", "f", "t.csv", "--out", "p.csv")
     command("predict", "f", "t.csv", "--out", "p.csv")
-    assert pl.read_csv("p.csv").columns == ["row", "who", "y_predicted"]
+    assert pl.read_csv("p.csv").columns == ["row", "who", "y_predicted", "outside"]
 
 
 def test_a_file_that_is_no_plan_is_not_replaced():
