@@ -141,3 +141,84 @@ def test_a_rule_of_ones_own_is_joined_where_it_keeps_nothing():
         optimizer.step()
         assert seen == sizes
         del RULES[kind.__name__]  # they are no part of the contract table
+
+
+def attached_to(rule, count=3):
+    named = parameters(count)
+    optimizer = optim.SGD(named, lr=0.1)
+    wd.attach(optimizer, rule, on=wd.Group(name="*"))
+    return [w for _, w in named], optimizer
+
+
+def test_two_penalties_give_the_gradients_back():
+    ws, optimizer = attached_to(wd.chain(wd.L2(0.5), wd.L2(0.1)))
+    gradients, start = [w.grad.clone() for w in ws], [w.detach().clone() for w in ws]
+    optimizer.step()
+    for w, w0, g in zip(ws, start, gradients, strict=True):
+        torch.testing.assert_close(w.detach(), w0 - 0.1 * (g + 0.6 * w0))
+        assert torch.equal(w.grad, g)
+
+
+def test_a_default_device_is_not_that_of_the_weights():
+    ws, optimizer = attached_to(wd.Decoupled(0.5))
+    wanted = [0.95 * w.detach() - 0.1 * w.grad for w in ws]
+    with torch.device("meta"):
+        optimizer.step()
+    for w, right in zip(ws, wanted, strict=True):
+        torch.testing.assert_close(w.detach(), right)
+
+
+@pytest.mark.parametrize("rule", [wd.Huber(0.5), wd.Toward(0.5)], ids=str)
+def test_a_first_step_in_inference_mode_is_not_the_last(rule):
+    (ws, optimizer), (others, other) = attached_to(rule), attached_to(rule)
+    with torch.inference_mode():
+        optimizer.step()
+    other.step()
+    optimizer.step()
+    other.step()
+    assert all(torch.equal(w, v) for w, v in zip(ws, others, strict=True))
+
+
+@dataclass(frozen=True)
+class Normed(wd.Rule):
+    """Adds the direction of a weight to its gradient."""
+
+    coupled, elementwise, by_rows = True, False, True
+
+    def decayed(self, w, step):
+        return w.clone()
+
+    def gradient(self, g, w, step, out=None):
+        norm = torch.linalg.vector_norm(w, dim=1, keepdim=True) if step.rows else w.norm()
+        return g + step.weight_decay * w / norm
+
+
+@dataclass(frozen=True)
+class Stated(wd.Rule):
+    """Multiplies with a factor that each parameter keeps."""
+
+    def start(self, w, name):
+        return {"share": w.new_tensor(w.numel() / 100)}
+
+    def factor(self, step):
+        return 1 - step.rate * step.state["share"]
+
+
+for own in (Normed, Stated):
+    del RULES[own.__name__]  # which other tests go through
+
+
+@pytest.mark.parametrize(
+    ("rule", "right"),
+    [
+        (Normed(0.5), lambda w: w - 0.1 * (w.grad + 0.5 * w / w.norm())),
+        (Stated(0.5), lambda w: w * (1 - 0.05 * w.numel() / 100) - 0.1 * w.grad),
+    ],
+    ids=["coupled", "factor"],
+)
+def test_rules_of_ones_own_that_look_at_single_parameters_are_not_joined(rule, right):
+    ws, optimizer = attached_to(rule)
+    wanted = [right(w).detach() for w in ws]
+    optimizer.step()
+    for w, then in zip(ws, wanted, strict=True):
+        torch.testing.assert_close(w.detach(), then)

@@ -107,7 +107,8 @@ def sort(
     sorted_: dict[tuple[int, int], list[Batch]] = {}
     for r, rule in enumerate(rules):
         keeps, partners = type(rule).start is not Rule.start, plan.partners[r]
-        takes_joined = rounding is None and not rule.multiplies and (rule.elementwise or rule.by_rows)
+        by_rows = rule.by_rows and not rule.coupled
+        takes_joined = rounding is None and not rule.multiplies and (rule.elementwise or by_rows)
         if not rule.built_in and (keeps or partners):
             takes_joined = False  # one's own may look at the parameter's name
         for i, targets in enumerate(plan.targets):
@@ -177,9 +178,10 @@ class Joined:
 
     def __init__(self, rule: Rule, tensors: Sequence[Tensor]) -> None:
         parts = tensors if rule.elementwise else _padded(tensors)
-        self.tensor, self._even = join(rule, tensors), len(parts) == len(tensors)
+        with torch.inference_mode(False), torch.no_grad():  # steps outside of inference mode use it, too
+            self.tensor, self._even = join(rule, tensors), len(parts) == len(tensors)
+            self.views = _unflatten_dense_tensors(self.tensor.view(-1), parts)[:: len(parts) // len(tensors)]
         self._shapes = list(map(_SHAPE, tensors))
-        self.views = _unflatten_dense_tensors(self.tensor.view(-1), parts)[:: len(parts) // len(tensors)]
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the tensors have their places here, or the shapes that these were made for."""
@@ -312,7 +314,8 @@ def _multiply(batch: Batch, factor: float | Tensor) -> None:
     """Multiply all with a factor, in one call."""
     ws = batch.ws if batch.plain else [seen(w) for w in batch.ws]
     if ws[0].device.type == "cpu" and not isinstance(factor, Tensor):
-        factor = torch.scalar_tensor(factor, dtype=ws[0].dtype)  # which takes a third of the time on a CPU
+        # Which takes a third of the time on a CPU.
+        factor = torch.scalar_tensor(factor, dtype=ws[0].dtype, device="cpu")
     torch._foreach_mul_(ws, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 

@@ -349,6 +349,8 @@ class States:
                 state[key] = tensor.to(
                     device=w.device, dtype=w.dtype
                 )  # the model was moved or cast after the rule was attached
+            elif tensor.ndim == 0 and tensor.device != w.device:
+                state[key] = tensor.to(w.device)  # a norm: its precision is its own
         return state
 
     def to_dict(self, targets: Iterable[Target]) -> dict[str, list[dict[str, Any]]]:

@@ -109,7 +109,7 @@ class Stepper:
 
     def give_back_gradients(self) -> None:
         """Put the user's gradients back in the place of those with a penalty."""
-        for parameter, gradient, with_penalty in self._gradients:
+        for parameter, gradient, with_penalty in reversed(self._gradients):  # of two penalties the last first
             if parameter.grad is with_penalty:  # else the user has made a new one since
                 parameter.grad = gradient
         self._gradients.clear()

@@ -162,8 +162,10 @@ class Rule:
 
     @property
     def multiplies(self) -> bool:
-        """Whether the rule multiplies every weight with its `factor` and does nothing else."""
-        return (type(self).decayed, type(self).decay_) == (Rule.decayed, Rule.decay_)
+        """Whether the rule multiplies every weight with a `factor` that is the same for all."""
+        own = self.needs_update or self.after or type(self).start is not Rule.start
+        alike = not own and type(self).partner_of is Rule.partner_of
+        return alike and (type(self).decayed, type(self).decay_) == (Rule.decayed, Rule.decay_)
 
     @property
     def plain(self) -> bool:
