@@ -279,7 +279,7 @@ def test_a_constant_column_is_said_and_a_flat_curve_warned_about(tmp_path):
     values = json.loads(done.stdout)
     assert "left out" in " ".join(values["notes"])
     assert [column["role"] for column in values["columns"]] == ["number", "number", "target", "constant"]
-    note = "note: left out, as they say nothing of the target: 'k'\nnote: the curve is flat"
+    note = "note: left out: 'k' (the same in every row)\nnote: the curve is flat"
     assert done.stderr.startswith(note)
     assert len(done.stderr.splitlines()) == 2
 

@@ -178,17 +178,31 @@ def _show_columns(columns: "tuple[Column, ...]") -> None:
         _print_columns(columns, sys.stderr)
 
 
-def _print_columns(columns: "tuple[Column, ...]", file: Any) -> None:
-    """Print what each column is, as a plain table."""
+def _shown(name: str) -> str:
+    """A column's name on one line."""
+    return (name if name.isprintable() else repr(name)[1:-1]) or '""'
+
+
+def _besides(column: "Column", missing: bool) -> str:
+    """Values, and how many cells are missing."""
+    values = f" ({column.values})" if column.values else ""
+    return values + (f", {column.missing:,} missing" if missing and column.missing else "")
+
+
+def _print_columns(columns: "tuple[Column, ...]", file: Any, missing: bool = False) -> None:
+    """Print what each column is, as a plain table; with the number of missing cells where it is known."""
     lines: list[tuple[str, str, str, str]] = []
     runs = itertools.groupby(columns, lambda column: column.role == "number" and len(columns) > SHOWN)
     for run, members in runs:
         some = list(members)
         if run and len(some) > 3:
-            name = f"{some[0].name} … {some[-1].name}"
-            lines.append((name, "number", f"numbers, {len(some):,} columns", some[0].values))
+            name = f"{_shown(some[0].name)} … {_shown(some[-1].name)}"
+            besides = _besides(some[0]._replace(missing=sum(column.missing for column in some)), missing)
+            lines.append((name, "number", f"numbers, {len(some):,} columns", besides))
         else:
-            lines += [(column.name or '""', column.role, column.why, column.values) for column in some]
+            lines += [
+                (_shown(column.name), column.role, column.why, _besides(column, missing)) for column in some
+            ]
     widths = [min(40, max(len(line[k]) for line in lines)) for k in range(3)]
     for line in lines:
         cells = [
@@ -198,7 +212,7 @@ def _print_columns(columns: "tuple[Column, ...]", file: Any) -> None:
         print(
             "  ".join(
                 [f"{cell:{width}}" for cell, width in zip(cells[:2], widths, strict=False)]
-                + [line[2] + (f" ({line[3]})" if line[3] else "")]
+                + [line[2] + line[3]]
             ).rstrip(),
             file=file,
         )
@@ -206,7 +220,7 @@ def _print_columns(columns: "tuple[Column, ...]", file: Any) -> None:
 
 def _list_columns(options: FitOptions) -> None:
     """Say what would be done with each column, and what to type next."""
-    from weightdecay.tables.cells import typed, typed_name
+    from weightdecay.tables.cells import typed
     from weightdecay.tables.columns import ColumnOptions
     from weightdecay.tables.source import look_at
 
@@ -223,15 +237,15 @@ def _list_columns(options: FitOptions) -> None:
         )
     if options.as_json:
         values = [column.plain() for column in learned.columns]
-        print(json.dumps({"columns": values, "refused": [str(refusal) for refusal in learned.refusals]}))
+        refused = [str(refusal) for refusal in learned.refusals]
+        print(json.dumps({"columns": values, "refused": refused, "notes": [*learned.notes]}))
         return
-    _print_columns(learned.columns, sys.stdout)
+    _print_columns(learned.columns, sys.stdout, missing=True)
+    for note in learned.notes:
+        print(f"note: {note}")
     for refusal in learned.refusals:
         print(f"to be decided: {refusal}")
-    numbers = [column.name for column in learned.columns if column.role == "number"]
-    last = numbers[-1] if numbers else learned.columns[-1].name
-    command = f"weightdecay fit {typed(options.data)} --target {typed_name(last)}"
-    print(f"next, with the column to predict: {command}")
+    print(f"next, with the column to predict: weightdecay fit {typed(options.data)} --target COLUMN")
 
 
 @contextlib.contextmanager

@@ -24,7 +24,15 @@ from weightdecay.select import student_t
 from weightdecay.tables.cells import no_rows
 from weightdecay.tables.columns import UNSEEN, Coding
 from weightdecay.tables.dialect import Reading
-from weightdecay.tables.source import column_types, files_of, new_rows, notes_of, of_rows, row_names
+from weightdecay.tables.source import (
+    column_types,
+    files_of,
+    new_rows,
+    notes_of,
+    of_rows,
+    row_names,
+    without_name,
+)
 from weightdecay.text import Text
 
 LEAST_LEFT = 1.0  # degrees of freedom for the noise, without which there are no intervals
@@ -329,7 +337,10 @@ def predict_file(
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise InputError("a file cannot be written", str(out), reason, "choose another folder") from error
-    notes = (*notes_of(data, reading), *ranges.notes(count))
+    known = (*model.features, *(() if model.coding is None else model.coding.left_out))
+    index = [name for name in without_name(_columns(data, reading)) if name not in known]
+    unnamed = Text("left out: the first column, which has no name", "去掉了没有名称的第一列")
+    notes = (*notes_of(data, reading), *([unnamed] if index else ()), *ranges.notes(count))
     outside = None if model.ranges is None else ranges.rows
     return Predicted(count, tuple(first.columns), out, outside, ranges.columns(), notes)
 

@@ -51,7 +51,7 @@ from weightdecay.ridge.wide import (
     splits_of,
 )
 from weightdecay.select import Edge, choose, least
-from weightdecay.tables.columns import Coding, ColumnOptions
+from weightdecay.tables.columns import MARK, Coding, ColumnOptions
 from weightdecay.tables.source import Source, open_source
 from weightdecay.text import Text
 
@@ -282,6 +282,8 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
     route, precise = partial(_route, problem, scheme), partial(_precise, problem, scheme)
     if table.holes is not None:
         route, precise = (partial(imputed, problem, table.holes, scheme, each) for each in (_route, _precise))
+    beside = [Text("weight", "权重")] if problem.weights is not None else []
+    beside += [Text("group", "分组")] if options.groups is not None else []
     return Plan(
         options,
         convention,
@@ -302,7 +304,7 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
         route=route,
         precise=None if _direct(problem, scheme) or not _fits(problem) else precise,
         notes=(
-            *rows_left_out(table.left_out, n, options.columns.missing, problem.weights is not None),
+            *rows_left_out(table.left_out, n, options.columns.missing, beside),
             *cells_filled(table),
         ),
         rows=partial(_rows, problem),
@@ -330,27 +332,34 @@ def _rows(problem: Problem) -> Blocks:
 
 def cells_filled(table: Checked) -> tuple[Text, ...]:
     """Say in how many cells a mean stands in for a missing value; nothing where in none."""
+    inputs = () if table.coding is None else table.coding.inputs
+    said, X = [], table.problem.X
+    own = [f"{column.name}={MARK}" for column in inputs if MARK in column.levels]
+    if own and table.features is not None and isinstance(X, Tensor):
+        sums = X[:, [table.features.index(name) for name in own]].sum(0)
+        cells = int(sums.sum())
+        if cells:
+            en = f"{cells:,} missing cells of categories are a level of their own"
+            said.append(Text(en, f"类别列中的 {cells:,} 个缺失值自成一个类别"))
     if table.holes is None:
-        return ()
+        return tuple(said)
     cells, columns = int(table.holes.sum()), int(table.holes.any(0).sum())
-    marked = (
-        [] if table.coding is None else [column.name for column in table.coding.inputs if column.indicator]
-    )
+    marked = [column.name for column in inputs if column.indicator]
     en = f"{cells:,} missing cells of {columns:,} columns take the mean of the training rows"
     zh = f"{columns:,} 列中的 {cells:,} 个缺失值取训练行的均值"
     if marked:
         listed = ", ".join(map(repr, marked[:5])) + (", …" if len(marked) > 5 else "")
         en += f"; a further column says where: {listed}"
         zh += f"；另有一列标明缺失位置：{listed}"
-    return (Text(en, zh),)
+    return (Text(en, zh), *said)
 
 
-def rows_left_out(count: int, rows: int, missing: str, weighted: bool) -> tuple[Text, ...]:
+def rows_left_out(count: int, rows: int, missing: str, beside: Sequence[Text] = ()) -> tuple[Text, ...]:
     """Say how many rows a missing cell leaves out, and of which columns; nothing where none is."""
     if not count:
         return ()
     if missing == "mean":  # inputs are filled
-        en, zh = ("target or weight", "目标或权重") if weighted else ("target", "目标")
+        en, zh = " or ".join(["target", *beside]), "或".join(["目标", *(name.zh for name in beside)])
         en = f"left out: {count:,} of {rows:,} rows, whose {en} is missing"
         return (Text(en, f"{rows:,} 行中有 {count:,} 行因{zh}缺失而去掉"),)
     en = f"{count:,} of {rows:,} rows have a missing cell and are left out"
@@ -450,7 +459,7 @@ def _dropped(source: Source) -> tuple[Text, ...]:
         return ()
     counts = [(block.left_out, len(block.y)) for block in source.blocks()]
     left_out, rows = (sum(each) for each in zip(*counts, strict=True))
-    return rows_left_out(left_out, rows, "drop", weighted=False)
+    return rows_left_out(left_out, rows, "drop")
 
 
 def _criterion(cv: Any) -> tuple[Any, int]:

@@ -6,6 +6,7 @@ tensors, arrays or DataFrames, weights and penalties; `matched` reads new rows f
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import time, timedelta
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -30,7 +31,15 @@ from weightdecay.tables.cells import (
     numbers,
     refuse_cell,
 )
-from weightdecay.tables.columns import NOTHING_SAID, Cells, Coding, ColumnOptions, learn, plain_coding
+from weightdecay.tables.columns import (
+    NOTHING_SAID,
+    Cells,
+    Coding,
+    ColumnOptions,
+    learn,
+    not_an_input,
+    plain_coding,
+)
 
 Intercept = Literal["free", "penalized", "none"]
 BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to stay near
@@ -584,6 +593,9 @@ def _coded(
     return Inputs(values, coding, empty)
 
 
+NO_INPUT = (bytes, complex, list, tuple, dict, set, np.ndarray, time, timedelta)  # as a cell of a frame
+
+
 def _series(X: Any, places: Sequence[int], names: Sequence[str], rows: int | None = None) -> pl.DataFrame:
     """Some columns of a frame, and some first rows, as polars has them; texts where only Python knows."""
     if isinstance(X, pl.DataFrame):
@@ -597,10 +609,20 @@ def _series(X: Any, places: Sequence[int], names: Sequence[str], rows: int | Non
         if isinstance(dtype, np.dtype) and kind in "iufbM":
             cells = column.to_numpy()
             columns[name] = pl.Series(cells.astype("datetime64[us]") if kind == "M" else cells)
+        elif kind == "M":  # with a time zone
+            utc = column.dt.tz_convert("UTC").dt.tz_localize(None)
+            columns[name] = pl.Series(utc.to_numpy().astype("datetime64[us]"))
+        elif kind == "m":
+            columns[name] = pl.Series(column.to_numpy().astype("timedelta64[us]"))
+        elif kind == "c":
+            raise not_an_input(str(dtype), f"X[:, {name!r}]", f"drop={name!r}")
         elif kind in "iuf":
             columns[name] = pl.Series(column.to_numpy(dtype=np.float64, na_value=np.nan))
         else:
             cells = column.astype(object).where(column.notna(), None)
+            strange = next((type(cell).__name__ for cell in cells if isinstance(cell, NO_INPUT)), None)
+            if strange is not None:
+                raise not_an_input(strange, f"X[:, {name!r}]", f"drop={name!r}")
             as_text = pl.Series(_texts(cells), dtype=pl.String)
             if kind == "b":
                 as_text = as_text.replace({"1.0": "true", "0.0": "false"})

@@ -96,6 +96,17 @@ def absent(column: pl.Series) -> pl.Series:
     return texts(column).str.strip_chars().is_in(MISSING).fill_null(True)
 
 
+def count_missing(blocks: Iterable[pl.DataFrame], counts: dict[str, int]) -> tuple[int, int]:
+    """Count the missing cells of each column into `counts`; return the rows with one, and all rows."""
+    rows = incomplete = 0
+    for frame in blocks:
+        missing = frame.select(absent(column) for column in frame.iter_columns())
+        for name in frame.columns:
+            counts[name] = counts.get(name, 0) + int(missing[name].sum())
+        rows, incomplete = rows + frame.height, incomplete + int(missing.max_horizontal().sum())
+    return incomplete, rows
+
+
 def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str) -> str:
     """Say how many cells each column misses, and what to do about that.
 
@@ -105,11 +116,7 @@ def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str) -> str:
         mean: the option that puts means in.
     """
     counts: dict[str, int] = {}
-    rows = incomplete = 0
-    for frame in blocks:
-        missing = frame.select(absent(column) for column in frame.iter_columns())
-        counts = {name: counts.get(name, 0) + int(missing[name].sum()) for name in frame.columns}
-        rows, incomplete = rows + frame.height, incomplete + int(missing.max_horizontal().sum())
+    incomplete, rows = count_missing(blocks, counts)
     each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
     listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
     return (

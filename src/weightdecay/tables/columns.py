@@ -9,8 +9,10 @@ training rows of a fold do not have is a column of zeros there, and its coeffici
 
 import contextlib
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -49,7 +51,15 @@ MARK, TOGETHER = "missing", "(rare)"
 WORDS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 BINARY = {word: str(value) for pair in WORDS for value, word in enumerate(pair)} | {"1.0": "1", "0.0": "0"}
 DATES = ("iso", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
+SHORT_YEARS = tuple(
+    mark.join(f"%{part}" for part in parts) for mark in "./-" for parts in ("dmy", "mdy", "ymd")
+)
 DAY = 86_400_000_000  # microseconds
+FIGURES = r"\d[\d.,'’\s]*"
+SIGNED = (  # with a sign of a currency or of a share, or a time of day
+    rf"^[+-]?\s*\p{{Sc}}\s*[+-]?{FIGURES}$|^[+-]?{FIGURES}[\p{{Sc}}%‰]$|^\d{{1,3}}:\d\d(:\d\d(\.\d+)?)?$"
+)
+WITH_ZEROS, WITH_DECIMALS = r"^\s*0\d+\s*$", r"\d[.,]\d"
 WHOLE = r"^([+-]?\d+)\.0+$"  # a whole number as a column of floats has it
 
 
@@ -153,11 +163,16 @@ class Coding:
 
     Args:
         inputs: the columns that are used.
-        left_out: columns that are not: an index, identifiers, constants.
+        aside: columns that are not, and what each one is: an index, an identifier or a constant.
     """
 
     inputs: tuple[Input, ...]
-    left_out: tuple[str, ...] = ()
+    aside: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The columns that are no inputs."""
+        return tuple(name for name, _ in self.aside)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -227,15 +242,12 @@ class Coding:
 
     def left_out_said(self) -> list[Text]:
         """Say which columns are left out, in one sentence or none."""
-        lines = []
-        if self.left_out:
-            names = ", ".join(map(repr, self.left_out[:5])) + (", …" if len(self.left_out) > 5 else "")
-            lines.append(
-                Text(
-                    f"left out, as they say nothing of the target: {names}", f"与目标无关而去掉的列：{names}"
-                )
-            )
-        return lines
+        if not self.aside:
+            return []
+        some, more = self.aside[:5], ", …" if len(self.aside) > 5 else ""
+        en = ", ".join(f"{name!r} ({LEFT_OUT[role]})" for name, role in some)
+        zh = "、".join(f"{name!r}（{LEFT_OUT[role].zh}）" for name, role in some)
+        return [Text(f"left out: {en}{more}", f"去掉的列：{zh}{more}")]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; of each column what is not as usual."""
@@ -244,7 +256,7 @@ class Coding:
             {name: value for name, value in asdict(column).items() if name == "name" or value != usual[name]}
             for column in self.inputs
         ]
-        return {"inputs": columns, "left_out": list(self.left_out)}
+        return {"inputs": columns, "left_out": dict(self.aside)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Coding":
@@ -254,7 +266,7 @@ class Coding:
             Input(**{**column, **{name: tuple(column.get(name, ())) for name in lists}})
             for column in values["inputs"]
         ]
-        return Coding(tuple(columns), tuple(values["left_out"]))
+        return Coding(tuple(columns), tuple(values["left_out"].items()))
 
     def coded(
         self,
@@ -327,6 +339,13 @@ def plain_coding(names: Sequence[str]) -> Coding:
     return Coding(tuple(Input(name) for name in names))
 
 
+def not_an_input(kind: str, where: str, drop: str) -> InputError:
+    """Refuse a column that is neither of numbers nor of texts nor of dates."""
+    return InputError(
+        f"a column of type {kind} is no input", where, None, f"leave it out ({drop}), or give numbers"
+    )
+
+
 def empty_cell(where: str, remedy: str = "fill it, or leave the row out") -> InputError:
     """Refuse an empty cell in a column of texts."""
     return InputError("a cell is empty", where, "empty", remedy)
@@ -368,17 +387,29 @@ def _values(
 ) -> Float64[np.ndarray, " b"]:
     """Days, or ones and zeros; NaN where a cell is empty."""
     cells = pl.Series(levels, dtype=pl.String)
+    remedy = "mend the cell, or drop the column"
     if column.role == "date":
-        found, what = _days(cells, column.form or "iso"), "a cell is not a date as the others are"
+        form = column.form or "iso"
+        found, what = _days(cells, form), "a cell is not a date as the others are"
+        example = date(2020, 1, 31).strftime("%Y-%m-%d" if form == "iso" else form)
+        remedy = f"the fit had dates as {example}; {remedy}"
     else:
         found, what = _binary(cells), "a cell is neither yes nor no"
     wrong = (found.is_null() & cells.is_not_null()).to_numpy()
     if wrong.any():
         row = int(wrong[places].argmax())
-        remedy = "mend the cell, or drop the column"
         raise InputError(what, place(row, column.name), repr(levels[places[row]]), remedy)
     values = found.to_numpy() - (column.first if column.role == "date" else 0.0)
     return values[places]
+
+
+def yes_or_no(column: pl.Series, name: str, place: Callable[[int, str], str]) -> Float64[np.ndarray, " b"]:
+    """Return texts of yes and no as 1 and 0, NaN where a cell is missing.
+
+    Raises:
+        InputError: a cell is neither.
+    """
+    return _values(Input(name, "yes/no"), *told_apart([column])[0], place)
 
 
 def told_apart(columns: Sequence[pl.Series]) -> list[tuple[Int64[np.ndarray, " b"], list[str | None]]]:
@@ -410,7 +441,9 @@ def told_apart(columns: Sequence[pl.Series]) -> list[tuple[Int64[np.ndarray, " b
 def _as_written(column: pl.Series) -> pl.Series:
     """Cells as texts; dates with times as those of a file are."""
     if isinstance(column.dtype, pl.Datetime):
-        column = column.dt.replace_time_zone(None).dt.strftime("%Y-%m-%d %H:%M:%S%.f")
+        if column.dtype.time_zone is not None:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        column = column.dt.strftime("%Y-%m-%d %H:%M:%S%.f")
     return texts(column)
 
 
@@ -433,6 +466,18 @@ def _binary(cells: pl.Series) -> pl.Series:
     )
 
 
+def _has_short_years(levels: pl.Series) -> bool:
+    """Whether the texts are dates, and some have a year of two digits.
+
+    >>> _has_short_years(pl.Series(["31.12.99", "1.1.2000"])), _has_short_years(pl.Series(["31.12.1999"]))
+    (True, False)
+    """
+    if levels.str.contains(r"\d{4}").all():
+        return False
+    short = levels.str.replace(r"\b\d\d(\d\d)\b", "$1")
+    return any(short.str.to_date(form, strict=False).null_count() == 0 for form in SHORT_YEARS)
+
+
 def _days(cells: pl.Series, form: str) -> pl.Series:
     """Days since 1970, null where a cell is no date of this form."""
     if form == "iso":
@@ -445,7 +490,8 @@ def _days(cells: pl.Series, form: str) -> pl.Series:
         frame = pl.DataFrame([part.alias(str(place)) for place, part in enumerate(parts)])
         stamps = frame.select(pl.coalesce(pl.all())).to_series()
     else:
-        stamps = cells.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+        whole = cells.set(~cells.str.contains(r"\d{4}"), None)  # a year of two digits is none
+        stamps = whole.str.to_date(form, strict=False).cast(pl.Datetime("us"))
     return stamps.dt.epoch("us").cast(pl.Float64) / DAY
 
 
@@ -482,11 +528,15 @@ class Learned:
         columns: every column's role.
         coding: how they become inputs.
         refusals: what forbids it, where something does.
+        words: targets of yes and no.
+        notes: how the files are written, in sentences.
     """
 
     columns: tuple[Column, ...]
     coding: Coding
     refusals: tuple[InputError, ...] = ()
+    words: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
 
     def or_refused(self) -> "Learned":
         """Raise the first refusal, if there is one."""
@@ -508,6 +558,9 @@ class _Seen:
         start: the first number, where they rise by one so far.
         counts: of the texts, where they were read through.
         shown: the first values.
+        zeros: texts have zeros before their figures, and are no numbers.
+        no_number: a text, where the user says that they are numbers and they are not.
+        kind: the column's type, where no column of that type can be used.
     """
 
     numeric: bool
@@ -519,6 +572,9 @@ class _Seen:
     start: float | None = None
     counts: pl.DataFrame | None = None
     shown: str = ""
+    zeros: bool = False
+    no_number: str | None = None
+    kind: str | None = None
 
 
 def learn(cells: Cells, uses: Mapping[str, Role], options: ColumnOptions, constants: bool = True) -> Learned:
@@ -555,8 +611,13 @@ def learn(cells: Cells, uses: Mapping[str, Role], options: ColumnOptions, consta
         for name, column in seen.items()
         if not column.numeric or column.constant is not None or column.start is not None
     ]
+    refusals, words = [], []
+    for name in measured:
+        refusal, is_yes_no = _measured(head[name], uses[name], cells)
+        refusals += [] if refusal is None else [refusal]
+        words += [name] if is_yes_no else []
     if doubtful:
-        _read_through(cells, seen, doubtful)
+        _read_through(cells, seen, doubtful, words)
     judged = {name: _judged(name, seen[name], cells, options) for name in free}
     if not constants:
         for name, (column, _, _) in judged.items():
@@ -579,25 +640,61 @@ def learn(cells: Cells, uses: Mapping[str, Role], options: ColumnOptions, consta
         judged[name][0]
         if name in judged
         else Column(
-            name, uses[name], GIVEN[uses[name]], _values_of(head[name]) if name in measured else "", 0
+            name,
+            uses[name],
+            YES_NO_TARGET if name in words else GIVEN[uses[name]],
+            _values_of(head[name]) if name in measured else "",
+            0,
         )
         for name in cells.names
     ]
     inputs = [entry for _, entry, _ in judged.values() if entry is not None]
-    left_out = [name for name, (_, entry, refusal) in judged.items() if entry is None and refusal is None]
-    refusals = [refusal for _, _, refusal in judged.values() if refusal is not None]
+    aside = [
+        (name, column.role)
+        for name, (column, entry, refusal) in judged.items()
+        if entry is None and refusal is None
+    ]
+    refusals += [refusal for _, _, refusal in judged.values() if refusal is not None]
     if not inputs and not refusals:
         reasons = [f"{name!r}: {column.role}, {column.why}" for name, (column, _, _) in judged.items()][:5]
         remedy = "; ".join(reasons) or "drop fewer columns"
-        refusals.append(InputError("no column is left as an input", cells.where, None, remedy))
-    coding = Coding(tuple(inputs), tuple(left_out))
+        what = "no column is left as an input"
+        if len(cells.names) == len(measured):
+            what, remedy = "the table has no column besides the target", "give it a column to predict from"
+        refusals.append(InputError(what, cells.where, None, remedy))
+    coding = Coding(tuple(inputs), tuple(aside))
     same = _named_twice(coding.features)
     if same is not None and not refusals:
         what = "two inputs have one name"
         refusals.append(InputError(what, cells.where, repr(same), "rename the column of that name"))
-    return Learned(tuple(columns), coding, tuple(refusals))
+    return Learned(tuple(columns), coding, tuple(refusals), tuple(words))
 
 
+def _measured(column: pl.Series, use: Role, cells: Cells) -> tuple[InputError | None, bool]:
+    """What forbids a column of a target or of weights, and whether it says yes and no."""
+    filled = plain_texts(column).drop_nulls()
+    if is_plain(column.dtype) or filled.is_empty() or _mostly_numbers(filled, None, cells.number):
+        return None, False
+    if use == "target" and _is_yes_no(filled.unique()):
+        return None, True
+    what, remedy = "the target is text", "a ridge regression predicts numbers: choose another --target"
+    if use == "weights":
+        what, remedy = "the weights are text", "a weight is a number, 0 or more: choose another --weights"
+    if filled.str.contains(SIGNED).all():
+        what, remedy = "numbers with a sign", "take the sign off"
+    return InputError(what, cells.place(column.name), repr(filled[0]), remedy), False
+
+
+def _is_yes_no(levels: pl.Series) -> bool:
+    words = set(levels.head(3).str.to_lowercase())
+    return len(levels) <= 2 and any(words <= set(pair) for pair in WORDS)
+
+
+LEFT_OUT = {
+    "index": Text("it numbers the rows", "给行编号"),
+    "identifier": Text("a text that hardly repeats", "几乎不重复的文本"),
+    "constant": Text("the same in every row", "每一行都相同"),
+}
 GIVEN = {
     "target": Text("to be predicted", "要预测的列"),
     "weights": Text("the rows' weights", "各行的权重"),
@@ -605,6 +702,7 @@ GIVEN = {
     "dropped": Text("left out as asked", "按要求去掉"),
     "id": Text("names the rows", "行的名称"),
 }
+YES_NO_TARGET = Text("to be predicted: yes is 1, no is 0", "要预测的列：是为 1，否为 0")
 
 
 def _named_twice(names: Sequence[str]) -> str | None:
@@ -622,7 +720,7 @@ def _values_of(column: pl.Series) -> str:
 
 def _short(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value).strip()
-    if len(text) > 12:  # a number of many digits
+    if len(text) > 12 and not re.match(WITH_ZEROS, text):  # a number of many digits
         with contextlib.suppress(ValueError):
             text = f"{float(text):.6g}"
     return text if len(text) <= 24 else f"{text[:23]}…"
@@ -641,6 +739,11 @@ def _sampled(
         and kind not in (pl.Boolean, pl.Null)
         and asked.get(name) != "category"
     ]
+    strings = [name for name in quick if head.schema[name] == pl.String and asked.get(name) is None]
+    if strings:
+        zeros = head.select(pl.col(strings).str.contains(WITH_ZEROS).any()).row(0)
+        padded = {name for name, some in zip(strings, zeros, strict=True) if some}
+        quick = [name for name in quick if name not in padded]
     table = head.select(pl.col(quick).cast(pl.Float64, strict=False)) if quick else pl.DataFrame()
     quick = (
         [name for name, absent in zip(quick, table.null_count().row(0), strict=True) if absent == 0]
@@ -668,16 +771,37 @@ def _sampled(
 
 def _looked(column: pl.Series, asked: str | None, number: Callable[[pl.Series], pl.Series]) -> _Seen:
     """What the cells of a column say that are not a number each."""
-    kind, plain = column.dtype, plain_texts(column)
-    filled = plain.drop_nulls()
+    kind = column.dtype
     typed = kind in (pl.Boolean, pl.Date, pl.Categorical, pl.Enum) or isinstance(kind, pl.Datetime)
-    if asked is not None or kind.is_nested():
-        numeric = asked != "category"
+    if not (typed or kind.is_numeric() or kind in (pl.String, pl.Null)):
+        return _Seen(True, kind=str(kind))
+    plain = plain_texts(column)
+    filled = plain.drop_nulls()
+    direct = is_plain(kind) and kind not in (pl.Boolean, pl.Null)
+    zeros = (
+        asked is None
+        and kind == pl.String
+        and filled.str.contains(WITH_ZEROS).any()
+        and not filled.str.contains(WITH_DECIMALS).any()
+    )
+    no_number = None
+    if asked is not None:
+        numeric = asked == "number"
+        if numeric and kind == pl.String and len(filled) and not _mostly_numbers(filled, None, number):
+            no_number = next(iter(filled.filter(number(filled).is_null())), None)
     else:
-        direct = is_plain(kind) and kind not in (pl.Boolean, pl.Null)
-        numeric = not typed and len(filled) > 0 and (direct or _mostly_numbers(filled, None, number))
+        numeric = not (typed or zeros) and len(filled) > 0
+        numeric = numeric and (direct or _mostly_numbers(filled, None, number))
     missing = len(column) - len(filled) if numeric else 0
-    return _Seen(numeric, typed, asked, missing=missing, shown=_values_of(filled))
+    seen = _Seen(numeric, typed, asked, missing=missing, shown=_values_of(filled), zeros=zeros)
+    seen.no_number = no_number
+    if numeric and missing == 0 and len(filled):  # numbers that polars does not read by itself
+        values = (column.cast(pl.Float64) if direct else number(filled)).to_numpy()
+        same = abs(values[0]) < TOO_LARGE and (values == values[0]).all()
+        seen.constant = float(values[0]) if same else None
+        rising = values[0] in (0, 1) and (np.diff(values) == 1).all()
+        seen.start = float(values[0]) if rising else None
+    return seen
 
 
 def _mostly_numbers(
@@ -694,11 +818,13 @@ def _mostly_numbers(
     return 2 * int(weight.filter(read).sum()) >= int(weight.sum())
 
 
-def _read_through(cells: Cells, seen: Mapping[str, _Seen], names: Sequence[str]) -> None:
+def _read_through(
+    cells: Cells, seen: Mapping[str, _Seen], names: Sequence[str], words: Sequence[str]
+) -> None:
     """Read some columns to their end: counts of texts, and whether numbers do not vary or rise by one."""
     parts: dict[str, list[pl.DataFrame]] = {name: [] for name in names if not seen[name].numeric}
     many: set[str] = set()
-    for block in cells.through([name for name in names if seen[name].numeric], list(parts)):
+    for block in cells.through([name for name in names if seen[name].numeric], [*parts, *words]):
         for name in names:
             column, state = block[name], seen[name]
             if state.numeric:
@@ -756,6 +882,13 @@ def _judged(
     if name == "":
         remedy = f"an index? drop it ({drop}), or give it a name"
         return refused("number", Text("no name", "没有列名"), "an input has no name", repr(name), remedy)
+    if seen.kind is not None:
+        why = Text(f"type {seen.kind}", f"类型 {seen.kind}")
+        return column("number", why), None, not_an_input(seen.kind, cells.place(name), drop)
+    if seen.no_number is not None:
+        remedy = f"take it out of the numbers, or leave it out: {drop}"
+        why = Text("as asked, but texts", "按要求，但它是文本")
+        return refused("number", why, "texts are named as numbers", repr(seen.no_number), remedy)
     if seen.numeric:
         if seen.asked is None and seen.constant is not None and seen.rows > 1:
             return left_out("constant", Text("the same in every row", "每一行都相同"))
@@ -771,18 +904,28 @@ def _judged(
     levels, filled, count = counts["level"], int(counts["count"].sum()), counts.height
     top = [f"{_short(level)} {rows:,}" for level, rows in counts.head(3).iter_rows()]
     values = ", ".join(top) + (", …" if count > 3 else "")
+    text = Text("text: leading zeros;", "文本（以 0 开头）：") if seen.zeros else Text("text,", "文本，")
     if seen.asked is None:
-        if not seen.typed and _mostly_numbers(levels, counts["count"], cells.number):
+        if not (seen.typed or seen.zeros) and _mostly_numbers(levels, counts["count"], cells.number):
             return number
         if count == 1 and seen.missing == 0:
             return left_out("constant", Text("the same in every row", "每一行都相同"), values)
-        words = set(levels.head(3).str.to_lowercase())
-        if count <= 2 and any(words <= set(pair) for pair in WORDS):
+        if _is_yes_no(levels):
             return (
                 column("yes/no", Text("yes is 1, no is 0", "是为 1，否为 0"), values),
                 Input(name, "yes/no"),
                 None,
             )
+        signed = levels.str.contains(SIGNED)
+        if not seen.typed and 2 * int(counts["count"].filter(signed).sum()) >= filled:
+            value, as_category = repr(levels.filter(signed)[0]), cells.option("category", name)
+            what, why = "numbers with a sign", Text("numbers with a sign", "带符号的数字")
+            remedy = f"take the sign off, or {as_category} takes it as a category"
+            return refused("number", why, what, value, remedy, values)
+        if _has_short_years(levels.head(20)) and _has_short_years(levels):
+            what, why = "the year has two digits", Text("years of two digits", "年份只有两位")
+            value = repr(levels.filter(~levels.str.contains(r"\d{4}"))[0])
+            return refused("date", why, what, value, "write 1999-12-31", values)
         forms = [form for form in DATES if _days(levels.head(20), form).null_count() == 0]
         forms = [form for form in forms if _days(levels, form).null_count() == 0]
         if forms:
@@ -815,7 +958,7 @@ def _judged(
             entry = Input(name, "date", form=forms[0], first=float(days.min() or 0.0))  # pyright: ignore[reportArgumentType]
             return column("date", Text(f"days since {first}", f"自 {first} 起的天数"), values), entry, None
         if count == filled or count > COUNTED:
-            return left_out("identifier", Text("text, another in every row", "文本，每一行都不同"))
+            return left_out("identifier", Text(f"{text} another in every row", f"{text.zh}每一行都不同"))
     elif count == filled:
         what = "a category with a level of its own in every row"
         remedy = f"leave it out: {drop}; or take it as a number, if it is one"
@@ -826,19 +969,20 @@ def _judged(
     rare = sorted(counts["level"][frequent:]) if frequent and count - frequent >= 2 else []
     if not frequent and filled < 2 * count and seen.asked is None:
         why = Text(
-            f"text, {count:,} different ones in {filled:,} rows", f"文本，{filled:,} 行中有 {count:,} 种"
+            f"{text} {count:,} different ones in {filled:,} rows", f"{text.zh}{filled:,} 行中有 {count:,} 种"
         )
         return left_out("identifier", why)
     kept = sorted(counts["level"][:frequent] if rare else levels)
     if len(kept) > MOST_LEVELS or (seen.asked is not None and count > MOST_LEVELS):
-        remedy = f"leave it out ({drop}), or join levels; numbers are better left numbers"
+        remedy = f"leave it out ({drop}), or join levels"
+        remedy += "; numbers are better left numbers" if numbers(levels).is_not_null().all() else ""
         why, what = Text("too many levels", "类别太多"), f"a category of more than {MOST_LEVELS:,} levels"
         return refused("category", why, what, f"{count:,} levels", remedy)
     marked = seen.missing > 0 and options.missing == "mean" and MARK not in (*kept, *rare)
-    en, zh = ("as asked", "按要求") if seen.asked is not None else ("text", "文本")
-    why = Text(
-        f"{en}: an input for each of {len(kept):,} levels", f"{zh}：{len(kept):,} 个类别，每个一个输入"
-    )
+    en, zh = ("as asked:", "按要求：") if seen.asked is not None else ("text:", "文本：")
+    if seen.zeros:
+        en, zh = text, text.zh
+    why = Text(f"{en} an input for each of {len(kept):,} levels", f"{zh}{len(kept):,} 个类别，每个一个输入")
     if rare:
         some = f"{len(rare):,}"
         why = Text(

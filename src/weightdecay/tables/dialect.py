@@ -217,6 +217,9 @@ def dialect_of(path: str | Path, reading: Reading | None = None) -> Dialect:
     path, reading = str(path), reading or Reading()
     compression, encoding, notes = _encoding(path, reading.encoding)
     head = _head(path, compression, encoding)
+    if re.match(r"\s*(\[\s*)?[\[{]\s*(\"|\d|}|])", head) and head.lstrip()[0] in "[{":
+        remedy = "write it as CSV, with a header and a line for each row"
+        raise InputError("this is JSON, not a table of text", path, None, remedy)
     line_end = "\r" if "\r" in head and "\n" not in head else "\n"
     lines = head.replace("\r", "\n").split("\n") if line_end == "\r" else head.split("\n")
 

@@ -1,7 +1,7 @@
 """A table that is read in blocks: one file, or a folder of shards with the same columns."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,13 @@ from weightdecay.errors import InputError
 from weightdecay.memory import available
 from weightdecay.tables import csv_blocks, parquet_blocks
 from weightdecay.tables.cells import (
+    INDEX,
+    MISSING,
     PLAIN,
     TOO_LARGE,
     Numerals,
     check_names,
+    count_missing,
     listed,
     missing_cells,
     no_rows,
@@ -37,8 +40,10 @@ from weightdecay.tables.columns import (
     ColumnOptions,
     Learned,
     Role,
+    empty_cell,
     learn,
     plain_coding,
+    yes_or_no,
 )
 from weightdecay.tables.dialect import Reading, Shard, dialect_of
 from weightdecay.text import Text
@@ -98,6 +103,8 @@ class Source:
         columns: what each column is.
         missing: what becomes of missing cells; None where new rows are read for a model.
         unseen: what becomes of levels that the coding does not know.
+        groups: name of the column of group labels, or None.
+        words: targets of yes and no, which are read as texts.
         held: rows of each file that need not be read again; the first call of `blocks` uses them up.
     """
 
@@ -111,6 +118,8 @@ class Source:
     columns: tuple[Column, ...] = ()
     missing: str | None = "refuse"
     unseen: str = "refuse"
+    groups: str | None = None
+    words: tuple[str, ...] = ()
     held: dict[str, list[Held]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -122,6 +131,10 @@ class Source:
     def others(self) -> tuple[str, ...]:
         """The columns of targets and weights."""
         return (*self.targets, *(() if self.weights is None else (self.weights,)))
+
+    @cached_property
+    def _others_as_numbers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.others if name not in self.words)
 
     def blocks(self, shards: Sequence[Shard] | None = None) -> Iterator[RowBlock]:
         """All rows, in blocks, every cell checked.
@@ -142,18 +155,20 @@ class Source:
     def _parts(self, shard: Shard, step: int) -> Iterator[Any]:
         """Blocks as a reader gives them, of rows that are held or of the file."""
         held, coding = self.held.pop(shard.path, None), self.coding
+        others, texts = self._others_as_numbers, (*coding.texts, *self.words)
         if held is None:
             reader = READERS[_ending(shard.path)]
-            yield from reader.blocks(shard, coding.numbers, self.others, step, self.dtype, coding.texts)
+            yield from reader.blocks(shard, coding.numbers, others, step, self.dtype, texts)
             return
         held.reverse()
         while held:
             rows, shown, columns = held.pop()  # let go of, one by one
-            yield rows, shown, *csv_blocks.by_use(shard, columns, coding.numbers, self.others, coding.texts)
+            yield rows, shown, *csv_blocks.by_use(shard, columns, coding.numbers, others, texts)
 
     def labels(self, name: str) -> pl.Series:
-        """A column as texts, null where a cell is empty, for the rows of all blocks."""
-        return pl.concat([READERS[_ending(shard.path)].labels(shard, name) for shard in self.shards])
+        """A column as texts, null where a cell is missing, for the rows of all blocks."""
+        column = pl.concat([READERS[_ending(shard.path)].labels(shard, name) for shard in self.shards])
+        return column.set(column.is_in(MISSING), None)
 
     def _block(
         self,
@@ -179,10 +194,14 @@ class Source:
                     size = float(flat @ flat)
                 if not size < limit:  # one quick pass finds NaN, infinite and large; another, where
                     cells = {column.name: column for column in shown()}
-                    columns = [cells[name] for name in (*self.coding.numbers, *self.others)]
+                    columns = [cells[name] for name in (*self.coding.numbers, *self._others_as_numbers)]
                     refuse_cell(columns, place, min(TOO_LARGE, limit**0.5), _numerals(shard), passing)
                     empty = True
-            X, without = self.coding.coded(X.to(self.dtype), named, place, passing, self.unseen)
+            texts = len(self.coding.texts)
+            X, without = self.coding.coded(X.to(self.dtype), named[:texts], place, passing, self.unseen)
+            if self.words:
+                rest = self._with_words(rest, named[texts:], place, passing)
+                empty = True
         except InputError as error:
             if self.missing is None or not str(error.what).startswith("a cell is empty"):
                 raise
@@ -210,13 +229,33 @@ class Source:
             )
         return RowBlock(X, y, weights, torch.from_numpy(rows), left_out)
 
+    def _with_words(
+        self, rest: Tensor, words: list[pl.Series], place: Callable[[int, str], str], passing: bool
+    ) -> Tensor:
+        """Targets and weights, those of yes and no as 1 and 0."""
+        columns = dict(zip(self._others_as_numbers, rest.unbind(1), strict=True))
+        for name, column in zip(self.words, words, strict=True):
+            values = yes_or_no(column, name, place)
+            if np.isnan(values).any() and not passing:
+                raise empty_cell(place(int(np.isnan(values).argmax()), name))
+            columns[name] = torch.from_numpy(values)
+        return torch.stack([columns[name] for name in self.others], 1)
+
     def _ways_on(self, error: InputError) -> str:
         """What to do about missing cells, with their number in each column."""
         if isinstance(error.value, float) and error.value == error.value:
             return error.remedy  # infinite, or too large
-        names = (*self.coding.names, *self.others)
-        blocks = (frame for shard in self.shards for frame in READERS[_ending(shard.path)].raw(shard, names))
-        return missing_cells(blocks, "--missing drop", "--missing mean")
+        return missing_cells(self.raw(), "--missing drop", "--missing mean")
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The columns of which each row needs a cell."""
+        return (*self.coding.names, *self.others, *(() if self.groups is None else (self.groups,)))
+
+    def raw(self, names: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Columns as they stand, by default those that are used."""
+        for shard in self.shards:
+            yield from READERS[_ending(shard.path)].raw(shard, self.used if names is None else names)
 
 
 def open_source(
@@ -278,6 +317,8 @@ def open_source(
         _notes(shards),
         learned.columns,
         options.missing,
+        groups=groups,
+        words=learned.words,
         held=held,
     )
 
@@ -305,7 +346,18 @@ def look_at(
     """
     shards, schemas = _files(path, reading)
     uses = _uses(shards[0].path, list(schemas[0]), (), drop, weights, groups, options.ids)
-    return _learned(shards, list(schemas[0]), uses, options)
+    learned = _learned(shards, list(schemas[0]), uses, options)
+    if is_large(path):
+        return replace(learned, notes=_notes(shards))
+    counts, refusals = {}, list(learned.refusals)
+    source = Source(tuple(shards), learned.coding, (), weights, torch.float64, None, groups=groups)
+    names = [column.name for column in learned.columns]
+    count_missing(source.raw(names), counts)
+    if options.missing == "refuse" and any(counts[name] for name in source.used):
+        ways = missing_cells(source.raw(), "--missing drop", "--missing mean")
+        refusals.append(InputError("cells are missing", shards[0].path, None, ways))
+    columns = tuple(column._replace(missing=counts[column.name]) for column in learned.columns)
+    return replace(learned, columns=columns, refusals=tuple(refusals), notes=_notes(shards))
 
 
 def _files(path: str | Path, reading: Reading | None) -> tuple[list[Shard], list[dict[str, Any]]]:
@@ -538,7 +590,18 @@ def read_for_ridge(
     X = np.concatenate(parts, axis=1).T  # as frames lie: column after column
     rows = pl.Series("row", numbered.numpy())
     if len(rows) < 2:
-        raise InputError("too few rows", str(path), len(rows), "two are needed at least")
+        remedy = "a fit needs at least 2"
+        raise InputError("too few rows", f"{Path(path).name} has {len(rows)} row", None, remedy)
+    labels = None if groups is None else source.labels(groups)
+    if labels is not None and labels.null_count():
+        gone = labels.is_null().to_numpy()
+        if options.missing == "refuse":
+            place = f"row {rows[int(gone.argmax())]}, column {groups!r} of {path}"
+            remedy = missing_cells(source.raw(), "--missing drop", "--missing mean")
+            raise InputError("a row without a group", place, "empty", remedy)
+        left_out += int((gone & (weight.numpy() > 0)).sum())
+        weight[gone] = 0.0
+        labels = labels.fill_null(strategy="forward").fill_null(strategy="backward")
     kept = pl.Series(weight.numpy() > 0)
     if kept.sum() < 2 and left_out:
         what = "hardly a row is left: the others have missing cells"
@@ -559,7 +622,7 @@ def read_for_ridge(
         source.coding,
         source.columns,
         table,
-        _labels(source.labels(groups), rows, path).to_numpy() if groups else None,
+        None if labels is None else labels.to_numpy(),
         weight.numpy() if weights or left_out else None,
         rows,
         kept,
@@ -593,11 +656,16 @@ def new_rows(
     (shard,) = files_of(path, reading)
     names = list(column_types(shard))
     coding = features if isinstance(features, Coding) else plain_coding(features)
-    spare = {*ignored, *coding.left_out} - set(coding.names)
+    spare = {*ignored, *coding.left_out, *without_name(names)} - set(coding.names)
     check_names([name for name in names if name not in spare], coding.names, shard.path)
     source = Source((shard,), coding, (), None, torch.float64, None, missing=None, unseen=unseen)
     for block in source.blocks():
         yield pl.Series("row", block.rows.numpy()), block.X.numpy()
+
+
+def without_name(names: Sequence[str]) -> Sequence[str]:
+    """A first column without a name, which is an index; nothing where there is none."""
+    return names[:1] if names[:1] and names[0] in ("", INDEX) else ()
 
 
 def row_names(
@@ -630,13 +698,6 @@ def row_names(
 def of_rows(names: pl.DataFrame, rows: pl.Series) -> dict[str, pl.Series]:
     """What `row_names` has for these rows, numbered from 1, by column."""
     return {column.name: column.gather(rows - 1) for column in names.get_columns()}
-
-
-def _labels(column: pl.Series, rows: pl.Series, path: str | Path) -> pl.Series:
-    if column.null_count():
-        place = f"row {rows[int(column.is_null().arg_true()[0])]}, column {column.name!r} of {path}"
-        raise InputError("a row without a group", place, "empty", "fill it, or leave the row out")
-    return column
 
 
 def count_rows(path: str | Path, reading: Reading | None = None) -> int:
