@@ -288,15 +288,17 @@ def handed_over(case: Case, folder: Path) -> tuple[tuple[Any, Any], dict[str, An
             where.mkdir()
             for k, first in enumerate(range(0, len(X), 7)):
                 frame[first : first + 7].write_parquet(where / f"part-{k:03}.parquet")
+        options["number"] = names  # constant columns and counts are left out of files otherwise
         return (str(where), targets[0] if y.ndim == 1 else targets), options
     if case.form in ("tensor", "float32"):
         dtype = torch.float32 if case.form == "float32" else torch.float64
         return (torch.tensor(X, dtype=dtype), torch.tensor(y)), options
     if case.form == "polars":
         frame = pl.DataFrame(X, schema=[f"x{j}" for j in range(X.shape[1])])
-        return (frame, pl.Series("y", y) if y.ndim == 1 else y), options
+        return (frame, pl.Series("y", y) if y.ndim == 1 else y), {**options, "number": frame.columns}
     if case.form == "pandas":
-        return (pd.DataFrame(X).rename(columns=str), y), options
+        frame = pd.DataFrame(X).rename(columns=str)
+        return (frame, y), {**options, "number": [*frame.columns]}
     if case.form == "fortran":
         X = np.asfortranarray(X)
     elif case.form == "reversed":

@@ -146,7 +146,7 @@ def test_rows_held_out_are_beside_what_was_measured(browser, written, path, data
     with opened(browser, written["ridge"]) as page:
         captions = page.locator("figcaption").all_inner_texts()
         shown = page.evaluate("globalThis.page.figures.map((f) => [f.x, f.lines.map((line) => line.y)])")
-        assert "held out: R²" in page.locator("#lines").inner_text()
+        assert "held out: off by" in page.locator("#lines").inner_text()
     at = captions.index("Predicted against measured")
     order = np.argsort(measured)
     np.testing.assert_array_equal(shown[at][0], measured[order])

@@ -307,7 +307,6 @@ def matrices():
         ),
         (task_of(lambda: Recurrent().to(DOUBLE)), "one by one", "gru"),
         (task_of(lambda: Looking().to(DOUBLE)), "one by one", "data-dependent control flow"),
-        (task_of(rules={"rule": Shrinking}), "one by one", "Shrinking does not treat every copy by itself"),
         (
             task_of(rules={"rule": lambda s: wd.Toward(s, ema=0.5 + s)}),
             "one by one",
@@ -324,6 +323,11 @@ def test_the_method_is_found_by_trying(task, name, reason):
     assert (method.name, reason in method.reason) == (name, True), method
     assert method.seeds_together == ("draws" not in method.reason)
     assert method.bytes_per_copy > 0
+
+
+def test_a_rule_that_would_mix_copies_is_refused():
+    with pytest.raises(wd.InputError, match="looks at more of the weight than one element"):
+        method_of(task_of(rules={"rule": Shrinking}), (0, 7))
 
 
 calls = []
