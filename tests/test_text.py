@@ -16,7 +16,7 @@ from weightdecay.text import Text, chinese_of, texts_of
 SOURCE = Path(weightdecay.__file__).parent
 CHINESE = re.compile("[一-鿿]")
 # What only English has: an ending, and the words for one and for many.
-ENGLISH_ONLY = {"plural", "lives"}
+ENGLISH_ONLY = {"plural", "lives", "them"}
 
 
 def sentences():
@@ -35,6 +35,8 @@ def words(node):
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     written = " ".join(part.value for part in parts if isinstance(part, ast.Constant))
     filled = [ast.unparse(part).replace(".zh", "") for part in parts if isinstance(part, ast.FormattedValue)]
+    # A part that was made in both languages before, and a word that is looked up.
+    filled = [re.sub(r"\b_CHINESE\[(.*)\]", r"\1", re.sub(r"\ben\b", "zh", name)) for name in filled]
     return written, Counter(name for name in filled if name.strip("f'{}\"") not in ENGLISH_ONLY)
 
 

@@ -120,8 +120,10 @@ def method_of(recipes: Recipes) -> Method:
         return Method("one by one", reason, True, size, work)
     reason = Text("all copies run as one model", "所有副本作为一个模型运行")
     if trial.draws:
-        more = "the model draws random numbers, so each seed has a chunk of its own"
-        reason = Text(f"{reason}; {more}", f"{reason.zh}；模型会抽取随机数，所以每个种子单独成块")
+        reason = Text(
+            f"{reason}; the model draws random numbers, so each seed has a chunk of its own",
+            f"{reason.zh}；模型会抽取随机数，所以每个种子单独成块",
+        )
     return Method("vectorised", reason, not trial.draws, size, work)
 
 
@@ -656,9 +658,11 @@ def _other_gradients(together: Copies, alone: list[Alone], eps: float) -> Text |
             gap = float((p.grad[s, 0].double() - gradients[name]).norm())
             if gap > loose * norms[name] + floor * whole:
                 share = gap / max(norms[name], floor * whole)
-                what = "copies trained as one model have other gradients than alone"
-                zh = f"合在一起训练时梯度与单独训练不同（{name}：相对差 {share:.2g}）"
-                return Text(f"{what} ({name}: {share:.2g} of it)", zh)
+                return Text(
+                    "copies trained as one model have other gradients than alone "
+                    f"({name}: {share:.2g} of it)",
+                    f"合在一起训练时梯度与单独训练不同（{name}：相对差 {share:.2g}）",
+                )
     return None
 
 

@@ -641,9 +641,13 @@ def results(
                         left.remove(chunks[i])
                         yield chunks[i], result
             except NotReadyError as error:
-                why, what = error.value or error.what, "in this process: no other could be started"
-                zh = f"在本进程中：无法启动结果逐位相同的进程（{why}）"
-                on_place(Text(f"{what} that gives the same bits ({why})", zh))
+                why = error.value or error.what
+                on_place(
+                    Text(
+                        f"in this process: no other could be started that gives the same bits ({why})",
+                        f"在本进程中：无法启动结果逐位相同的进程（{why}）",
+                    )
+                )
     for chunk in left:
         yield chunk, run_chunk(job, chunk, partial(on_share, chunk))
 

@@ -904,7 +904,7 @@ def _judged(
     levels, filled, count = counts["level"], int(counts["count"].sum()), counts.height
     top = [f"{_short(level)} {rows:,}" for level, rows in counts.head(3).iter_rows()]
     values = ", ".join(top) + (", …" if count > 3 else "")
-    text = Text("text: leading zeros;", "文本（以 0 开头）：") if seen.zeros else Text("text,", "文本，")
+    text = Text("text: leading zeros;", "文本（有前导零）：") if seen.zeros else Text("text,", "文本，")
     if seen.asked is None:
         if not (seen.typed or seen.zeros) and _mostly_numbers(levels, counts["count"], cells.number):
             return number
