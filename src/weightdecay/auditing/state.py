@@ -13,7 +13,7 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from weightdecay import arguments
-from weightdecay.arguments import class_name, count, number
+from weightdecay.arguments import class_name, count, no_number, number
 from weightdecay.errors import Finding, InputError
 from weightdecay.groups import Assignment, assign
 from weightdecay.groups.inventory import Candidate, inventory, plain_name, role_in
@@ -563,7 +563,7 @@ def as_number(value: Any) -> float:
     if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return float(value)
     remedy = "give a float, or a tensor of one element"
-    raise InputError("not a number", "lr or weight_decay of a group", repr(value), remedy)
+    raise no_number(repr(value), "lr or weight_decay of a group", remedy)
 
 
 def check_numbers(optimizers: Optimizers, titles: Sequence[str]) -> None:

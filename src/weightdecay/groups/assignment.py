@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from weightdecay.arguments import class_name, closest, function
+from weightdecay.arguments import class_name, closest, function, no_number
 from weightdecay.errors import InputError
 from weightdecay.groups.before_norm import Following, followed_by_norm
 from weightdecay.groups.inventory import ROLES, Candidate, inventory
@@ -130,7 +130,7 @@ def several(value: Any) -> tuple:
 def checked_strength(value: Any, where: str) -> float:
     """A finite number of at least 0, as a float."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError("not a number", where, repr(value), "give a finite number of 0 or more")
+        raise no_number(repr(value), where, "give a finite number of 0 or more")
     if not math.isfinite(value) or value < 0:
         raise InputError("not a strength", where, repr(value), "give a finite number of 0 or more")
     return float(value)

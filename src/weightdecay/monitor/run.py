@@ -15,7 +15,7 @@ from torch import Tensor, nn, optim
 from torch._compile import _disable_dynamo
 
 from weightdecay import arguments
-from weightdecay.arguments import closest, count
+from weightdecay.arguments import closest, count, no_number
 from weightdecay.errors import InputError
 from weightdecay.groups.inventory import inventory
 from weightdecay.hooks.optimizers import HOOKS, WRAPPED, check_optimizer
@@ -126,7 +126,7 @@ class Monitor:
             if value is None:
                 continue
             if not isinstance(value, Real):
-                raise InputError("not a number", name, repr(value), "give loss.item()")
+                raise no_number(repr(value), name, "give loss.item()")
             self._notes[name] = float(value)  # a loss that runs away is worth recording, too
 
     def result(self) -> Monitored:

@@ -19,7 +19,7 @@ from weightdecay.ridge.gram import Covariance
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.problem import matched
 from weightdecay.ridge.sparse_inputs import SparseInputs
-from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, writable_folder
+from weightdecay.saving import KINDS, Saved, environment, plain, replacing, save, unwritable, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.cells import no_rows
 from weightdecay.tables.columns import UNSEEN, Coding
@@ -335,8 +335,7 @@ def predict_file(
             else:
                 lazy.sink_parquet(temporary, maintain_order=True)
         except pl.exceptions.PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError("a file cannot be written", str(out), reason, "choose another folder") from error
+            raise unwritable(out, error) from error
     known = (*model.features, *(() if model.coding is None else model.coding.left_out))
     index = [name for name in without_name(_columns(data, reading)) if name not in known]
     unnamed = Text("left out: the first column, which has no name", "去掉了没有名称的第一列")

@@ -282,6 +282,7 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
     route, precise = partial(_route, problem, scheme), partial(_precise, problem, scheme)
     if table.holes is not None:
         route, precise = (partial(imputed, problem, table.holes, scheme, each) for each in (_route, _precise))
+    dense = not isinstance(problem.X, SparseInputs) or _fits(*problem.X.shape)
     beside = [Text("weight", "权重")] if problem.weights is not None else []
     beside += [Text("group", "分组")] if options.groups is not None else []
     return Plan(
@@ -302,7 +303,7 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
             "dtype": str(problem.X.dtype).removeprefix("torch."),
         },
         route=route,
-        precise=None if _direct(problem, scheme) or not _fits(problem) else precise,
+        precise=precise if dense and not _direct(problem, scheme) else None,
         notes=(
             *rows_left_out(table.left_out, n, options.columns.missing, beside),
             *cells_filled(table),
@@ -314,11 +315,9 @@ def _plan_table(X: Any, y: Any, options: RidgeOptions) -> Plan:
     )
 
 
-def _fits(problem: Problem) -> bool:
-    """Whether singular values may be taken: of sparse inputs where a dense table of them has room."""
-    if not isinstance(problem.X, SparseInputs):
-        return True
-    (n, p), there = problem.X.shape, available()
+def _fits(n: int, p: int) -> bool:
+    """Whether inputs that are not in memory as a dense table have room there with their singular values."""
+    there = available()
     return there is not None and COPIES * 8 * n * p < there / 2
 
 
@@ -422,8 +421,6 @@ def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) ->
     single_rows = criterion is None and n == K and not options.standardize  # as in memory
     route = tall_from(stats, "loo" if single_rows else criterion, penalty)
     convention = strength(options.unit, n, route.variance)
-    there = available()
-    fits = there is not None and COPIES * 8 * n * p < there / 2  # the rows and their singular vectors
     return Plan(
         options,
         convention,
@@ -446,7 +443,7 @@ def _plan_file(data: str | Path | Source, target: Any, options: RidgeOptions) ->
             "dtype": str(source.dtype).removeprefix("torch."),
         },
         route=lambda: route,
-        precise=partial(_precise_file, stats, route) if fits else None,
+        precise=partial(_precise_file, stats, route) if _fits(n, p) else None,
         notes=_dropped(source),
         rows=partial(_weighted, source),
         coding=None if source.coding.plain else source.coding,

@@ -24,7 +24,7 @@ from weightdecay.ridge.path import fit_path
 from weightdecay.ridge.problem import Inputs, Intercept, RidgeOptions, tensor_of
 from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
 from weightdecay.ridge.tall import Tall
-from weightdecay.saving import plain, replacing, writable_folder
+from weightdecay.saving import plain, replacing, unreadable, unwritable, writable_folder
 from weightdecay.select import student_t
 from weightdecay.tables.cells import no_such_column
 from weightdecay.tables.columns import Coding, Column, ColumnOptions
@@ -899,10 +899,7 @@ def write_held_out(
         try:
             register_io_source(frames, schema=schema).sink_parquet(temporary, maintain_order=True)
         except pl.exceptions.PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                "a file cannot be written", str(file), reason, "choose another folder"
-            ) from error
+            raise unwritable(file, error) from error
     assert sums is not None
     assert worst is not None
     spread = sums.about2 - sums.about**2 / sums.count
@@ -999,8 +996,7 @@ def load_held_out(folder: str | Path, path: RidgePath) -> HeldOut:
             ]
         )
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError("a file cannot be read", str(file), reason, "fit it again") from error
+        raise unreadable(file, error, "fit it again") from error
     rmse, r2, mean_rmse = (
         _numbers(pl.Series([sums[name][key] for name in names])) for key in ("rmse", "r2", "mean_rmse")
     )

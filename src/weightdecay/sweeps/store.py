@@ -44,7 +44,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weightdecay.errors import InputError
-from weightdecay.saving import replacing, writable_folder
+from weightdecay.saving import replacing, unwritable, writable_folder
 from weightdecay.sweeps.chunk import optimizer_of, options_of
 from weightdecay.sweeps.looks import forked, made
 from weightdecay.sweeps.method import check_parameters
@@ -400,7 +400,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while serializing: ")
         remedy = "give it space, then resume: what is in the store is intact"
-        raise InputError("a file cannot be written", str(file), reason, remedy) from error
+        raise unwritable(file, reason, remedy) from error
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -206,15 +206,6 @@ def no_name_twice(names: Sequence[str] | None, where: str) -> None:
         seen.add(name)
 
 
-def no_index(inputs: Sequence[str] | None, where: str, option: str = "") -> None:
-    """Raise InputError if an input has no name: that is an index, as pandas writes it beside the columns."""
-    for name in inputs or ():
-        if name in ("", INDEX):
-            drop = f' ({option} "{name}")' if option else ""
-            remedy = f"an index? drop it{drop}, or give it a name"
-            raise InputError("an input has no name", where, repr(name), remedy)
-
-
 def no_such_column(name: str, columns: Sequence[str], where: str, there: str) -> InputError:
     """Say which columns there are (`there` begins that sentence), and which name is the closest."""
     by_form = {column.strip().casefold(): column for column in reversed(columns)}
