@@ -76,7 +76,7 @@ def test_wide_tables_and_several_targets():
 
 
 def test_few_rows_come_close_by_chance():
-    """Of 9 rows one of 200,000 columns may come near; only an equal one is said."""
+    """Of 9 rows one of 200,000 columns may come near; only an equal one is reported."""
     random = np.random.default_rng(0)
     X, y = random.normal(size=(9, 5)), random.normal(size=9)
     X[:, 2] = 3 * y

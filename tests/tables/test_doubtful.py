@@ -1,4 +1,4 @@
-"""Columns that could be taken silently for something else: each is refused by name, or it is said."""
+"""Columns that could be taken silently for something else: each is refused by name or reported."""
 
 import datetime
 import json

@@ -326,11 +326,11 @@ class Request:
 
     @property
     def columns(self) -> ColumnOptions:
-        """What is said of the columns."""
+        """The options of the columns."""
         return ColumnOptions(self.category, self.number, self.id, self.dates, self.missing)
 
     def plain(self) -> dict[str, Any]:
-        """All options as JSON has them; what is said of text and columns only where it was said."""
+        """All options as JSON has them; options of text and columns only where they were given."""
         options = asdict(self)
         for name in ("reading", "category", "number", "dates", "missing"):
             if not options[name] or options[name] == "refuse":

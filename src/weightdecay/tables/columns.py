@@ -586,7 +586,7 @@ def learn(cells: Cells, uses: Mapping[str, Role], options: ColumnOptions, consta
     Args:
         cells: the table.
         uses: the columns that the user gives a role: target, weights and so on.
-        options: what else is said of columns.
+        options: the options of columns.
         constants: leave out columns that do not vary.
 
     Raises:

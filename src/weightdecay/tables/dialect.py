@@ -88,7 +88,7 @@ class Reading:
             object.__setattr__(self, "encoding", known.name)
 
     def __bool__(self) -> bool:
-        """Whether anything is said."""
+        """Whether any of them is given."""
         return self != Reading()
 
 
@@ -473,7 +473,7 @@ def _grouped(cells: Sequence[str], numerals: Numerals, separator: str) -> bool:
 
 
 def _notes(found: Dialect, reading: Reading, comments: bool) -> Iterator[Text]:
-    """What was found and not said, and is not plain CSV."""
+    """Notes on what was detected, not given as an option, and differs from plain CSV."""
     mark = found.separator
     if reading.separator is None and mark not in ",\t":
         yield Text(f"columns are separated by {mark!r}", f"列之间以 {mark!r} 分隔")

@@ -281,7 +281,7 @@ def open_source(
         dtype: of the inputs; by default float32 if they are stored so, else float64.
         groups: the column of group labels, which is no input.
         reading: how files of text are written, where it is not to be found out.
-        options: what is said of columns: categories, numbers, dates, missing cells.
+        options: the options of columns: categories, numbers, dates, missing cells.
         constants: leave out columns that do not vary.
         hold: keep what is read of text tables to learn the columns: all of it will be wanted soon.
 
@@ -339,7 +339,7 @@ def look_at(
         weights: the column that holds a weight for each row.
         groups: the column of group labels.
         reading: how files of text are written, where it is not to be found out.
-        options: what is said of columns.
+        options: the options of columns.
 
     Raises:
         InputError: a table that cannot be read; a name that is no column, or is wanted for two things.
@@ -751,7 +751,7 @@ def read_table(
         target: the column to predict.
         drop: columns to leave out.
         reading: how a file of text is written, where it is not to be found out.
-        options: what is said of columns.
+        options: the options of columns.
 
     Raises:
         InputError: a file that is missing or cannot be parsed, a column that is missing, named twice or

@@ -429,7 +429,7 @@ def _scaled(
 
 # p·(1 - rate) rounds back to p for every p below half the spacing under 1: 2^-(bits of significand + 1).
 FLOORS = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
-# A decay that rounding makes stronger or weaker by more than this is said to be quantised.
+# A decay that rounding makes stronger or weaker by more than this is reported as quantised.
 OFF = 0.05
 
 
