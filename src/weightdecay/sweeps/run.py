@@ -407,14 +407,14 @@ class Search:
         """Call `on_progress`."""
         if self.on_progress is None:
             return
-        running, together = 0.0, 0
+        # In whole epochs, whose sum is the same in any order: the share never falls by a rounding error.
+        epochs, running, together = self.task.epochs, 0, 0
         for chunk, share in self.shares.items():
             several = len(set(chunk.copies) - self.done)
-            running, together = running + share * several, together + several
-        epochs = self.task.epochs
-        now = (together, round(running / max(1, together) * epochs), epochs)
+            running, together = running + round(share * several * epochs), together + several
+        now = (together, round(running / max(1, together)), epochs)
         best = self.leader.best and (self.leader.best[0][2], self.leader.best[1])
-        whole = min(1.0, (len(self.done) + running) / max(1, self.total))
+        whole = min(1.0, (len(self.done) * epochs + running) / (max(1, self.total) * epochs))
         seconds = time.monotonic() - self.begun
         self.on_progress(Progress(len(self.done), self.total, seconds, best, looks, whole, *now))
 
