@@ -35,6 +35,8 @@ _NAMES = {
     "hooks": ("WeightDecayScheduler", "attach"),
     "ridge.path": ("ridge_path",),
     "ridge.record": ("RidgePath",),
+    "logistic.path": ("logistic_path",),
+    "logistic.record": ("LogisticPath",),
     "sweeps.run": ("sweep",),
     "sweeps.record": ("Sweep",),
     "auditing.run": ("audit", "audit_diff"),
@@ -67,6 +69,8 @@ if TYPE_CHECKING:  # the same names for those who do not run this; a test compar
     from weightdecay.groups import split as split
     from weightdecay.hooks import WeightDecayScheduler as WeightDecayScheduler
     from weightdecay.hooks import attach as attach
+    from weightdecay.logistic.path import logistic_path as logistic_path
+    from weightdecay.logistic.record import LogisticPath as LogisticPath
     from weightdecay.monitor.run import Monitor as Monitor
     from weightdecay.probing.run import probe as probe
     from weightdecay.reports.report import plot as plot

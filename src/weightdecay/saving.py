@@ -173,6 +173,17 @@ KINDS = {
         *("give a folder that `weightdecay fit` wrote", "fit it again"),
     ),
 }
+# Of another kind in a file of the same name.
+LOGISTIC = {
+    "path.json": Kind(
+        *("logistic path", "a path of logistic regression", 1, "logistic.record", "fit"),
+        *("give a folder that `LogisticPath.save` wrote", "fit it again"),
+    ),
+    "model.json": Kind(
+        *("logistic model", "a model of logistic regression", 1, "logistic.record", "fit"),
+        *("give a folder that `LogisticModel.save` wrote", "fit it again"),
+    ),
+}
 AUDIT = Kind(  # one file, of any name
     *("weightdecay audit", "a saved audit", 1, "auditing.record", "Audit.save"),
     *("give a file that Audit.save wrote", "save it again"),
@@ -184,6 +195,7 @@ def save(
     record: str,
     values: Mapping[str, Any],
     parts: Mapping[str, "pl.DataFrame | Mapping[str, float | Tensor]"],
+    kind: Kind | None = None,
 ) -> list[Path]:
     """Write a result into a folder, made if need be; either all its files are replaced, or none.
 
@@ -193,6 +205,7 @@ def save(
             the other files and the environment, too, and comes last.
         values: these values.
         parts: by the name of their file, tables (Parquet) and tensors by name (safetensors, to the bit).
+        kind: of the result; by default that of `KINDS`.
 
     Returns:
         The files' paths.
@@ -200,7 +213,7 @@ def save(
     Raises:
         InputError: they cannot be written.
     """
-    kind = KINDS[record]
+    kind = kind or KINDS[record]
     files = {name: _bytes(part) for name, part in parts.items()}
     sums = {name: _sha256(content) for name, content in files.items()}
     about = {**kind.about, "sha256": sums, "environment": environment()}
@@ -246,14 +259,14 @@ def load(folder: Any) -> Any:
     """Load a result that was saved, by this version or an earlier one.
 
     Args:
-        folder: what `save` of a `RidgePath`, `RidgeModel`, `Sweep`, `Run` or a monitor's result wrote, or
-            `weightdecay fit`, `sweep` or `textbook`; or the file of an `Audit`. A fit's folder holds a path
-            and a model: it gives the path, and its file model.json the model.
+        folder: what `save` of a `RidgePath`, `LogisticPath`, a model of theirs, a `Sweep`, a `Run` or a
+            monitor's result wrote, or `weightdecay fit`, `sweep` or `textbook`; or the file of an `Audit`. A
+            fit's folder holds a path and a model: it gives the path, and its file model.json the model.
 
     Returns:
         The result. A `RidgePath` that was loaded has everything but the data: coefficients, models and
         predictions at the λ of its grid, no predictions out of fold; standard errors and intervals at the
-        best λ and by one standard error.
+        best λ and by one standard error. A `LogisticPath` likewise, with calibration and confusion there.
 
     Raises:
         InputError: there is none; one of another version; a file is missing, cut short or of another result.
@@ -271,6 +284,8 @@ def load(folder: Any) -> Any:
     if isinstance(values, dict) and "format" in values:  # an audit, whose file may have any name
         kind = AUDIT
     name, version = _kind_of(values) if isinstance(values, dict) else (None, None)
+    if file.name in LOGISTIC and name == LOGISTIC[file.name].name:
+        kind = LOGISTIC[file.name]
     if name != kind.name:
         what = None if name is None else f"{name}, version {version}"
         raise InputError(f"not {kind.noun}", str(file), what, kind.remedy)

@@ -20,6 +20,7 @@ FIRST, LAST = 1e-6, 1e2  # of the mean eigenvalue: from almost no shrinkage to a
 LOWEST, HIGHEST = 1e-14, 1e6  # the true edges: beyond, nothing changes that float64 can tell
 GRAM = 3e-6  # of the largest eigenvalue: see the precision of the route of Gram matrices
 STEP = 2.0  # decades by which a grid is widened
+NEAR = PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
 SUM = "sklearn.Ridge"  # the convention of α
 SAMPLES = 16  # of s to a unit of log s, in which the family is smooth
 FEW = 8  # λ that are their own pivots
@@ -30,21 +31,53 @@ CANDIDATES = 200  # for pivots, of a long grid
 CHUNK = 1 << 20  # errors that are carried over together: 8 MB
 
 
-def automatic(scale: Scale, low: float = FIRST, high: float = LAST) -> Float64[Tensor, " L"]:
+def automatic(
+    scale: Scale, low: float = FIRST, high: float = LAST, per_decade: int = PER_DECADE
+) -> Float64[Tensor, " L"]:
     """Penalties from `low` to `high` times the mean eigenvalue, 12 to a decade, sum convention.
 
     >>> len(automatic(Scale(mean=2.0, largest=3.0)))
     97
     """
-    first = round(PER_DECADE * math.log10(low))
-    last = round(PER_DECADE * math.log10(high))
-    powers = torch.arange(first, last + 1, dtype=torch.float64) / PER_DECADE
+    first = round(per_decade * math.log10(low))
+    last = round(per_decade * math.log10(high))
+    powers = torch.arange(first, last + 1, dtype=torch.float64) / per_decade
     return scale.mean * 10**powers
 
 
 def first(scale: Scale) -> tuple[float, float]:
     """The range to begin with, in mean eigenvalues: no lower than where a Gram matrix keeps eight digits."""
     return max(FIRST, GRAM * scale.largest / scale.mean), LAST
+
+
+def widened(
+    low: float,
+    high: float,
+    place: int,
+    count: int,
+    lowest: float = LOWEST,
+    highest: float = HIGHEST,
+    near: int = NEAR,
+) -> tuple[float, float]:
+    """The range that leaves half a decade on both sides of the least score, as far as the true edges.
+
+    Args:
+        low: the lower end as it is.
+        high: the upper end.
+        place: of the least score in its grid.
+        count: λ in the grid.
+        lowest: the true edge below.
+        highest: the true edge above.
+        near: steps of the grid to half a decade.
+
+    >>> widened(1e-4, 100.0, place=3, count=73)
+    (1e-06, 100.0)
+    """
+    if place < near:
+        low = max(lowest, low / 10**STEP)
+    if place >= count - near:
+        high = min(highest, high * 10**STEP)
+    return low, high
 
 
 # Conventions of λ.

@@ -61,7 +61,6 @@ PRODUCTS = 3  # of each fold's p × p: its own, those of the other rows, and the
 # Relative error of the scores λ is chosen among at which a Gram matrix is good enough; of products in single
 # precision, which carry six digits where noise is not tiny, another. At all other λ it is `LOST`.
 ENOUGH, ENOUGH_SINGLE = 1e-8, 1e-3
-NEAR = grids.PER_DECADE // 2  # steps of the grid that are wanted on either side of the least score
 
 
 def ridge_path(
@@ -555,11 +554,9 @@ def _score(route: Route, plan: Plan) -> tuple[Float64[Tensor, " L"], Curve]:
     while True:
         lower, higher = low, high
         for target in _judged(route, alphas, curve, plan, final=False):
-            place = least(target.scores, target.doubt)
-            if target.varies and place < NEAR:
-                lower = max(grids.LOWEST, low / 10**grids.STEP)
-            if target.varies and place >= len(alphas) - NEAR:
-                higher = min(grids.HIGHEST, high * 10**grids.STEP)
+            if target.varies:
+                wider = grids.widened(low, high, least(target.scores, target.doubt), len(alphas))
+                lower, higher = min(lower, wider[0]), max(higher, wider[1])
         if (lower, higher) == (low, high):
             return alphas, curve
         pieces = [(alphas, curve)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import time, timedelta
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -323,6 +323,22 @@ def _penalized_blocks(
 # Options and data as they are given, checked.
 
 
+@runtime_checkable
+class CommonOptions(Protocol):
+    """What the options of all paths say of rows and columns."""
+
+    @property
+    def sample_weight(self) -> Any: ...  # noqa: D102
+    @property
+    def penalty_factors(self) -> Any: ...  # noqa: D102
+    @property
+    def intercept(self) -> Intercept: ...  # noqa: D102
+    @property
+    def standardize(self) -> bool: ...  # noqa: D102
+    @property
+    def columns(self) -> ColumnOptions: ...  # noqa: D102
+
+
 @dataclass(frozen=True, eq=False)
 class RidgeOptions:
     """The options of `weightdecay.ridge_path`, whose docstring says what each of them means.
@@ -414,8 +430,39 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     if targets is not None:
         no_name_twice(targets, "y")
     table = X if isinstance(X, Inputs) else coded_inputs(X, options)
-    inputs, target = table.X if isinstance(table, Inputs) else table, tensor_of(y, "y")
-    coding, features, left_out = None, names_of(X), 0
+    found = checked_rows(table, names_of(X), tensor_of(y, "y"), targets, options)
+    target = found.problem.y
+    if bool((target == target[0]).all()):
+        name = targets[0] if targets else "y" if found.single else "y[:, 0]"
+        raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
+    not_too_small(found.problem.X, "X", found.features)
+    not_too_small(target, "y", targets)
+    return found
+
+
+def checked_rows(
+    table: Inputs | Tensor | SparseInputs,
+    features: tuple[str, ...] | None,
+    target: Float[Tensor, "n *t"],
+    targets: tuple[str, ...] | None,
+    options: CommonOptions,
+    where: str = "y",
+) -> Checked:
+    """Check shapes, weights, missing cells and penalty factors, and keep the rows that take part.
+
+    Args:
+        table: the inputs.
+        features: the columns' names where the table is not coded, or None.
+        target: numbers, NaN where there is none.
+        targets: their names, or None.
+        options: what was asked for.
+        where: what the target is called in an error.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    inputs = table.X if isinstance(table, Inputs) else table
+    coding, left_out = None, 0
     if isinstance(table, Inputs):
         coding = None if table.coding.plain else table.coding
         features, left_out = table.coding.features, table.left_out
@@ -432,7 +479,7 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
     target = target[:, None] if single else target
     if target.ndim != 2 or len(target) != n or target.shape[1] == 0:
         shape = tuple(target.shape[:1] if single else target.shape)
-        raise InputError("not a target for each row", "y", f"shape {shape}", f"X has {n} rows")
+        raise InputError("not a target for each row", where, f"shape {shape}", f"X has {n} rows")
     if n < 2:
         raise InputError("too few rows", "X", n, "two are needed at least")
     weights, penalty, rows = options.sample_weight, options.penalty_factors, None
@@ -452,7 +499,7 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
                 what, remedy = "hardly a row is left: the others have missing cells", "drop columns instead"
                 raise InputError(what, "X", f"{int((weights > 0).sum())} of {n} rows", remedy)
     if not bool(target.abs().sum() < TOO_LARGE):
-        all_finite(target, "y", targets)
+        all_finite(target, where, targets)
     if weights is not None:
         if bool((weights == 0).any()):
             rows = weights.nonzero()[:, 0]
@@ -470,11 +517,6 @@ def checked(X: Any, y: Any, options: RidgeOptions) -> Checked:
         features, p = None if features is None else coding.features, inputs.shape[1]
         holes = holes if bool(holes.any()) else None
     penalty = None if penalty is None else factors(penalty, p, features, target, coding)
-    if bool((target == target[0]).all()):
-        name = targets[0] if targets else "y" if single else "y[:, 0]"
-        raise InputError("the target is constant", name, float(target[0, 0]), "there is nothing to predict")
-    not_too_small(inputs, "X", features)
-    not_too_small(target, "y", targets)
     if penalty is not None and bool((penalty == 1).all()):
         penalty = None
     problem = Problem(inputs, target, weights, penalty, options.intercept, options.standardize)
@@ -525,7 +567,7 @@ def with_means(
     return torch.cat(parts, 1), torch.cat(marks, 1), coding
 
 
-def coded_inputs(X: Any, options: RidgeOptions) -> Inputs | Tensor | SparseInputs:
+def coded_inputs(X: Any, options: CommonOptions) -> Inputs | Tensor | SparseInputs:
     """Return a frame as inputs, its columns coded by what they are; anything else as a tensor.
 
     Raises:

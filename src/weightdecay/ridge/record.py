@@ -43,11 +43,12 @@ _PHRASES = (
     (r"evidence", "证据"),
     (r"(\d+) folds of one row", r"每折一行的 \1 折交叉验证"),
     (r"(\d+) folds by group, shuffled, seed (\d+)", r"按组划分的 \1 折交叉验证（打乱，种子 \2）"),
+    (r"(\d+) folds by class, shuffled, seed (\d+)", r"按类别划分的 \1 折交叉验证（打乱，种子 \2）"),
     (r"(\d+) folds, shuffled, seed (\d+)", r" \1 折交叉验证（打乱，种子 \2）"),
 )
 
 
-def _phrase(english: str) -> Text:
+def phrase(english: str) -> Text:
     """Return what a route or criterion is called; another's splitter has its own name."""
     for pattern, chinese in _PHRASES:
         if match := re.fullmatch(pattern, english):
@@ -58,11 +59,11 @@ def _phrase(english: str) -> Text:
 def facts(path: "RidgePath") -> list[Text]:
     """Say what was done and what was chosen."""
     lambdas = path.lambdas
-    low, high = _short(lambdas[0]), _short(lambdas[-1])
+    low, high = short(lambdas[0]), short(lambdas[-1])
     grid = Text("one λ", "一个 λ")
     if len(lambdas) > 1:
         grid = Text(f"{len(lambdas)} λ from {low} to {high}", f"{low} 到 {high} 的 {len(lambdas)} 个 λ ")
-    route, cv = _phrase(path.route), _phrase(path.cv)
+    route, cv = phrase(path.route), phrase(path.cv)
     lines = [
         Text(
             f"{path.n:,} rows, {path.p:,} columns: the {route} decomposed once, judged by {cv} "
@@ -73,9 +74,9 @@ def facts(path: "RidgePath") -> list[Text]:
     ]
     if isinstance(path.best, float) and isinstance(path.one_se, float):
         at_best, at_one_se = (int((lambdas - lam).abs().argmin()) for lam in (path.best, path.one_se))
-        least = f" {_short(path.scores[at_best])}" if path.scores.ndim == 1 else ""
-        best, best_dof = _short(path.best), _short(path.dof[at_best])
-        one_se, one_se_dof = _short(path.one_se), _short(path.dof[at_one_se])
+        least = f" {short(path.scores[at_best])}" if path.scores.ndim == 1 else ""
+        best, best_dof = short(path.best), short(path.dof[at_best])
+        one_se, one_se_dof = short(path.one_se), short(path.dof[at_one_se])
         lines.append(
             Text(
                 f"least score{least} at λ = {best}, {best_dof} degrees of freedom; within one standard error "
@@ -87,7 +88,7 @@ def facts(path: "RidgePath") -> list[Text]:
     if path.cv == "gcv":
         beyond = path.dof > MOST_DOF * path.n
         if bool(beyond.any()) and not bool(beyond.all()):
-            count, largest = int(beyond.sum()), _short(lambdas[beyond].max())
+            count, largest = int(beyond.sum()), short(lambdas[beyond].max())
             lines.append(
                 Text(
                     f"generalised cross-validation is not believed where degrees of freedom exceed "
@@ -145,7 +146,7 @@ def interpolates(path: "RidgePath", lam: float | Tensor) -> Text | None:
     if not close:
         return None
     k = close[0]
-    rest, dof = _short(left[k]), _short(path.n - left[k])
+    rest, dof = short(left[k]), short(path.n - left[k])
     if left[k] < LEAST_LEFT:
         effect = Text(
             "it interpolates them, and nothing is left for a noise sd or a prediction interval",
@@ -156,7 +157,7 @@ def interpolates(path: "RidgePath", lam: float | Tensor) -> Text | None:
             f"noise sd, standard errors and prediction intervals rest on the {rest} that are left",
             f"噪声标准差、标准误和预测区间只依据剩下的 {rest} 个自由度",
         )
-    at, targets = _short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k]), _of(close, path)
+    at, targets = short(torch.as_tensor(lam).reshape(-1).expand(len(left))[k]), _of(close, path)
     remedy = stronger(path, k)
     return Text(
         f"the model{targets} at λ = {at} has {dof} degrees of freedom for {path.n:,} rows: {effect}; "
@@ -171,7 +172,7 @@ def stronger(path: "RidgePath", target: int) -> Text:
     if left < max(LEAST_LEFT, (1 - MOST_DOF) * path.n):
         return Text("take a larger λ", "请取更大的 λ")
     one_se = torch.as_tensor(path.one_se).reshape(-1)
-    lam, rest = _short(one_se[target if len(one_se) > 1 else 0]), _short(left)
+    lam, rest = short(one_se[target if len(one_se) > 1 else 0]), short(left)
     return Text(
         f"λ = {lam}, within one standard error (one_se, --choose one-se), leaves {rest}",
         f"请取一倍标准误的 λ = {lam}（one_se，--choose one-se），可剩下 {rest} 个自由度",
@@ -201,7 +202,7 @@ def doubts(
     if flat and len(path.lambdas) > 1:
         scores, errors = judged[flat[0]].scores, judged[flat[0]].errors
         finite, targets = scores[scores.isfinite()], _of(flat, path)
-        change, error = _short(finite.max() - finite.min()), _short(errors[choices[flat[0]].best])
+        change, error = short(finite.max() - finite.min()), short(errors[choices[flat[0]].best])
         said.append(
             Text(
                 f"the curve is flat{targets}: over all λ the score changes by {change}, no more than its "
@@ -218,7 +219,7 @@ def doubts(
         said.append(few_left)
     worst = float(path.precision.max())
     if worst > _tolerance(path):
-        lam = _short(path.lambdas[int(path.precision.argmax())])
+        lam = short(path.lambdas[int(path.precision.argmax())])
         lost = Text(
             f"the scores have an estimated relative error of {worst:.1g} at λ = {lam}",
             f"在 λ = {lam} 处，得分的相对误差估计为 {worst:.1g}",
@@ -248,7 +249,7 @@ def _constant_targets(constant: Sequence[int], path: "RidgePath") -> Text:
 
 def _edge(path: "RidgePath", side: str, targets: Text, given: bool) -> Text:
     """Say that the least score is at an end of the grid, and what that means there."""
-    lam = _short(path.lambdas[0 if side == "low" else -1])
+    lam = short(path.lambdas[0 if side == "low" else -1])
     if given:
         hint = Text("widen it", "请把网格加宽")
     elif side == "high":
@@ -289,7 +290,8 @@ def _target(k: int, path: "RidgePath") -> Text:
     )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a number in four digits."""
     return f"{float(value):.4g}"
 
 
