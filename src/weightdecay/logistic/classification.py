@@ -25,6 +25,7 @@ from weightdecay.ridge.problem import (
     is_constant,
     names_of,
     not_too_small,
+    vector,
 )
 from weightdecay.ridge.sparse_inputs import SparseInputs
 from weightdecay.tables.cells import no_such_column
@@ -198,6 +199,7 @@ class Prepared:
         classes: the labels, ascending.
         target: the name of the labels, or None.
         weighted: whether rows have weights of their own.
+        mean_weight: of these rows, class weights included, before they were made to have mean 1.
     """
 
     problem: Classification
@@ -207,6 +209,7 @@ class Prepared:
     classes: tuple[Any, ...]
     target: str | None
     weighted: bool
+    mean_weight: float
 
 
 def prepared(X: Any, labels: Any, options: CommonOptions, class_weight: Any = None) -> Prepared:
@@ -242,8 +245,13 @@ def prepared(X: Any, labels: Any, options: CommonOptions, class_weight: Any = No
     weights = checked.problem.weights
     weighted = weights is not None or class_weight is not None
     weights = torch.ones(len(codes), dtype=torch.float64, device=codes.device) if weights is None else weights
+    mean_weight = 1.0
+    if options.sample_weight is not None:
+        given = vector(options.sample_weight, count, "sample_weight", codes)
+        mean_weight = float((given if checked.rows is None else given[checked.rows]).mean())
     if class_weight is not None:
         weights = weights * _class_weights(class_weight, classes, codes)
+        mean_weight *= float(weights.mean())
         weights = weights / weights.mean()
     factors = checked.problem.penalty
     problem = Classification(
@@ -257,7 +265,7 @@ def prepared(X: Any, labels: Any, options: CommonOptions, class_weight: Any = No
         options.intercept == "free",
         options.standardize,
     )
-    return Prepared(problem, checked.rows, count, checked, classes, found.name, weighted)
+    return Prepared(problem, checked.rows, count, checked, classes, found.name, weighted, mean_weight)
 
 
 def _class_weights(given: Any, classes: Sequence[Any], codes: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -319,7 +327,8 @@ def judging(cv: Any, table: Prepared, seed: int, groups: Any, X: Any, labels: An
     A number of folds deals the rows of each class to them evenly, by lot; with groups it deals the groups.
 
     Raises:
-        InputError: as `splits`; generalised cross-validation; a class without a row in a fold's training rows.
+        InputError: as `splits`; generalised cross-validation; a class without a row among the training rows
+            of a fold.
     """
     n, problem = len(table.problem.X), table.problem
     cv = as_given(cv)

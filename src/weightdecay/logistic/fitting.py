@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -144,19 +144,20 @@ class Fitter:
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
         ):  # fmt: skip
             fit = left.fit
-            own = {"dof": left.dof, "evidence": float(left.evidence * total)}
+            bare = Step(
+                fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
+                dof=left.dof, evidence=float(left.evidence * total),
+            )  # fmt: skip
             if criterion == "evidence":
-                yield Step(fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()), **own)
+                yield bare
                 continue
             losses = row_losses(left.logits, problem.codes)
             away = losses - (losses @ w / total)[:, None]
             n = len(w)
             spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
             sums, auc = self._judged([left.logits])
-            yield Step(
-                fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()), sums, spread, auc,
-                left.logits if keep else None, precision=left.precision, **own,
-            )  # fmt: skip
+            held = left.logits if keep else None
+            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=left.precision)
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -187,7 +188,7 @@ class Fitter:
         return sum(len(w) for w in self.weights)
 
     def probabilities(self, held: Float64[Tensor, "M c"]) -> Float64[Tensor, "n C"]:
-        """Each row's probabilities from held-out logits: the mean over the folds that hold it out, else NaN."""
+        """Each row's probabilities from held-out logits: the mean over folds that hold it out, else NaN."""
         P = probabilities(held)
         if not self.judging.folds:
             return P

@@ -130,27 +130,27 @@ def _alike(cells: np.ndarray, where: str) -> np.ndarray:
         return np.char.decode(cells, "utf-8", "replace")
     if cells.dtype.kind != "O":
         return cells
-    kinds = {_kind(cell) for cell in cells}
-    if len(kinds) > 1 and kinds <= {"whole", "number"}:
+    kinds = {_kind(cell) for cell in cells} or {"number"}
+    if kinds == {"whole", "number"}:
         kinds = {"number"}
-    if len(kinds) > 1 or None in kinds:
+    if len(kinds) > 1 or "" in kinds:
         found = " and ".join(sorted({type(cell).__name__ for cell in cells}))
         raise InputError("labels of several kinds, or of none", where, found, "give numbers, or texts")
     dtypes = {"text": np.str_, "boolean": np.bool_, "whole": np.int64, "number": np.float64}
     try:
-        return cells.astype(dtypes[kinds.pop()] if kinds else np.float64)
+        return cells.astype(dtypes[kinds.pop()])
     except OverflowError as error:
         raise InputError("labels are too large", where, str(error), "give them as texts") from error
 
 
-def _kind(cell: Any) -> str | None:
+def _kind(cell: Any) -> str:
     if isinstance(cell, str):
         return "text"
     if isinstance(cell, bool | np.bool_):
         return "boolean"
     if isinstance(cell, int | np.integer):
         return "whole"
-    return "number" if isinstance(cell, float | np.floating) else None
+    return "number" if isinstance(cell, float | np.floating) else ""
 
 
 def _few_enough(classes: np.ndarray, rows: int, where: str) -> None:

@@ -38,8 +38,12 @@ LOWEST, HIGHEST = 1e-9, 1e2  # of that λ: the true edges
 ROUNDING = 1e-9  # of a score: what a gradient that is not quite 0 leaves of it
 # The conventions that stand beside a mean, or a sum, of log losses.
 UNITS = (
-    "canonical", "torch.SGD+mean_loss", "torch.SGD+sum_loss", "sklearn.LogisticRegression", "gaussian_prior.nll",
-)  # fmt: skip
+    "canonical",
+    "torch.SGD+mean_loss",
+    "torch.SGD+sum_loss",
+    "sklearn.LogisticRegression",
+    "gaussian_prior.nll",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class LogisticOptions:
     penalty_factors: Any = None
     intercept: Intercept = "free"
     standardize: bool = False
-    judge: Judge = "log_loss"
+    judge: str = "log_loss"
     drop: Sequence[str] = ()
     on_progress: Callable[[int, int | None], None] | None = None
     columns: ColumnOptions = field(default_factory=lambda: NOTHING_SAID)
@@ -193,23 +197,29 @@ class Plan:
     notes: tuple[Text, ...]
 
 
-def fit_path(X: Any, labels: Any, options: LogisticOptions) -> LogisticPath:
+def fit_path(X: Any, labels: Any, options: LogisticOptions, table: Prepared | None = None) -> LogisticPath:
     """Fit, judge and choose: `logistic_path` with its options as a record.
+
+    Args:
+        X: as `logistic_path`.
+        labels: as `logistic_path`.
+        options: the others.
+        table: what `prepared` made of these, where it is at hand.
 
     Raises:
         InputError: as `logistic_path`.
     """
     with on_cpu():
-        path = _chosen(_plan(X, labels, options))
+        X, labels = collected(X, "X"), collected(labels, "labels")
+        X = _without(X, options.drop)
+        table = prepared(X, labels, options, options.class_weight) if table is None else table
+        path = _chosen(_plan(table, X, labels, options))
     for doubt in path.doubts:
         warnings.warn(doubt, WeightDecayWarning, stacklevel=3)
     return path
 
 
-def _plan(X: Any, labels: Any, options: LogisticOptions) -> Plan:
-    X, labels = collected(X, "X"), collected(labels, "labels")
-    X = _without(X, options.drop)
-    table = prepared(X, labels, options, options.class_weight)
+def _plan(table: Prepared, X: Any, labels: Any, options: LogisticOptions) -> Plan:
     check_judge(options.judge, table.problem.classes)
     how = judging(options.cv, table, int(options.seed), options.groups, X, labels)
     fitter = Fitter(table.problem, how, int(options.seed))
@@ -221,7 +231,8 @@ def _plan(X: Any, labels: Any, options: LogisticOptions) -> Plan:
     notes = list(rows_left_out(table.checked.left_out, table.given, options.columns.missing, beside))
     notes += [
         Text(
-            f"class {label!r} has one row among the training rows of fold {k}: hardly anything is known of it",
+            f"class {label!r} has one row among the training rows of fold {k}: "
+            "hardly anything is known of it there",
             f"在第 {k} 折的训练行中，类别 {label!r} 只有一行，几乎没有关于它的信息",
         )
         for label, k in rare_classes(how.folds, table)

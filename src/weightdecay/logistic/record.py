@@ -1,4 +1,4 @@
-"""The record of a path of logistic regression: every λ, its score, the choices, and the models behind them."""
+"""The record of a path of logistic regression: every λ, its score, the choices, and the models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,13 +102,14 @@ def facts(path: "LogisticPath") -> list[Text]:
     lines += [] if path.coding is None else path.coding.said()
     if path.separable:
         lines.append(_separable(path))
-    if path.precision is not None and path.cv == "loo":
+    if path.precision is not None:
         there = float(path.precision[at_best])
         lines.append(
             Text(
-                f"leave-one-out by one Newton step from the fit: at the best λ rows that were really left out "
-                f"differ by at most {there:.1%} of the mean log loss",
-                f"留一法由拟合处的一步牛顿法得到：在最佳 λ 处，与真正留出的行相差不超过平均对数损失的 {there:.1%}",
+                f"leave-one-out by one Newton step from the fit: at the best λ it differs from rows that are "
+                f"really left out by at most {there:.1%} of the mean log loss",
+                f"留一法由拟合处的一步牛顿法得到：在最佳 λ 处，与真正留出的行相差"
+                f"不超过平均对数损失的 {there:.1%}",
             )
         )
     worst = float(path.gradient.max())
@@ -149,9 +150,10 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
         change, error = short(finite.max() - finite.min()), short(path.errors[chosen.best])
         said.append(
             Text(
-                f"the curve is flat: over all λ the {judge} changes by {change}, no more than its standard error "
-                f"of {error}; the data do not choose λ",
-                f"曲线是平的：在全部 λ 上{judge.zh}只变化 {change}，不超过它的标准误 {error}；这些数据选不出 λ",
+                f"the curve is flat: over all λ the {judge} changes by {change}, no more than its standard "
+                f"error of {error}; the data do not choose λ",
+                f"曲线是平的：在全部 λ 上{judge.zh}只变化 {change}，不超过它的标准误 {error}；"
+                "这些数据选不出 λ",
             )
         )
     elif chosen.edge is not None:
@@ -172,20 +174,20 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
         )
         said.append(
             Text(
-                f"at {en} a fit has not reached its minimum: the gradient is {worst:.1g} of the one at W = 0; "
-                "standardise, or take larger λ",
+                f"at {en} a fit has not reached its minimum: the gradient is {worst:.1g} of the one at "
+                "W = 0; standardise, or take larger λ",
                 f"在 {zh} 处有拟合没有到达最小值：梯度是 W = 0 处的 {worst:.1g}；请标准化，或取更大的 λ",
             )
         )
-    if path.precision is not None and path.cv == "loo":
+    if path.precision is not None:
         worst = float(path.precision[chosen.best])
         if not worst <= IMPRECISE:
             said.append(
                 Text(
-                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: rows that were "
-                    f"really left out differ by {worst:.0%} of the mean log loss; use folds, cv=5",
-                    f"在 λ = {short(path.best)} 处，一步牛顿法的留一法不精确：与真正留出的行相差平均对数损失的 "
-                    f"{worst:.0%}；请用分折 cv=5",
+                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: it differs "
+                    f"from rows that were really left out by {worst:.0%} of the mean log loss; use cv=5",
+                    f"在 λ = {short(path.best)} 处，一步牛顿法的留一法不精确："
+                    f"与真正留出的行相差平均对数损失的 {worst:.0%}；请用 cv=5",
                 )
             )
     return tuple(said)
@@ -707,10 +709,8 @@ def path_of_saved(saved: Saved) -> LogisticPath:
     def column(name: str) -> Tensor:
         return torch.from_numpy(frame[name].to_numpy().copy())
 
-    alphas, dofs = tensors["alphas"], {}
-    for alpha, dof in zip(alphas.tolist(), frame["dof"].to_list(), strict=True):
-        if dof is not None and dof == dof:
-            dofs[alpha] = dof
+    known = zip(tensors["alphas"].tolist(), frame["dof"].to_list(), strict=True)
+    dofs = {alpha: dof for alpha, dof in known if dof is not None and dof == dof}
     spreads: dict[float, Tensor | str] = {}
     for k, (alpha, why, dof) in enumerate(
         zip(saved["chosen"], saved["no_standard_errors"], saved["dofs"], strict=True)
@@ -727,8 +727,9 @@ def path_of_saved(saved: Saved) -> LogisticPath:
         )
         for one in saved["held_out"]
     }
+    numbers: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
     fitted = Fitted(
-        **{name: tensors[name] for name in _TENSORS},
+        **numbers,
         dofs=dofs,
         held={},
         codes=torch.empty(0, dtype=torch.int64),
