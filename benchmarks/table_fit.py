@@ -61,11 +61,11 @@ def work(name: str, file: str) -> None:
         return
     import torch  # noqa: F401  (imports are left out)
 
-    from weightdecay.tables.source import read_for_ridge
+    from weightdecay.tables.source import read_whole
 
     start, cpu = time.perf_counter(), time.process_time()
     if name == READ:
-        read_for_ridge(file, ["y"])
+        read_whole(file, ["y"])
     else:
         pl.read_csv(file)
     print(json.dumps([time.perf_counter() - start, time.process_time() - cpu]))

@@ -16,7 +16,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.model import predict_file
 from weightdecay.ridge.table_fit import Request, fit_table
 from weightdecay.tables import csv_blocks, read_table
-from weightdecay.tables.source import open_source, read_for_ridge
+from weightdecay.tables.source import open_source, read_whole
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = np.column_stack(
@@ -28,7 +28,7 @@ def answers(path, target="y", drop=()):
     """What each reader of a file gives: its inputs and target, or its refusal."""
     found = {}
     for name, read in {
-        "whole": lambda: in_one(read_for_ridge(path, [target], drop)),
+        "whole": lambda: in_one(read_whole(path, [target], drop)),
         "textbook": lambda: beside(read_table(path, target, drop)),
         "blocks": lambda: torch.cat(
             [torch.cat([b.X, b.y], 1) for b in open_source(path, target, drop).blocks()]

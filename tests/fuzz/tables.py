@@ -17,7 +17,7 @@ from weightdecay.errors import InputError
 from weightdecay.ridge.problem import matched
 from weightdecay.tables import csv_blocks, parquet_blocks, read_table
 from weightdecay.tables.columns import ColumnOptions
-from weightdecay.tables.source import new_rows, open_source, read_for_ridge
+from weightdecay.tables.source import new_rows, open_source, read_whole
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 GOOD = [
@@ -167,7 +167,7 @@ def ways_in(folder, frame, target, lines):
         return tuple(torch.cat(part).numpy() for part in zip(*parts, strict=True))
 
     def whole(path):
-        table = read_for_ridge(path, [target], options=numeric)
+        table = read_whole(path, [target], options=numeric)
         return table.rows.to_numpy(), np.hstack([table.X.to_numpy(), table.y.to_numpy()])
 
     def textbook(path):

@@ -16,7 +16,7 @@ from weightdecay.errors import InputError
 from weightdecay.tables import csv_blocks
 from weightdecay.tables.cells import typed_name
 from weightdecay.tables.columns import Coding, ColumnOptions
-from weightdecay.tables.source import look_at, open_source, read_for_ridge
+from weightdecay.tables.source import look_at, open_source, read_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
 CITIES = ["oslo", "paris", "rome"]
@@ -139,7 +139,7 @@ def test_a_column_of_numbers_with_a_bad_cell_is_no_category(tmp_path):
     frame.write_csv(tmp_path / "t.csv")
     message = "row 701, column 'age' of .*t.csv = 'x'; .*take the column as a category: --category age"
     with pytest.raises(InputError, match=message):
-        read_for_ridge(tmp_path / "t.csv", ["y"])
+        read_whole(tmp_path / "t.csv", ["y"])
     with pytest.raises(InputError, match=r"X\[700, 'age'\] = 'x'"):
         wd.ridge_path(frame.drop("y"), frame["y"])
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_used_is_named(tmp_path, name):
     frame = people().drop("since").with_columns(**{k: pl.Series(v) for k, v in changes.items()})
     frame.write_csv(tmp_path / "t.csv")
     with pytest.raises(InputError, match=message) as caught:
-        read_for_ridge(tmp_path / "t.csv", ["y"], options=ColumnOptions(**options))
+        read_whole(tmp_path / "t.csv", ["y"], options=ColumnOptions(**options))
     assert "\n" not in str(caught.value)
 
 
@@ -233,7 +233,7 @@ def test_what_is_read_to_learn_the_columns_is_not_read_again(tmp_path, monkeypat
     )
     frame.write_csv(tmp_path / "t.csv")
     said = ColumnOptions(missing="drop")
-    table = read_for_ridge(tmp_path / "t.csv", ["y"], options=said)
+    table = read_whole(tmp_path / "t.csv", ["y"], options=said)
     assert len(calls) == 2  # the first rows, and all
     assert table.coding.numbers == ("age", "late", "first")
     blocks = list(open_source(tmp_path / "t.csv", "y", options=said).blocks())
@@ -261,15 +261,15 @@ def test_numbers_of_many_values_are_no_category(tmp_path):
         r"a category of more than 1,000 levels: column 'x' of .* = 8,\d\d\d levels; leave it out \(--drop x\)"
     )
     with pytest.raises(InputError, match=message):
-        read_for_ridge(tmp_path / "t.csv", ["y"], options=ColumnOptions(category=("x",)))
+        read_whole(tmp_path / "t.csv", ["y"], options=ColumnOptions(category=("x",)))
 
 
 def test_a_table_of_one_column(tmp_path):
     (tmp_path / "t.csv").write_text("y\n1\n2\n4\n")
     with pytest.raises(InputError, match=r"the table has no column besides the target: .*t\.csv; give it"):
-        read_for_ridge(tmp_path / "t.csv", ["y"])
+        read_whole(tmp_path / "t.csv", ["y"])
     (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{j},{j % 3}\n" for j in range(12)))
-    assert read_for_ridge(tmp_path / "t.csv", ["y"]).coding.features == ("x",)  # the only input may count
+    assert read_whole(tmp_path / "t.csv", ["y"]).coding.features == ("x",)  # the only input may count
 
 
 def test_a_level_that_no_training_row_has(tmp_path):

@@ -18,7 +18,7 @@ from weightdecay.ridge.model import predict_file
 from weightdecay.ridge.table_fit import Request, fit_table
 from weightdecay.tables import csv_blocks, dialect, read_table
 from weightdecay.tables.dialect import Reading, dialect_of
-from weightdecay.tables.source import cells_of, files_of, new_rows, open_source, read_for_ridge, row_names
+from weightdecay.tables.source import cells_of, files_of, new_rows, open_source, read_whole, row_names
 
 NUMBERS = small_table().to_numpy().tolist()
 
@@ -115,7 +115,7 @@ def test_every_reader_takes_it(tmp_path):
     path, reading = tmp_path / "t.csv", Reading(":", True, "utf-16")
     path.write_bytes("id:a:y\nü:1,5:2\nv:2,5:3\n".encode("utf-16"))
     assert read_table(path, "y", ["id"], reading).X.tolist() == [[1.5], [2.5]]
-    assert read_for_ridge(path, ["y"], ["id"], reading=reading).X["a"].to_list() == [1.5, 2.5]
+    assert read_whole(path, ["y"], ["id"], reading=reading).X["a"].to_list() == [1.5, 2.5]
     assert next(new_rows(path, ["a"], ["id", "y"], reading))[1].tolist() == [[1.5], [2.5]]
     assert row_names(path, ["id"], (), reading)["id"].to_list() == ["ü", "v"]
     fit = fit_table(Request(str(path), ("y",), ("id",), reading=reading), tmp_path)

@@ -13,7 +13,7 @@ from tests.commands import here
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.tables.columns import ColumnOptions
-from weightdecay.tables.source import look_at, open_source, read_for_ridge
+from weightdecay.tables.source import look_at, open_source, read_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
 ROWS = 30
@@ -144,7 +144,7 @@ def test_a_target_of_yes_and_no(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
     right = (frame["won"] == "Yes").cast(pl.Float64).to_numpy()
-    whole = read_for_ridge(path, ["won", "y"], weights="w")
+    whole = read_whole(path, ["won", "y"], weights="w")
     np.testing.assert_array_equal(whole.y["won"], right)
     np.testing.assert_array_equal(whole.weights, frame["w"])
     source = open_source(path, ["y", "won"], weights="w")
@@ -156,8 +156,8 @@ def test_a_target_of_yes_and_no(tmp_path, kind):
     with pytest.raises(
         InputError, match=r"row 5, column 'won' of .* = empty; missing cells: 'won' 1, in 1 of"
     ):
-        read_for_ridge(path, ["won"])
-    assert read_for_ridge(path, ["won"], options=ColumnOptions(missing="drop")).kept.arg_min() == 4
+        read_whole(path, ["won"])
+    assert read_whole(path, ["won"], options=ColumnOptions(missing="drop")).kept.arg_min() == 4
 
 
 @pytest.mark.parametrize("missing", ["drop", "mean"])
@@ -168,11 +168,11 @@ def test_rows_without_a_group_or_a_weight_are_left_out(tmp_path, missing):
     )
     frame.write_csv(tmp_path / "t.csv")
     with pytest.raises(InputError, match="missing cells: 'w' 1, 'g' 1, in 2 of 30 rows; --missing drop"):
-        read_for_ridge(tmp_path / "t.csv", ["y"], groups="g", weights="w")
+        read_whole(tmp_path / "t.csv", ["y"], groups="g", weights="w")
     with pytest.raises(InputError, match=r"a row without a group: row 4, .*missing cells: 'g' 1, in 1 of 30"):
-        read_for_ridge(tmp_path / "t.csv", ["y"], ["w"], groups="g")
+        read_whole(tmp_path / "t.csv", ["y"], ["w"], groups="g")
     said = ColumnOptions(missing=missing)
-    found = read_for_ridge(tmp_path / "t.csv", ["y"], groups="g", weights="w", options=said)
+    found = read_whole(tmp_path / "t.csv", ["y"], groups="g", weights="w", options=said)
     assert found.left_out == 2
     assert (~found.kept).arg_true().to_list() == [3, 7]
     line = ("fit", "t.csv", "--target", "y", "--groups", "g", "--drop", "w", "--missing", missing)
@@ -233,7 +233,7 @@ def test_json_and_a_single_row(tmp_path):
             look_at(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("[a],{y}\n1,2\n")
     with pytest.raises(InputError, match=r"too few rows: t\.csv has 1 row; a fit needs at least 2"):
-        read_for_ridge(tmp_path / "t.csv", ["{y}"])
+        read_whole(tmp_path / "t.csv", ["{y}"])
 
 
 def test_texts_of_many_levels_are_not_told_to_be_numbers(tmp_path):

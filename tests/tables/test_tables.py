@@ -18,7 +18,7 @@ from weightdecay.ridge.path import ridge_path
 from weightdecay.ridge.problem import matched
 from weightdecay.tables import csv_blocks, read_table
 from weightdecay.tables.dialect import Reading
-from weightdecay.tables.source import new_rows, of_rows, open_source, read_for_ridge, row_names
+from weightdecay.tables.source import new_rows, of_rows, open_source, read_whole, row_names
 
 GOOD = "a,b,y\n1,2.5,3\n4,5,6\n7,8,10\n"
 
@@ -157,7 +157,7 @@ def every_way(path, target="y", drop=()):
         return torch.cat([torch.cat([block.X, block.y], 1).clone() for block in source.blocks()])
 
     def whole():
-        table = read_for_ridge(path, [target], drop)
+        table = read_whole(path, [target], drop)
         return torch.cat([table.X.to_torch(), table.y.to_torch()], 1)
 
     def textbook():
@@ -336,16 +336,16 @@ def test_labels_that_are_not_utf8(tmp_path):
     """é and è would become one group."""
     path = tmp_path / "t.csv"
     path.write_bytes("a,g,y\n1,é,3\n2,è,4\n5,e,6\n".encode("latin-1"))
-    table = read_for_ridge(path, ["y"], groups="g")
+    table = read_whole(path, ["y"], groups="g")
     assert table.groups.tolist() == ["é", "è", "e"]
     assert "read as Windows-1252" in table.notes[0]
     with pytest.raises(InputError, match="the text is not UTF-8: byte 9, line 2 of"):
-        read_for_ridge(path, ["y"], groups="g", reading=Reading(encoding="utf8"))
+        read_whole(path, ["y"], groups="g", reading=Reading(encoding="utf8"))
     path.write_bytes("a,g,y\n1,é,3\n\n2, è,4\n5,é ,6\n".encode())
-    assert read_for_ridge(path, ["y"], groups="g").groups.tolist() == ["é", "è", "é"]
+    assert read_whole(path, ["y"], groups="g").groups.tolist() == ["é", "è", "é"]
     path.write_bytes(b'a,g,y\n1,u,3\n\n2,"",4\n')
     with pytest.raises(InputError, match="a row without a group: row 3, column 'g'"):
-        read_for_ridge(path, ["y"], groups="g")
+        read_whole(path, ["y"], groups="g")
 
 
 def test_frames_without_a_name_and_queries_that_fail():

@@ -13,7 +13,7 @@ from weightdecay.ridge.path import fit_path
 from weightdecay.ridge.problem import Inputs, RidgeOptions, tensor_of
 from weightdecay.ridge.sklearn import RidgePathCV
 from weightdecay.tables.columns import ColumnOptions
-from weightdecay.tables.source import new_rows, open_source, read_for_ridge
+from weightdecay.tables.source import new_rows, open_source, read_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
 ROWS, LAM = 60, [1.0]
@@ -63,7 +63,7 @@ def test_every_file(tmp_path, kind, monkeypatch):
     names, X = coded(frame)
     y, kept = frame["y"].to_numpy(), np.flatnonzero(~np.isnan(X).any(1))
     said = ColumnOptions(dates="days", missing="drop")
-    whole = read_for_ridge(ORDINARY[kind].into(tmp_path, frame), ["y"], options=said)
+    whole = read_whole(ORDINARY[kind].into(tmp_path, frame), ["y"], options=said)
     assert list(whole.coding.features) == names
     assert whole.left_out == ROWS - len(kept)
     np.testing.assert_array_equal(whole.kept.arg_true(), kept)
@@ -153,7 +153,7 @@ def test_every_frame(tmp_path, missing):
     inputs, full = frame.drop("y"), mixed().drop("y")
     paths = {way: wd.ridge_path(given, y, LAM, **PATH, **said) for way, given in frames(inputs).items()}
     for name in ("plain", "Parquet"):
-        table = read_for_ridge(ORDINARY[name].into(tmp_path, frame), ["y"], options=ColumnOptions(**said))
+        table = read_whole(ORDINARY[name].into(tmp_path, frame), ["y"], options=ColumnOptions(**said))
         options = RidgeOptions(LAM, **PATH, sample_weight=table.weights, columns=ColumnOptions(**said))
         read = Inputs(tensor_of(table.X, "X"), table.coding, left_out=table.left_out)
         paths[name] = fit_path(read, table.y.to_series(), options)

@@ -233,7 +233,7 @@ def _draw_importance(view: Importance, target: int, ax: Axes) -> None:
     ax.set_yticks(places, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names])
     ax.set_ylim(len(coef) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("change of the prediction by one sd of the column")
+    ax.set_xlabel(str(view.effect))
     rest = f", the {len(coef)} largest of {view.p:,}" if view.p > len(coef) else ""
     interval = f"; {100 * view.level:g} % intervals" if np.isfinite(half).any() else ""
     ax.set_title(f"{view.targets[target]}: coefficients{rest}{interval}")

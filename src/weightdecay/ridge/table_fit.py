@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from weightdecay.tables.source import (
     is_large,
     of_rows,
     open_source,
-    read_for_ridge,
+    read_whole,
     row_names,
 )
 from weightdecay.text import Text
@@ -46,6 +46,7 @@ SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
 SHOWN = 5000  # rows of the figure of held-out predictions
 WORST = 5  # rows of largest error that are named
 HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+EFFECT = Text("change of the prediction by one sd of the column", "该列变化一个标准差时预测的变化")
 
 # Figures of a path.
 
@@ -88,6 +89,7 @@ class Importance:
             in it, the bias of shrinking is not; NaN where no degrees of freedom are left (t, m).
         level: the probability of the intervals.
         p: how many columns there are in all.
+        effect: what a coefficient is, in words.
     """
 
     targets: tuple[str, ...]
@@ -96,13 +98,14 @@ class Importance:
     half: Float64[Tensor, "t m"]
     level: float
     p: int
+    effect: Text = EFFECT
 
     def ends(self, target: int, place: int) -> Text:
         """The interval in words; nothing where there is none."""
         value, half = float(self.coef[target, place]), float(self.half[target, place])
         if math.isnan(half):
             return Text("", "")
-        low, high = _plain(value - half), _plain(value + half)
+        low, high = short_number(value - half), short_number(value + half)
         return Text(f"{low} to {high}", f"{low} 到 {high}")
 
 
@@ -298,6 +301,8 @@ class Request:
         number: columns to take as numbers.
         dates: "days": dates are the days since the first one.
         missing: "refuse", "drop" or "mean".
+        task: "regression" or "classification"; None is a classification of texts and of yes and no.
+        judge: of a classification: what λ is chosen by.
     """
 
     data: str
@@ -323,6 +328,8 @@ class Request:
     number: tuple[str, ...] = ()
     dates: str | None = None
     missing: str = "refuse"
+    task: Literal["regression", "classification"] | None = None
+    judge: str | None = None
 
     @property
     def columns(self) -> ColumnOptions:
@@ -332,10 +339,33 @@ class Request:
     def plain(self) -> dict[str, Any]:
         """All options as JSON has them; options of text and columns only where they were given."""
         options = asdict(self)
-        for name in ("reading", "category", "number", "dates", "missing"):
+        for name in ("reading", "category", "number", "dates", "missing", "task", "judge"):
             if not options[name] or options[name] == "refuse":
                 del options[name]
         return json.loads(json.dumps(options))
+
+    def settings(self) -> dict[str, Any]:
+        """What the record of a model says of the fit, beside what its path says."""
+        aside = (*self.target, *self.drop, *self.id, *(name for name in (self.groups, self.weights) if name))
+        without = (
+            "cv",
+            "lambdas",
+            "reading",
+            *(name for name in ("task", "judge") if not getattr(self, name)),
+        )
+        values = {name: value for name, value in asdict(self).items() if name not in without}
+        return {**values, "not_inputs": list(dict.fromkeys(aside))}
+
+    def penalty_factors(self, coding: Coding) -> dict[str, float] | None:
+        """The factors of the columns that are not penalised.
+
+        Raises:
+            InputError: such a column is no input.
+        """
+        for name in self.unpenalized:
+            if name not in (*coding.names, *coding.features):
+                raise no_such_column(name, coding.names, "unpenalized", "the inputs are")
+        return dict.fromkeys(self.unpenalized, 0.0) or None
 
     def options(self, coding: Coding, **more: Any) -> RidgeOptions:
         """Return the options of the path of a table of these columns; `more` is what hangs on the table.
@@ -343,14 +373,11 @@ class Request:
         Raises:
             InputError: a column that is not to be penalised is no input.
         """
-        for name in self.unpenalized:
-            if name not in (*coding.names, *coding.features):
-                raise no_such_column(name, coding.names, "unpenalized", "the inputs are")
         return RidgeOptions(
             self.lambdas,
             unit=self.unit,
             seed=self.seed,
-            penalty_factors=dict.fromkeys(self.unpenalized, 0.0) or None,
+            penalty_factors=self.penalty_factors(coding),
             intercept=self.intercept,
             standardize=self.standardize,
             shared=self.shared,
@@ -426,22 +453,12 @@ class TableFit:
         Raises:
             InputError: they cannot be written; then no file is half-written.
         """
-        folder = writable_folder(Path(folder))
-        rows = folder / NAME
-        if self.out_of_fold is not None:
-            with replacing(rows) as temporary:
-                self.out_of_fold.write_parquet(temporary)
         frames = {
             "coefficients": self.path.coef_frame(self.model.lam),
             "path": self.path.frame(),
         }
-        if pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
-            frames["out_of_fold"] = pl.read_parquet(rows)
-        for name, frame in frames.items():
-            with replacing(folder / f"{name}.csv") as temporary:
-                frame.write_csv(temporary)
-        tables = [folder / f"{name}.csv" for name in frames]
-        return [rows, *tables, *self.path.save(folder), *self.model.save(folder)]
+        tables = save_tables(folder, self.out_of_fold, frames)
+        return [*tables, *self.path.save(folder), *self.model.save(folder)]
 
     def to_dict(self) -> dict[str, Any]:
         """What was chosen, as plain values: the model's record without long lists, and the held-out error."""
@@ -479,6 +496,32 @@ class TableFit:
         }
 
 
+def save_tables(
+    folder: str | Path, out_of_fold: pl.DataFrame | None, frames: Mapping[str, pl.DataFrame]
+) -> list[Path]:
+    """Write rows out of fold, if they are not there, and tables for spreadsheets, each whole or not at all.
+
+    Args:
+        folder: the folder, made if need be.
+        out_of_fold: these rows; None where they were written before.
+        frames: the tables by name. Rows out of fold come beside them, if a spreadsheet can have as many.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    folder = writable_folder(Path(folder))
+    rows, frames = folder / NAME, dict(frames)
+    if out_of_fold is not None:
+        with replacing(rows) as temporary:
+            out_of_fold.write_parquet(temporary)
+    if pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
+        frames["out_of_fold"] = pl.read_parquet(rows)
+    for name, frame in frames.items():
+        with replacing(folder / f"{name}.csv") as temporary:
+            frame.write_csv(temporary)
+    return [rows, *(folder / f"{name}.csv" for name in frames)]
+
+
 def fit_table(
     request: Request,
     folder: Path,
@@ -513,7 +556,7 @@ def fit_table(
     # The record of the path says what was asked for, the model's is as it was.
     path = replace(path, settings={**path.settings, "request": request.plain()})
     model = path.model(lam)
-    model = replace(model, settings={**model.settings, **_settings(request)}, ranges=ranges)
+    model = replace(model, settings={**model.settings, **request.settings()}, ranges=ranges)
     view = importance(path, lam)
     doubts = [str(warning.message) for warning in caught]
     if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
@@ -550,7 +593,7 @@ def _in_memory(request: Request, cv: Any, on_columns: _Shown) -> _Fitted:
     ids = row_names(
         request.data, request.id, ("row", "target", "measured", "prediction", "fold"), request.reading
     )
-    table = read_for_ridge(
+    table = read_whole(
         request.data,
         request.target,
         request.drop,
@@ -623,16 +666,24 @@ def _streamed(
 
 
 def _cv(request: Request) -> Any:
-    held_together = request.groups is not None or request.time
+    if request.missing == "mean" and isinstance(request.cv, str):
+        what, remedy = "means of the training rows need folds", "give a number of folds"
+        raise InputError(what, "cv", repr(request.cv), remedy)
+    return folds_of(request, 5 if request.missing == "mean" else "loo")
+
+
+def folds_of(request: Request, otherwise: str | int) -> Any:
+    """The folds that are asked for, or `otherwise`; with groups or in order of time 5 without a number.
+
+    Raises:
+        InputError: groups and time together, or without folds; too few folds.
+    """
     if request.groups is not None and request.time:
         raise InputError(
             "groups and time do not go together", "groups", repr(request.groups), "leave one out"
         )
-    if request.missing == "mean" and isinstance(request.cv, str):
-        what, remedy = "means of the training rows need folds", "give a number of folds"
-        raise InputError(what, "cv", repr(request.cv), remedy)
-    if not held_together:
-        return (5 if request.missing == "mean" else "loo") if request.cv is None else request.cv
+    if request.groups is None and not request.time:
+        return otherwise if request.cv is None else request.cv
     if isinstance(request.cv, str):
         option = "groups" if request.groups is not None else "time"
         raise InputError(f"{option} need folds", "cv", repr(request.cv), "give a number of folds")
@@ -640,21 +691,6 @@ def _cv(request: Request) -> Any:
     if count < 1 or (count < 2 and not request.time):
         raise InputError("too few folds", "cv", count, "two are needed at least")
     return InTimeOrder(count) if request.time else count
-
-
-def _settings(request: Request) -> dict[str, Any]:
-    aside = (
-        *request.target,
-        *request.drop,
-        *request.id,
-        *(name for name in (request.groups, request.weights) if name),
-    )
-    return {
-        **{
-            name: value for name, value in asdict(request).items() if name not in ("cv", "lambdas", "reading")
-        },
-        "not_inputs": list(dict.fromkeys(aside)),
-    }
 
 
 def _fold_of_row(scheme: Any, n: int) -> list[int] | None:
@@ -735,8 +771,8 @@ def matters_most(view: Importance) -> tuple[Text, ...]:
     level = f"{100 * view.level:g} %"
     said = [
         Text(
-            f"matter most (change of the prediction by one sd of the column, {level} interval):",
-            f"最重要的列（该列变化一个标准差时预测的变化，{level} 区间）：",
+            f"matter most ({view.effect}, {level} interval):",
+            f"最重要的列（{view.effect.zh}，{level} 区间）：",
         )
     ]
     shown = [names[: max(3, 10 // len(targets))] for names in view.names[: len(targets)]]
@@ -744,7 +780,7 @@ def matters_most(view: Importance) -> tuple[Text, ...]:
     for t, names in enumerate(shown):
         if len(view.targets) > 1:
             said.append(Text(f"  {targets[t]}", f"  {targets[t]}"))
-        values = [_plain(value) for value in view.coef[t, : len(names)].tolist()]
+        values = [short_number(value) for value in view.coef[t, : len(names)].tolist()]
         wide = max(map(len, values))
         for m, name in enumerate(names):
             short = name if len(name) <= width else f"{name[: width - 1]}…"
@@ -756,10 +792,10 @@ def matters_most(view: Importance) -> tuple[Text, ...]:
     return tuple(said)
 
 
-def _plain(value: float) -> str:
+def short_number(value: float) -> str:
     """Three digits, or all before the point up to a million.
 
-    >>> _plain(-1359.2), _plain(0.91234), _plain(2e9)
+    >>> short_number(-1359.2), short_number(0.91234), short_number(2e9)
     ('-1,359', '0.912', '2e+09')
     """
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

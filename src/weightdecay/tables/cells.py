@@ -107,22 +107,20 @@ def count_missing(blocks: Iterable[pl.DataFrame], counts: dict[str, int]) -> tup
     return incomplete, rows
 
 
-def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str) -> str:
+def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str | None) -> str:
     """Say how many cells each column misses, and what to do about that.
 
     Args:
         blocks: the columns that are used, in blocks of rows.
         drop: the option that leaves such rows out.
-        mean: the option that puts means in.
+        mean: the option that puts means in, or None where that cannot be done.
     """
     counts: dict[str, int] = {}
     incomplete, rows = count_missing(blocks, counts)
     each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
     listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
-    return (
-        f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; {drop} leaves these rows out, "
-        f"{mean} puts in the means of the training rows"
-    )
+    other = "" if mean is None else f", {mean} puts in the means of the training rows"
+    return f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; {drop} leaves these rows out{other}"
 
 
 def typed(text: str) -> str:

@@ -37,8 +37,9 @@ from weightdecay.text import Text
 
 Role = Literal[
     "number", "category", "yes/no", "date", "index", "identifier", "constant",
-    "target", "weights", "groups", "dropped", "id",
+    "target", "class", "weights", "groups", "dropped", "id",
 ]  # fmt: skip
+TargetKind = Literal["number", "text", "yes/no"]
 MISSING_CELLS = ("refuse", "drop", "mean")
 UNSEEN = ("refuse", "base")
 SAMPLE, SAMPLED = 1000, 1_000_000  # rows that are looked at first, and cells
@@ -685,6 +686,25 @@ def _measured(column: pl.Series, use: Role, cells: Cells) -> tuple[InputError | 
     return InputError(what, cells.place(column.name), repr(filled[0]), remedy), False
 
 
+def kind_of_target(column: pl.Series, number: Callable[[pl.Series], pl.Series]) -> TargetKind:
+    """Tell a target that is a class label, a text or a yes and no, from one of numbers.
+
+    Args:
+        column: its first cells.
+        number: a column of texts -> its numbers, null where a cell is none.
+
+    >>> kind_of_target(pl.Series(["No", "Yes", "No"]), numbers), kind_of_target(pl.Series(["$5"]), numbers)
+    ('yes/no', 'number')
+    """
+    filled = plain_texts(column).drop_nulls()
+    if filled.is_empty() or (is_plain(column.dtype) and column.dtype != pl.Boolean):
+        return "number"
+    if _is_yes_no(filled.unique()):
+        return "yes/no"
+    signed = filled.str.contains(SIGNED).all()
+    return "number" if signed or _mostly_numbers(filled, None, number) else "text"
+
+
 def _is_yes_no(levels: pl.Series) -> bool:
     words = set(levels.head(3).str.to_lowercase())
     return len(levels) <= 2 and any(words <= set(pair) for pair in WORDS)
@@ -697,6 +717,7 @@ LEFT_OUT = {
 }
 GIVEN = {
     "target": Text("to be predicted", "要预测的列"),
+    "class": Text("to be predicted: a class", "要预测的类别"),
     "weights": Text("the rows' weights", "各行的权重"),
     "groups": Text("rows of one value are held out together", "同值的行一起留出"),
     "dropped": Text("left out as asked", "按要求去掉"),

@@ -34,13 +34,16 @@ from weightdecay.tables.cells import (
 )
 from weightdecay.tables.columns import (
     NOTHING_SAID,
+    SAMPLE,
     Cells,
     Coding,
     Column,
     ColumnOptions,
     Learned,
     Role,
+    TargetKind,
     empty_cell,
+    kind_of_target,
     learn,
     plain_coding,
     yes_or_no,
@@ -105,6 +108,7 @@ class Source:
         unseen: what becomes of levels that the coding does not know.
         groups: name of the column of group labels, or None.
         words: targets of yes and no, which are read as texts.
+        classes: name of the column of class labels, where these are to be predicted and no targets.
         held: rows of each file that need not be read again; the first call of `blocks` uses them up.
     """
 
@@ -120,6 +124,7 @@ class Source:
     unseen: str = "refuse"
     groups: str | None = None
     words: tuple[str, ...] = ()
+    classes: str | None = None
     held: dict[str, list[Held]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -245,12 +250,18 @@ class Source:
         """What to do about missing cells, with their number in each column."""
         if isinstance(error.value, float) and error.value == error.value:
             return error.remedy  # infinite, or too large
-        return missing_cells(self.raw(), "--missing drop", "--missing mean")
+        return self.missing_cells()
+
+    def missing_cells(self) -> str:
+        """How many cells each column misses, and what to do about that."""
+        mean = None if self.classes is not None else "--missing mean"
+        return missing_cells(self.raw(), "--missing drop", mean)
 
     @property
     def used(self) -> tuple[str, ...]:
         """The columns of which each row needs a cell."""
-        return (*self.coding.names, *self.others, *(() if self.groups is None else (self.groups,)))
+        aside = (name for name in (self.groups, self.classes) if name is not None)
+        return (*self.coding.names, *self.others, *aside)
 
     def raw(self, names: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """Columns as they stand, by default those that are used."""
@@ -269,6 +280,7 @@ def open_source(
     options: ColumnOptions = NOTHING_SAID,
     constants: bool = True,
     hold: bool = False,
+    labelled: bool = False,
 ) -> Source:
     """Look at the columns of a file, or of all files of a folder: their first rows, and texts to the end.
 
@@ -284,6 +296,7 @@ def open_source(
         options: the options of columns: categories, numbers, dates, missing cells.
         constants: leave out columns that do not vary.
         hold: keep what is read of text tables to learn the columns: all of it will be wanted soon.
+        labelled: the target is a class label, whatever its cells; blocks of rows then have no targets.
 
     Raises:
         InputError: no such file, no table in the folder, a column that is missing, named twice, without a
@@ -293,8 +306,10 @@ def open_source(
     targets = (target,) if isinstance(target, str) else tuple(target)
     if not targets:
         raise InputError("no target", "target", None, "name the column to predict")
+    classes = targets[0] if labelled else None
     shards, schemas = _files(path, reading)
     uses = _uses(shards[0].path, list(schemas[0]), targets, drop, weights, groups, options.ids)
+    uses |= {} if classes is None else {classes: "class"}
     held: dict[str, list[Held]] = {}
     learned = _learned(
         shards, list(schemas[0]), uses, options, constants, held if hold else None
@@ -310,7 +325,7 @@ def open_source(
     return Source(
         tuple(shards),
         learned.coding,
-        targets,
+        () if labelled else targets,
         weights,
         dtype,
         sum(known) if len(known) == len(counts) else None,
@@ -319,6 +334,7 @@ def open_source(
         options.missing,
         groups=groups,
         words=learned.words,
+        classes=classes,
         held=held,
     )
 
@@ -354,10 +370,30 @@ def look_at(
     names = [column.name for column in learned.columns]
     count_missing(source.raw(names), counts)
     if options.missing == "refuse" and any(counts[name] for name in source.used):
-        ways = missing_cells(source.raw(), "--missing drop", "--missing mean")
+        ways = source.missing_cells()
         refusals.append(InputError("cells are missing", shards[0].path, None, ways))
     columns = tuple(column._replace(missing=counts[column.name]) for column in learned.columns)
     return replace(learned, columns=columns, refusals=tuple(refusals), notes=_notes(shards))
+
+
+def target_kind(path: str | Path, target: str, reading: Reading | None = None) -> TargetKind:
+    """Say from its first rows whether a column holds numbers, texts, or yes and no.
+
+    Args:
+        path: the table, as of `open_source`.
+        target: the column.
+        reading: how files of text are written, where it is not to be found out.
+
+    Raises:
+        InputError: a table that cannot be read; no such column.
+    """
+    shards, schemas = _files(path, reading)
+    names = list(schemas[0])
+    if target not in names:
+        raise no_such_column(target, names, "target", f"{shards[0].path} has")
+    for frame in READERS[_ending(shards[0].path)].raw(shards[0], [target], SAMPLE):
+        return kind_of_target(frame.to_series(), partial(numbers, numerals=_numerals(shards[0])))
+    return "number"
 
 
 def _files(path: str | Path, reading: Reading | None) -> tuple[list[Shard], list[dict[str, Any]]]:
@@ -525,14 +561,14 @@ def _uses(
 
 
 @dataclass(frozen=True)
-class ForRidge:
+class WholeTable:
     """The columns of a table by what they are for.
 
     Args:
         X: the inputs, float64.
         coding: how they came from the columns.
         columns: what each column is.
-        y: the targets, float64.
+        y: the targets, float64; or the class labels as texts, null where a row has none.
         groups: a label for each row, or None.
         weights: a weight for each row, or None; 0 where a missing cell leaves the row out.
         rows: the rows' numbers in the file, from 1.
@@ -553,7 +589,7 @@ class ForRidge:
     left_out: int = 0
 
 
-def read_for_ridge(
+def read_whole(
     path: str | Path,
     targets: Sequence[str],
     drop: Sequence[str] = (),
@@ -563,7 +599,8 @@ def read_for_ridge(
     options: ColumnOptions = NOTHING_SAID,
     constants: bool = True,
     on_columns: Callable[[tuple[Column, ...]], None] | None = None,
-) -> ForRidge:
+    labelled: bool = False,
+) -> WholeTable:
     """Read a table whole; arguments are those of `open_source`.
 
     `on_columns` is called before with what each column is.
@@ -573,8 +610,9 @@ def read_for_ridge(
             wanted for two things, a cell that is no finite number (row and column named), a constant target.
     """
     source = open_source(
-        path, targets, drop, weights, torch.float64, groups, reading, options, constants, hold=True
-    )
+        path, targets, drop, weights, torch.float64, groups, reading, options, constants,
+        hold=True, labelled=labelled,
+    )  # fmt: skip
     if on_columns is not None:
         on_columns(source.columns)
     parts: list[np.ndarray] = []
@@ -592,32 +630,40 @@ def read_for_ridge(
     if len(rows) < 2:
         remedy = "a fit needs at least 2"
         raise InputError("too few rows", f"{Path(path).name} has {len(rows)} row", None, remedy)
-    labels = None if groups is None else source.labels(groups)
-    if labels is not None and labels.null_count():
+
+    def labels_in(name: str | None, what: str) -> pl.Series | None:
+        """A column of labels; rows without one are refused, or have no weight from now on."""
+        nonlocal left_out
+        labels = None if name is None else source.labels(name)
+        if labels is None or not labels.null_count():
+            return labels
         gone = labels.is_null().to_numpy()
         if options.missing == "refuse":
-            place = f"row {rows[int(gone.argmax())]}, column {groups!r} of {path}"
-            remedy = missing_cells(source.raw(), "--missing drop", "--missing mean")
-            raise InputError("a row without a group", place, "empty", remedy)
+            place = f"row {rows[int(gone.argmax())]}, column {name!r} of {path}"
+            raise InputError(what, place, "empty", source.missing_cells())
         left_out += int((gone & (weight.numpy() > 0)).sum())
         weight[gone] = 0.0
+        return labels
+
+    labels = labels_in(groups, "a row without a group")
+    if labels is not None:
         labels = labels.fill_null(strategy="forward").fill_null(strategy="backward")
+    classes = labels_in(source.classes, "a row without a class")
     kept = pl.Series(weight.numpy() > 0)
     if kept.sum() < 2 and left_out:
         what = "hardly a row is left: the others have missing cells"
-        raise InputError(
-            what, str(path), f"{kept.sum()} of {len(rows):,} rows", "drop columns, or --missing mean"
-        )
+        remedy = "drop columns" if labelled else "drop columns, or --missing mean"
+        raise InputError(what, str(path), f"{kept.sum()} of {len(rows):,} rows", remedy)
     if kept.sum() < 2:
         what = "fewer than two rows have a weight above 0"
         raise InputError(what, f"column {weights!r} of {path}", kept.sum(), "give more")
-    table = pl.DataFrame(y.numpy(), schema=list(targets))
+    table = pl.DataFrame(y.numpy(), schema=list(targets)) if classes is None else classes.to_frame()
     used = table.filter(kept)
     if all(used[name].n_unique() == 1 for name in targets):
         raise InputError(
             "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
         )
-    return ForRidge(
+    return WholeTable(
         pl.DataFrame(X, schema=list(source.inputs), orient="row"),
         source.coding,
         source.columns,
