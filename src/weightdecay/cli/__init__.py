@@ -82,6 +82,7 @@ _OPTIONS = {
         *("lambda", "version", "seed", "seeds", "data", "target", "drop", "n_train", "n_test", "n_inputs"),
         *("true_weight", "true_bias", "noise", "batch_size", "lr", "bias_lr", "epochs", "every", "init"),
         *("dtype", "curve", "curve_seeds", "settings", "cv", "unit", "choose", "groups", "time", "weights"),
+        *("task", "judge", "shared", "missing"),
         *("unpenalized", "intercept", "interval", "out", "out_of_core", "engine", "id"),
         *("strengths", "rule", "widen", "refine", "minimize", "maximize", "device", "chunk", "resume"),
         *("format", "ignore", "steps", "steps_per_epoch", "schedule", "save", "against"),

@@ -159,10 +159,23 @@ class FitOptions:
             "--id", help="Columns that name the rows, by commas: no inputs, kept beside predictions."
         ),
     ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="regression or classification. [classification of texts and of yes and no, else regression]"
+        ),
+    ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="A classification is judged by log_loss, error, brier or, of two classes, auc. [log_loss]"
+        ),
+    ] = None
     cv: Annotated[
         str | None,
         typer.Option(
-            help="loo, gcv, evidence or a number of folds. [loo; with --groups, --time, --out-of-core 5]"
+            help="loo, gcv, evidence or a number of folds. [loo; of a classification and with --groups, "
+            "--time, --out-of-core 5]"
         ),
     ] = None
     lambdas: Annotated[

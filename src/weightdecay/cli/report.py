@@ -17,6 +17,7 @@ def report(options: ReportOptions) -> None:
 
     The folder is one that textbook, fit or sweep wrote, or `Monitored.save`; or a file: the plan of an audit.
     """
+    from weightdecay.logistic.record import LogisticModel
     from weightdecay.reports.report import write_page
     from weightdecay.ridge.model import RidgeModel
     from weightdecay.saving import load
@@ -29,7 +30,7 @@ def report(options: ReportOptions) -> None:
         if error.what != "no record of a run":
             raise
         raise InputError(error.what, "FOLDER", folder, error.remedy) from error
-    if isinstance(result, RidgeModel):
+    if isinstance(result, RidgeModel | LogisticModel):
         remedy = "give a folder that has its path, too, as fit writes it"
         raise InputError("a model alone has no page", str(folder), None, remedy)
     held_out = _held_out(result, folder)
@@ -48,13 +49,17 @@ def report(options: ReportOptions) -> None:
 
 
 def _held_out(result: Any, folder: Path) -> Any:
-    """The rows that fit has kept beside a path, if it has."""
+    """What fit has kept of held-out rows beside a path, if it has."""
+    from weightdecay.logistic.record import LogisticPath
+    from weightdecay.logistic.table_fit import load_worst
     from weightdecay.ridge.record import RidgePath
     from weightdecay.ridge.table_fit import NAME, load_held_out
 
-    if not isinstance(result, RidgePath) or not (folder / NAME).exists():
+    if not (folder / NAME).exists():
         return None
-    return load_held_out(folder, result)
+    if isinstance(result, LogisticPath):
+        return load_worst(folder, result)
+    return load_held_out(folder, result) if isinstance(result, RidgePath) else None
 
 
 def open_page(path: Path, quiet: bool) -> None:

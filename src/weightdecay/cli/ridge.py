@@ -16,6 +16,7 @@ from weightdecay.cli.options import FitOptions, PredictOptions, command
 from weightdecay.errors import InputError
 
 if TYPE_CHECKING:
+    from weightdecay.logistic.table_fit import ClassFit
     from weightdecay.ridge.table_fit import Progress, Request, TableFit
     from weightdecay.tables.columns import Column
     from weightdecay.tables.dialect import Reading
@@ -26,24 +27,28 @@ _CV = ("loo", "gcv", "evidence")
 FILES = (
     *(
         f"{name}.{kind}"
-        for name in ("cv", "coefficients", "importance", "predicted")
+        for name in ("cv", "coefficients", "importance", "predicted", "reliability")
         for kind in ("svg", "png")
     ),
     *("report.html", "coefficients.csv", "path.csv", "out_of_fold.csv", "out_of_fold.parquet"),
+    *("confusion.csv", "calibration.csv"),
     *("path.safetensors", "path.parquet", "model.safetensors", "path.json", "model.json"),
 )
 
 
 @command
 def fit(options: FitOptions) -> None:
-    """Fit a ridge regression to a table, with the λ that leave-one-out or cross-validation chooses.
+    """Fit a ridge or a logistic regression to a table, with the λ that leave-one-out or folds choose.
 
     weightdecay fit examples/data/tecator.csv --target fat --drop water,protein --out runs/fat
+
+    A target of numbers is a regression, one of texts or of yes and no a classification, which gives each
+    class a probability; --task overrules.
 
     Writes the model (model.safetensors, model.json), its coefficients and their standard errors
     (coefficients.csv), predictions of rows while they were held out (out_of_fold.csv, .parquet), the whole
     path (path.csv, .parquet, .safetensors, .json), figures (cv, coefficients, importance, predicted)
-    and a page.
+    and a page. Of a classification also confusion.csv and calibration.csv, and the figure reliability.
 
     Columns become inputs by what they are: numbers, texts as categories, yes and no. What is done with each
     is shown first; without --target that is all. An index, an identifier and constants are left out.
@@ -127,7 +132,7 @@ def _request(options: FitOptions) -> "Request":
     choice(options.intercept, "intercept", ("free", "penalized", "none"))
     same = (
         *("data", "unit", "choose", "shared", "seed", "groups", "time", "weights", "standardize"),
-        *("intercept", "out_of_core", "engine", "dates", "missing"),
+        *("intercept", "out_of_core", "engine", "dates", "missing", "task", "judge"),
     )
     return Request(
         target=target,
@@ -155,12 +160,16 @@ def _fitted(
     folder: Path,
     advance: "Progress | None",
     show: "Callable[[tuple[Column, ...]], None] | None",
-) -> "TableFit":
+) -> "TableFit | ClassFit":
     """Fit; errors about arguments are told with the options' names."""
+    from weightdecay.logistic.table_fit import fit_classes, task_of
     from weightdecay.ridge.table_fit import fit_table
 
     try:
         with _in_arguments():
+            classes = task_of(request)
+            if classes is not None:
+                return fit_classes(request, classes, show)
             return fit_table(request, folder, advance, show)
     except InputError as error:
         about_unit = error.where in ("source", "convert") or error.value == repr(request.unit)
@@ -258,17 +267,11 @@ def _in_arguments() -> Iterator[None]:
         raise InputError(error.what, where, error.value, error.remedy) from error
 
 
-def _written(found: "TableFit", folder: Path) -> list[Path]:
+def _written(found: "TableFit | ClassFit", folder: Path) -> list[Path]:
     from weightdecay.reports.report import save_figure, write_page
 
-    views = {
-        "cv": found.path,
-        "coefficients": found.coefficients,
-        "importance": found.importance,
-        "predicted": found.held_out,
-    }
-    figures = [path for name, view in views.items() for path in save_figure(view, folder, name)]
-    return [*figures, write_page(found.path, folder / "report.html", found.held_out), *found.save(folder)]
+    figures = [path for name, view in found.figures.items() for path in save_figure(view, folder, name)]
+    return [*figures, write_page(found.path, folder / "report.html", found.seen), *found.save(folder)]
 
 
 @contextlib.contextmanager

@@ -913,6 +913,27 @@ class LogisticModel:
             "scales": plain(self.scale),
         }
 
+    def outputs(self, X: Any = None, level: float | None = None) -> dict[str, Any]:
+        """What `weightdecay predict` writes of new rows, by column; without rows the columns' names alone.
+
+        Args:
+            X: as in `logits`.
+            level: of a prediction interval, which there is none of here.
+
+        Raises:
+            InputError: as `logits`; a level.
+        """
+        if level is not None:
+            what = "a prediction interval is for a regression"
+            remedy = "leave it out: there is a probability for each class"
+            raise InputError(what, "interval", level, remedy)
+        target = self.target or "target"
+        names = [f"{target}_predicted", *(f"{target}_p_{name}" for name in self.class_names)]
+        if X is None:
+            return dict.fromkeys(names)
+        P = self.predict_proba(X)
+        return dict(zip(names, [self.predict(X), *P.cpu().numpy().T], strict=True))
+
     def _matched(self, X: Any, unseen: str) -> Float64[Tensor, "m p"] | SparseInputs:
         choice(unseen, "unseen", UNSEEN)
         return matched(X, self.features, self.coef.shape[-1], coding=self.coding, unseen=unseen)

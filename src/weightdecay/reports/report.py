@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import polars as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -12,8 +13,10 @@ from torch import Tensor
 from weightdecay import arguments
 from weightdecay.auditing.record import Audit
 from weightdecay.errors import InputError
+from weightdecay.logistic.judging import Calibration
+from weightdecay.logistic.record import LogisticPath
 from weightdecay.monitor.record import Monitored
-from weightdecay.reports import audit, monitor, ridge, sweep, textbook
+from weightdecay.reports import audit, logistic, monitor, ridge, sweep, textbook
 from weightdecay.reports.page import MARK, document
 from weightdecay.reports.style import style
 from weightdecay.ridge.record import RidgePath
@@ -26,6 +29,7 @@ from weightdecay.textbook.record import LambdaCurve, Run
 _FIGURES: dict[type, Any] = {
     **dict.fromkeys((Run, LambdaCurve), textbook),
     **dict.fromkeys((RidgePath, CoefficientPath, Importance, HeldOut), ridge),
+    **dict.fromkeys((LogisticPath, Calibration), logistic),
     Sweep: sweep,
     Monitored: monitor,
 }
@@ -38,7 +42,9 @@ def plot(result: Any, ax: Any = None) -> Any:
         result: a `Run` (its training curves: a row per version, a column per λ), its `curve` (test loss
             against λ), or a `RidgePath` (its score against λ, with a band of one standard error and both
             choices). A `RidgePath` has three more views, from `weightdecay.ridge.table_fit`:
-            `coefficient_path(path)`, `importance(path)` and `held_out(path, y)`. Or a `Sweep`: its score
+            `coefficient_path(path)`, `importance(path)` and `held_out(path, y)`. Or a `LogisticPath`, which
+            has `coefficient_path(path)` and `importance(path)` of `weightdecay.logistic.table_fit`, and
+            `path.calibration()`, which is drawn as a reliability diagram. Or a `Sweep`: its score
             against the strength, and where it has a second axis the heat map of both. Or a `Monitored`:
             norms with their equilibrium, angles, and the decay applied over that intended.
         ax: Axes to draw into. For a `Run` an array of them, of shape (versions, λ), for a view of several
@@ -54,7 +60,8 @@ def plot(result: Any, ax: Any = None) -> Any:
     module = _module(result)
     if module is None:
         raise TypeError(
-            f"plot draws a Run or its curve, a Sweep, a RidgePath or a Monitored, not {type(result).__name__}"
+            "plot draws a Run or its curve, a Sweep, a RidgePath, a LogisticPath or a Monitored, "
+            f"not {type(result).__name__}"
         )
     with mpl.rc_context(style()):
         if ax is None:
@@ -101,8 +108,8 @@ def report(result: Any, path: str | Path, *, y: Any = None, force: bool = False)
 
     Args:
         result: a `Run` of the textbook's experiment, whose page has a slider over λ, every position of it a
-            training that was done (`run.slider`); a `RidgePath`, a `Sweep`, an `Audit` or a `Monitored`.
-            Messages of an audit are in English in both languages.
+            training that was done (`run.slider`); a `RidgePath`, a `LogisticPath`, a `Sweep`, an `Audit` or a
+            `Monitored`. Messages of an audit are in English in both languages.
         path: the file to write, "page.html"; its folder is made if need be.
         y: the targets a `RidgePath` was fitted to, (n,) or (n, t): its page then shows predictions of rows
             while they were held out, at the best λ, beside them.
@@ -125,9 +132,11 @@ def report(result: Any, path: str | Path, *, y: Any = None, force: bool = False)
     return write_page(result, file, seen, force=force)
 
 
-def write_page(result: Any, path: Path, seen: HeldOut | None = None, *, force: bool = False) -> Path:
-    """Write the page as `report` does; `seen` are the held-out rows of a ridge path."""
-    kinds = (Run, RidgePath, Sweep, Audit, Monitored)
+def write_page(
+    result: Any, path: Path, seen: HeldOut | pl.DataFrame | None = None, *, force: bool = False
+) -> Path:
+    """Write the page as `report` does; `seen` is what is known of the held-out rows of a path."""
+    kinds = (Run, RidgePath, LogisticPath, Sweep, Audit, Monitored)
     if not isinstance(result, kinds):
         names = ", ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"report makes the page of one of {names}, not of {type(result).__name__}")
@@ -144,11 +153,13 @@ def write_page(result: Any, path: Path, seen: HeldOut | None = None, *, force: b
     return path
 
 
-def _document(result: Any, seen: HeldOut | None) -> str:
+def _document(result: Any, seen: Any) -> str:
     if isinstance(result, Run):
         return document(textbook.title_of(result), textbook.data_of(result), "textbook")
     if isinstance(result, RidgePath):
         page = ridge.page(result, seen)
+    elif isinstance(result, LogisticPath):
+        page = logistic.page(result, seen)
     else:
         makers = {Sweep: sweep.page, Audit: audit.page, Monitored: monitor.page}
         page = next(make(result) for kind, make in makers.items() if isinstance(result, kind))

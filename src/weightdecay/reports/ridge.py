@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from weightdecay.errors import InputError
+from weightdecay.logistic.record import WORDS, LogisticPath
 from weightdecay.reports.page import STRENGTH, Chart, Line, Page, PageTable, Top, array, number, thinned
 from weightdecay.reports.style import CYCLE, GREY, INK, SCORE
 from weightdecay.ridge.record import RidgePath, facts
@@ -31,7 +32,10 @@ _LABELLED = 8
 _MOST_LABELS = 7  # along an axis
 _LONGEST = 28  # letters of a column's name
 _CRITERIA = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "evidence"}
-_SCORES = {"gcv": "generalised cross-validation score", "evidence": "−2 log evidence"}
+_SCORES = {
+    "gcv": Text("generalised cross-validation score", "广义交叉验证得分"),
+    "evidence": Text("−2 log evidence", "−2 log 证据"),
+}
 
 
 def figure_size(result: RidgePath | CoefficientPath | Importance | HeldOut) -> tuple[float, float]:
@@ -63,7 +67,7 @@ def draw(result: RidgePath | CoefficientPath | Importance | HeldOut, ax: np.ndar
     """Draw into the Axes, or into an array of Axes, a target each."""
     if isinstance(result, RidgePath):
         assert isinstance(ax, Axes)
-        _draw_curve(result, ax)
+        draw_curve(result, ax)
         return
     panels = {CoefficientPath: _draw_coefficients, Importance: _draw_importance, HeldOut: _draw_held_out}
     panel = panels[type(result)]
@@ -77,14 +81,15 @@ def _shape(targets: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
-def _draw_curve(path: RidgePath, ax: Axes) -> None:
+def draw_curve(path: RidgePath | LogisticPath, ax: Axes) -> None:
+    """Draw scores over λ with a band of one standard error, and both choices."""
     lambdas, scores, errors = (array(values) for values in (path.lambdas, path.scores, path.errors))
     scores, errors = scores.reshape(len(lambdas), -1), errors.reshape(len(lambdas), -1)
     best, one_se = (np.broadcast_to(array(lam), scores.shape[1:]) for lam in (path.best, path.one_se))
     _lambda_axis(ax, lambdas, path.unit)
     _score_axis(ax, scores)
     many = scores.shape[1] > _MOST_TARGETS
-    names = target_names(path)
+    names = target_names(path) if isinstance(path, RidgePath) else ("",)
     colours = cycle([GREY] if many else CYCLE)
     for t, colour in zip(range(scores.shape[1]), colours, strict=False):
         name = names[t] if scores.shape[1] > 1 and not many else None
@@ -92,12 +97,13 @@ def _draw_curve(path: RidgePath, ax: Axes) -> None:
         _mark(ax, lambdas, scores[:, t], best[t], colour, "o")
         _mark(ax, lambdas, scores[:, t], one_se[t], colour, "D")
     _label_choices(ax, best, one_se, shared=isinstance(path.best, float))
-    ax.set_ylabel(_SCORES.get(path.cv, "mean squared error of rows held out"))
+    ax.set_ylabel(str(_score_of(path)))
     if path.flat:
         ax.axvspan(
             *path.flat_range, color=GREY, alpha=0.15, lw=0, label="within one standard error of the least"
         )
-    _dof_axis(ax, lambdas, array(path.dof))
+    if np.isfinite(array(path.dof)).any():
+        _dof_axis(ax, lambdas, array(path.dof))
     ax.set_title(_title(path), pad=8)
     _legend_below(ax, 2)
 
@@ -150,8 +156,22 @@ def _label_choices(ax: Axes, best: np.ndarray, one_se: np.ndarray, shared: bool)
         )
 
 
-def _title(path: RidgePath) -> str:
-    named = f"{target_list(path)}: " if path.targets else ""
+def _score_of(path: RidgePath | LogisticPath) -> Text:
+    """What is on the axis of scores."""
+    if isinstance(path, RidgePath):
+        held_out = Text("mean squared error of rows held out", "留出行的均方误差")
+        return _SCORES.get(path.cv, held_out)
+    judge = WORDS[path.judge]
+    if path.judge == "evidence":
+        return judge
+    return Text(f"{judge} of rows held out", f"留出行的{judge.zh}")
+
+
+def _title(path: RidgePath | LogisticPath) -> str:
+    if isinstance(path, RidgePath):
+        named = f"{target_list(path)}: " if path.targets else ""
+    else:
+        named = f"{path.target}: " if path.target else ""
     what = f"{named}{path.n:,} rows, {path.p:,} columns; {_CRITERIA.get(path.cv, path.cv)}"
     if path.edge is not None:
         what += f"\nthe least is at the edge: λ → {'0' if path.edge == 'low' else '∞'}"
@@ -209,19 +229,30 @@ def _draw_coefficients(view: CoefficientPath, target: int, ax: Axes) -> None:
     lambdas, coef = array(view.lambdas), array(view.coef)[:, :, target]
     order = np.argsort(-np.abs(coef[np.abs(lambdas - float(view.best[target])).argmin()]))
     _lambda_axis(ax, lambdas, view.unit)
+    shown = [_short_name(name) for name in view.names]
     named = order[: min(_LABELLED, len(CYCLE) - 1)]  # black is for the lines of λ
     marker = "." if len(lambdas) <= 20 else None
     for column in order[len(named) :]:
         ax.plot(lambdas, coef[:, column], color=GREY, lw=0.5, alpha=0.5, marker=marker, ms=2)
     for column, colour in zip(named, CYCLE, strict=False):
-        ax.plot(lambdas, coef[:, column], color=colour, lw=1.3, marker=marker, label=view.names[column])
+        ax.plot(lambdas, coef[:, column], color=colour, lw=1.3, marker=marker, label=shown[column])
     best, one_se = float(view.best[target]), float(view.one_se[target])
     ax.axvline(best, color=INK, lw=0.8, label=f"least: λ = {best:.3g}")
     ax.axvline(one_se, color=INK, lw=0.8, ls=":", label=f"one standard error: λ = {one_se:.3g}")
     ax.set_ylabel("coefficient × sd of the column")
     rest = f"; the {len(view.names):,} largest of {view.p:,} are drawn" if view.p > len(view.names) else ""
-    ax.set_title(f"{view.targets[target]}: coefficients{rest}")
-    _legend_below(ax, 3)
+    ax.set_title(f"{_panel(view, target)}coefficients{rest}")
+    _legend_below(ax, 3 if len(view.targets) == 1 else 2)
+
+
+def _short_name(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _panel(view: CoefficientPath | Importance, target: int) -> str:
+    """The panel's name before what it shows: on a line of its own where there are several."""
+    name = view.targets[target]
+    return f"{name}: " if len(view.targets) == 1 else f"{_short_name(name)}\n"
 
 
 def _draw_importance(view: Importance, target: int, ax: Axes) -> None:
@@ -230,13 +261,13 @@ def _draw_importance(view: Importance, target: int, ax: Axes) -> None:
     places = np.arange(len(coef))
     ax.axvline(0, color=INK, lw=0.8)
     ax.errorbar(coef, places, xerr=np.nan_to_num(half), fmt="o", color=SCORE, ms=5, capsize=3, lw=1.2)
-    ax.set_yticks(places, [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names])
+    ax.set_yticks(places, [_short_name(name) for name in names])
     ax.set_ylim(len(coef) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(str(view.effect))
     rest = f", the {len(coef)} largest of {view.p:,}" if view.p > len(coef) else ""
     interval = f"; {100 * view.level:g} % intervals" if np.isfinite(half).any() else ""
-    ax.set_title(f"{view.targets[target]}: coefficients{rest}{interval}")
+    ax.set_title(f"{_panel(view, target)}coefficients{rest}{interval}")
 
 
 def _draw_held_out(view: HeldOut, target: int, ax: Axes) -> None:
@@ -267,30 +298,20 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.2g}"
 
 
-_MOST_COLUMNS = 30
-_MOST_TARGETS_ON_PAGE = 6
+MOST_COLUMNS = 30
+MOST_TARGETS_ON_PAGE = 6
 _MOST_ROWS = 2000
-_SCORES_ON_PAGE = {
-    "gcv": Text("generalised cross-validation score", "广义交叉验证得分"),
-    "evidence": Text("−2 log evidence", "−2 log 证据"),
-}
 
 
 def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     """The page; with predictions of rows that the fit had not seen, these beside what was measured."""
     log = bool((array(path.lambdas) > 0).any())
-    unit = STRENGTH if path.unit == "canonical" else Text(f"λ, {path.unit}", f"λ，{path.unit}")
-    dof = Chart(
-        Text("Effective degrees of freedom", "有效自由度"),
-        array(path.lambdas),
-        [Line(Text("degrees of freedom", "自由度"), array(path.dof))],
-        unit,
-        Text("degrees of freedom", "自由度"),
-        log,
-    )
+    unit = strength_label(path)
+    dof = dof_chart(path, log, unit)
     held = [] if seen is None else _held_out(seen)
-    figures = [_curve(path, log, unit), *_coefficients(path, log, unit), *held, dof]
-    lines = [*_about(path), *facts(path)]
+    view = coefficient_path(path, most=MOST_COLUMNS)
+    figures = [curve_chart(path, log, unit), *coefficient_charts(view, log, unit), *held, dof]
+    lines = [*about(path), *facts(path)]
     if seen is not None:
         lines.append(Text(f"held out: {off_by(seen)}", f"留出的行：{off_by(seen).zh}"))
     tables = [*_importance(path), *([] if seen is None else _worst(seen))]
@@ -301,13 +322,30 @@ def page(path: RidgePath, seen: HeldOut | None = None) -> Page:
     return Page(title, lines, path.doubts, tables, figures=figures, notes=_notes(path, seen))
 
 
+def strength_label(path: RidgePath | LogisticPath) -> Text:
+    """Of the axis of λ."""
+    return STRENGTH if path.unit == "canonical" else Text(f"λ, {path.unit}", f"λ，{path.unit}")
+
+
+def dof_chart(path: RidgePath | LogisticPath, log: bool, unit: Text) -> Chart:
+    """Degrees of freedom over λ."""
+    name = Text("degrees of freedom", "自由度")
+    caption = Text("Effective degrees of freedom", "有效自由度")
+    return Chart(caption, array(path.lambdas), [Line(name, array(path.dof))], unit, name, log)
+
+
 def _importance(path: RidgePath) -> list[PageTable]:
-    """The columns that matter most, a table for each target; none where a loaded path does not know."""
+    """The columns that matter most; none where a loaded path does not know."""
     chosen = path.settings.get("request", {}).get("choose", "best")
     try:
         view = importance(path, path.one_se if chosen == "one-se" else path.best)
     except InputError:
         return []
+    return importance_tables(view)
+
+
+def importance_tables(view: Importance) -> list[PageTable]:
+    """The columns that matter most, a table for each target, or logit."""
     level = f"{100 * view.level:g} %"
     head = [
         Text("column", "列"),
@@ -315,7 +353,7 @@ def _importance(path: RidgePath) -> list[PageTable]:
         Text(f"{level} interval", f"{level} 区间"),
     ]
     tables = []
-    for t, target in enumerate(view.targets[:_MOST_TARGETS_ON_PAGE]):
+    for t, target in enumerate(view.targets[:MOST_TARGETS_ON_PAGE]):
         coef = array(view.coef)[t]
         cells = [
             (name, number(value), view.ends(t, m) or number(None))
@@ -352,7 +390,7 @@ def _worst(seen: HeldOut) -> list[PageTable]:
     return [PageTable(caption, [names.get(name, name) for name in shown], cells)]
 
 
-def _about(path: RidgePath) -> list[Text]:
+def about(path: RidgePath | LogisticPath) -> list[Text]:
     """What `weightdecay fit` was asked for: the table, the targets, and the λ of the model it wrote."""
     request = path.settings.get("request")
     if request is None:
@@ -360,7 +398,7 @@ def _about(path: RidgePath) -> list[Text]:
     targets, file = ", ".join(request["target"]), Path(request["data"]).name
     one_se = request["choose"] == "one-se"
     lams = array(path.one_se if one_se else path.best).reshape(-1)
-    lam = " / ".join(number(value) for value in lams[:_MOST_TARGETS_ON_PAGE]) + (
+    lam = " / ".join(number(value) for value in lams[:MOST_TARGETS_ON_PAGE]) + (
         " / …" if len(lams) > 6 else ""
     )
     why = (
@@ -377,21 +415,26 @@ def _about(path: RidgePath) -> list[Text]:
     ]
 
 
+def columns_drawn(path: RidgePath | LogisticPath) -> list[Text]:
+    """Say that not all columns are drawn; nothing where they are."""
+    if path.p <= MOST_COLUMNS:
+        return []
+    return [
+        Text(
+            f"Coefficients of the {MOST_COLUMNS} largest of {path.p} columns are drawn.",
+            f"图中只画出 {path.p} 列中系数最大的 {MOST_COLUMNS} 列。",
+        )
+    ]
+
+
 def _notes(path: RidgePath, seen: HeldOut | None) -> list[Text]:
     """What was left out."""
-    notes = []
-    if path.p > _MOST_COLUMNS:
+    notes = columns_drawn(path)
+    if (count := len(target_names(path))) > MOST_TARGETS_ON_PAGE:
         notes.append(
             Text(
-                f"Coefficients of the {_MOST_COLUMNS} largest of {path.p} columns are drawn.",
-                f"图中只画出 {path.p} 列中系数最大的 {_MOST_COLUMNS} 列。",
-            )
-        )
-    if (count := len(target_names(path))) > _MOST_TARGETS_ON_PAGE:
-        notes.append(
-            Text(
-                f"{_MOST_TARGETS_ON_PAGE} of {count} targets are drawn.",
-                f"图中只画出 {count} 个目标中的 {_MOST_TARGETS_ON_PAGE} 个。",
+                f"{MOST_TARGETS_ON_PAGE} of {count} targets are drawn.",
+                f"图中只画出 {count} 个目标中的 {MOST_TARGETS_ON_PAGE} 个。",
             )
         )
     if seen is not None and path.n > _MOST_ROWS:
@@ -404,11 +447,11 @@ def _notes(path: RidgePath, seen: HeldOut | None) -> list[Text]:
     return notes
 
 
-def _curve(path: RidgePath, log: bool, unit: Text) -> Chart:
+def curve_chart(path: RidgePath | LogisticPath, log: bool, unit: Text) -> Chart:
     """Scores with their standard errors, and both choices; the degrees of freedom along the top."""
     lambdas, scores, errors = (array(one) for one in (path.lambdas, path.scores, path.errors))
     scores, errors = scores.reshape(len(lambdas), -1), errors.reshape(len(lambdas), -1)
-    names = target_names(path)[:_MOST_TARGETS_ON_PAGE]
+    names = target_names(path)[:MOST_TARGETS_ON_PAGE] if isinstance(path, RidgePath) else ("",)
     best, one_se = (np.broadcast_to(array(one), scores.shape[1:]) for one in (path.best, path.one_se))
     curves = []
     for t, name in enumerate(names):
@@ -426,16 +469,18 @@ def _curve(path: RidgePath, log: bool, unit: Text) -> Chart:
     shown = scores[:, : len(names)]
     wide = bool(shown.min() > 0 and shown.max() > 4 * shown.min())
     caption = Text("Score against λ", "得分与 λ")
-    label = _SCORES_ON_PAGE.get(path.cv, Text("squared error, held out", "留出行的均方误差"))
-    top = Top(Text("degrees of freedom", "自由度"), array(path.dof))
+    label = _score_of(path)
+    if isinstance(path, RidgePath) and path.cv not in _SCORES:
+        label = Text("squared error, held out", label.zh)
+    dof = array(path.dof)
+    top = Top(Text("degrees of freedom", "自由度"), dof) if np.isfinite(dof).any() else None
     return Chart(caption, lambdas, curves, unit, label, log, wide, top=top)
 
 
-def _coefficients(path: RidgePath, log: bool, unit: Text) -> list[Chart]:
-    """A figure for each target."""
-    view = coefficient_path(path, most=_MOST_COLUMNS)
+def coefficient_charts(view: CoefficientPath, log: bool, unit: Text) -> list[Chart]:
+    """A figure for each target, or logit."""
     charts = []
-    for t, target in enumerate(view.targets[:_MOST_TARGETS_ON_PAGE]):
+    for t, target in enumerate(view.targets[:MOST_TARGETS_ON_PAGE]):
         lines = [Line(name, array(view.coef[:, m, t]), m) for m, name in enumerate(view.names)]
         of = "" if len(view.targets) == 1 else f": {target}"
         caption = Text(f"Coefficients times the columns' sd{of}", f"系数乘以各列标准差{of}")
@@ -451,7 +496,7 @@ def _held_out(seen: HeldOut) -> list[Chart]:
     """Predictions beside measurements, and what is left, for each target."""
     charts = []
     row, line = Text("row, held out", "留出的行"), Text("as measured", "与测量相等")
-    for t, target in enumerate(seen.targets[:_MOST_TARGETS_ON_PAGE]):
+    for t, target in enumerate(seen.targets[:MOST_TARGETS_ON_PAGE]):
         measured, predicted = (array(one[:, t]) for one in (seen.measured, seen.predicted))
         known = np.flatnonzero(np.isfinite(predicted))
         kept = known[thinned(len(known), _MOST_ROWS)]

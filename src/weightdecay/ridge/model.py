@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -203,6 +203,19 @@ class RidgeModel:
             "scales": plain(self.scale),
         }
 
+    def outputs(self, X: Any = None, level: float | None = None) -> dict[str, Any]:
+        """What `weightdecay predict` writes of new rows, by column; without rows the columns' names alone."""
+        kinds = ("predicted",) if level is None else ("predicted", "low", "high")
+        names = self.targets or ("target",)
+        if X is None:
+            return dict.fromkeys(f"{name}_{kind}" for name in names for kind in kinds)
+        values = [self.predict(X), *(() if level is None else self.interval(X, level))]
+        return {
+            f"{name}_{kind}": (each if each.ndim == 1 else each[:, t]).numpy()
+            for t, name in enumerate(names)
+            for kind, each in zip(kinds, values, strict=True)
+        }
+
     def _matched(self, X: Any, unseen: str) -> Float64[Tensor, "m p"] | SparseInputs:
         choice(unseen, "unseen", UNSEEN)
         return matched(X, self.features, len(self.coef), coding=self.coding, unseen=unseen)
@@ -241,6 +254,34 @@ def coding_of(saved: Saved) -> Coding | None:
 Progress = Callable[[int], None]
 
 
+class TableModel(Protocol):
+    """A model that predicts the rows of a table: what `predict_file` needs of it."""
+
+    @property
+    def features(self) -> tuple[str, ...] | None:
+        """The columns' names."""
+
+    @property
+    def coding(self) -> Coding | None:
+        """How the columns of a table become the features."""
+
+    @property
+    def ranges(self) -> Float64[Tensor, "2 p"] | None:
+        """The least and the greatest value of each input among the training rows."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What was chosen."""
+
+    def outside(self, X: Any) -> Bool[Tensor, "m p"]:
+        """Where an input is outside its range."""
+        ...
+
+    def outputs(self, X: Any, level: float | None) -> dict[str, Any]:
+        """Predictions by column; without rows the columns' names alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What was written.
@@ -264,7 +305,7 @@ class Predicted:
 
 
 def predict_file(
-    model: RidgeModel,
+    model: TableModel,
     data: str | Path,
     out: str | Path,
     level: float | None = None,
@@ -277,8 +318,9 @@ def predict_file(
     """Predict every row of a table, matched by name, and write a .csv or .parquet file, by its ending.
 
     Its columns: row, the row's number in the table; the columns that name the rows; <target>_predicted; with
-    a level also <target>_low and <target>_high; where the model knows the ranges of its inputs, outside: of
-    how many inputs the row is outside the range of the training rows.
+    a level also <target>_low and <target>_high; of a classification <target>_p_<class> for each class; where
+    the model knows the ranges of its inputs, outside: of how many inputs the row is outside the range of the
+    training rows.
 
     Args:
         model: from `wd.load`.
@@ -347,9 +389,9 @@ def predict_file(
 class _Outside:
     """Counts of rows outside the range of the training rows, and in which inputs."""
 
-    def __init__(self, model: RidgeModel) -> None:
+    def __init__(self, model: TableModel) -> None:
         self.model, self.rows = model, 0
-        self.counts = torch.zeros(len(model.coef), dtype=torch.int64)
+        self.counts = torch.zeros(len(model.features or ()), dtype=torch.int64)
 
     def add(self, X: np.ndarray) -> np.ndarray | None:
         """Of how many inputs each row is outside; None where the model does not know."""
@@ -375,25 +417,27 @@ class _Outside:
             return ()
         each = ", ".join(f"{name!r} {rows:,}" for name, rows in itertools.islice(columns.items(), 5))
         more = len(columns) - 5
+        spread = Text("intervals", "预测区间")
+        if hasattr(self.model, "classes"):
+            spread = Text("probabilities", "概率")
         return (
             Text(
                 f"outside the range of the training rows: {self.rows:,} of {count:,} rows "
                 f"(column 'outside'), by input: {each}"
                 + (f" and {more:,} inputs more" if more > 0 else "")
-                + "; there the model extrapolates, and intervals do not count that",
+                + f"; there the model extrapolates, and {spread} do not count that",
                 f"{count:,} 行中有 {self.rows:,} 行超出训练行的取值范围（见 outside 列），按输入计：{each}"
                 + (f" 等共 {len(columns):,} 个输入" if more > 0 else "")
-                + "；模型在那里是外推，预测区间没有计入这一点",
+                + f"；模型在那里是外推，{spread.zh}没有计入这一点",
             ),
         )
 
 
 def _ids(
-    model: RidgeModel, data: Path, names: Sequence[str] | None, level: float | None, reading: Reading | None
+    model: TableModel, data: Path, names: Sequence[str] | None, level: float | None, reading: Reading | None
 ) -> pl.DataFrame:
     """The columns that name the rows."""
-    kinds = ("predicted",) if level is None else ("predicted", "low", "high")
-    taken = ["row", "outside", *(f"{name}_{kind}" for name in model.targets or ("target",) for kind in kinds)]
+    taken = ["row", "outside", *model.outputs(None, level)]
     if names is None:
         known = _columns(data, reading)
         names = [name for name in model.settings.get("id", ()) if name in known]
@@ -409,7 +453,7 @@ def _columns(file: Path, reading: Reading | None = None) -> list[str]:
 
 
 def _blocks(
-    model: RidgeModel,
+    model: TableModel,
     data: Path,
     level: float | None,
     on_progress: Progress | None,
@@ -431,14 +475,6 @@ def _blocks(
 
 
 def _predicted(
-    model: RidgeModel, rows: pl.Series, ids: dict[str, pl.Series], X: np.ndarray, level: float | None
+    model: TableModel, rows: pl.Series, ids: dict[str, pl.Series], X: np.ndarray, level: float | None
 ) -> pl.DataFrame:
-    values = {"predicted": model.predict(X)}
-    if level is not None:
-        values["low"], values["high"] = model.interval(X, level)
-    names = model.targets or ("target",)
-    columns: dict[str, Any] = {"row": rows, **ids}
-    for t, name in enumerate(names):
-        for kind, numbers in values.items():
-            columns[f"{name}_{kind}"] = (numbers if numbers.ndim == 1 else numbers[:, t]).numpy()
-    return pl.DataFrame(columns)
+    return pl.DataFrame({"row": rows, **ids, **model.outputs(X, level)})

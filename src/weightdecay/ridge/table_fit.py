@@ -443,6 +443,17 @@ class TableFit:
     lines: tuple[str, ...] = field(repr=False)
     doubts: tuple[str, ...] = field(repr=False)
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What is drawn, by the name of its file."""
+        views = {"cv": self.path, "coefficients": self.coefficients, "importance": self.importance}
+        return {**views, "predicted": self.held_out}
+
+    @property
+    def seen(self) -> HeldOut:
+        """What the page has of held-out rows beside the path."""
+        return self.held_out
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write the path, the model and out_of_fold.parquet, if it is not there; returns their paths.
 
