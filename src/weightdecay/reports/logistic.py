@@ -44,9 +44,7 @@ def draw(result: LogisticPath | Calibration, ax: Axes) -> None:
     if isinstance(result, LogisticPath):
         draw_curve(result, ax)
         return
-    predicted, observed, error = (
-        result.table[name].to_numpy() for name in ("predicted", "observed", "error")
-    )
+    predicted, observed, error = _bins(result)
     ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", label="predicted = observed")
     ax.errorbar(
         predicted, observed, yerr=error, fmt="o", color=SCORE, ms=5, capsize=3, lw=1.2,
@@ -54,9 +52,8 @@ def draw(result: LogisticPath | Calibration, ax: Axes) -> None:
     )  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability, held out", ylabel="observed share")
     ax.set_aspect("equal")
-    ax.set_title(
-        f"reliability at λ = {result.lam:.3g}; expected calibration error {100 * result.error:.2g} %"
-    )
+    error = f"expected calibration error {100 * result.error:.2g} %"
+    ax.set_title(f"reliability at λ = {result.lam:.3g}: {error}")
     ax.legend(fontsize=8, loc="lower right")
 
 
@@ -110,10 +107,15 @@ def _errors(path: LogisticPath, log: bool, unit: Text) -> Chart:
     return Chart(caption, array(path.lambdas), lines, unit, WORDS["error"], log)
 
 
+def _bins(calibration: Calibration) -> tuple[np.ndarray, ...]:
+    """Predicted, observed and its standard error, in the order of the predicted."""
+    table = calibration.table.sort("predicted")
+    return tuple(table[name].to_numpy() for name in ("predicted", "observed", "error"))
+
+
 def _reliability(path: LogisticPath, calibration: Calibration) -> Chart:
     """Observed shares over predicted probabilities, in bins."""
-    table = calibration.table.sort("predicted")
-    predicted, observed, error = (table[name].to_numpy() for name in ("predicted", "observed", "error"))
+    predicted, observed, error = _bins(calibration)
     caption = Text("Reliability of the predicted class's probability", "预测类别概率的可靠性")
     if len(path.classes) == 2:
         name = path.class_names[1]
