@@ -375,7 +375,8 @@ class Shared:
             self.kind = "dense"
         elif c * (n * R**2 + R**3 / 3) <= BLOCKS:
             self.kind = "blocks"
-        if KIND: self.kind = KIND
+        if KIND:
+            self.kind = KIND
         self.alpha = float("inf")
         self.apply: Apply | None = None
         self.steps = 0
