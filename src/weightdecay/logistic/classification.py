@@ -23,6 +23,7 @@ from weightdecay.ridge.problem import (
     checked_rows,
     coded_inputs,
     is_constant,
+    mean_and_sd,
     names_of,
     not_too_small,
     vector,
@@ -65,16 +66,12 @@ class Classification:
         self, weights: Float64[Tensor, "K n"]
     ) -> tuple[Float64[Tensor, "K p"], Float64[Tensor, "K p"]]:
         """Weighted means and standard deviations (1/n) of the columns; exactly 0 for a constant one."""
-        share = weights / weights.sum(1, keepdim=True)
-        mean = self.X.new_empty(len(share), self.X.shape[1], dtype=torch.float64)
-        sd = mean.clone()
+        mean = weights.new_empty(len(weights), self.X.shape[1])
+        sd = torch.empty_like(mean)
         for J in range(0, self.X.shape[1], 512):
             block = self.X[:, J : J + 512].double()
-            centre = block.mean(0)
-            away = block - centre
-            first = share @ away
-            variance = torch.stack([one @ (away - m) ** 2 for one, m in zip(share, first, strict=True)])
-            mean[:, J : J + 512], sd[:, J : J + 512] = centre + first, variance.sqrt()
+            for k, w in enumerate(weights):
+                mean[k, J : J + 512], sd[k, J : J + 512] = mean_and_sd(block, w)
         return mean, torch.where(is_constant(mean, sd, self.X.dtype), 0, sd)
 
     def penalty(self, weights: Float64[Tensor, "K n"]) -> Float64[Tensor, "K p"]:

@@ -167,7 +167,7 @@ class Fitter:
         K = len(self.weights)
         sums = [torch.stack([step.sums[k] for step in steps if step.sums is not None]) for k in range(K)]
         weights = [float(w.sum()) for w in self.weights]
-        curve = folds_curve(sums, weights, torch.zeros(len(steps)))
+        curve = folds_curve(sums, weights, torch.zeros(len(steps), dtype=torch.float64))
         errors = curve.error
         if self.judging.criterion == "loo":
             errors = torch.stack([step.spread for step in steps if step.spread is not None])

@@ -407,30 +407,30 @@ class LogisticPath:
         found = [self._fitted.dof(alpha, EVERY_SIDE) for alpha in self.alphas.tolist()]
         return torch.tensor([float("nan") if dof is None else dof for dof in found], dtype=torch.float64)
 
-    def dof_at(self, lam: float | None = None) -> float | None:
+    def dof_at(self, lam: float | Tensor | None = None) -> float | None:
         """Effective degrees of freedom at λ; None where there are too many coefficients to know them."""
         return self._fitted.dof(self._alpha(lam), SIDE)
 
-    def coef(self, lam: float | None = None) -> Float64[Tensor, "*C p"]:
+    def coef(self, lam: float | Tensor | None = None) -> Float64[Tensor, "*C p"]:
         """Coefficients on the original scale: (p,) of two classes, for the second; else (C, p).
 
         λ is in `unit`; at the best without it.
         """
         return self._squeezed(self._solution(lam)[0])
 
-    def intercept(self, lam: float | None = None) -> Float64[Tensor, "*C"]:
+    def intercept(self, lam: float | Tensor | None = None) -> Float64[Tensor, "*C"]:
         """The intercept () or the intercepts (C,)."""
         return self._squeezed(self._solution(lam)[1])
 
-    def predict_proba(self, X: Any, lam: float | None = None) -> Float64[Tensor, "m C"]:
+    def predict_proba(self, X: Any, lam: float | Tensor | None = None) -> Float64[Tensor, "m C"]:
         """Probabilities of the classes for new rows (m, C); a DataFrame is matched by name."""
         return self._model(lam).predict_proba(X)
 
-    def predict(self, X: Any, lam: float | None = None) -> np.ndarray:
+    def predict(self, X: Any, lam: float | Tensor | None = None) -> np.ndarray:
         """The most probable class of each new row, as an array of labels (m,)."""
         return self._model(lam).predict(X)
 
-    def out_of_fold(self, lam: float | None = None) -> Float64[Tensor, "n C"]:
+    def out_of_fold(self, lam: float | Tensor | None = None) -> Float64[Tensor, "n C"]:
         """Probabilities of each row by fits that have not seen it; leave-one-out where there are no folds.
 
         NaN for rows that no split holds out, the mean where several do.
@@ -442,7 +442,7 @@ class LogisticPath:
             raise InputError(what, "lam", short(self.best if lam is None else lam), AGAIN)
         return P.clone()
 
-    def calibration(self, lam: float | None = None, bins: int = BINS) -> Calibration:
+    def calibration(self, lam: float | Tensor | None = None, bins: int = BINS) -> Calibration:
         """How held-out probabilities compare with what was observed: a table by bins, and the expected error.
 
         Raises:
@@ -462,7 +462,7 @@ class LogisticPath:
             P, codes, torch.ones(len(codes)).double() if weights is None else weights, given, bins
         )
 
-    def confusion(self, lam: float | None = None) -> pl.DataFrame:
+    def confusion(self, lam: float | Tensor | None = None) -> pl.DataFrame:
         """Held-out rows by class and by predicted class: counts, or sums of weights.
 
         A row per class: class, and "predicted …" for each class.
@@ -479,7 +479,7 @@ class LogisticPath:
             return stored[1]
         return confusion(*self._judged_rows(alpha), self.classes)
 
-    def standard_errors(self, lam: float | None = None) -> Float64[Tensor, "*C p"]:
+    def standard_errors(self, lam: float | Tensor | None = None) -> Float64[Tensor, "*C p"]:
         """Standard errors of the coefficients, of the shape of `coef`: how they vary at fixed λ.
 
             the roots of the diagonal of H^-1 J H^-1,   H = J + α F
@@ -493,7 +493,7 @@ class LogisticPath:
         """
         return self._squeezed(self._spread(lam)[:, : self.p])
 
-    def model(self, lam: float | None = None) -> "LogisticModel":
+    def model(self, lam: float | Tensor | None = None) -> "LogisticModel":
         """The model at λ, which can be saved and used without the data; at the best λ without an argument."""
         errors: Tensor | None = None
         more: dict[str, Any] = {}
@@ -525,7 +525,7 @@ class LogisticPath:
             columns[f"fold_{k + 1}"] = fold
         return pl.DataFrame({name: values.tolist() for name, values in columns.items()})
 
-    def coef_frame(self, lam: float | None = None) -> pl.DataFrame:
+    def coef_frame(self, lam: float | Tensor | None = None) -> pl.DataFrame:
         """The coefficients at λ as a table: class, column, coefficient, standard_error, per_sd.
 
         A row per class and column, of two classes for the second alone, and one, "(intercept)", for the
@@ -615,7 +615,7 @@ class LogisticPath:
     def _place(self, lam: float) -> int:
         return int((self.lambdas - lam).abs().argmin())
 
-    def _alpha(self, lam: float | None) -> float:
+    def _alpha(self, lam: float | Tensor | None) -> float:
         """α of λ.
 
         Raises:
@@ -632,7 +632,7 @@ class LogisticPath:
             return float(self.alphas[0])
         return alpha
 
-    def _held_alpha(self, lam: float | None) -> float:
+    def _held_alpha(self, lam: float | Tensor | None) -> float:
         if self.judge == "evidence":
             remedy = "use folds, or cv='loo'"
             raise InputError("the evidence holds no rows out", "cv", "'evidence'", remedy)
@@ -646,7 +646,7 @@ class LogisticPath:
         weights = None if fitted.weights is None else fitted.weights[there]
         return P[there], fitted.codes[there], weights
 
-    def _solution(self, lam: float | None) -> tuple[Float64[Tensor, "c p"], Float64[Tensor, " c"]]:
+    def _solution(self, lam: float | Tensor | None) -> tuple[Float64[Tensor, "c p"], Float64[Tensor, " c"]]:
         found = self._fitted.solve(self._alpha(lam))
         if found is None:
             what = "the path was saved without its data, and without coefficients at this λ"
@@ -657,7 +657,7 @@ class LogisticPath:
             raise InputError(what, "lam", f"{float(self.best if lam is None else lam):.6g}", remedy)
         return found[0].clone(), found[1].clone()
 
-    def _spread(self, lam: float | None) -> Float64[Tensor, "c q"]:
+    def _spread(self, lam: float | Tensor | None) -> Float64[Tensor, "c q"]:
         spread = self._fitted.spread(self._alpha(lam))
         if isinstance(spread, str):
             raise InputError("no standard errors here", "coef", f"{self.p:,} columns", spread)
@@ -672,7 +672,7 @@ class LogisticPath:
         return values[0] if len(self.classes) == 2 else values
 
     def _model(
-        self, lam: float | None, errors: Tensor | None = None, more: Mapping[str, Any] | None = None
+        self, lam: float | Tensor | None, errors: Tensor | None = None, more: Mapping[str, Any] | None = None
     ) -> "LogisticModel":
         coef, intercept = self._solution(lam)
         fitted, q = self._fitted, self.p + 1

@@ -140,7 +140,7 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
     mean, sd = problem.y.new_zeros(p), problem.y.new_zeros(p)
     weights = problem.y.new_ones(n) if problem.weights is None else problem.weights
     for J, block in problem.blocks():
-        mean[J], sd[J] = _mean_and_sd(block.double(), weights)
+        mean[J], sd[J] = mean_and_sd(block.double(), weights)
     if problem.thin is not None:
         J, thin = problem.thin
         share = weights / weights.sum()
@@ -168,8 +168,8 @@ def correlations(problem: Problem) -> Float64[Tensor, "p t"]:
 
 
 def is_constant(
-    mean: Float64[Tensor, " p"], sd: Float64[Tensor, " p"], dtype: torch.dtype
-) -> Bool[Tensor, " p"]:
+    mean: Float64[Tensor, "*K p"], sd: Float64[Tensor, "*K p"], dtype: torch.dtype
+) -> Bool[Tensor, "*K p"]:
     """Whether columns are constant: their standard deviation is no more than rounding of their mean."""
     return sd <= CONSTANT[dtype] * mean.abs()
 
@@ -187,12 +187,12 @@ def constant_columns(problem: Problem) -> Int64[Tensor, " c"]:
         return suspects
     constant = []
     for some in suspects.split(max(NARROWEST, BLOCK // n)):
-        mean, sd = _mean_and_sd(X[:, some].double(), w)
+        mean, sd = mean_and_sd(X[:, some].double(), w)
         constant.append(some[is_constant(mean, sd, X.dtype)])
     return torch.cat(constant)
 
 
-def _mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+def mean_and_sd(block: Float64[Tensor, "n w"], w: Float64[Tensor, " n"]) -> tuple[Tensor, Tensor]:
     """Weighted; the mean in two steps, so that a constant column's sd is far under its rounding."""
     mean = w @ block / w.sum()
     away = block - mean
