@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
-from weightdecay.logistic.leave_one_out import leave_one_out
+from weightdecay.logistic.leave_one_out import LeftOut, invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.scores import folds_curve
@@ -139,10 +139,12 @@ class Fitter:
         problem, criterion = self.problem, self.judging.criterion
         w, draws = problem.weights, self.draws if criterion == "loo" else 0
         total = w.sum()
-        for left in leave_one_out(
+        found = leave_one_out(
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
-        ):  # fmt: skip
+        )  # fmt: skip
+        precision = self._precision(found) if draws else [0.0] * len(found)
+        for left, precise in zip(found, precision, strict=True):
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -157,7 +159,28 @@ class Fitter:
             spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
             sums, auc = self._judged([left.logits])
             held = left.logits if keep else None
-            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=left.precision)
+            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precise)
+
+    def _precision(self, found: Sequence[LeftOut]) -> list[float]:
+        """How far the mean log loss by one Newton step may be off, relative to it, from the rows drawn.
+
+        Of the rows that one step changes most the differences are known; for all others stands the largest
+        difference of those that were drawn by lot. Between two α with a draw it is the larger of theirs.
+        """
+        w, most = self.problem.weights, self.draws // 2
+        known: dict[int, float] = {}
+        for at, left in enumerate(found):
+            if len(left.rows):
+                sizes, mean = left.differences.abs(), row_losses(left.logits, self.problem.codes)[0] @ w
+                own, rest = w[left.rows[:most]], sizes[most:]
+                others = float((w.sum() - own.sum()) * rest.max()) if len(rest) else 0.0
+                known[at] = (abs(float(left.differences[:most] @ own)) + others) / float(mean)
+        before = [max((k for k in known if k <= at), default=None) for at in range(len(found))]
+        after = [min((k for k in known if k >= at), default=None) for at in range(len(found))]
+        return [
+            max((known[k] for k in pair if k is not None), default=0.0)
+            for pair in zip(before, after, strict=True)
+        ]
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -212,6 +235,30 @@ class Fitter:
                 intercept=problem.intercept, tolerance=TOLERANCE,
             )  # fmt: skip
         return fit.coef[0], fit.intercept[0]
+
+    def degrees(self, alphas: Float64[Tensor, " L"]) -> dict[float, float]:
+        """Effective degrees of freedom of the fit to all rows by α; none of too many coefficients.
+
+        The Hessian is inverted at some α; between them its diagonal blocks are interpolated.
+        """
+        problem = self.problem
+        if not invertible(*problem.X.shape, problem.classes):
+            return {}
+        with on_cpu():
+            fits = list(
+                solve(
+                    problem.X,
+                    problem.codes,
+                    problem.classes,
+                    problem.weights[None],
+                    self.penalty[-1:],
+                    alphas,
+                    intercept=problem.intercept,
+                    tolerance=TOLERANCE,
+                )
+            )
+            dof = laplace(fits)[0]
+        return {fit.alpha: found for fit, found in zip(fits, dof.tolist(), strict=True)}
 
     def held_out(self, alpha: float) -> Float64[Tensor, "n C"]:
         """Each row's probabilities at one α by fits without it."""
