@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
-from weightdecay.logistic.leave_one_out import LeftOut, invertible, laplace, leave_one_out
+from weightdecay.logistic.leave_one_out import ENOUGH, LeftOut, invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.scores import folds_curve
@@ -164,23 +165,29 @@ class Fitter:
     def _precision(self, found: Sequence[LeftOut]) -> list[float]:
         """How far the mean log loss by one Newton step may be off, relative to it, from the rows drawn.
 
-        Of the rows that one step changes most the differences are known; for all others stands the largest
-        difference of those that were drawn by lot. Between two α with a draw it is the larger of theirs.
+        Of the rows that one step changes most the differences are known. For the others stands twice the less
+        of two: the largest difference of the rows drawn by lot, and squares of what one step changes, in the
+        largest ratio that the rows drawn have; and no less than what fits without a row leave undetermined.
+        Between two α with a draw it is interpolated, in logarithms.
         """
-        w, most = self.problem.weights, self.draws // 2
-        known: dict[int, float] = {}
+        w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
+        places, known = [], []
         for at, left in enumerate(found):
             if len(left.rows):
-                sizes, mean = left.differences.abs(), row_losses(left.logits, self.problem.codes)[0] @ w
-                own, rest = w[left.rows[:most]], sizes[most:]
-                others = float((w.sum() - own.sum()) * rest.max()) if len(rest) else 0.0
-                known[at] = (abs(float(left.differences[:most] @ own)) + others) / float(mean)
-        before = [max((k for k in known if k <= at), default=None) for at in range(len(found))]
-        after = [min((k for k in known if k >= at), default=None) for at in range(len(found))]
-        return [
-            max((known[k] for k in pair if k is not None), default=0.0)
-            for pair in zip(before, after, strict=True)
-        ]
+                losses = row_losses(left.logits, codes)[0]
+                moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
+                sizes, rest = left.differences.abs(), w.clone()
+                rest[left.rows[:most]] = 0
+                ratio = (sizes / (moved[left.rows] ** 2).clamp_min(1e-300)).max()
+                largest = sizes[most:].max() if len(sizes) > most else sizes.new_zeros(())
+                others = torch.minimum(rest.sum() * largest, ratio * (rest @ moved**2))
+                off = float(sizes[:most] @ w[left.rows[:most]] + 2 * others + ENOUGH * w @ moved)
+                places.append(at)
+                known.append(math.log(max(off / float(w @ losses), 1e-16)))
+        logs = [math.log(left.fit.alpha) for left in found]
+        there = np.array([logs[at] for at in places])
+        between = np.interp(np.negative(logs), -there, known)  # ascending
+        return np.exp(between).tolist()
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""

@@ -106,8 +106,8 @@ def facts(path: "LogisticPath") -> list[Text]:
         there = float(path.precision[at_best])
         lines.append(
             Text(
-                f"leave-one-out by one Newton step from the fit: by rows that were really left out the log loss "
-                f"at the best λ is off by {there:.2g} of itself at most",
+                f"leave-one-out by one Newton step from the fit: by rows that were really left out the log "
+                f"loss at the best λ is off by {there:.2g} of itself at most",
                 f"留一法由拟合处的一步牛顿法得到：由真正留出的行估计，最佳 λ 处对数损失的相对误差"
                 f"不超过 {there:.2g}",
             )
@@ -184,8 +184,8 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
         if not worst <= IMPRECISE:
             said.append(
                 Text(
-                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: by rows that "
-                    f"were really left out the log loss may be off by {worst:.2g} of itself; use cv=5",
+                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: by rows "
+                    f"that were really left out the log loss may be off by {worst:.2g} of itself; use cv=5",
                     f"在 λ = {short(path.best)} 处，一步牛顿法的留一法不精确："
                     f"由真正留出的行估计，对数损失的相对误差可达 {worst:.2g}；请用 cv=5",
                 )
