@@ -163,25 +163,34 @@ class Classification:
         J is the second derivative of the loss at the fit, the Fisher information of the rows, F the penalty
         factors, 0 for the intercept. Source: Gray (1992); le Cessie and van Houwelingen (1992).
         """
-        c = self.logits
-        J = self.information(coef, intercept)
-        q = J.shape[1]
-        f = torch.cat([self.penalty(self.weights[None])[0], J.new_zeros(q - self.X.shape[1])])
-        H = J.clone()
-        places = torch.arange(q, device=J.device)
+        c, p = self.logits, self.X.shape[1]
+        H = self.information(coef, intercept)
+        q = H.shape[1]
+        places = torch.arange(q, device=H.device)
+        f = torch.cat([alpha * self.penalty(self.weights[None])[0], H.new_zeros(q - p)])
+        size = float(H.diagonal(dim1=0, dim2=2).sum()) / (c * q)
+        # What is not penalised is fixed by its sum over the classes alone, which is 0.
+        tie = torch.where(f == 0, size / c, 0.0) if c > 1 else torch.zeros_like(f)
         for a in range(c):
-            H[a, places, a, places] += alpha * f
-        if c > 1:  # what is not penalised is fixed by its sum over the classes alone, which is 0
-            free = places[f == 0]
-            size = J.diagonal(dim1=0, dim2=2).sum(-1).diagonal().mean().clamp_min(1e-300)
-            for a in range(c):
-                for b in range(c):
-                    H[a, free, b, free] += size / c
-        side = c * q
-        J, H = J.reshape(side, side), H.reshape(side, side)
-        half = torch.linalg.solve(H, J)
-        errors = torch.linalg.solve(H, half.mT).diagonal().clamp_min(0).sqrt()
-        return errors.reshape(c, q), float(half.trace())
+            H[a, places, a, places] += f
+            H[a, places, :, places] += tie[:, None]
+        inverse = _inverse(H.reshape(c * q, c * q)).reshape(c * q, c, q)
+        # H^-1 J H^-1 = H^-1 − H^-1 (H − J) H^-1, and the trace of H^-1 J likewise.
+        own = inverse.reshape(c * q, -1).diagonal()
+        lost = (inverse**2 * f).sum((1, 2)) + (inverse.sum(1) ** 2 * tie).sum(1)
+        errors = (own - lost).clamp_min(0).sqrt().reshape(c, q)
+        rest = (own * f.repeat(c)).sum() + (inverse.reshape(c, q, c, q).sum(2) * tie).diagonal(
+            dim1=1, dim2=2
+        ).sum()
+        constant = self.moments(self.weights[None])[1][0] == 0
+        errors[:, :p][:, constant] = 0
+        return errors, float(c * q - rest)
+
+
+def _inverse(H: Float64[Tensor, "s s"]) -> Float64[Tensor, "s s"]:
+    """The inverse of a symmetric matrix that is positive definite, or within rounding of it."""
+    factor, info = torch.linalg.cholesky_ex(H)
+    return torch.cholesky_inverse(factor) if int(info) == 0 else torch.linalg.pinv(H, hermitian=True)
 
 
 @dataclass(frozen=True, eq=False)

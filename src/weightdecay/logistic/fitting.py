@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
-from weightdecay.logistic.leave_one_out import leave_one_out
+from weightdecay.logistic.leave_one_out import ENOUGH, LeftOut, invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.scores import folds_curve
@@ -139,10 +140,12 @@ class Fitter:
         problem, criterion = self.problem, self.judging.criterion
         w, draws = problem.weights, self.draws if criterion == "loo" else 0
         total = w.sum()
-        for left in leave_one_out(
+        found = leave_one_out(
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
-        ):  # fmt: skip
+        )  # fmt: skip
+        precision = self._precision(found) if draws else [0.0] * len(found)
+        for left, precise in zip(found, precision, strict=True):
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -157,7 +160,34 @@ class Fitter:
             spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
             sums, auc = self._judged([left.logits])
             held = left.logits if keep else None
-            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=left.precision)
+            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precise)
+
+    def _precision(self, found: Sequence[LeftOut]) -> list[float]:
+        """How far the mean log loss by one Newton step may be off, relative to it, from the rows drawn.
+
+        Of the rows that one step changes most the differences are known. For the others stands twice the less
+        of two: the largest difference of the rows drawn by lot, and squares of what one step changes, in the
+        largest ratio that the rows drawn have; and no less than what fits without a row leave undetermined.
+        Between two α with a draw it is interpolated, in logarithms.
+        """
+        w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
+        places, known = [], []
+        for at, left in enumerate(found):
+            if len(left.rows):
+                losses = row_losses(left.logits, codes)[0]
+                moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
+                sizes, rest = left.differences.abs(), w.clone()
+                rest[left.rows[:most]] = 0
+                ratio = (sizes / (moved[left.rows] ** 2).clamp_min(1e-300)).max()
+                largest = sizes[most:].max() if len(sizes) > most else sizes.new_zeros(())
+                others = torch.minimum(rest.sum() * largest, ratio * (rest @ moved**2))
+                off = float(sizes[:most] @ w[left.rows[:most]] + 2 * others + ENOUGH * w @ moved)
+                places.append(at)
+                known.append(math.log(max(off / float(w @ losses), 1e-16)))
+        logs = [math.log(left.fit.alpha) for left in found]
+        there = np.array([logs[at] for at in places])
+        between = np.interp(np.negative(logs), -there, known)  # ascending
+        return np.exp(between).tolist()
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -212,6 +242,30 @@ class Fitter:
                 intercept=problem.intercept, tolerance=TOLERANCE,
             )  # fmt: skip
         return fit.coef[0], fit.intercept[0]
+
+    def degrees(self, alphas: Float64[Tensor, " L"]) -> dict[float, float]:
+        """Effective degrees of freedom of the fit to all rows by α; none of too many coefficients.
+
+        The Hessian is inverted at some α; between them its diagonal blocks are interpolated.
+        """
+        problem = self.problem
+        if not invertible(*problem.X.shape, problem.classes):
+            return {}
+        with on_cpu():
+            fits = list(
+                solve(
+                    problem.X,
+                    problem.codes,
+                    problem.classes,
+                    problem.weights[None],
+                    self.penalty[-1:],
+                    alphas,
+                    intercept=problem.intercept,
+                    tolerance=TOLERANCE,
+                )
+            )
+            dof = laplace(fits)[0]
+        return {fit.alpha: found for fit, found in zip(fits, dof.tolist(), strict=True)}
 
     def held_out(self, alpha: float) -> Float64[Tensor, "n C"]:
         """Each row's probabilities at one α by fits without it."""

@@ -20,6 +20,7 @@ from weightdecay.errors import InputError, WeightDecayWarning
 from weightdecay.logistic.classification import Prepared, judging, prepared, rare_classes
 from weightdecay.logistic.fitting import KEPT, TOLERANCE, Fitter, Step
 from weightdecay.logistic.judging import Judge, check_judge
+from weightdecay.logistic.leave_one_out import invertible
 from weightdecay.logistic.record import Fitted, LogisticPath, doubts
 from weightdecay.ridge import lambdas as grids
 from weightdecay.ridge.lambdas import Scale, Strength
@@ -223,6 +224,11 @@ def _plan(table: Prepared, X: Any, labels: Any, options: LogisticOptions) -> Pla
     check_judge(options.judge, table.problem.classes)
     how = judging(options.cv, table, int(options.seed), options.groups, X, labels)
     fitter = Fitter(table.problem, how, int(options.seed))
+    n, p = table.problem.X.shape
+    if how.criterion is not None and not invertible(n, p, table.problem.classes):
+        what = f"{how.criterion} takes the inverse of a Hessian, which is too large"
+        value = f"{p:,} columns and {table.problem.classes:,} classes"
+        raise InputError(what, "X", value, "use folds, cv=5, or fewer columns")
     if options.judge == "auc":
         _both_classes(fitter)
     strength = Strength(options.unit, {"n": len(table.problem.X)})

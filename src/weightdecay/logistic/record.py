@@ -1,6 +1,6 @@
 """The record of a path of logistic regression: every λ, its score, the choices, and the models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SAME = 1e-9  # relative difference of two α that are one: a λ may have been typed
 SIDE = 2000  # coefficients, intercepts among them, beyond which there are no standard errors: 32 MB a matrix
-EVERY_SIDE = 700  # beyond which degrees of freedom are not taken at every λ of the grid
+EVERY_SIDE = 150  # beyond which degrees of freedom are not taken exactly at every λ of the grid
 REACHED = 1e-8  # of a gradient's norm at W = 0: within it a fit is the minimum
 IMPRECISE = 0.05  # of leave-one-out, relative to the mean log loss, from which on it is a doubt
 AGAIN = "fit it again with `logistic_path`"
@@ -106,10 +106,10 @@ def facts(path: "LogisticPath") -> list[Text]:
         there = float(path.precision[at_best])
         lines.append(
             Text(
-                f"leave-one-out by one Newton step from the fit: at the best λ it differs from rows that are "
-                f"really left out by at most {there:.1%} of the mean log loss",
-                f"留一法由拟合处的一步牛顿法得到：在最佳 λ 处，与真正留出的行相差"
-                f"不超过平均对数损失的 {there:.1%}",
+                f"leave-one-out by one Newton step from the fit: by rows that were really left out the log "
+                f"loss at the best λ is off by {there:.2g} of itself at most",
+                f"留一法由拟合处的一步牛顿法得到：由真正留出的行估计，最佳 λ 处对数损失的相对误差"
+                f"不超过 {there:.2g}",
             )
         )
     worst = float(path.gradient.max())
@@ -184,10 +184,10 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
         if not worst <= IMPRECISE:
             said.append(
                 Text(
-                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: it differs "
-                    f"from rows that were really left out by {worst:.0%} of the mean log loss; use cv=5",
+                    f"leave-one-out by one Newton step is not precise at λ = {short(path.best)}: by rows "
+                    f"that were really left out the log loss may be off by {worst:.2g} of itself; use cv=5",
                     f"在 λ = {short(path.best)} 处，一步牛顿法的留一法不精确："
-                    f"与真正留出的行相差平均对数损失的 {worst:.0%}；请用 cv=5",
+                    f"由真正留出的行估计，对数损失的相对误差可达 {worst:.2g}；请用 cv=5",
                 )
             )
     return tuple(said)
@@ -292,11 +292,19 @@ class Fitted:
                 self.dofs.setdefault(alpha, dof)
         return self.spreads[alpha]
 
-    def dof(self, alpha: float, side: int) -> float | None:
+    def dof(self, alpha: float) -> float | None:
         """Effective degrees of freedom, or None where they are not known or take too long."""
-        if alpha not in self.dofs and self.coefs[0].numel() + len(self.intercepts[0]) <= side:
+        if alpha not in self.dofs:
             self.spread(alpha)
         return self.dofs.get(alpha)
+
+    def fill_degrees(self, first: Sequence[float]) -> None:
+        """Take the degrees of freedom at every α of the grid, and exactly those of the first ones."""
+        few = self.coefs[0].numel() <= EVERY_SIDE
+        for alpha in self.alphas.tolist() if few else first:
+            self.dof(alpha)
+        if self.fitter is not None and any(alpha not in self.dofs for alpha in self.alphas.tolist()):
+            self.dofs.update(self.fitter.degrees(self.alphas) | self.dofs)
 
 
 # Fields that are plain values.
@@ -319,8 +327,8 @@ class LogisticPath:
         curves: the scores of all judges, by name: log_loss, error, brier and of two classes auc, as 1 − AUC.
         judge: the one that was chosen by, or "evidence".
         gradient: the largest norm of a gradient among the fits at each λ, over its norm at W = 0 (L,).
-        precision: of leave-one-out: the largest difference to rows that were really left out, over the mean
-            log loss (L,); None for folds.
+        precision: of leave-one-out: how far the mean log loss may be off, relative to it, by rows that were
+            really left out (L,); None for folds.
         best: λ of the least score, the strongest of those that rounding does not tell from it.
         one_se: the strongest λ whose score is within one standard error of the least.
         edge: "low" or "high" where the least score is at an end of the grid, which was not to be moved.
@@ -404,12 +412,13 @@ class LogisticPath:
         J is the second derivative of the loss at the fit and H that of the objective; an intercept counts 1,
         and one for each class C − 1.
         """
-        found = [self._fitted.dof(alpha, EVERY_SIDE) for alpha in self.alphas.tolist()]
+        self._fitted.fill_degrees([self._alpha(lam) for lam in (self.best, self.one_se)])
+        found = [self._fitted.dofs.get(alpha) for alpha in self.alphas.tolist()]
         return torch.tensor([float("nan") if dof is None else dof for dof in found], dtype=torch.float64)
 
     def dof_at(self, lam: float | Tensor | None = None) -> float | None:
         """Effective degrees of freedom at λ; None where there are too many coefficients to know them."""
-        return self._fitted.dof(self._alpha(lam), SIDE)
+        return self._fitted.dof(self._alpha(lam))
 
     def coef(self, lam: float | Tensor | None = None) -> Float64[Tensor, "*C p"]:
         """Coefficients on the original scale: (p,) of two classes, for the second; else (C, p).
@@ -579,7 +588,7 @@ class LogisticPath:
                 tensors[f"spread.{k}"] = spread
         held = self.judge != "evidence"
         tables = [self._tables(lam) for lam in (self.best, self.one_se)] if held else []
-        dofs = [fitted.dof(alpha, SIDE) for alpha in chosen]
+        dofs = [fitted.dof(alpha) for alpha in chosen]
         values = {
             **{name: getattr(self, name) for name in PLAIN},
             "flat_range": self.flat_range,
