@@ -64,6 +64,12 @@ def path(data):
 
 
 @pytest.fixture(scope="module")
+def classes(data):
+    labels = [("ant", "bee", "cat")[int(score > -1) + int(score > 1)] for score in data[1]]
+    return wd.logistic_path(data[0], labels, [0.001, 0.01, 0.1, 1.0], cv=5)
+
+
+@pytest.fixture(scope="module")
 def audit():
     model = torch.nn.Sequential()
     model.add_module("body", torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8)))
@@ -95,10 +101,11 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def written(run, path, data, sweep, audit, monitored, tmp_path_factory):
+def written(run, path, data, classes, sweep, audit, monitored, tmp_path_factory):
     """A page of every kind."""
     folder = tmp_path_factory.mktemp("pages")
     results = {"textbook": run, "ridge": path, "sweep": sweep, "audit": audit, "monitor": monitored}
+    results["logistic"] = classes
     return {
         kind: wd.report(result, folder / f"{kind}.html", y=data[1] if kind == "ridge" else None)
         for kind, result in results.items()
@@ -106,7 +113,7 @@ def written(run, path, data, sweep, audit, monitored, tmp_path_factory):
 
 
 @browsing
-@pytest.mark.parametrize("kind", ["textbook", "ridge", "sweep", "audit", "monitor"])
+@pytest.mark.parametrize("kind", ["textbook", "ridge", "logistic", "sweep", "audit", "monitor"])
 def test_nothing_serious_bars_anybody(browser, written, kind):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -123,7 +130,7 @@ def test_nothing_serious_bars_anybody(browser, written, kind):
 
 
 @browsing
-@pytest.mark.parametrize("kind", ["ridge", "sweep", "audit", "monitor"])
+@pytest.mark.parametrize("kind", ["ridge", "logistic", "sweep", "audit", "monitor"])
 def test_chinese_and_a_narrow_screen(browser, written, kind):
     with opened(browser, written[kind], "#lang=zh", viewport={"width": 390, "height": 800}) as page:
         assert re.search("[一-鿿]", page.locator("h1").inner_text())
@@ -138,6 +145,35 @@ def test_the_textbook_prints_on_two_pages(browser, written):
     with opened(browser, written["textbook"]) as page:
         pdf = page.pdf(format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) == 2
+
+
+def numbers(packed):
+    """A series as the page holds it."""
+    return np.frombuffer(base64.b64decode(packed)) if isinstance(packed, str) else np.array(packed)
+
+
+@browsing
+def test_the_page_of_classes_shows_what_the_path_holds(browser, written, classes):
+    with opened(browser, written["logistic"]) as page:
+        captions = page.locator("figcaption").all_inner_texts()
+        shown = page.evaluate("globalThis.page.figures.map((f) => [f.x, f.lines.map((line) => line.y)])")
+        counts = page.locator("table").first.locator("tbody td").all_inner_texts()
+        said = page.locator("#lines").inner_text()
+    confusion = classes.confusion().drop("class").to_numpy()
+    assert [int(cell) for cell in counts if cell.isdecimal()] == confusion.ravel().tolist()
+    assert [name for name in captions if name.startswith("Coefficients")] == [
+        f"Coefficients times the columns' sd: {name}" for name in ("ant", "bee", "cat")
+    ]
+    figures = dict(zip(captions, shown, strict=True))
+    np.testing.assert_array_equal(numbers(figures["Score against λ"][1][0]), classes.scores)
+    errors, always = figures["Rows predicted wrong, held out"][1]
+    np.testing.assert_array_equal(numbers(errors), classes.curves["error"])
+    np.testing.assert_array_equal(numbers(always), [classes.share_wrong] * 4)
+    reliability = classes.calibration()
+    x, (_, observed) = figures["Reliability of the predicted class's probability"]
+    np.testing.assert_array_equal(numbers(x), reliability.table["predicted"])
+    np.testing.assert_array_equal(numbers(observed), reliability.table["observed"])
+    assert f"off by {100 * reliability.error:.2g} % on average" in said
 
 
 @browsing

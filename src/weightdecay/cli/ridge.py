@@ -129,6 +129,8 @@ def _request(options: FitOptions) -> "Request":
             )
         cv = int(cv)
     choice(options.choose, "choose", ("best", "one-se"))
+    if options.task is not None:
+        choice(options.task, "task", ("regression", "classification"))
     choice(options.intercept, "intercept", ("free", "penalized", "none"))
     same = (
         *("data", "unit", "choose", "shared", "seed", "groups", "time", "weights", "standardize"),

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -49,11 +49,8 @@ def task_of(request: Request) -> Text | None:
     """Say why a request is a classification; None where it is a regression.
 
     Raises:
-        InputError: no such task; a classification of several targets, or in blocks; a judge for a regression.
+        InputError: a classification of several targets, or in blocks; a judge for a regression.
     """
-    tasks = ("regression", "classification")
-    if request.task is not None and request.task not in tasks:
-        raise InputError("no such task", "task", repr(request.task), f"use {' or '.join(tasks)}")
     said = Text("as asked: classification", "按要求：分类")
     if request.task is None and len(request.target) == 1:
         target = request.target[0]
@@ -142,8 +139,8 @@ def _by_column(values: Float64[Tensor, "*C p"]) -> Float64[Tensor, "p c"]:
     return values[:, None] if values.ndim == 1 else values.mT
 
 
-def _columns(path: LogisticPath) -> Sequence[str]:
-    return path.features or [f"column {j + 1}" for j in range(path.p)]
+def _columns(path: LogisticPath) -> tuple[str, ...]:
+    return path.features or tuple(f"column {j + 1}" for j in range(path.p))
 
 
 # Fitting a table.

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -254,6 +254,7 @@ def coding_of(saved: Saved) -> Coding | None:
 Progress = Callable[[int], None]
 
 
+@runtime_checkable
 class TableModel(Protocol):
     """A model that predicts the rows of a table: what `predict_file` needs of it."""
 
@@ -272,6 +273,7 @@ class TableModel(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What was chosen."""
+        ...
 
     def outside(self, X: Any) -> Bool[Tensor, "m p"]:
         """Where an input is outside its range."""

@@ -514,7 +514,7 @@ def save_tables(
 
     Args:
         folder: the folder, made if need be.
-        out_of_fold: these rows; None where they were written before.
+        out_of_fold: these rows; None where they were written before, or there are none.
         frames: the tables by name. Rows out of fold come beside them, if a spreadsheet can have as many.
 
     Raises:
@@ -525,12 +525,13 @@ def save_tables(
     if out_of_fold is not None:
         with replacing(rows) as temporary:
             out_of_fold.write_parquet(temporary)
-    if pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
+    there = [rows] if rows.exists() else []
+    if there and pl.scan_parquet(rows).select(pl.len()).collect().item() <= SPREADSHEET:
         frames["out_of_fold"] = pl.read_parquet(rows)
     for name, frame in frames.items():
         with replacing(folder / f"{name}.csv") as temporary:
             frame.write_csv(temporary)
-    return [rows, *(folder / f"{name}.csv" for name in frames)]
+    return [*there, *(folder / f"{name}.csv" for name in frames)]
 
 
 def fit_table(
