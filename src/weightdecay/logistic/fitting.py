@@ -151,8 +151,8 @@ class Fitter:
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
         )  # fmt: skip
-        checked = self._checked(found) if draws else [(0.0, 0.0)] * len(found)
-        for left, (shift, precision) in zip(found, checked, strict=True):
+        checked = self._checked(found) if draws else [(0.0, 1.0, 0.0)] * len(found)
+        for left, (shift, wider, precision) in zip(found, checked, strict=True):
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -161,28 +161,33 @@ class Fitter:
             if criterion == "evidence":
                 yield bare
                 continue
-            losses = row_losses(left.logits, problem.codes)
-            away = losses - (losses @ w / total)[:, None]
-            n = len(w)
-            spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
+            spread = self._error_of_mean(row_losses(left.logits, problem.codes))
+            spread[0] *= wider
             sums, auc = self._judged([left.logits])
             sums[0, 0] += shift
             held = left.logits if keep else None
             yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precision)
 
-    def _checked(self, found: Sequence[LeftOut]) -> list[tuple[float, float]]:
+    def _error_of_mean(self, losses: Float64[Tensor, "*k n"]) -> Float64[Tensor, "*k"]:
+        """Standard errors of weighted means over the rows: sd/√n where weights are 1."""
+        w = self.problem.weights
+        away = losses - (losses @ w / w.sum())[..., None]
+        return (away**2 @ w**2).sqrt() / w.sum() * math.sqrt(len(w) / (len(w) - 1))
+
+    def _checked(self, found: Sequence[LeftOut]) -> list[tuple[float, float, float]]:
         """What rows really left out add to the sum of log losses by one Newton step, and what stays unsure.
 
         Of the rows that one step changes most the differences are known and added. Those of the others are
         unsure by the same share of what one step changes, `SHARE` times the largest that was found, and by
-        what fits without a row leave undetermined. Between two α with a draw both are interpolated in
+        what fits without a row leave undetermined. Between two α with a draw all is interpolated in
         logarithms, and a part of what is added is unsure, too.
 
         Returns:
-            For each α the sum to add, and how far the mean log loss may be off, relative to it.
+            For each α the sum to add, by how much the standard error is larger, and how far the mean log loss
+            may be off, relative to it.
         """
         w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
-        places, added, unknown, means = [], [], [], []
+        places, added, unknown, means, wider = [], [], [], [], []
         for at, left in enumerate(found):
             losses = row_losses(left.logits, codes)[0]
             means.append(float(w @ losses))
@@ -194,6 +199,10 @@ class Fitter:
                 added.append(-float(off @ w[top]))
                 rest = w @ moved - w[top] @ moved[top]
                 unknown.append(float(SHARE * share * rest + ENOUGH * w @ moved))
+                exact = losses.clone()
+                exact[left.rows] -= left.differences
+                ratio = float(self._error_of_mean(exact) / self._error_of_mean(losses))
+                wider.append(ratio if 0 < ratio < math.inf else 1.0)
         logs = -np.log([left.fit.alpha for left in found])  # ascending
         there = logs[places]
         less, more = (np.log(np.maximum(np.multiply(added, sign), 1e-300)) for sign in (-1, 1))
@@ -201,7 +210,9 @@ class Fitter:
         unsure = np.exp(np.interp(logs, there, np.log(np.maximum(unknown, 1e-300))))
         away = np.abs(logs[:, None] - there).min(1) > 0
         unsure += BETWEEN * np.abs(shift) * away
-        return list(zip(shift.tolist(), (unsure / (np.array(means) + shift)).tolist(), strict=True))
+        larger = np.exp(np.interp(logs, there, np.log(wider)))
+        off = unsure / (np.array(means) + shift)
+        return list(zip(shift.tolist(), larger.tolist(), off.tolist(), strict=True))
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -263,7 +274,8 @@ class Fitter:
         The Hessian is inverted at some α; between them its diagonal blocks are interpolated.
         """
         problem = self.problem
-        if not invertible(*problem.X.shape, problem.classes):
+        n, p = problem.X.shape
+        if not invertible(n, p, problem.classes):
             return {}
         with on_cpu():
             fits = list(
