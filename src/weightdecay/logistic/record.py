@@ -635,8 +635,7 @@ class LogisticPath:
             raise InputError("one λ is needed", "lam", f"{len(alphas)} values", "give one")
         alpha = self._fitted.near(float(alphas[0]))
         if alpha == 0:
-            given = lam is not None and float(lam) in self.lambdas.tolist()
-            if not given:
+            if float(self.best if lam is None else lam) not in self.lambdas.tolist():
                 raise InputError("no penalty at all", "lam", 0, "give a λ above 0")
             return float(self.alphas[0])
         return alpha
