@@ -20,7 +20,7 @@ from weightdecay.ridge.scores import folds_curve
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
 KEPT = 20_000_000  # numbers of held-out logits that are kept meanwhile: 160 MB
 DRAWS = 8  # rows that are really left out, half of them those that one Newton step changes most
-MANY_DRAWS, LITTLE = 32, 1e5  # the same where rows × columns × logits are few
+MANY_DRAWS, LITTLE = 64, 3e6  # the same where rows × columns × logits are few
 SHARE = 1.5
 BETWEEN = 0.3  # of what they add, that is uncertain where it is interpolated
 
@@ -178,8 +178,8 @@ class Fitter:
         """What rows really left out add to the sum of log losses by one Newton step, and what stays unsure.
 
         Of the rows that one step changes most the differences are known and added. Those of the others are
-        unsure by the same share of what one step changes, `SHARE` times the largest that was found, and by
-        what fits without a row leave undetermined. Between two α with a draw all is interpolated in
+        unsure by the same share of what one step changes, `SHARE` times the one that was found, and by what
+        fits without a row leave undetermined. Between two α with a draw all is interpolated in
         logarithms, and a part of what is added is unsure, too.
 
         Returns:
@@ -194,7 +194,7 @@ class Fitter:
             if len(left.rows):
                 moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
                 top, off = left.rows[:most], left.differences[:most]
-                share = (off.abs() / moved[top].clamp_min(1e-300)).max()
+                share = off.abs().sum() / moved[top].sum().clamp_min(1e-300)
                 places.append(at)
                 added.append(-float(off @ w[top]))
                 rest = w @ moved - w[top] @ moved[top]
