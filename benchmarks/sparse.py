@@ -5,8 +5,8 @@
 An embedding of 1,000,000 × 64 in float32, 1,000 rows a step, drawn uniformly: nearly every row has missed
 decay when it comes, which is the dearest case for the lazy way. Every candidate has a table and state of its
 own; each round gives all of them the same rows, in an order drawn anew, and a ratio is of neighbours in one
-round. "iteration" is zero_grad, forward, backward and step; "step" is `optimizer.step()` alone. "lazy, by hand"
-is the same arithmetic in ten lines without the package: what these torch calls alone cost. Dense decay
+round. "iteration" is zero_grad, forward, backward and step; "step" is `optimizer.step()` alone. "lazy, by
+hand" is the same arithmetic in ten lines without the package: what these torch calls alone cost. Dense decay
 is there twice: the sparse optimizer beside a multiplication of the whole table, and a dense gradient under
 the rule with torch's own dense optimizer; it has rounds of its own, since it empties the caches.
 On a machine that others use, `--cpu` counts the processor time of one thread.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn, optim
 
 import weightdecay as wd
+from table import note
 
 warnings.simplefilter("ignore", wd.WeightDecayWarning)  # strengths here are for timing, not for training
 ROWS, WIDTH, BATCH, WARM, LR, STRENGTH = 1_000_000, 64, 1_000, 10, 1e-3, 0.1
@@ -144,6 +145,9 @@ def times(kind: str, names: Sequence[str], rounds: int, clock: Callable[[], floa
             median = statistics.median(mine[part] for mine in own) * 1e3
             cells += f"{median:16.3f}{middle:8.2f}{f'{low:.2f} - {high:.2f}':>18}"
         goal = f"   goal ≤ {GOAL}" if name in ("lazy", "touched") else ""
+        if goal:
+            ratios = [mine[0] / base[0] for mine, base in zip(own, seconds["alone"], strict=True)]
+            note(f"sparse gradients, {kind}, {name}: an iteration", f"{kind} alone", ratios, f"≤ {GOAL}")
         print(f"{name:32}{cells}{goal}")
 
 
