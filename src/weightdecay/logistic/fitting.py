@@ -198,7 +198,7 @@ class Fitter:
                 places.append(at)
                 added.append(-float(off @ w[top]))
                 rest = w @ moved - w[top] @ moved[top]
-                unknown.append(float(SHARE * share * rest + ENOUGH * w @ moved))
+                unknown.append(float(SHARE * share * rest + 3 * ENOUGH * w @ moved))
                 exact = losses.clone()
                 exact[left.rows] -= left.differences
                 ratio = float(self._error_of_mean(exact) / self._error_of_mean(losses))
