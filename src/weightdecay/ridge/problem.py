@@ -176,7 +176,7 @@ def correlations(problem: Problem) -> Float64[Tensor, "p t"]:
     for some in (variance < FEW_DIGITS * square).nonzero()[:, 0].split(max(NARROWEST, BLOCK // n)):
         X = problem.X
         block = X.of_columns(some).dense() if isinstance(X, SparseInputs) else X[:, some]
-        mean, sd = _mean_and_sd(block.double(), weights)
+        mean, sd = mean_and_sd(block.double(), weights)
         variance[some] = torch.where(is_constant(mean, sd, X.dtype), 0, sd**2)
     size = variance.clamp_min(0).sqrt()[:, None] * (share @ y**2).sqrt()
     return sums[1:].mT / torch.where(size > 0, size, torch.nan)
