@@ -8,6 +8,7 @@ import scipy.sparse
 import torch
 
 import weightdecay as wd
+from weightdecay.logistic import record
 from weightdecay.logistic.path import LogisticOptions, fit_path
 
 pytest.importorskip("sklearn")
@@ -475,6 +476,7 @@ BAD = {
     "drop": ((X0, Y0), {"drop": ["a"]}, "only for tables with named columns: drop = ('a',)"),
     "no such column": ((pl.DataFrame(X0), Y0), {"drop": ["a"]}, "drop"),
     "factors": ((X0, Y0), {"penalty_factors": [1.0]}, "penalty_factors"),
+    "a file": (("table.csv", "y"), {}, "a classifier's table has to be in memory: X = table.csv; read the"),
     "one axis": ((X0[:, 0], Y0), {}, "not a table: X = shape (90,)"),
     "no columns": ((X0[:, :0], Y0), {}, "no column is left as an input"),
 }
@@ -496,3 +498,33 @@ def test_a_class_with_one_row_left_is_a_doubt():
 def test_a_judge_is_checked():
     with pytest.raises(wd.InputError, match="no such judge: judge = 'f1'; use log_loss, error, brier, auc"):
         fit_path(X0, Y0, LogisticOptions(judge="f1"))
+
+
+def test_no_penalty_at_all_is_the_limit_of_little():
+    X, y = rows(2, n=200)
+    path = wd.logistic_path(X, y, [0.0, 0.1])
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(X, y)
+    np.testing.assert_allclose(path.coef(0.0), model.coef_[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(path.intercept(0.0), model.intercept_[0], rtol=1e-5)
+    assert path.best == 0
+    assert path.model().lam == 0
+    assert path.coef_frame().height == 7
+
+
+def test_a_fit_that_has_not_reached_its_minimum_is_told(monkeypatch):
+    X, y = rows(2)
+    monkeypatch.setattr(record, "REACHED", 1e-30)
+    with pytest.warns(
+        wd.WeightDecayWarning, match="at 3 λ from .* a fit has not reached its minimum: the grad"
+    ):
+        path = wd.logistic_path(X, y, CS)
+    assert not any("every fit is at its minimum" in note for note in path.notes)
+
+
+def test_columns_that_say_nothing_leave_the_class_shares():
+    y = np.arange(60) % 3 == 0
+    for cv in (5, "loo"):
+        path = wd.logistic_path(np.ones((60, 2)), y, [0.1, 1.0], cv=cv)
+        torch.testing.assert_close(path.coef(), torch.zeros(2).double(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(path.predict_proba(np.ones((1, 2)))[0], [2 / 3, 1 / 3], rtol=1e-8)
+        np.testing.assert_allclose(path.standard_errors(), 0)

@@ -19,7 +19,10 @@ from weightdecay.ridge.scores import folds_curve
 
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
 KEPT = 20_000_000  # numbers of held-out logits that are kept meanwhile: 160 MB
-DRAWS = 8  # rows that are really left out
+DRAWS = 8  # rows that are really left out, half of them those that one Newton step changes most
+MANY_DRAWS, LITTLE = 64, 3e6  # the same where rows × columns × logits are few
+SHARE = 1.5
+BETWEEN = 0.3  # of what they add, that is uncertain where it is interpolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +79,17 @@ class Fitter:
         problem: the data.
         judging: the folds, or the criterion.
         seed: of the rows that are really left out.
-        draws: how many.
     """
 
     problem: Classification
     judging: Judging
     seed: int = 0
-    draws: int = DRAWS
+
+    @property
+    def draws(self) -> int:
+        """How many rows are really left out, at an α where some are."""
+        size = self.problem.X.numel() * self.problem.logits
+        return MANY_DRAWS if size <= LITTLE else DRAWS
 
     @property
     def judges(self) -> tuple[Judge, ...]:
@@ -144,8 +151,8 @@ class Fitter:
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
         )  # fmt: skip
-        precision = self._precision(found) if draws else [0.0] * len(found)
-        for left, precise in zip(found, precision, strict=True):
+        checked = self._checked(found) if draws else [(0.0, 1.0, 0.0)] * len(found)
+        for left, (shift, wider, precision) in zip(found, checked, strict=True):
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -154,40 +161,58 @@ class Fitter:
             if criterion == "evidence":
                 yield bare
                 continue
-            losses = row_losses(left.logits, problem.codes)
-            away = losses - (losses @ w / total)[:, None]
-            n = len(w)
-            spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
+            spread = self._error_of_mean(row_losses(left.logits, problem.codes))
+            spread[0] *= wider
             sums, auc = self._judged([left.logits])
+            sums[0, 0] += shift
             held = left.logits if keep else None
-            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precise)
+            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precision)
 
-    def _precision(self, found: Sequence[LeftOut]) -> list[float]:
-        """How far the mean log loss by one Newton step may be off, relative to it, from the rows drawn.
+    def _error_of_mean(self, losses: Float64[Tensor, "*k n"]) -> Float64[Tensor, "*k"]:
+        """Standard errors of weighted means over the rows: sd/√n where weights are 1."""
+        w = self.problem.weights
+        away = losses - (losses @ w / w.sum())[..., None]
+        return (away**2 @ w**2).sqrt() / w.sum() * math.sqrt(len(w) / (len(w) - 1))
 
-        Of the rows that one step changes most the differences are known. For the others stands twice the less
-        of two: the largest difference of the rows drawn by lot, and squares of what one step changes, in the
-        largest ratio that the rows drawn have; and no less than what fits without a row leave undetermined.
-        Between two α with a draw it is interpolated, in logarithms.
+    def _checked(self, found: Sequence[LeftOut]) -> list[tuple[float, float, float]]:
+        """What rows really left out add to the sum of log losses by one Newton step, and what stays unsure.
+
+        Of the rows that one step changes most the differences are known and added. Those of the others are
+        unsure by the same share of what one step changes, `SHARE` times the one that was found, and by what
+        fits without a row leave undetermined. Between two α with a draw all is interpolated in
+        logarithms, and a part of what is added is unsure, too.
+
+        Returns:
+            For each α the sum to add, by how much the standard error is larger, and how far the mean log loss
+            may be off, relative to it.
         """
         w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
-        places, known = [], []
+        places, added, unknown, means, wider = [], [], [], [], []
         for at, left in enumerate(found):
+            losses = row_losses(left.logits, codes)[0]
+            means.append(float(w @ losses))
             if len(left.rows):
-                losses = row_losses(left.logits, codes)[0]
                 moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
-                sizes, rest = left.differences.abs(), w.clone()
-                rest[left.rows[:most]] = 0
-                ratio = (sizes / (moved[left.rows] ** 2).clamp_min(1e-300)).max()
-                largest = sizes[most:].max() if len(sizes) > most else sizes.new_zeros(())
-                others = torch.minimum(rest.sum() * largest, ratio * (rest @ moved**2))
-                off = float(sizes[:most] @ w[left.rows[:most]] + 2 * others + ENOUGH * w @ moved)
+                top, off = left.rows[:most], left.differences[:most]
+                share = off.abs().sum() / moved[top].sum().clamp_min(1e-300)
                 places.append(at)
-                known.append(math.log(max(off / float(w @ losses), 1e-16)))
-        logs = [math.log(left.fit.alpha) for left in found]
-        there = np.array([logs[at] for at in places])
-        between = np.interp(np.negative(logs), -there, known)  # ascending
-        return np.exp(between).tolist()
+                added.append(-float(off @ w[top]))
+                rest = w @ moved - w[top] @ moved[top]
+                unknown.append(float(SHARE * share * rest + 3 * ENOUGH * w @ moved))
+                exact = losses.clone()
+                exact[left.rows] -= left.differences
+                ratio = float(self._error_of_mean(exact) / self._error_of_mean(losses))
+                wider.append(ratio if 0 < ratio < math.inf else 1.0)
+        logs = -np.log([left.fit.alpha for left in found])  # ascending
+        there = logs[places]
+        less, more = (np.log(np.maximum(np.multiply(added, sign), 1e-300)) for sign in (-1, 1))
+        shift = np.exp(np.interp(logs, there, more)) - np.exp(np.interp(logs, there, less))
+        unsure = np.exp(np.interp(logs, there, np.log(np.maximum(unknown, 1e-300))))
+        away = np.abs(logs[:, None] - there).min(1) > 0
+        unsure += BETWEEN * np.abs(shift) * away
+        larger = np.exp(np.interp(logs, there, np.log(wider)))
+        off = unsure / (np.array(means) + shift)
+        return list(zip(shift.tolist(), larger.tolist(), off.tolist(), strict=True))
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -249,7 +274,8 @@ class Fitter:
         The Hessian is inverted at some α; between them its diagonal blocks are interpolated.
         """
         problem = self.problem
-        if not invertible(*problem.X.shape, problem.classes):
+        n, p = problem.X.shape
+        if not invertible(n, p, problem.classes):
             return {}
         with on_cpu():
             fits = list(

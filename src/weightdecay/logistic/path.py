@@ -7,6 +7,7 @@ strongest to the weakest and judges it on the way, widens it, chooses, and write
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from weightdecay.ridge.problem import Intercept, collected, names_of
 from weightdecay.select import choose, least
 from weightdecay.tables.cells import no_such_column
 from weightdecay.tables.columns import NOTHING_SAID, ColumnOptions
+from weightdecay.tables.source import Source
 from weightdecay.text import Text
 
 PER_DECADE = 6  # λ of the automatic grid: a fit each, from a curve that is smooth in log λ
@@ -210,6 +212,9 @@ def fit_path(X: Any, labels: Any, options: LogisticOptions, table: Prepared | No
     Raises:
         InputError: as `logistic_path`.
     """
+    if isinstance(X, str | Path | Source):
+        remedy = "read the table, for instance with polars.read_csv, and give its columns"
+        raise InputError("a classifier's table has to be in memory", "X", str(X)[:60], remedy)
     with on_cpu():
         X, labels = collected(X, "X"), collected(labels, "labels")
         X = _without(X, options.drop)
@@ -362,7 +367,7 @@ def _chosen(plan: Plan) -> LogisticPath:
         fold_scores=None if curves.folds is None else curves.folds[plan.judge].cpu(),
         curves={name: values.cpu() for name, values in curves.mean.items()},
         judge=plan.judge,
-        gradient=torch.tensor([step.gradient for step in steps], dtype=torch.float64),
+        gradient=torch.tensor([step.gradient for step in steps], dtype=torch.float64).nan_to_num(),
         precision=torch.tensor(precision, dtype=torch.float64) if precision else None,
         best=float(lambdas[chosen.best]),
         one_se=float(lambdas[chosen.one_se]),

@@ -105,7 +105,7 @@ class Coordinates:
         mean: of the columns before they were centred, in the same coordinates (R,).
         beyond: squared norm of the mean that lies outside of them.
         original: U (K, c, R) as W (K, c, p) and b (K, c).
-        axes: principal axes of the penalised columns of T where these are not (r, r).
+        axes: principal axes of T where its columns are not (r, r).
     """
 
     T: Float64[Tensor, "n R"]
