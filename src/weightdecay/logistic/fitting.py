@@ -5,24 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
-from weightdecay.logistic.leave_one_out import ENOUGH, LeftOut, invertible, laplace, leave_one_out
+from weightdecay.logistic.leave_one_out import invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
 from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.scores import folds_curve
 
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
 KEPT = 20_000_000  # numbers of held-out logits that are kept meanwhile: 160 MB
-DRAWS = 8  # rows that are really left out, half of them those that one Newton step changes most
-MANY_DRAWS, LITTLE = 64, 3e6  # the same where rows × columns × logits are few
-SHARE = 1.5
-BETWEEN = 0.3  # of what they add, that is uncertain where it is interpolated
+UNDETERMINED = 1e-4  # of the mean log loss: what fits without a row, which stop early, leave open
+DRAWS = 8  # rows drawn by lot that are really left out, beside those that change the fit most
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +83,6 @@ class Fitter:
     seed: int = 0
 
     @property
-    def draws(self) -> int:
-        """How many rows are really left out, at an α where some are."""
-        size = self.problem.X.numel() * self.problem.logits
-        return MANY_DRAWS if size <= LITTLE else DRAWS
-
-    @property
     def judges(self) -> tuple[Judge, ...]:
         """What can be judged: AUC of two classes, too."""
         if self.judging.criterion == "evidence":
@@ -145,14 +136,13 @@ class Fitter:
 
     def _left_out(self, alphas: Float64[Tensor, " L"], keep: bool) -> Iterator[Step]:
         problem, criterion = self.problem, self.judging.criterion
-        w, draws = problem.weights, self.draws if criterion == "loo" else 0
+        w, draws = problem.weights, DRAWS if criterion == "loo" else 0
         total = w.sum()
         found = leave_one_out(
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
         )  # fmt: skip
-        checked = self._checked(found) if draws else [(0.0, 1.0, 0.0)] * len(found)
-        for left, (shift, wider, precision) in zip(found, checked, strict=True):
+        for left in found:
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -162,10 +152,9 @@ class Fitter:
                 yield bare
                 continue
             spread = self._error_of_mean(row_losses(left.logits, problem.codes))
-            spread[0] *= wider
             sums, auc = self._judged([left.logits])
-            sums[0, 0] += shift
             held = left.logits if keep else None
+            precision = max(left.precision, UNDETERMINED)
             yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precision)
 
     def _error_of_mean(self, losses: Float64[Tensor, "*k n"]) -> Float64[Tensor, "*k"]:
@@ -173,46 +162,6 @@ class Fitter:
         w = self.problem.weights
         away = losses - (losses @ w / w.sum())[..., None]
         return (away**2 @ w**2).sqrt() / w.sum() * math.sqrt(len(w) / (len(w) - 1))
-
-    def _checked(self, found: Sequence[LeftOut]) -> list[tuple[float, float, float]]:
-        """What rows really left out add to the sum of log losses by one Newton step, and what stays unsure.
-
-        Of the rows that one step changes most the differences are known and added. Those of the others are
-        unsure by the same share of what one step changes, `SHARE` times the one that was found, and by what
-        fits without a row leave undetermined. Between two α with a draw all is interpolated in
-        logarithms, and a part of what is added is unsure, too.
-
-        Returns:
-            For each α the sum to add, by how much the standard error is larger, and how far the mean log loss
-            may be off, relative to it.
-        """
-        w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
-        places, added, unknown, means, wider = [], [], [], [], []
-        for at, left in enumerate(found):
-            losses = row_losses(left.logits, codes)[0]
-            means.append(float(w @ losses))
-            if len(left.rows):
-                moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
-                top, off = left.rows[:most], left.differences[:most]
-                share = off.abs().sum() / moved[top].sum().clamp_min(1e-300)
-                places.append(at)
-                added.append(-float(off @ w[top]))
-                rest = w @ moved - w[top] @ moved[top]
-                unknown.append(float(SHARE * share * rest + 3 * ENOUGH * w @ moved))
-                exact = losses.clone()
-                exact[left.rows] -= left.differences
-                ratio = float(self._error_of_mean(exact) / self._error_of_mean(losses))
-                wider.append(ratio if 0 < ratio < math.inf else 1.0)
-        logs = -np.log([left.fit.alpha for left in found])  # ascending
-        there = logs[places]
-        less, more = (np.log(np.maximum(np.multiply(added, sign), 1e-300)) for sign in (-1, 1))
-        shift = np.exp(np.interp(logs, there, more)) - np.exp(np.interp(logs, there, less))
-        unsure = np.exp(np.interp(logs, there, np.log(np.maximum(unknown, 1e-300))))
-        away = np.abs(logs[:, None] - there).min(1) > 0
-        unsure += BETWEEN * np.abs(shift) * away
-        larger = np.exp(np.interp(logs, there, np.log(wider)))
-        off = unsure / (np.array(means) + shift)
-        return list(zip(shift.tolist(), larger.tolist(), off.tolist(), strict=True))
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
