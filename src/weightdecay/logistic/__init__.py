@@ -1,0 +1,1 @@
+"""The path of logistic and multinomial regression over λ: solver, leave-one-out, evidence."""
