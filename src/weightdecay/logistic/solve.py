@@ -31,6 +31,8 @@ BLOCKS = 3e11  # of one Hessian for each class
 NEWTON, CONJUGATE = 100, 200  # steps at most
 HISTORY = 5  # fits that a start is extrapolated from
 STALE = 1.7  # α of a shared Hessian, over the present one, up to which it serves
+KIND = None
+FIXED = 0
 Apply = Callable[[Tensor], Tensor]
 
 
@@ -324,6 +326,8 @@ def descend(system: System, alphas: Tensor, tolerance: float) -> Iterator[Fit]:
     norms = system.size(system.evaluate(start, system.all, 0.0)[1])
     past: list[tuple[float, Tensor]] = []
     shared = Shared(system)
+    global LAST
+    LAST = shared
     for place in alphas.argsort(descending=True).tolist():
         alpha = float(alphas[place])
         U = extrapolated(past, alpha) if past else start
@@ -371,14 +375,18 @@ class Shared:
             self.kind = "dense"
         elif c * (n * R**2 + R**3 / 3) <= BLOCKS:
             self.kind = "blocks"
+        if KIND: self.kind = KIND
         self.alpha = float("inf")
         self.apply: Apply | None = None
         self.steps = 0
+        self.made = 0
+        self.by = {}
 
     def prepare(self, curvature: tuple[Tensor, Tensor], k: int, alpha: float) -> Apply:
         """The inverse at problem k's curvature and α, or that of before where it still serves."""
         if self.apply is None or self.alpha > STALE * alpha:
             pull = alpha * self.system.D[-1]
+            self.made += 1
             self.apply, self.alpha = self._make(curvature, k, pull), alpha
         return self.apply
 
@@ -390,6 +398,27 @@ class Shared:
         if self.kind in ("dense", "exact"):
             L = definite(system.hessian(curvature, k, pull))
             return lambda r: torch.cholesky_solve(r.reshape(len(r), -1).mT, L).mT.reshape(r.shape)
+        if self.kind in ("axes", "kron"):
+            Pk, Pw = P[k], curvature[1][k]
+            total = (Pw * (1 - Pk)).sum(0)
+            G = gram((T * total[:, None].sqrt()).mT)
+            V = eigh(G)[1] if FIXED == 0 else torch.eye(R, dtype=P.dtype)
+            A = T @ V
+            if self.kind == "axes":
+                B = torch.zeros(R, c, c, dtype=P.dtype)
+                A2 = (A**2).mT.contiguous()
+                for j in range(c):
+                    B[:, j, :] = -A2 @ (Pw[j] * Pk).mT
+                    B[:, j, j] += A2 @ Pw[j]
+            else:
+                B0 = -(Pw * total) @ Pk.mT + torch.diag(Pw @ total)
+                B0 /= (total**2).sum()
+                B = (A**2 * total[:, None]).sum(0)[:, None, None] * B0
+            B.diagonal(dim1=1, dim2=2).add_(((V**2).mT @ pull)[:, None])
+            fix = torch.ones(c, c, dtype=P.dtype) / c**2
+            B += B.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] * fix
+            Bi = torch.linalg.inv(B)
+            return lambda r: ((Bi @ (r @ V).permute(2, 1, 0)).permute(2, 1, 0) @ V.mT).contiguous()
         weight = (curvature[1][k] if c == 1 else curvature[1][k] * (1 - P[k])).clamp_min(0)
         if self.kind == "blocks":
             inverse = torch.empty(c, R, R, dtype=P.dtype)
@@ -397,7 +426,7 @@ class Shared:
                 H = gram((T * weight[j, :, None].sqrt()).mT)
                 H.diagonal().add_(pull)
                 inverse[j] = torch.cholesky_inverse(definite(H))
-            return lambda r: torch.matmul(inverse, r.permute(1, 2, 0)).permute(2, 0, 1)
+            return lambda r: torch.matmul(inverse, r.permute(1, 2, 0)).permute(2, 0, 1).contiguous()
         H = weight @ T**2 + pull
         return lambda r: r / H
 
@@ -449,7 +478,8 @@ def newton(
                 system, (-G / scale).to(dtype), curvature, pull.to(dtype), apply, enough.to(dtype)
             )
             shared.steps += steps
-            d = d.double() * scale
+            shared.by[alpha] = shared.by.get(alpha, 0) + steps
+            d = centred(d.double() * scale)
         # Full steps, halved for those problems that they do not improve.
         slope = (G * d).sum((1, 2))
         t = U.new_ones(len(ks))
