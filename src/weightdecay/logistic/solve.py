@@ -25,14 +25,15 @@ from torch import Tensor
 from weightdecay.ridge.linalg import EPS, eigh, gram
 
 BLOCK = 1 << 19  # logits that are made together
+COPY = 1 << 24  # numbers of X that are copied together
 EXACT = 1e8  # multiplications of the problems' own Hessians, up to which each problem has its own
-DENSE = 2e9  # of one Hessian that all share
-BLOCKS = 3e11  # of one Hessian for each class
-NEWTON, CONJUGATE = 100, 200  # steps at most
+BLOCKS = 80  # coordinates to a problem up to which a Hessian for each class pays for itself
+CHEAP = 1e8  # multiplications of those Hessians that are not worth a thought
+NEWTON, CONJUGATE = 100, 300  # steps at most
+STALLED = 4  # steps without progress, after which more precise ones are made
+SMALL = 2000  # coordinates times classes, up to which a step that is exact is the last resort
 HISTORY = 5  # fits that a start is extrapolated from
-STALE = 1.7  # α of a shared Hessian, over the present one, up to which it serves
-KIND = None
-FIXED = 0
+STALE = 4.0  # α of a shared Hessian, over the present one, up to which it serves
 Apply = Callable[[Tensor], Tensor]
 
 
@@ -46,20 +47,20 @@ class Fit:
         objective: Σ w logloss + α/2 Σ f ‖W_j‖² (K,).
         gradient: norm of the gradient over its norm at W = 0 and the best intercept (K,), each column taken
             in the unit in which its penalty factor is 1.
-        U: coefficients in the coordinates of the system.
-        system: the problems.
+        parts: the problems as they were solved, all together or each by itself, with their coefficients in
+            the coordinates of their system (k, c, R).
     """
 
     alpha: float
     place: int
     objective: Float64[Tensor, " K"]
     gradient: Float64[Tensor, " K"]
-    U: Float64[Tensor, "K c R"]
-    system: "System"
+    parts: "tuple[tuple[System, Tensor], ...]"
 
     @cached_property
     def _original(self) -> tuple[Float64[Tensor, "K c p"], Float64[Tensor, "K c"]]:
-        return self.system.coordinates.original(self.U)
+        each = [system.coordinates.original(U) for system, U in self.parts]
+        return torch.cat([W for W, _ in each]), torch.cat([b for _, b in each])
 
     @property
     def coef(self) -> Float64[Tensor, "K c p"]:
@@ -71,90 +72,117 @@ class Fit:
         """b; zero where there is none."""
         return self._original[1]
 
+    def part(self, k: int) -> tuple["System", Float64[Tensor, "1 c R"]]:
+        """The system of problem k and its coefficients in it."""
+        k %= len(self.objective)
+        system, U = self.parts[0] if len(self.parts) == 1 else self.parts[k]
+        return system, U[k : k + 1] if len(self.parts) == 1 else U
+
     def logits(self, k: int, rows: Int64[Tensor, " m"] | slice = slice(None)) -> Float64[Tensor, "m c"]:
         """Logits of some rows, or of all, by problem k."""
-        return self.system.coordinates.T[rows] @ self.U[k].mT
+        system, U = self.part(k)
+        return system.T[rows] @ U[0].mT
 
     def at(self, k: int) -> tuple[Float64[Tensor, "c p"], Float64[Tensor, " c"]]:
         """W and b of one problem."""
-        coef, intercept = self.system.coordinates.original(self.U[k : k + 1])
+        system, U = self.part(k)
+        coef, intercept = system.coordinates.original(U)
         return coef[0], intercept[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """Inputs in which all penalty factors are 1, or nearly so: logits are T U'.
+    """Inputs in which all penalty factors are the same, or nearly so: logits are T U'.
 
-    Columns are centred where there is an intercept, which is a column of ones. Where the problems share their
-    penalty factors the others are the principal axes, no more of them than rows.
+    Columns are centred where there is an intercept, which is a column of ones, the last. Where the problems
+    share their penalty factors the others are the principal axes, no more of them than rows.
 
     Args:
-        T: (n, R).
+        T: of the size of 1 (n, R).
         D: penalty factors of the coordinates, 0 for those that are free (K, R).
-        mean: of the columns before they were centred (R,).
-        beyond: squared norm of the mean that lies outside of the coordinates.
+        scale: what a gradient is multiplied by to be one with respect to √f W (R,).
+        mean: of the columns before they were centred, in the same coordinates (R,).
+        beyond: squared norm of the mean that lies outside of them.
         original: U (K, c, R) as W (K, c, p) and b (K, c).
+        axes: principal axes of T where its columns are not (R, R).
     """
 
     T: Float64[Tensor, "n R"]
     D: Float64[Tensor, "K R"]
+    scale: Float64[Tensor, " R"]
     mean: Float64[Tensor, " R"]
     beyond: float
     original: Callable[[Tensor], tuple[Tensor, Tensor]]
+    axes: Float64[Tensor, "R R"] | None = None
 
 
 def coordinates(X: Tensor, penalty: Tensor, intercept: bool) -> Coordinates:
     """Coordinates for X (n, p) and penalty factors (K, p); these are equal for all problems where p > n."""
-    (n, p), K = X.shape, len(penalty)
-    f = penalty[-1]
+    (n, p), f = X.shape, penalty[-1]
     same = bool((penalty == f).all())
     mean = X.mean(0, dtype=torch.float64) * intercept
-    unit = torch.where(f > 0, f, 1).rsqrt()
-    free, pen = (f == 0).nonzero()[:, 0], (f > 0).nonzero()[:, 0]
-    if not same:
-        free, pen = free[:0], torch.arange(p)
-    everything = len(pen) == p
-    A = (X if everything else X[:, pen]).double() - mean[pen]
-    A *= unit[pen]
-    D = penalty[:, pen] * unit[pen] ** 2
-    V = None
-    if same:
-        D = torch.ones_like(D)
-        if len(pen) <= n:
-            V = eigh(gram(A.mT))[1]
-            T = A @ V
-        else:
-            s, E = eigh(gram(A))
-            kept = s > n * EPS * s[-1]
-            s, E = s[kept], E[:, kept]
-            T = E * s.sqrt()
-            V = A.mT @ (E / s.sqrt())
-            D = D.new_ones(K, len(s))
+    root = torch.where(f > 0, f, 1).sqrt()
+    pen, free = (f > 0 if same else f >= 0).nonzero()[:, 0], (f == 0 if same else f < 0).nonzero()[:, 0]
+    parts, squares = list(pen.split(max(64, n, COPY // n))), 0.0
+
+    def block(J: Tensor) -> Tensor:
+        return ((X if len(J) == p else X[:, J]).double() - mean[J]).div_(root[J])
+
+    for J in parts:
+        squares += float((block(J) ** 2).sum())
+    size = (squares / (n * max(1, len(pen)))) ** 0.5 or 1.0  # so that T is of the size of 1
+    shift, beyond, axes, E = mean[pen] / root[pen], 0.0, None, None
+    if len(pen) <= n:
+        T = block(pen).div_(size)
+        axes = eigh(gram(T.mT))[1]
+        if same:
+            T, shift = T @ axes, shift @ axes
     else:
-        T = A
+        assert same
+        K = sum((gram(block(J)) for J in parts), X.new_zeros(n, n, dtype=torch.float64)) / size**2
+        s, E = eigh(K)
+        kept = s > n * EPS * s[-1]
+        T = E[:, kept] * s[kept].sqrt()
+        E = E[:, kept] / s[kept].sqrt() / size  # T = A V, V = A'E, and A = (X − mean) / √f
+        inside = sum((E.mT @ (block(J) @ shift[at]) for J, at in _places(parts)), T.new_zeros(T.shape[1]))
+        beyond, shift = float((shift**2).sum() - (inside**2).sum()), inside
     F = X[:, free].double() - mean[free]
-    size = (F**2).mean(0).sqrt()
-    size = torch.where(size > 0, size, 1)
-    F /= size
-    parts = [T, F, *([T.new_ones(n, 1)] if intercept else [])]
-    m = mean[pen] * unit[pen]
-    inside = m if V is None else m @ V
-    r, q = T.shape[1], len(free)
+    rms = (F**2).mean(0).sqrt()
+    rms = torch.where(rms > 0, rms, 1)
+    r, q, ones = T.shape[1], len(free), int(intercept)
 
     def original(U: Tensor) -> tuple[Tensor, Tensor]:
         W = U.new_zeros(*U.shape[:2], p)
-        W[:, :, pen] = (U[:, :, :r] if V is None else U[:, :, :r] @ V.mT) * unit[pen]
-        W[:, :, free] = U[:, :, r : r + q] / size
-        b = U[:, :, -1] if intercept else U.new_zeros(U.shape[:2])
-        return W, b - W @ mean
+        if E is not None:
+            rows = (U[:, :, :r].flatten(0, 1) @ E.mT).contiguous()
+            for J in parts:
+                W[:, :, J] = (rows @ block(J)).view(*U.shape[:2], -1) / (root[J] * size)
+        elif same:
+            assert axes is not None
+            W[:, :, pen] = U[:, :, :r] @ axes.mT / (root[pen] * size)
+        else:
+            W[:, :, pen] = U[:, :, :r] / (root[pen] * size)
+        W[:, :, free] = U[:, :, r : r + q] / rms
+        return W, (U[:, :, -1] if intercept else U.new_zeros(U.shape[:2])) - W @ mean
 
+    D = T.new_ones(len(penalty), r) if same else penalty / root**2
     return Coordinates(
-        torch.cat(parts, 1),
-        torch.cat([D, D.new_zeros(K, q + intercept)], 1),
-        torch.cat([inside, mean[free] / size, mean.new_zeros(int(intercept))]),
-        float((m**2).sum() - (inside**2).sum()) if V is not None and V.shape[1] < p else 0.0,
+        torch.cat([T, F / rms, T.new_ones(n, ones)], 1),
+        torch.cat([D / size**2, D.new_zeros(len(penalty), q + ones)], 1),
+        torch.cat([T.new_full((r,), size), rms, T.new_ones(ones)]),
+        torch.cat([shift, mean[free], T.new_zeros(ones)]),
+        beyond,
         original,
+        None if same else axes,
     )
+
+
+def _places(parts: list[Tensor]) -> Iterator[tuple[Tensor, slice]]:
+    """Columns in blocks and their places among the columns of all blocks."""
+    first = 0
+    for J in parts:
+        yield J, slice(first, first + len(J))
+        first += len(J)
 
 
 class System:
@@ -171,11 +199,19 @@ class System:
     def __init__(self, coordinates: Coordinates, labels: Tensor, c: int, weights: Tensor, intercept: bool):
         self.coordinates, self.labels, self.c, self.weights = coordinates, labels, c, weights
         self.T, self.D, self.intercept = coordinates.T, coordinates.D, intercept
-        self.single = self.T.float()
+        self._single: Tensor | None = None
         self.plain = bool(((weights == 0) | (weights == 1)).all())
         self.n, self.R = self.T.shape
         self.K = len(weights)
         self.all = torch.arange(self.K)
+
+    def inputs(self, dtype: torch.dtype) -> Tensor:
+        """T in single or double precision."""
+        if dtype == torch.float64:
+            return self.T
+        if self._single is None:
+            self._single = self.T.float()
+        return self._single
 
     def start(self) -> Tensor:
         """Zero, and the intercept that gives the shares of the classes."""
@@ -237,18 +273,19 @@ class System:
         return objective, G.view_as(U) + pull, (P, weighted)
 
     def size(self, G: Tensor) -> Tensor:
-        """Norm of the gradient with respect to coefficients of columns that are not centred (k,)."""
+        """Norm of the gradient with respect to √f W, for columns as they were given, and b (k,)."""
+        to = self.coordinates
         if not self.intercept:
-            return G.flatten(1).norm(dim=1)
+            return (G * to.scale).flatten(1).norm(dim=1)
         b = G[:, :, -1:]
-        squares = ((G + b * self.coordinates.mean) ** 2).sum((1, 2))
-        return (squares + self.coordinates.beyond * (b**2).sum((1, 2))).sqrt()
+        squares = ((G * to.scale + b * to.mean) ** 2).sum((1, 2))
+        return (squares + to.beyond * (b**2).sum((1, 2))).sqrt()
 
     def product(self, V: Tensor, curvature: tuple[Tensor, Tensor], pull: Tensor) -> Tensor:
         """Hessian times V (k, c, R), in the precision of V."""
         P, weighted = curvature
         k, c = V.shape[:2]
-        T = self.single if V.dtype == torch.float32 else self.T
+        T = self.inputs(V.dtype)
         flat, out = V.reshape(k * c, -1), V * pull
         total = out.view(k * c, -1)
         rows = max(256, BLOCK // (k * c))
@@ -268,7 +305,7 @@ class System:
         """
         P, weighted = (each[k] for each in curvature)
         c, n, R = self.c, self.n, self.R
-        T = self.single if P.dtype == torch.float32 else self.T
+        T = self.inputs(P.dtype)
         if c == 1:
             return (T.mT * weighted) @ T + pull.diag()
         root = (weighted * P).sqrt()  # √w P
@@ -315,9 +352,19 @@ def solve(
         intercept: whether there is a free one.
         tolerance: of the gradient's norm, in its norm at the start.
     """
+    if intercept:  # a column that is constant where it is fitted repeats the intercept: W = 0
+        for j in (penalty == 0).any(0).nonzero()[:, 0].tolist():
+            for k in (penalty[:, j] == 0).nonzero()[:, 0].tolist():
+                x = X[weights[k] > 0, j]
+                if bool((x == x[:1]).all()):
+                    penalty = penalty.clone()
+                    penalty[k, j] = 1
     c = 1 if classes == 2 else classes
+    if X.shape[1] > len(X) and not bool((penalty == penalty[-1]).all()):
+        yield from _one_by_one(X, labels, c, weights, penalty, alphas, intercept, tolerance)
+        return
     system = System(coordinates(X, penalty, intercept), labels, c, weights, intercept)
-    return descend(system, alphas, tolerance)
+    yield from descend(system, alphas, tolerance)
 
 
 def descend(system: System, alphas: Tensor, tolerance: float) -> Iterator[Fit]:
@@ -326,14 +373,13 @@ def descend(system: System, alphas: Tensor, tolerance: float) -> Iterator[Fit]:
     norms = system.size(system.evaluate(start, system.all, 0.0)[1])
     past: list[tuple[float, Tensor]] = []
     shared = Shared(system)
-    global LAST
-    LAST = shared
     for place in alphas.argsort(descending=True).tolist():
         alpha = float(alphas[place])
         U = extrapolated(past, alpha) if past else start
         U, objective, gradient = newton(system, U, alpha, norms, tolerance, shared)
-        past = [*past[1 - HISTORY :], (alpha, U)]
-        yield Fit(alpha, place, objective, gradient, U, system)
+        if not past or alpha < past[-1][0]:
+            past = [*past[1 - HISTORY :], (alpha, U)]
+        yield Fit(alpha, place, objective, gradient, ((system, U),))
 
 
 def extrapolated(past: list[tuple[float, Tensor]], alpha: float) -> Tensor:
@@ -363,72 +409,66 @@ def extrapolated(past: list[tuple[float, Tensor]], alpha: float) -> Tensor:
 
 
 class Shared:
-    """A preconditioner for all problems of a system: the inverse of a Hessian that is like theirs."""
+    """A preconditioner for all problems of a system: the inverse of a Hessian that is like theirs.
+
+    Args:
+        system: the problems.
+
+    Attributes:
+        kind: "exact", each problem's own Hessian; "blocks", a Hessian for each class; "diagonal", in the
+            principal axes.
+        dtype: of products and of the preconditioner.
+    """
 
     def __init__(self, system: System):
-        n, N, R, c = system.n, system.R * system.c, system.R, system.c
+        n, R, c, K = system.n, system.R, system.c, system.K
         self.system = system
         self.kind = "diagonal"
-        if system.K * n * N**2 <= EXACT:
+        if K * n * (R * c) ** 2 <= EXACT:
             self.kind = "exact"
-        elif n * N**2 + N**3 / 3 <= DENSE:
-            self.kind = "dense"
-        elif c * (n * R**2 + R**3 / 3) <= BLOCKS:
+        elif R + R**2 / n <= BLOCKS * K or c * R**2 * (n + R) <= CHEAP:
             self.kind = "blocks"
-        if KIND: self.kind = KIND
+        self.dtype = torch.float64 if self.kind == "exact" else torch.float32
         self.alpha = float("inf")
         self.apply: Apply | None = None
-        self.steps = 0
-        self.made = 0
-        self.by = {}
+
+    def escalate(self) -> bool:
+        """Go over to double precision, and then to exact steps where they are small; False where neither is."""
+        if self.dtype == torch.float32:
+            self.dtype, self.apply = torch.float64, None
+        elif self.kind != "exact" and self.system.R * self.system.c <= SMALL:
+            self.kind = "exact"
+        else:
+            return False
+        return True
 
     def prepare(self, curvature: tuple[Tensor, Tensor], k: int, alpha: float) -> Apply:
         """The inverse at problem k's curvature and α, or that of before where it still serves."""
         if self.apply is None or self.alpha > STALE * alpha:
-            pull = alpha * self.system.D[-1]
-            self.made += 1
-            self.apply, self.alpha = self._make(curvature, k, pull), alpha
+            self.apply, self.alpha = self._make(curvature, k, alpha * self.system.D[-1]), alpha
         return self.apply
 
     def _make(self, curvature: tuple[Tensor, Tensor], k: int, pull: Tensor) -> Apply:
-        system, P = self.system, curvature[0]
-        c, R = system.c, system.R
-        pull = pull.to(P.dtype)
-        T = system.single if P.dtype == torch.float32 else system.T
-        if self.kind in ("dense", "exact"):
-            L = definite(system.hessian(curvature, k, pull))
-            return lambda r: torch.cholesky_solve(r.reshape(len(r), -1).mT, L).mT.reshape(r.shape)
-        if self.kind in ("axes", "kron"):
-            Pk, Pw = P[k], curvature[1][k]
-            total = (Pw * (1 - Pk)).sum(0)
-            G = gram((T * total[:, None].sqrt()).mT)
-            V = eigh(G)[1] if FIXED == 0 else torch.eye(R, dtype=P.dtype)
-            A = T @ V
-            if self.kind == "axes":
-                B = torch.zeros(R, c, c, dtype=P.dtype)
-                A2 = (A**2).mT.contiguous()
-                for j in range(c):
-                    B[:, j, :] = -A2 @ (Pw[j] * Pk).mT
-                    B[:, j, j] += A2 @ Pw[j]
-            else:
-                B0 = -(Pw * total) @ Pk.mT + torch.diag(Pw @ total)
-                B0 /= (total**2).sum()
-                B = (A**2 * total[:, None]).sum(0)[:, None, None] * B0
-            B.diagonal(dim1=1, dim2=2).add_(((V**2).mT @ pull)[:, None])
-            fix = torch.ones(c, c, dtype=P.dtype) / c**2
-            B += B.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] * fix
-            Bi = torch.linalg.inv(B)
-            return lambda r: ((Bi @ (r @ V).permute(2, 1, 0)).permute(2, 1, 0) @ V.mT).contiguous()
-        weight = (curvature[1][k] if c == 1 else curvature[1][k] * (1 - P[k])).clamp_min(0)
+        system = self.system
+        c, R, pull, T = system.c, system.R, pull.to(self.dtype), system.inputs(self.dtype)
+        P, weight = curvature[0][k], curvature[1][k]
+        if c > 1:
+            weight = (weight * (1 - P)).clamp_min(0)
         if self.kind == "blocks":
-            inverse = torch.empty(c, R, R, dtype=P.dtype)
+            inverse = T.new_empty(c, R, R)
             for j in range(c):
                 H = gram((T * weight[j, :, None].sqrt()).mT)
                 H.diagonal().add_(pull)
                 inverse[j] = torch.cholesky_inverse(definite(H))
             return lambda r: torch.matmul(inverse, r.permute(1, 2, 0)).permute(2, 0, 1).contiguous()
-        H = weight @ T**2 + pull
-        return lambda r: r / H
+        axes = system.coordinates.axes
+        if axes is None:
+            H = weight @ T**2 + pull
+            return lambda r: r / H
+        q = R - len(axes)
+        V = torch.block_diag(axes, torch.eye(q, dtype=torch.float64)).to(self.dtype)
+        H = weight @ (T @ V) ** 2 + pull @ V**2
+        return lambda r: (r @ V / H) @ V.mT
 
 
 def definite(H: Tensor) -> Tensor:
@@ -447,12 +487,9 @@ def newton(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients, objectives and gradients' norms, of that at the start, of all problems at α."""
     U = U.clone()
-    exact = shared.kind == "exact"
-    dtype = torch.float64 if exact else torch.float32
-    objective, G, curvature = system.evaluate(U, system.all, alpha, dtype)
-    sizes = system.size(G) / norms
-    ks = system.all
-    best = objective.clone()
+    objective, G, curvature = system.evaluate(U, system.all, alpha, shared.dtype)
+    sizes, ks = system.size(G) / norms, system.all
+    least, stalled = sizes.clone(), torch.zeros_like(ks)
     for _ in range(NEWTON):
         active = (sizes[ks] > tolerance).nonzero()[:, 0]
         if len(active) == 0:
@@ -461,58 +498,66 @@ def newton(
             ks, G = ks[active], G[active]
             P = curvature[0][active]
             curvature = (P, P if curvature[1] is curvature[0] else curvature[1][active])
-        pull = alpha * system.D[ks][:, None]
-        if exact:
-            d = torch.empty_like(G)
-            for i in range(len(ks)):
-                L = definite(system.hessian(curvature, i, pull[i, 0]))
-                d[i] = -torch.cholesky_solve(G[i].reshape(-1, 1), L).view_as(G[i])
-            if system.c > 1:
-                d -= d.mean(1, keepdim=True)
-        else:
-            ratio = tolerance / sizes[ks]
-            enough = torch.maximum(0.3 * ratio, sizes[ks].sqrt().clamp_max(0.1))
-            scale = G.flatten(1).norm(dim=1)[:, None, None]
-            apply = shared.prepare(curvature, len(ks) - 1, alpha)
-            d, steps = conjugate(
-                system, (-G / scale).to(dtype), curvature, pull.to(dtype), apply, enough.to(dtype)
-            )
-            shared.steps += steps
-            shared.by[alpha] = shared.by.get(alpha, 0) + steps
-            d = centred(d.double() * scale)
-        # Full steps, halved for those problems that they do not improve.
+        d = centred(direction(system, G, curvature, ks, alpha, tolerance / sizes[ks], sizes[ks], shared))
         slope = (G * d).sum((1, 2))
-        t = U.new_ones(len(ks))
-        for _ in range(40):
+        t, old = U.new_ones(len(ks)), objective[ks]
+        while True:  # full steps, halved for those problems that they do not improve
             new = U[ks] + t[:, None, None] * d
-            value, G, curvature = system.evaluate(new, ks, alpha, dtype)
+            value, G, curvature = system.evaluate(new, ks, alpha, shared.dtype)
             after = (G * d).sum((1, 2))
-            armijo = value <= best[ks] + 1e-4 * t * slope
-            flat = (value <= best[ks] + 1e-11 * best[ks].abs()) & (after.abs() <= 0.8 * slope.abs())
-            good = armijo | flat
-            if bool(good.all()):
+            good = (value <= old + 1e-4 * t * slope) | (
+                (value <= old + 1e-11 * old.abs()) & (after.abs() <= 0.8 * slope.abs())
+            )
+            if bool((good | (t < 1e-9)).all()):
                 break
             t = torch.where(good, t, t / 2)
-        U[ks], best[ks] = new, value
-        before = sizes[ks]
-        sizes[ks] = system.size(G) / norms[ks]
-        if not bool((sizes[ks] < before).any()) and bool((sizes[ks] < 1e-6).all()) and not bool(good.all()):
-            break
+        U[ks], objective[ks], sizes[ks] = new, value, system.size(G) / norms[ks]
+        stalled = torch.where(sizes < 0.5 * least, 0, stalled + 1)
+        least = torch.minimum(least, sizes)
+        if bool((stalled[ks] >= STALLED).any()):
+            if not shared.escalate():
+                break
+            stalled[ks] = 0
+            curvature = system.evaluate(U[ks], ks, alpha, shared.dtype)[2]
     if system.c > 1:
         U -= U.mean(1, keepdim=True)
-    return U, best, sizes
+    return U, objective, sizes
+
+
+def direction(
+    system: System,
+    G: Tensor,
+    curvature: tuple[Tensor, Tensor],
+    ks: Tensor,
+    alpha: float,
+    ratio: Tensor,
+    sizes: Tensor,
+    shared: Shared,
+) -> Tensor:
+    """Newton's direction of the problems ks, exact or as precise as the step deserves (k, c, R)."""
+    pull = (alpha * system.D[ks][:, None]).to(shared.dtype)
+    if shared.kind == "exact":
+        d = torch.empty_like(G)
+        for i in range(len(ks)):
+            L = definite(system.hessian(curvature, i, pull[i, 0]))
+            d[i] = -torch.cholesky_solve(G[i].reshape(-1, 1), L).view_as(G[i])
+        return d
+    enough = torch.maximum(0.3 * ratio, sizes.sqrt().clamp_max(0.1))
+    scale = G.flatten(1).norm(dim=1)[:, None, None]
+    apply = shared.prepare(curvature, len(ks) - 1, alpha)
+    r = (-G / scale).to(shared.dtype)
+    return conjugate(system, r, curvature, pull, apply, enough.to(shared.dtype)).double() * scale
 
 
 def conjugate(
     system: System, r: Tensor, curvature: tuple[Tensor, Tensor], pull: Tensor, apply: Apply, enough: Tensor
-) -> tuple[Tensor, int]:
+) -> Tensor:
     """Solve H x = r for each problem (k, c, R), until the residual is `enough` of its start (k,)."""
     x = torch.zeros_like(r)
     z = centred(apply(r))
     d, rz = z.clone(), (r * z).sum((1, 2))
     target = enough * r.flatten(1).norm(dim=1)
-    step = 0
-    for step in range(1, CONJUGATE + 1):
+    for _ in range(CONJUGATE):
         Hd = system.product(d, curvature, pull)
         length = (d * Hd).sum((1, 2))
         a = torch.where(length > 0, rz / length, 0)[:, None, None]
@@ -524,9 +569,32 @@ def conjugate(
         new = (r * z).sum((1, 2))
         d = z + torch.where(rz > 0, new / rz, 0)[:, None, None] * d
         rz = new
-    return x, step
+    return x
 
 
 def centred(z: Tensor) -> Tensor:
     """Directions whose sum over classes is zero; of one logit as they are."""
     return z - z.mean(1, keepdim=True) if z.shape[1] > 1 else z
+
+
+def _one_by_one(
+    X: Tensor,
+    labels: Tensor,
+    c: int,
+    weights: Tensor,
+    penalty: Tensor,
+    alphas: Tensor,
+    intercept: bool,
+    tolerance: float,
+) -> Iterator[Fit]:
+    """Yield the fits of problems of more columns than rows, each in coordinates of its own."""
+    systems = [
+        System(coordinates(X, f[None], intercept), labels, c, w[None], intercept)
+        for w, f in zip(weights, penalty, strict=True)
+    ]
+    for fits in zip(*(descend(system, alphas, tolerance) for system in systems), strict=True):
+        objective, gradient = (
+            torch.cat([getattr(fit, name) for fit in fits]) for name in ("objective", "gradient")
+        )
+        parts = tuple(fit.parts[0] for fit in fits)
+        yield Fit(fits[0].alpha, fits[0].place, objective, gradient, parts)
