@@ -35,6 +35,7 @@ SMALL = 2000  # coordinates times classes, up to which a step that is exact is t
 HISTORY = 5  # fits that a start is extrapolated from
 STALE = 4.0  # α of a shared Hessian, over the present one, up to which it serves
 Apply = Callable[[Tensor], Tensor]
+Past = tuple[float, Tensor, Tensor]  # α, coefficients and objectives of a fit before
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,18 +372,17 @@ def descend(system: System, alphas: Tensor, tolerance: float) -> Iterator[Fit]:
     """Yield the fits of a system from the strongest α to the weakest."""
     start = system.start()
     norms = system.size(system.evaluate(start, system.all, 0.0)[1])
-    past: list[tuple[float, Tensor]] = []
+    past: list[Past] = []
     shared = Shared(system)
     for place in alphas.argsort(descending=True).tolist():
         alpha = float(alphas[place])
-        U = extrapolated(past, alpha) if past else start
-        U, objective, gradient = newton(system, U, alpha, norms, tolerance, shared)
+        U, objective, gradient = newton(system, start, past, alpha, norms, tolerance, shared)
         if not past or alpha < past[-1][0]:
-            past = [*past[1 - HISTORY :], (alpha, U)]
+            past = [*past[1 - HISTORY :], (alpha, U, objective)]
         yield Fit(alpha, place, objective, gradient, ((system, U),))
 
 
-def extrapolated(past: list[tuple[float, Tensor]], alpha: float) -> Tensor:
+def extrapolated(past: list[Past], alpha: float) -> Tensor:
     """Coefficients at α by the polynomial in log α through the last fits.
 
     Of as many of them as would have been best for the last fit.
@@ -459,7 +459,7 @@ class Shared:
             for j in range(c):
                 H = gram((T * weight[j, :, None].sqrt()).mT)
                 H.diagonal().add_(pull)
-                inverse[j] = torch.cholesky_inverse(definite(H))
+                inverse[j] = Factor(H).inverse()
             return lambda r: torch.matmul(inverse, r.permute(1, 2, 0)).permute(2, 0, 1).contiguous()
         axes = system.coordinates.axes
         if axes is None:
@@ -471,23 +471,50 @@ class Shared:
         return lambda r: (r @ V / H) @ V.mT
 
 
-def definite(H: Tensor) -> Tensor:
-    """Cholesky factor of a Hessian; where rounding has made it indefinite, of one a little larger."""
-    L, info = torch.linalg.cholesky_ex(H)
-    more = torch.finfo(H.dtype).eps * float(H.diagonal().max()) or 1.0
-    while int(info) > 0:
-        H.diagonal().add_(more)
-        L, info = torch.linalg.cholesky_ex(H)
-        more *= 10
-    return L
+class Factor:
+    """Cholesky factor of a Hessian (N, N), scaled to a diagonal of ones.
+
+    Where rounding has made it indefinite its diagonal is raised, by as little as will do.
+    """
+
+    def __init__(self, H: Tensor):
+        diagonal = H.diagonal()
+        self.scale = torch.where(diagonal > 0, diagonal, 1).rsqrt()
+        H = H * self.scale[:, None] * self.scale
+        self.L, info = torch.linalg.cholesky_ex(H)
+        more = torch.finfo(H.dtype).eps * len(H)
+        while int(info) > 0:
+            H.diagonal().add_(more)
+            self.L, info = torch.linalg.cholesky_ex(H)
+            more *= 10
+
+    def solve(self, r: Tensor) -> Tensor:
+        """H^-1 r (N, m)."""
+        return torch.cholesky_solve(r * self.scale[:, None], self.L) * self.scale[:, None]
+
+    def inverse(self) -> Tensor:
+        """H^-1 (N, N)."""
+        return torch.cholesky_inverse(self.L) * self.scale[:, None] * self.scale
 
 
 def newton(
-    system: System, U: Tensor, alpha: float, norms: Tensor, tolerance: float, shared: Shared
+    system: System,
+    start: Tensor,
+    past: list[Past],
+    alpha: float,
+    norms: Tensor,
+    tolerance: float,
+    shared: Shared,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients, objectives and gradients' norms, of that at the start, of all problems at α."""
-    U = U.clone()
+    U = extrapolated(past, alpha) if past else start.clone()
     objective, G, curvature = system.evaluate(U, system.all, alpha, shared.dtype)
+    if past:  # no worse than the fit before
+        before, last, least = past[-1]
+        least = least - (before - alpha) / 2 * (system.D[:, None] * last**2).sum((1, 2))
+        if bool((objective > least).any()):
+            U = torch.where((objective > least)[:, None, None], last, U)
+            objective, G, curvature = system.evaluate(U, system.all, alpha, shared.dtype)
     sizes, ks = system.size(G) / norms, system.all
     least, stalled = sizes.clone(), torch.zeros_like(ks)
     for _ in range(NEWTON):
@@ -539,8 +566,8 @@ def direction(
     if shared.kind == "exact":
         d = torch.empty_like(G)
         for i in range(len(ks)):
-            L = definite(system.hessian(curvature, i, pull[i, 0]))
-            d[i] = -torch.cholesky_solve(G[i].reshape(-1, 1), L).view_as(G[i])
+            H = system.hessian(curvature, i, pull[i, 0])
+            d[i] = -Factor(H).solve(G[i].reshape(-1, 1)).view_as(G[i])
         return d
     enough = torch.maximum(0.3 * ratio, sizes.sqrt().clamp_max(0.1))
     scale = G.flatten(1).norm(dim=1)[:, None, None]
