@@ -516,7 +516,7 @@ def newton(
             U = torch.where((objective > least)[:, None, None], last, U)
             objective, G, curvature = system.evaluate(U, system.all, alpha, shared.dtype)
     sizes, ks = system.size(G) / norms, system.all
-    least, stalled = sizes.clone(), torch.zeros_like(ks)
+    least, stalled, stuck = sizes.clone(), torch.zeros_like(ks), 0
     for _ in range(NEWTON):
         active = (sizes[ks] > tolerance).nonzero()[:, 0]
         if len(active) == 0:
@@ -541,8 +541,10 @@ def newton(
         U[ks], objective[ks], sizes[ks] = new, value, system.size(G) / norms[ks]
         stalled = torch.where(sizes < 0.5 * least, 0, stalled + 1)
         least = torch.minimum(least, sizes)
+        if not bool((value < old - 1e-13 * old.abs()).any()):
+            stuck += 1
         if bool((stalled[ks] >= STALLED).any()):
-            if not shared.escalate():
+            if not shared.escalate() and stuck >= STALLED:
                 break
             stalled[ks] = 0
             curvature = system.evaluate(U[ks], ks, alpha, shared.dtype)[2]
