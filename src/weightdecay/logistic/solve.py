@@ -432,8 +432,13 @@ class Shared:
         self.alpha = float("inf")
         self.apply: Apply | None = None
 
+    def use(self, apply: Apply) -> None:
+        """Take an inverse that is given, at any α."""
+        self.kind, self.apply, self.alpha = "given", apply, 0.0
+        self.dtype = torch.float32
+
     def escalate(self) -> bool:
-        """Go over to double precision, and then to exact steps where they are small; False where neither is."""
+        """Go over to double precision, then to exact steps where they are small; False where neither is."""
         if self.dtype == torch.float32:
             self.dtype, self.apply = torch.float64, None
         elif self.kind != "exact" and self.system.R * self.system.c <= SMALL:
@@ -489,8 +494,10 @@ class Factor:
             more *= 10
 
     def solve(self, r: Tensor) -> Tensor:
-        """H^-1 r (N, m)."""
-        return torch.cholesky_solve(r * self.scale[:, None], self.L) * self.scale[:, None]
+        """H^-1 of each of k coefficients (k, c, R), in their dtype."""
+        columns = r.flatten(1).mT.to(self.L.dtype) * self.scale[:, None]
+        x = torch.cholesky_solve(columns, self.L) * self.scale[:, None]
+        return x.mT.to(r.dtype).reshape(r.shape)
 
     def inverse(self) -> Tensor:
         """H^-1 (N, N)."""
@@ -569,7 +576,7 @@ def direction(
         d = torch.empty_like(G)
         for i in range(len(ks)):
             H = system.hessian(curvature, i, pull[i, 0])
-            d[i] = -Factor(H).solve(G[i].reshape(-1, 1)).view_as(G[i])
+            d[i : i + 1] = -Factor(H).solve(G[i : i + 1])
         return d
     enough = torch.maximum(0.3 * ratio, sizes.sqrt().clamp_max(0.1))
     scale = G.flatten(1).norm(dim=1)[:, None, None]
