@@ -105,7 +105,7 @@ class Coordinates:
         mean: of the columns before they were centred, in the same coordinates (R,).
         beyond: squared norm of the mean that lies outside of them.
         original: U (K, c, R) as W (K, c, p) and b (K, c).
-        axes: principal axes of T where its columns are not (R, R).
+        axes: principal axes of T where its columns are not (r, r).
     """
 
     T: Float64[Tensor, "n R"]
@@ -114,7 +114,7 @@ class Coordinates:
     mean: Float64[Tensor, " R"]
     beyond: float
     original: Callable[[Tensor], tuple[Tensor, Tensor]]
-    axes: Float64[Tensor, "R R"] | None = None
+    axes: Float64[Tensor, "r r"] | None = None
 
 
 def coordinates(X: Tensor, penalty: Tensor, intercept: bool) -> Coordinates:
