@@ -10,7 +10,8 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)\s]+)\)")
+_PICTURE = re.compile(r'<img src="(?!https?:)([^"]+)"([^>]*)>')
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)\s]+)\)")
 
 
 def absolute(text: str, repository: str | None) -> str:
@@ -20,14 +21,13 @@ def absolute(text: str, repository: str | None) -> str:
         text: Markdown.
         repository: the address of the repository, or None.
     """
-
-    def link(match: re.Match[str]) -> str:
-        picture, words, path = match.groups()
-        if repository is None:
-            return "" if picture else words
-        return f"{picture}[{words}]({repository.rstrip('/')}/{'raw' if picture else 'blob'}/HEAD/{path})"
-
-    return re.sub(r"\n{3,}", "\n\n", _LINK.sub(link, text))
+    if repository is None:
+        text = _LINK.sub(r"\1", _PICTURE.sub("", text))
+    else:
+        base = repository.rstrip("/")
+        text = _PICTURE.sub(rf'<img src="{base}/raw/HEAD/\1"\2>', text)
+        text = _LINK.sub(rf"[\1]({base}/blob/HEAD/\2)", text)
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 class CustomMetadataHook(MetadataHookInterface):

@@ -84,11 +84,16 @@ def refreshed(shown, printed, ends=True):
     """The output as it is now, cut where the one shown is cut. A line that is gone gets a mark."""
     if ends and CUT not in shown:
         return printed.rstrip() + "\n"
-    now = {tuple(_NUMBER.sub("0", one).split()): one for one in reversed(printed.splitlines())}
+    rest = printed.splitlines()
     kept = []
     for line in shown.splitlines():
-        words = tuple(_NUMBER.sub("0", line).split())
-        kept.append(line if line.strip() == CUT else now.get(words, f"??? {line}").rstrip())
+        words = _NUMBER.sub("0", line).split()
+        there = [place for place, one in enumerate(rest) if _NUMBER.sub("0", one).split() == words]
+        if line.strip() == CUT or not there:
+            kept.append(line if line.strip() == CUT else f"??? {line}")
+        else:
+            kept.append(rest[there[0]].rstrip())
+            rest = rest[there[0] + 1 :]
     return "\n".join(kept) + "\n"
 
 

@@ -20,7 +20,7 @@ from weightdecay.textbook.versions import VERSIONS
 ROOT = Path(__file__).parents[2]
 readme = types.SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("readme.py"))))
 ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in readme.NAMES)
-LINK = re.compile(r"\]\(((?!http)[^)#]+)(?:#[^)]*)?\)")
+LINK = re.compile(r'(?:\]\(|<img src=")((?!http)[^)#"]+)(?:#[^)]*)?[)"]')
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_readme_s_blocks_print_what_is_shown(somewhere):
         printed = readme.run(language, code, names)
         assert shown is None or readme.differs(shown, printed, language == "python") is None, (code, printed)
     for ours, theirs in zip(readme.blocks(ENGLISH), readme.blocks(CHINESE), strict=True):
-        assert ours[::2] == theirs[::2]
+        assert (ours[0], ours[2]) == (theirs[0], theirs[2])
         if ours[0] == "python":
             assert ast.dump(ast.parse(ours[1])) == ast.dump(ast.parse(theirs[1]))
         else:
@@ -62,6 +62,13 @@ def test_the_readme_s_blocks_print_what_is_shown(somewhere):
 )
 def test_an_output_that_is_not_so_is_found(shown, ends, missing):
     assert readme.differs(shown, "a 1.00\nb\nc 2\n", ends) == missing
+
+
+def test_an_output_is_written_anew_where_it_was_cut():
+    printed = "late\nλ 1\nλ 2\nb 30\nend\n"
+    assert readme.refreshed("λ 5\nλ 6\n…\n", printed, ends=False) == "λ 1\nλ 2\n…\n"
+    assert readme.refreshed("λ 5\nb 6\nc 1\n", printed, ends=False) == "λ 1\nb 30\n??? c 1\n"
+    assert readme.refreshed("c 1\n", printed) == printed
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=readme.NAMES)
@@ -94,10 +101,10 @@ def test_a_package_index_gets_absolute_links(monkeypatch):
     text = absolute(ENGLISH, "https://code.example/weightdecay/")
     assert not LINK.findall(text)
     assert "(https://code.example/weightdecay/blob/HEAD/docs/howto/choose.md#how-strong)" in text
-    assert "(https://code.example/weightdecay/raw/HEAD/docs/pictures/lambda-0-and-3.png)" in text
+    assert '<img src="https://code.example/weightdecay/raw/HEAD/docs/pictures/lambda-0-and-3.png"' in text
     bare = absolute(ENGLISH, None)
     assert not LINK.findall(bare)
-    assert "![" not in bare
+    assert "<img" not in bare
     assert "refused, with the reason" in bare
 
 
