@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from docutils.nodes import SkipNode
@@ -37,7 +38,11 @@ html_show_copyright = html_show_sphinx = html_copy_source = False
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
+# A translation has the cells of its original, which ran just before: it takes over the output. Nothing is kept
+# from one build to the next.
+_outputs = tempfile.TemporaryDirectory()
+nb_execution_mode = "cache"
+nb_execution_cache_path = _outputs.name
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
