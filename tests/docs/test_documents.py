@@ -142,6 +142,34 @@ def test_both_languages_have_the_same_cells():
         assert cells(f"{page}.md") == cells(f"{page}.zh.md"), page
 
 
+def entries(page):
+    """The pages in the navigation of a home page."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```\{toctree\}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in found for line in block.splitlines() if line and not line.startswith(":")]
+    return [line.split("<")[-1].rstrip(">") for line in lines]
+
+
+def test_both_trees_have_the_same_pages():
+    translated = [name for name in entries("index.md") if (ROOT / f"docs/{name}.zh.md").exists()]
+    assert {f"{name}.zh" for name in translated} == {
+        name for name in entries("index.zh.md") if name.endswith(".zh")
+    }
+    assert {name.removesuffix(".zh") for name in entries("index.zh.md")} == set(entries("index.md"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/howto").glob("*.md")), ids=lambda path: path.name)
+def test_a_how_to_begins_with_what_most_people_need(path):
+    """Before its first section: a few lines of code."""
+    beginning = path.read_text(encoding="utf-8").split("\n## ")[0]
+    found = re.findall(
+        r"^```(?:python|console|\{code-cell\}.*?)\n(.*?)^```$", beginning, re.MULTILINE | re.DOTALL
+    )
+    shown = [code for code in found if "remove-" not in code]
+    assert shown
+    assert len([line for line in shown[0].splitlines() if line.strip()]) <= 9
+
+
 @pytest.mark.parametrize(
     "page",
     ["tutorials/textbook", "howto/textbook", "howto/choose", "howto/own-rule", "howto/from-sklearn-glmnet"],
