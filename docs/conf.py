@@ -38,8 +38,8 @@ html_show_copyright = html_show_sphinx = html_copy_source = False
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-# A translation has the cells of its original, which ran just before: it takes over the output. Nothing is kept
-# from one build to the next.
+# A translation has the cells of its original, which ran just before: it takes over the output.
+# Nothing is kept from one build to the next.
 _outputs = tempfile.TemporaryDirectory()
 nb_execution_mode = "cache"
 nb_execution_cache_path = _outputs.name
