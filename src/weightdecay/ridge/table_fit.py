@@ -426,7 +426,7 @@ class TableFit:
         Raises:
             InputError: they cannot be written; then no file is half-written.
         """
-        folder = writable_folder(Path(folder))
+        folder = writable_folder(folder)
         rows = folder / NAME
         if self.out_of_fold is not None:
             with replacing(rows) as temporary:
