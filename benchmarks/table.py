@@ -22,7 +22,7 @@ def note(job: str, peer: str, ratios: Sequence[float], goal: str, unit: str = ""
     Args:
         job: what was measured.
         peer: what it is divided by, or divides; "" for a figure with a unit of its own.
-        ratios: of each repeat; the row has their median, and quartiles of five or more, else least and largest.
+        ratios: of each repeat; the row has their median, and quartiles of five or more, else the extremes.
         goal: what the median is meant to be, such as "≤ 1.3".
         unit: of the figures, where they are no ratios.
     """

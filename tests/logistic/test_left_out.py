@@ -53,6 +53,8 @@ def test_the_curve_is_that_of_rows_really_left_out(table):
     at = path._place(best)
     losses = -brute.out_of_fold(best)[torch.arange(len(y)), torch.as_tensor(y)].log()
     assert float(path.errors[at]) == pytest.approx(float(losses.std()) / len(y) ** 0.5, rel=0.1)
+    own = -path.out_of_fold(best)[torch.arange(len(y)), torch.as_tensor(y)].log()
+    assert float(path.errors[at]) == pytest.approx(float(own.std()) / len(y) ** 0.5, rel=1e-8)
     for judge in ("error", "brier"):
         torch.testing.assert_close(path.curves[judge], brute.curves[judge], rtol=0.1, atol=2.5 / len(y))
     assert any("leave-one-out by one Newton step" in note for note in path.notes)

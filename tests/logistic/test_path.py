@@ -102,6 +102,7 @@ def test_the_judges_are_those_of_scikit_learn():
             squares += brier_score_loss(y[test], P[:, 1]) * len(test)
         np.testing.assert_allclose(1 - path.fold_scores[:, place], areas, rtol=1e-9)
         assert float(path.scores[place]) == pytest.approx(1 - np.mean(areas), rel=1e-9)
+        assert float(path.errors[place]) == pytest.approx(np.std(areas, ddof=1) / 3**0.5, rel=1e-7)
         assert float(path.curves["error"][place]) == pytest.approx(wrong / len(y))
         assert float(path.curves["brier"][place]) == pytest.approx(squares / len(y), rel=1e-6)
     for judge in ("error", "brier", "log_loss"):
@@ -175,6 +176,11 @@ def test_a_row_counts_as_often_as_a_pair_names_it():
     assert float(path.scores[0]) == pytest.approx(log_loss(y[test], P), rel=1e-8)
     assert bool(path.out_of_fold(1.0)[:60].isnan().all())
     assert path.confusion().drop("class").to_numpy().sum() == 30
+    both = wd.logistic_path(
+        X, y, [1.0], cv=[(train, test), (np.arange(50), [60, 61])], unit="sklearn.LogisticRegression"
+    )
+    other = fitted(X[:50], y[:50], 1.0).predict_proba(X[60:61])[0]
+    np.testing.assert_allclose(both.out_of_fold()[60], (2 * P[0] + other) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("given", ["balanced", {0: 3.0, 2: 0.5}])
@@ -268,11 +274,14 @@ def test_leave_one_out_by_a_splitter_really_leaves_each_out():
 def test_the_automatic_grid_surrounds_the_best_by_half_a_decade():
     X, y = load_breast_cancer(return_X_y=True)
     path = wd.logistic_path(X, y, standardize=True)
-    assert path.edge is None
-    assert path.best / float(path.lambdas[0]) > 10**0.45
-    assert float(path.lambdas[-1]) / path.best > 10**0.45
-    ratios = path.lambdas[1:] / path.lambdas[:-1]
-    torch.testing.assert_close(ratios, torch.full_like(ratios, 10 ** (1 / 6)))
+    widened = wd.logistic_path(*load_iris(return_X_y=True))
+    assert (len(path.lambdas), len(widened.lambdas)) == (31, 43)
+    for one in (path, widened):
+        assert one.edge is None
+        assert one.best / float(one.lambdas[0]) > 10**0.45
+        assert float(one.lambdas[-1]) / one.best > 10**0.45
+        ratios = one.lambdas[1:] / one.lambdas[:-1]
+        torch.testing.assert_close(ratios, torch.full_like(ratios, 10 ** (1 / 6)))
     at_top = path.predict_proba(X, float(path.lambdas[-1]))[:, 1]
     assert float((at_top - 357 / 569).abs().max()) < 0.15
     assert float(path.gradient.max()) <= 1e-8
