@@ -23,6 +23,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.logistic.solve import Factor, Fit, Shared, System, newton, solve
+from weightdecay.ridge.linalg import matmul, one_pool
 
 LARGEST = 8192  # coordinates times classes, of which a Hessian is still inverted
 DOUBLE = 1536  # up to which it is in double precision
@@ -64,6 +65,7 @@ def invertible(rows: int, columns: int, classes: int) -> bool:
     return (min(rows, columns) + 1) * (1 if classes == 2 else classes) <= LARGEST
 
 
+@one_pool()
 def leave_one_out(
     X: Float[Tensor, "n p"],
     labels: Int64[Tensor, " n"],
@@ -124,6 +126,7 @@ def leave_one_out(
     return results
 
 
+@one_pool()
 def laplace(fits: Sequence[Fit], k: int = -1) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
     """Degrees of freedom and evidence, as `LeftOut` has them, of problem k (L,); fits strong to weak."""
     inverses = Inverses(fits, k)
@@ -201,7 +204,7 @@ def _pivot(fit: Fit, k: int) -> tuple[Tensor, float, Factor]:
     for a in range(c):
         right = inverse[a, :, a:].reshape(R, -1)
         rows = max(256, (1 << 22) // right.shape[1])
-        parts = [((t @ right).view(len(t), c - a, R) * t[:, None]).sum(2) for t in T.split(rows)]
+        parts = [(matmul(t, right).view(len(t), c - a, R) * t[:, None]).sum(2) for t in T.split(rows)]
         forms.append(torch.cat(parts))
     return torch.cat(forms, 1) * fit.alpha**0.5, log_det, factor
 
