@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/logistic.py --quick                 small shapes, to see that it runs
 
 20 λ from 10 to 1e-4, mean convention, 5 folds and the final fit. Contestants take turns, in processes of
-their own: ours by folds and by leave-one-out, with 20 λ and 100; `LogisticRegressionCV` at its defaults and at
-a tighter tolerance; and L-BFGS of torch as people write it for probes, each fold and λ from zero. Ratios are
+their own: ours by folds and by leave-one-out, with 20 λ and 100; `LogisticRegressionCV` at its defaults and
+at a tighter tolerance; and L-BFGS of torch as people write it for probes, each fold and λ from zero. Ratios are
 taken within a repeat. `excess` is how far the objective of the final fits is above ours, the largest over λ,
 relative.
 """
