@@ -5,10 +5,10 @@
     .venv/bin/python benchmarks/logistic.py --quick                 small shapes, to see that it runs
 
 20 λ from 10 to 1e-4, mean convention, 5 folds and the final fit. Contestants take turns, in processes of
-their own: ours by folds and by leave-one-out, with 20 λ and 100; `LogisticRegressionCV` at its defaults and at a
-tighter tolerance; and L-BFGS of torch as people write it for probes, each fold and λ from zero. Ratios are
-taken within a repeat. `excess` is how far the objective of the final fits is above ours, the largest over λ,
-relative.
+their own: ours by folds and by leave-one-out, with 20 λ and 100; `LogisticRegressionCV` at its defaults and
+at a tighter tolerance; L-BFGS of torch as people write it for probes, each fold and λ from zero. Ratios are
+taken within a repeat. `excess`: by how much the objective of the final fits is above ours, relative, the
+largest over λ.
 """
 
 import argparse
@@ -114,6 +114,7 @@ def torch_sweep(X: np.ndarray, y: np.ndarray, fold: np.ndarray) -> list[tuple[np
     """L-BFGS with strong Wolfe conditions, 100 iterations, as probes are fitted."""
     A, labels, classes = torch.tensor(X), torch.tensor(y, dtype=torch.int64), int(y.max()) + 1
     found = []
+    W = b = torch.empty(0)
     for lam in grid(20):
         for k in [*range(FOLDS), -1]:
             rows = torch.tensor(np.flatnonzero(fold != k))

@@ -74,8 +74,8 @@ class Fit:
         """b; zero where there is none."""
         return self._original[1]
 
-    def part(self, k: int) -> tuple["System", Float64[Tensor, "1 c R"]]:
-        """The system of problem k and its coefficients in it."""
+    def part(self, k: int) -> tuple["System", Tensor]:
+        """The system of problem k and its coefficients in it (1, c, R)."""
         k %= len(self.objective)
         system, U = self.parts[0] if len(self.parts) == 1 else self.parts[k]
         return system, U[k : k + 1] if len(self.parts) == 1 else U
