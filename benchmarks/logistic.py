@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,15 +89,9 @@ def ours(X: np.ndarray, y: np.ndarray, job: str, fold: np.ndarray) -> list[tuple
 
 def scikit_learn(X: np.ndarray, y: np.ndarray, job: str, fold: np.ndarray) -> None:
     pairs = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
-    options = {"tol": 1e-7, "max_iter": 10000} if "tol" in job else {}
-    model = LogisticRegressionCV(
-        Cs=1 / (len(y) * grid(20)),
-        cv=pairs,
-        scoring="neg_log_loss",
-        l1_ratios=(0,),
-        use_legacy_attributes=True,
-        **options,
-    )
+    options: dict[str, Any] = {"tol": 1e-7, "max_iter": 10000} if "tol" in job else {}
+    options |= {"Cs": 1 / (len(y) * grid(20)), "l1_ratios": (0,), "use_legacy_attributes": True}
+    model = LogisticRegressionCV(cv=pairs, scoring="neg_log_loss", **options)
     model.fit(X, y)
 
 

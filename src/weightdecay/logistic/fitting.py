@@ -13,7 +13,7 @@ from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
 from weightdecay.logistic.leave_one_out import invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
-from weightdecay.ridge.linalg import on_cpu
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.scores import folds_curve
 
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
@@ -210,7 +210,7 @@ class Fitter:
         """Fit all rows at one α."""
         problem = self.problem
         alphas = torch.tensor([alpha], dtype=torch.float64)
-        with on_cpu():
+        with on_cpu(), one_pool():
             (fit,) = solve(
                 problem.X, problem.codes, problem.classes, problem.weights[None], self.penalty[-1:], alphas,
                 intercept=problem.intercept, tolerance=TOLERANCE,
@@ -226,7 +226,7 @@ class Fitter:
         n, p = problem.X.shape
         if not invertible(n, p, problem.classes):
             return {}
-        with on_cpu():
+        with on_cpu(), one_pool():
             fits = list(
                 solve(
                     problem.X,

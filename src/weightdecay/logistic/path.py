@@ -25,7 +25,7 @@ from weightdecay.logistic.leave_one_out import invertible
 from weightdecay.logistic.record import Fitted, LogisticPath, doubts
 from weightdecay.ridge import lambdas as grids
 from weightdecay.ridge.lambdas import Scale, Strength
-from weightdecay.ridge.linalg import on_cpu
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.path import rows_left_out
 from weightdecay.ridge.problem import Intercept, collected, names_of
 from weightdecay.select import choose, least
@@ -215,7 +215,7 @@ def fit_path(X: Any, labels: Any, options: LogisticOptions, table: Prepared | No
     if isinstance(X, str | Path | Source):
         remedy = "read the table, for instance with polars.read_csv, and give its columns"
         raise InputError("a classifier's table has to be in memory", "X", str(X)[:60], remedy)
-    with on_cpu():
+    with on_cpu(), one_pool():
         X, labels = collected(X, "X"), collected(labels, "labels")
         X = _without(X, options.drop)
         table = prepared(X, labels, options, options.class_weight) if table is None else table
