@@ -15,7 +15,7 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
-of_jaxtyping = jaxtyping.jaxtyped
+of_jaxtyping = getattr(jaxtyping.jaxtyped, "original", jaxtyping.jaxtyped)  # this may be imported twice
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -51,4 +51,5 @@ def jaxtyped(decorated: Any = None, *, typechecker: Any) -> Any:
     return beside_one_another
 
 
+jaxtyped.original = of_jaxtyping  # pyright: ignore[reportFunctionMemberAccess]
 jaxtyping.jaxtyped = jaxtyped  # the hook looks it up here

@@ -181,6 +181,10 @@ def test_few_whole_numbers_stay_a_regression_unless_asked(tmp_path):
 def test_every_judge(tmp_path, judge, cv):
     table(tmp_path)
     done = fit(tmp_path, "won", *GRID, "--judge", judge, "--cv", cv, "--choose", "one-se", "--json")
+    if (judge, cv) == ("auc", "loo"):
+        assert done.returncode == 2
+        assert "no common rank, and so no AUC" in done.stderr
+        return
     assert done.returncode == 0, done.stderr
     values, path = json.loads(done.stdout), wd.load(tmp_path / "out")
     assert values["judge"] == path.judge == judge

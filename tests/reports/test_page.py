@@ -260,7 +260,7 @@ def test_a_file_of_somebody_else_is_not_replaced(run, tmp_path):
     wd.report(run, file)  # which is ours now
     with pytest.raises(InputError, match="no trainings for the slider"):
         wd.report(wd.run_experiment(wd.Experiment(epochs=1, versions=("scratch",), curve=())), file)
-    with pytest.raises(TypeError, match="one of Run, RidgePath, Sweep, Audit, Monitored, not of dict"):
+    with pytest.raises(TypeError, match="Run, RidgePath, LogisticPath, Sweep, Audit, Monitored, not of dict"):
         wd.report({}, file)
 
 

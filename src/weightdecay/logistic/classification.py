@@ -29,7 +29,6 @@ from weightdecay.ridge.problem import (
     vector,
 )
 from weightdecay.ridge.sparse_inputs import SparseInputs
-from weightdecay.tables.cells import no_such_column
 
 BALANCED = "balanced"
 TINY = 0.1  # of logits: probabilities move by some percent
@@ -256,7 +255,7 @@ def prepared(X: Any, labels: Any, options: CommonOptions, class_weight: Any = No
         given = vector(options.sample_weight, count, "sample_weight", codes)
         mean_weight = float((given if checked.rows is None else given[checked.rows]).mean())
     if class_weight is not None:
-        weights = weights * _class_weights(class_weight, classes, codes)
+        weights = weights * _class_weights(class_weight, classes, codes, weights)
         mean_weight *= float(weights.mean())
         weights = weights / weights.mean()
     factors = checked.problem.penalty
@@ -274,11 +273,13 @@ def prepared(X: Any, labels: Any, options: CommonOptions, class_weight: Any = No
     return Prepared(problem, checked.rows, count, checked, classes, found.name, weighted, mean_weight)
 
 
-def _class_weights(given: Any, classes: Sequence[Any], codes: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """A weight for each row by its class: by name, or n / (C · rows of the class)."""
-    counts = codes.bincount(minlength=len(classes)).double()
+def _class_weights(
+    given: Any, classes: Sequence[Any], codes: Int64[Tensor, " n"], weights: Float64[Tensor, " n"]
+) -> Float64[Tensor, " n"]:
+    """A weight for each row by its class: by name, or W / (C · W_c) of all rows' weights and the class's."""
     if isinstance(given, str) and given == BALANCED:
-        return (len(codes) / (len(classes) * counts))[codes]
+        by_class = codes.bincount(weights, minlength=len(classes))
+        return (weights.sum() / (len(classes) * by_class))[codes]
     if not isinstance(given, Mapping):
         remedy = "give {class: weight}, or 'balanced'"
         raise InputError("not weights of classes", "class_weight", repr(given)[:60], remedy)
@@ -288,7 +289,8 @@ def _class_weights(given: Any, classes: Sequence[Any], codes: Int64[Tensor, " n"
     each = [1.0] * len(classes)
     for label, weight in given.items():
         if label not in by_label:
-            raise no_such_column(str(label), names, "class_weight", "the classes are")
+            shown = ", ".join(names[:10])
+            raise InputError("no such class", "class_weight", repr(label)[:60], f"the classes are {shown}")
         number = weight.item() if hasattr(weight, "item") else weight
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
             where = f"class_weight[{label!r}]"

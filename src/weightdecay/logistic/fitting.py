@@ -87,7 +87,8 @@ class Fitter:
         """What can be judged: AUC of two classes, too."""
         if self.judging.criterion == "evidence":
             return ()
-        return (*ROW_BY_ROW, "auc") if self.problem.classes == 2 else ROW_BY_ROW
+        ranked = self.problem.classes == 2 and self.judging.criterion != "loo"
+        return (*ROW_BY_ROW, "auc") if ranked else ROW_BY_ROW
 
     @cached_property
     def train(self) -> Float64[Tensor, "k n"]:

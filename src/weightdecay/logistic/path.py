@@ -128,8 +128,10 @@ def logistic_path(
         seed: shuffles the folds, and draws the rows that are really left out.
         groups: a label for each row (n,): rows of one label are held out together.
         sample_weight: a weight for each row (n,), made to have mean 1; rows of weight 0 take no part.
-        class_weight: {class: weight}, 1 for the others, or "balanced", n / (C · rows of the class). It
-            multiplies the weights of the rows, in the fit and in the score.
+        class_weight: {class: weight}, 1 for the others, or "balanced", W / (C · W_c) with the
+            weight W_c of the class's rows and that of all, W. It multiplies the weights of the rows, in the
+            fit and in the score, and the products are made to have mean 1: scikit-learn's C, which takes
+            them as they are, is then 1/(α · their mean). `LogisticPathCV` takes them as scikit-learn does.
         penalty_factors: f, a multiple of the penalty for each column (p,), or some by name; 0: not penalised.
         intercept: "free" of the penalty, or "none".
         standardize: multiply f by the variance of each column over the rows that are fitted, inside every
@@ -234,6 +236,10 @@ def _plan(table: Prepared, X: Any, labels: Any, options: LogisticOptions) -> Pla
         what = f"{how.criterion} takes the inverse of a Hessian, which is too large"
         value = f"{p:,} columns and {table.problem.classes:,} classes"
         raise InputError(what, "X", value, "use folds, cv=5, or fewer columns")
+    if options.judge == "auc" and how.criterion == "loo":
+        # Without its own label each row has another intercept: the ranks say more of that than of the model.
+        what = "rows left out one by one have no common rank, and so no AUC"
+        raise InputError(what, "judge", "'auc', cv = 'loo'", "use cv=5, or another judge")
     if options.judge == "auc":
         _both_classes(fitter)
     strength = Strength(options.unit, {"n": len(table.problem.X)})
@@ -357,6 +363,7 @@ def _chosen(plan: Plan) -> LogisticPath:
         fitter=fitter,
     )
     counts = problem.codes.bincount(minlength=problem.classes).tolist()
+    by_class = problem.codes.bincount(problem.weights, minlength=problem.classes)
     precision = [step.precision for step in steps if step.precision is not None]
     path = LogisticPath(
         lambdas=lambdas,
@@ -391,6 +398,7 @@ def _chosen(plan: Plan) -> LogisticPath:
             "standardize": options.standardize,
             "penalty_factors": None if options.penalty_factors is None else problem.factors.tolist(),
             "weighted": table.weighted,
+            "share_wrong": 1 - float(by_class.max() / by_class.sum()),
             "class_weight": _plain_weights(options.class_weight),
             "drop": [
                 str(name) for name in ([options.drop] if isinstance(options.drop, str) else options.drop)

@@ -113,7 +113,7 @@ def facts(path: "LogisticPath") -> list[Text]:
             )
         )
     worst = float(path.gradient.max())
-    if worst <= REACHED:
+    if worst <= REACHED and not (path.separable and bool((path.lambdas == 0).any())):
         lines.append(
             Text(
                 f"every fit is at its minimum: gradients of at most {worst:.1g} of those at W = 0",
@@ -125,7 +125,7 @@ def facts(path: "LogisticPath") -> list[Text]:
 
 def _separable(path: "LogisticPath") -> Text:
     """Say that a plane separates the classes, and the smallest λ that is safe."""
-    reached = path.lambdas[path.gradient <= REACHED]
+    reached = path.lambdas[(path.gradient <= REACHED) & (path.lambdas > 0)]
     safe = f"λ = {short(reached[0])}" if len(reached) else "none"
     safe_zh = f"λ = {short(reached[0])}" if len(reached) else "没有"
     return Text(
@@ -145,6 +145,24 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
     """
     said: list[Text] = []
     judge = WORDS[path.judge]
+    factors = path.settings.get("penalty_factors")
+    if path.separable and bool((path.lambdas == 0).any()):
+        said.append(
+            Text(
+                "planes separate the classes of the training rows, so that there is no minimum at λ = 0: the "
+                "coefficients there are as large as rounding lets them grow; take a larger λ",
+                "训练行的各类别可用平面分开，因此在 λ = 0 处没有最小值：那里的系数只受舍入限制；请取更大的 λ",
+            )
+        )
+    elif factors and 0 in factors and path._separates(-1):
+        said.append(
+            Text(
+                "columns without a penalty separate the classes of the training rows: their coefficients "
+                "have no minimum at any λ, and are as large as rounding lets them grow; penalise these columns",
+                "不受惩罚的列就能把训练行的各类别分开：它们的系数在任何 λ 处都没有最小值，"
+                "只受舍入限制；请对这些列加惩罚",
+            )
+        )
     if chosen.flat and len(path.lambdas) > 1:
         finite = path.scores[path.scores.isfinite()]
         change, error = short(finite.max() - finite.min()), short(path.errors[chosen.best])
@@ -386,16 +404,21 @@ class LogisticPath:
 
     @property
     def share_wrong(self) -> float:
-        """The share of rows that are not of the most frequent class."""
-        return 1 - max(self.counts) / sum(self.counts)
+        """The share of rows, by weight, that are not of the most frequent class."""
+        return float(self.settings.get("share_wrong", 1 - max(self.counts) / sum(self.counts)))
 
     @cached_property
     def separable(self) -> bool:
         """Whether planes separate the classes: the fit at the weakest λ predicts every training row right."""
         if self._fitted.fitter is None:
             return bool(self.settings.get("separable"))
+        return self._separates(0)
+
+    def _separates(self, place: int) -> bool:
+        """Whether the fit at a λ of the grid predicts every training row right."""
         fitter = self._fitted.fitter
-        coef, intercept = self._fitted.coefs[0], self._fitted.intercepts[0]
+        assert fitter is not None
+        coef, intercept = self._fitted.coefs[place], self._fitted.intercepts[place]
         for some in torch.arange(self.n).split(1 << 14):
             Z = fitter.problem.X[some].double().cpu() @ coef.mT + intercept
             codes = self._fitted.codes[some]

@@ -1,5 +1,7 @@
 """The path against scikit-learn fitted to explicit folds, by its definition, and what is refused."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -537,3 +539,37 @@ def test_columns_that_say_nothing_leave_the_class_shares():
         torch.testing.assert_close(path.coef(), torch.zeros(2).double(), rtol=0, atol=1e-9)
         np.testing.assert_allclose(path.predict_proba(np.ones((1, 2)))[0], [2 / 3, 1 / 3], rtol=1e-8)
         np.testing.assert_allclose(path.standard_errors(), 0)
+
+
+def test_separable_classes_without_a_penalty_are_a_doubt():
+    """There is no minimum: not at λ = 0, and at no λ where the separating column is free."""
+    X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = X[:, 0] > 0
+    with pytest.warns(wd.WeightDecayWarning, match="no minimum at λ = 0"):
+        path = wd.logistic_path(X, labels, [0.0, 0.1])
+    assert any("that is safe: λ = 0.1" in note for note in path.notes)
+    assert not any("at its minimum" in note for note in path.notes)
+    with pytest.warns(wd.WeightDecayWarning, match="columns without a penalty separate the classes"):
+        wd.logistic_path(X, labels, [0.01, 1.0], penalty_factors=[0, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wd.logistic_path(X, labels, [1e-3, 1e-2, 0.1])
+
+
+def test_balanced_weights_and_the_baseline_count_rows_by_weight():
+    """A row of weight 3 is three rows."""
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(60, 2)), (generator.random(60) < 0.3).astype(int)
+    weights = generator.integers(1, 4, size=60)
+    order = np.repeat(np.arange(60), weights)
+    folds = np.arange(60) % 4
+    weighted = wd.logistic_path(
+        X, y, [0.05], cv=folds, class_weight="balanced", sample_weight=weights.astype(float)
+    )
+    repeated = wd.logistic_path(X[order], y[order], [0.05], cv=folds[order], class_weight="balanced")
+    torch.testing.assert_close(weighted.coef(), repeated.coef(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(weighted.intercept(), repeated.intercept(), rtol=1e-6, atol=1e-8)
+    plain = wd.logistic_path(X, y, [0.05], cv=folds, sample_weight=weights.astype(float))
+    again = wd.logistic_path(X[order], y[order], [0.05], cv=folds[order])
+    assert plain.share_wrong == pytest.approx(again.share_wrong)
+    assert plain.share_wrong != pytest.approx(min(y.mean(), 1 - y.mean()))
