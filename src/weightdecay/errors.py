@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from weightdecay.text import chinese
+
 
 class WeightDecayError(Exception):
     """Any error this package raises on purpose."""
@@ -27,13 +29,25 @@ class InputError(WeightDecayError, ValueError):
 
     def __init__(self, what: str, where: str, value: Any = None, remedy: str = "") -> None:
         self.what, self.where, self.value, self.remedy = what, where, value, remedy
-        shown = where if value is None else f"{where} = {value}"
-        message = f"{what}: {shown}{'; ' if remedy else ''}{remedy}"
-        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", message).strip())  # spaces in a name are kept
+        message = f"{what}: {self._place()}{'; ' if remedy else ''}{remedy}"
+        super().__init__(_on_one_line(message))
+
+    @property
+    def zh(self) -> str:
+        """The message in Chinese; parts that have none stay English."""
+        end = f"；{chinese(self.remedy)}" if self.remedy else ""
+        return _on_one_line(f"{chinese(self.what)}：{self._place()}{end}")
+
+    def _place(self) -> str:
+        return self.where if self.value is None else f"{self.where} = {self.value}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""
         return type(self), (self.what, self.where, self.value, self.remedy), self.__dict__
+
+
+def _on_one_line(message: str) -> str:
+    return re.sub(r"\s*[\r\n]\s*", " ", message).strip()  # spaces in a name are kept
 
 
 class WeightDecayWarning(UserWarning):
