@@ -11,7 +11,7 @@ from typing import Any
 
 from weightdecay.errors import InputError
 from weightdecay.saving import KINDS, read_json, unwritable_folder, writable_folder
-from weightdecay.text import Text, local
+from weightdecay.text import Text, chinese, local
 
 try:
     import fcntl
@@ -117,6 +117,11 @@ def new_files(out: Path, names: tuple[str, ...]) -> Iterator[Path]:
                     _replace(folder, out, names)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def noted(note: str) -> str:
+    """Return the line of a note or a doubt."""
+    return local(Text(f"note: {note}", f"注意：{chinese(note)}"))
 
 
 def written_into(out: Path, paths: Iterable[Path]) -> str:

@@ -952,7 +952,7 @@ def _judged(
         if forms:
             days = _days(levels, forms[0])
             first, last = (str(levels[int(place or 0)]) for place in (days.arg_min(), days.arg_max()))
-            values = first if first == last else f"{first} to {last}"
+            values = first if first == last else Text(f"{first} to {last}", f"{first} 至 {last}")
             remedy = (
                 f"{cells.option('dates', 'days')} takes the days since the first one, {drop} leaves it out"
             )
