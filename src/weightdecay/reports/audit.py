@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from weightdecay.auditing.checks import CODES
-from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline
+from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline, reason
 from weightdecay.reports.page import Node, Page, PageTable, number
 from weightdecay.text import Text
 
@@ -15,6 +15,8 @@ def page(audit: Audit) -> Page:
     rows: list[list[str]] = []
     for finding in audit.findings:
         message, known = finding.message, CODES.get(finding.code)  # another version may have further codes
+        if isinstance(message, Text):  # it was made here; a file has the English alone
+            known = None
         names = ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else "")
         what = message if known is None else Text(message, f"{known.title.zh}（{message}）")
         rows.append([finding.code, SEVERITIES[finding.severity], what, names, finding.fix])
@@ -76,9 +78,9 @@ def _leaf(name: str, parameter: Parameter, largest: float) -> Node:
     else:
         decay = Text("no decay", "不衰减")
     where = "" if parameter.group is None else f", {parameter.optimizer} {parameter.group}"
-    # The reason is a sentence of the record's own.
+    why = Text(parameter.why, reason(parameter.why.partition("; ")[0]).zh)
     text = Text(
-        f"{shape}, {parameter.role}{where}: {decay}; {parameter.why}",
-        f"{shape}，{parameter.role}{where}：{decay.zh}；{parameter.why}",
+        f"{shape}, {parameter.role}{where}: {decay}; {why}",
+        f"{shape}，{parameter.role}{where}：{decay.zh}；{why.zh}",
     )
     return Node(name, text, parameter.weight_decay / largest if parameter.decays else 0.0)
