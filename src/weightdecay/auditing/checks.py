@@ -691,7 +691,7 @@ def overshoot(state: State) -> Iterator[Draft]:
 
 def _at(pace: Pace) -> Text:
     strength = f"weight_decay = {pace.pull.weight_decay:g}"
-    return Text(f"{strength} at lr = {pace.lr:g}", f"{strength}，lr = {pace.lr:g}")
+    return Text(f"{strength} at lr = {pace.lr:g}", f"lr = {pace.lr:g} 时 {strength}")
 
 
 def below_precision(state: State) -> Iterator[Draft]:

@@ -76,7 +76,7 @@ def group_lines(groups: Sequence["GroupTotal"]) -> list[str]:
             decays = Text(f"{decaying} decay at {values}", f"其中 {decaying} 个以 {values} 衰减")
         lr = Text("", "")
         if total.lr is not None:
-            lr = Text(f", lr = {total.lr:g}", f"，lr = {total.lr:g}")
+            lr = Text(f", lr = {total.lr:g}", f"，学习率 {total.lr:g}")
         plural = "s" * (total.parameters != 1)
         line = Text(
             f"{title}{label}: {count} parameter{plural}, {elements} elements, {decays}{lr}",
@@ -116,7 +116,7 @@ def finding_head(finding: Finding) -> str:
 def some(names: Sequence[str]) -> Text:
     """The first names, and how many more there are."""
     shown, more = ", ".join(names[:_NAMES]), len(names) - _NAMES
-    return Text(f"{shown} and {more} more", f"{shown} 等 {len(names)} 个") if more > 0 else Text(shown, shown)
+    return Text(f"{shown} and {more} more", f"{shown} 和另外 {more} 个") if more > 0 else Text(shown, shown)
 
 
 def rows(audit: "Audit") -> list[tuple[str, ...]]:

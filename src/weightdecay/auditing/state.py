@@ -524,7 +524,7 @@ def _titles(optimizers: Optimizers) -> tuple[Text, ...]:
         title = Text(kind, kind)
         if kinds.count(kind) > 1:
             place, count = i + 1, len(kinds)
-            title = Text(f"{kind} ({place} of {count})", f"{kind} ({place}/{count})")
+            title = Text(f"{kind} ({place} of {count})", f"{kind}（{count} 之 {place}）")
         titles.append(title)
     return tuple(titles)
 

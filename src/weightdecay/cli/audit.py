@@ -129,8 +129,8 @@ def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
     lines = []
     for finding in findings:
         names = f" ({', '.join(finding.parameters[:20])})" if finding.parameters else ""
-        message, fix = chinese(finding.message), chinese(finding.fix)
-        shown = Text(f"{finding.message}{names}; {finding.fix}", f"{message}{names}；{fix}")
+        message, fix = finding.message, finding.fix
+        shown = Text(f"{message}{names}; {fix}", f"{chinese(message)}{names}；{chinese(fix)}")
         text = _escaped(local(shown))
         lines.append(f"::{_LEVELS[finding.severity]} {file}title={finding.code}::{text}")
     return lines
