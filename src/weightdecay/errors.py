@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weightdecay.text import chinese
+from weightdecay.text import Text, chinese
+
+NOTHING = Text("nothing", "无")  # the value of what was not given
 
 
 class WeightDecayError(Exception):
@@ -29,17 +31,16 @@ class InputError(WeightDecayError, ValueError):
 
     def __init__(self, what: str, where: str, value: Any = None, remedy: str = "") -> None:
         self.what, self.where, self.value, self.remedy = what, where, value, remedy
-        message = f"{what}: {self._place()}{'; ' if remedy else ''}{remedy}"
+        shown = where if value is None else f"{where} = {value}"
+        message = f"{what}: {shown}{'; ' if remedy else ''}{remedy}"
         super().__init__(_on_one_line(message))
 
     @property
     def zh(self) -> str:
         """The message in Chinese; parts that have none stay English."""
         end = f"；{chinese(self.remedy)}" if self.remedy else ""
-        return _on_one_line(f"{chinese(self.what)}：{self._place()}{end}")
-
-    def _place(self) -> str:
-        return self.where if self.value is None else f"{self.where} = {self.value}"
+        value = "" if self.value is None else f" = {chinese(self.value)}"
+        return _on_one_line(f"{chinese(self.what)}：{chinese(self.where)}{value}{end}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""

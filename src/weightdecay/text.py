@@ -65,8 +65,8 @@ def local(text: str) -> str:
     return text.zh if _used == "zh" and isinstance(text, Text) else text
 
 
-def chinese(text: str) -> str:
-    """Return the Chinese of a sentence; a plain string stands for itself."""
+def chinese(text: Any) -> Any:
+    """Return the Chinese of a sentence; anything else stands for itself."""
     return text.zh if isinstance(text, Text) else text
 
 

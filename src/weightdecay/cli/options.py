@@ -23,7 +23,8 @@ _DECIMAL_COMMA = typer.Option(
 )
 _ENCODING = typer.Option(help="Of the text: utf-8, windows-1252, utf-16. [found]")
 _LAW = typer.Option(help="The rule's rate goes with: lr, lr_relative, lr_squared or constant.")
-SETUP = "batch=256,lr=3e-4,steps=10000; and schedule=, warmup=, floor=, decay=, interval=, examples=, width="
+_SETUP = "schedule=, warmup=, floor=, decay=, interval=, examples=, width="
+SETUP = Text(f"batch=256,lr=3e-4,steps=10000; and {_SETUP}", f"batch=256,lr=3e-4,steps=10000；以及 {_SETUP}")
 
 
 def command(function: Callable[[Any], None]) -> Callable[..., None]:
