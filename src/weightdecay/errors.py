@@ -7,6 +7,18 @@ from typing import Any, Literal
 
 from weightdecay.text import Text, chinese
 
+# How places in a table are called, in Chinese.
+_PLACES = (
+    (r"^row (\d+), column (['\"].*['\"]) (?:of|in) (.+)$", r"\3 第 \1 行，列 \2"),
+    (r"^column (['\"].*['\"]) (?:of|in) (.+)$", r"\2 的列 \1"),
+)
+_SYSTEM = {
+    "No such file or directory": "没有这个文件或目录",
+    "Permission denied": "权限不足",
+    "Is a directory": "是一个目录",
+    "Not a directory": "不是目录",
+    "No space left on device": "磁盘空间不足",
+}
 NOTHING = Text("nothing", "无")  # the value of what was not given
 
 
@@ -39,8 +51,11 @@ class InputError(WeightDecayError, ValueError):
     def zh(self) -> str:
         """The message in Chinese; parts that have none stay English."""
         end = f"；{chinese(self.remedy)}" if self.remedy else ""
-        value = "" if self.value is None else f" = {chinese(self.value)}"
-        return _on_one_line(f"{chinese(self.what)}：{chinese(self.where)}{value}{end}")
+        value = "" if self.value is None else f" = {_SYSTEM.get(str(self.value), chinese(self.value))}"
+        place = chinese(self.where)
+        for pattern, words in _PLACES:
+            place = re.sub(pattern, words, place)
+        return _on_one_line(f"{chinese(self.what)}：{place}{value}{end}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""

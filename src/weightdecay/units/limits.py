@@ -62,12 +62,16 @@ def check(
     if coupled and momentum:
         mu = number(momentum, "momentum", least=0, below=1)
         per_unit *= 1 - number(dampening, "dampening", least=0, below=1)
-        limit, what = diverges_from(mu, nesterov), "the weight diverges"
+        limit, what = diverges_from(mu, nesterov), Text("the weight diverges", "权重发散")
     else:
-        limit, what = 1.0, "a step removes the whole weight or more"
+        limit = 1.0
+        what = Text("a step removes the whole weight or more", "一步就去掉整个权重甚至更多")
     if strength * per_unit >= limit:
-        at = "" if law in ("constant", "lr_relative") else f" at lr = {peak:g}"
-        raise InputError(what, where, f"{strength:g}{at}", f"give less than {limit / per_unit:.4g}")
+        most = f"{limit / per_unit:.4g}"
+        value = Text(f"{strength:g} at lr = {peak:g}", f"{strength:g}（学习率 {peak:g}）")
+        if law in ("constant", "lr_relative"):
+            value = f"{strength:g}"
+        raise InputError(what, where, value, Text(f"give less than {most}", f"请给小于 {most} 的值"))
     return strength
 
 
