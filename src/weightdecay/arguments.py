@@ -284,8 +284,11 @@ def _part(part: str, where: str) -> list[float]:
             return log_spaced(low, high, count)
     except (ValueError, IndexError):
         pass
-    remedy = "write 0,3 or first:last:count with 0 < first < last"
-    raise InputError("neither a number nor a range", where, repr(part), remedy)
+    remedy = Text(
+        "write 0,3 or first:last:count with 0 < first < last",
+        "写成 0,3 或 起点:终点:个数，且 0 < 起点 < 终点",
+    )
+    raise InputError(Text("neither a number nor a range", "既不是数，也不是范围"), where, repr(part), remedy)
 
 
 def log_spaced(low: float, high: float, count: int) -> list[float]:

@@ -232,9 +232,10 @@ def no_such_column(name: str, columns: Sequence[str], where: str, there: str) ->
         if meant != meant.strip() or "," in meant:
             quoted = f"""'"{meant}"'"""
             hint = Text(f"{hint}(on the command line: {quoted}); ", f"{hint.zh}（命令行里写作 {quoted}）；")
+    there_zh = _THERE.get(there, there)
     every, holder = listed(columns), there.removesuffix(" has")
     have = (
-        Text(f"{there} {every}", f"{_THERE.get(there, there)}：{every}")
+        Text(f"{there} {every}", f"{there_zh}：{every}")
         if holder == there
         else Text(f"{holder} has {every}", f"{holder} 有 {every}")
     )

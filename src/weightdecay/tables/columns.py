@@ -953,10 +953,10 @@ def _judged(
             days = _days(levels, forms[0])
             first, last = (str(levels[int(place or 0)]) for place in (days.arg_min(), days.arg_max()))
             values = first if first == last else Text(f"{first} to {last}", f"{first} 至 {last}")
-            days = cells.option("dates", "days")
+            as_days = cells.option("dates", "days")
             remedy = Text(
-                f"{days} takes the days since the first one, {drop} leaves it out",
-                f"{days} 换成距第一个日期的天数，{drop} 略去该列",
+                f"{as_days} takes the days since the first one, {drop} leaves it out",
+                f"{as_days} 换成距第一个日期的天数，{drop} 略去该列",
             )
             if len(forms) > 1:
                 what = "dates of which the day and the month cannot be told apart"
