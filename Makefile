@@ -48,16 +48,7 @@ browser:
 		echo "NO BROWSER: pages are not tested and have no pictures; install chromium by hand"
 
 bench: .venv/.installed-dev .venv/.installed-peers
-	$(BIN)/python benchmarks/textbook.py
-	$(BIN)/python benchmarks/attach.py
-	$(BIN)/python benchmarks/sparse.py
-	$(BIN)/python benchmarks/ridge.py
-	$(BIN)/python benchmarks/ridge_sparse.py
-	$(BIN)/python benchmarks/table_fit.py
-	$(BIN)/python benchmarks/sweep.py
-	$(BIN)/python benchmarks/probe.py
-	$(BIN)/python benchmarks/monitor.py
-	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf .venv docs/_build runs

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import weightdecay as wd
+from table import note
 
 WIDTH, LAYERS, LENGTH, LETTERS = 128, 4, 64, 64
 
@@ -72,6 +73,7 @@ def main() -> None:
                 plain.append(block(model, optimizer, batches))
     ratios = [b / a for a, b in zip(plain, watched, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
+    note(f"a monitor every {args.every} steps", "the training alone", ratios, "≤ 1.02")
     size = sum(p.numel() for p in model.parameters())
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{size:,} parameters, batch {args.batch}, a look every {args.every} steps")

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 import weightdecay as wd
+from table import note
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -39,6 +40,7 @@ def main() -> None:
         folder = Path(temporary)
         took = [_command(folder / "textbook") for _ in range(3)]
         print(f"weightdecay textbook --open: {_said(took, 1)} s")
+        note("weightdecay textbook --open", "", took, "≤ 10", "s")
         pages = [folder / "textbook" / "report.html", _ridge(folder / "ridge.html")]
         if CHROMIUM is None:
             sys.exit("no Chromium here: pages were not opened")
@@ -47,6 +49,8 @@ def main() -> None:
             size = page.stat().st_size / 1000
             name = page.parent.name if page.stem == "report" else page.stem
             print(f"{name:10} {size:5.0f} kB  {_said(times, 0)} ms")
+            note(f"page of {name}, until it can be used", "", times, "≤ 500", "ms")
+            note(f"page of {name}, its size", "", [size], "≤ 400", "kB")
 
 
 def _said(values: list[float], digits: int) -> str:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "peers"))
 
 from probe_truth import REQUIRED, TRUTH  # pyright: ignore[reportMissingImports]
 
+from table import note
 from weightdecay.probing.deciding import Form
 from weightdecay.probing.run import Probe, probe
 
@@ -54,6 +55,8 @@ def main() -> None:
     unknown = [name for name in found if found[name].form == "unknown"]
     right = sum(found[name].form == TRUTH[name] for name in found)
     wrong = len(found) - right - len(unknown)
+    note("wd.probe: optimizers named right", "their source", [right / len(found)], "≥ 0.95")
+    note("wd.probe: optimizers named wrong", "their source", [wrong], "0", "optimizers")
     print(f"\n{len(found)} optimizers: {right} right ({right / len(found):.1%}), ", end="")
     print(f"{len(unknown)} unknown, {wrong} wrong")
     for name in unknown:

@@ -34,6 +34,7 @@ import ridge_out_of_core
 from devices import device_of
 from ridge_contestants import CONTESTANTS, DESIGNS, QUICK, SHAPES, Design, glmnet_is_here
 from ridge_workers import Worker
+from table import note
 
 OURS = "weightdecay"
 SLOW = ("glmnet", "GridSearchCV")  # in the first repeats only
@@ -41,6 +42,7 @@ JOBS = {"loo": "leave-one-out", "folds": "5 folds"}
 SHAPE_COLUMNS = (
     "shape", "ours, median ms", "scikit-learn", "ratio", "min – max", "goal", "first call, × median", "goal",
 )  # fmt: skip
+
 COLUMNS = ("design", "job", "package", "median s", "min – max", "extra MB", "× ours", "min – max", "goal")
 
 
@@ -77,6 +79,7 @@ def shape_row(name: str, options: argparse.Namespace) -> str:
     ratios, seconds = peer.over(ours), ours.values()
     cells = [name, f"{median(seconds) * 1e3:.3g}", f"{median(peer.values()) * 1e3:.3g}"]
     cells += [f"{median(ratios):.3g}", span(ratios), f"≥ {SHAPES[name].goals['scikit-learn']:g}"]
+    note(f"ridge path {name}, leave-one-out", "scikit-learn", ratios, cells[-1])
     return row([*cells, f"{ours.values('first')[0] / median(seconds):.2g}", "≤ 3"])
 
 
@@ -113,6 +116,9 @@ def rows(letter: str, design: Design, workers: list[Worker]) -> list[str]:
             cells += [""] * 3
         else:
             cells += [f"{median(ratios):.3g}", span(ratios), goal(worker, design)]
+            if cells[-1]:
+                job = f"ridge path {letter} {design}, {JOBS[worker.job]}"
+                note(job, worker.package if worker.lambdas == 100 else name, ratios, cells[-1])
         lines.append(row(cells))
     return lines
 
@@ -135,6 +141,8 @@ def limits(letter: str, design: Design, workers: list[Worker], gemm: Worker) -> 
             rate = f"{median(gemm.values('rate')) / 1e9:.0f}"
             cells = [f"{letter} {design}", JOBS[worker.job], rate, f"{median(shares):.0%}"]
             lines.append(row([*cells, span(shares, "{:.0%}"), goal]))
+            if goal:
+                note(f"ridge path {letter} {design}, {JOBS[worker.job]}", "NumPy's product", shares, "≥ 0.5")
     return lines
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 import weightdecay as wd
 from devices import device_of, name_of
+from table import note
 from weightdecay.engine import cores, in_processes, packed
 from weightdecay.sweeps.chunk import Recipes
 from weightdecay.sweeps.looks import order
@@ -131,6 +132,7 @@ def on_cores(name: str, task: Task, strengths: int, repeats: int, goal: str) -> 
         loops = sum(len(chunk.copies) * found[i][repeat][1] for i, chunk in enumerate(chunks)) / count
         ratios.append(loops / ours)
         steps.append(1e3 * ours / task.steps)
+    note(f"sweep, {name}, {strengths} copies on {count} cores", "plain loops on as many", ratios, goal)
     print(
         f"{name:<26} {strengths:4d} copies on {count} cores: ours {statistics.median(steps):7.3f} ms a step, "
         f"{statistics.median(ratios):5.1f} × plain loops on as many ({min(ratios):.1f} – {max(ratios):.1f}; "
@@ -174,6 +176,8 @@ def compare(name: str, task: Task, seeds: int, strengths: int, repeats: int, loo
         ours.append(time.perf_counter() - start)
         theirs.append(one * copies)
         ratios.append(theirs[-1] / ours[-1])
+    if goal != "–":
+        note(f"sweep, {name}, {copies} copies", "one plain loop, fused AdamW", ratios, goal)
     a_step = 1e3 / task.steps
     plain_ms, ours_ms = statistics.median(theirs) * a_step / copies, statistics.median(ours) * a_step
     print(
@@ -249,6 +253,9 @@ def linear(seeds: int, strengths: int, repeats: int) -> None:
         start = time.perf_counter()
         train_chunk(Recipes(task), chunk, method)
         ratios.append(one * seeds * strengths / (time.perf_counter() - start))
+    note(
+        f"sweep, the textbook's linear model, {seeds * strengths} copies", "one plain loop", ratios, "≥ 1000"
+    )
     print(
         f"linear, {seeds * strengths} copies: {statistics.median(ratios):.0f} × "
         f"({min(ratios):.0f} – {max(ratios):.0f}; goal ≥ 1000)"

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from ridge import heading, machine, row, span
+from table import note
 
 NUMBERS, TEXTS = 40, np.linspace(3, 20, 10).round().astype(int)
 FIT, PEER = "weightdecay fit, files written", "polars.read_csv + RidgeCV"
@@ -115,6 +116,8 @@ def main() -> None:
             ratios = [ours / theirs for ours, (theirs, _) in both]
             goal = f"≤ {GOALS[contestant]:g}" if contestant in GOALS else ""
             cells += [f"{median(ratios):.3g}", span(ratios), goal]
+            if goal:
+                note(contestant, peers[contestant], ratios, goal)
         else:
             cells += ["", "", ""]
         print(row(cells))

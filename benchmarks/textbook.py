@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from table import note
 from weightdecay.textbook import scratch
 from weightdecay.textbook.settings import Experiment, draw
 from weightdecay.textbook.versions import VERSIONS, train_batched
@@ -169,6 +170,8 @@ def main() -> None:
         )
         goal = next((f"≤ {goal:g}" for start, goal in goals.items() if name.startswith(start)), "")
         middle = statistics.median(times)
+        if goal:
+            note(name, "the loop of the notes", [a / b for a, b in zip(times, loop, strict=True)], goal)
         print(
             f"{name:38}{middle:9.4f}{min(times):8.4f}{max(times):8.4f}{ratio:9.3f}{goal:>7}{to_plain:11.3f}"
         )
@@ -182,6 +185,7 @@ def main() -> None:
         float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)
     ]
     print(f"20,000 trainings: peak memory {statistics.median(peaks):.0f} MB above the import (goal < 300)")
+    note("20,000 trainings: peak memory", "", peaks, "< 300", "MB")
 
     python = [sys.executable, "-c"]
     rounds = range(arguments.repeats + 1)
@@ -189,14 +193,17 @@ def main() -> None:
         (seconds_of(*python, "import torch"), seconds_of(*python, "import torch, weightdecay"))
         for _ in rounds
     ]
-    ratio = statistics.median(ours / alone for alone, ours in pairs[1:])
-    print(f"import torch, weightdecay: {ratio:.3f} × import torch (goal ≤ 1.05)")
+    ratios = [ours / alone for alone, ours in pairs[1:]]
+    print(f"import torch, weightdecay: {statistics.median(ratios):.3f} × import torch (goal ≤ 1.05)")
+    note("import torch, weightdecay", "import torch", ratios, "≤ 1.05")
     script = str(Path(sys.executable).with_name("weightdecay"))
-    helps = statistics.median([seconds_of(script, "--help") for _ in rounds][1:])
-    print(f"weightdecay --help: {helps:.2f} s (goal ≤ .3)")
+    helps = [seconds_of(script, "--help") for _ in rounds][1:]
+    print(f"weightdecay --help: {statistics.median(helps):.2f} s (goal ≤ .3)")
+    note("weightdecay --help", "", helps, "≤ .3", "s")
     with tempfile.TemporaryDirectory() as folder:
         jobs = [seconds_of(script, "textbook", "--out", folder) for _ in range(4)][1:]
     print(f"weightdecay textbook, files written: {statistics.median(jobs):.1f} s (goal < 10)")
+    note("weightdecay textbook, files written", "", jobs, "< 10", "s")
 
 
 if __name__ == "__main__":

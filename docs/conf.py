@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from docutils.nodes import SkipNode
@@ -14,6 +15,7 @@ import weightdecay
 
 sys.path.insert(0, str(Path(__file__).parent))
 import findings
+import languages
 import links
 
 project = "weightdecay"
@@ -36,7 +38,11 @@ html_show_copyright = html_show_sphinx = html_copy_source = False
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
+# A translation has the cells of its original, which ran just before: it takes over the output.
+# Nothing is kept from one build to the next.
+_outputs = tempfile.TemporaryDirectory()
+nb_execution_mode = "cache"
+nb_execution_cache_path = _outputs.name
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
@@ -44,7 +50,10 @@ nb_ipywidgets_js = {}  # no page uses widgets
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: more threads only wait for one another
 
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 72
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False  # what stands before a colon in Returns is part of the sentence
 napoleon_custom_sections = [("Class variables declare what the rule is and needs", "params_style")]
@@ -97,11 +106,11 @@ def translations_in_step(app):
 
 
 def public_names_listed(app):
-    """Every public name has its entry on the API page."""
-    page = (Path(app.srcdir) / "api.md").read_text("utf-8")
-    listed = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", page, re.MULTILINE)
+    """Every public name has its entry on a page of the API."""
+    pages = "\n".join(page.read_text("utf-8") for page in (Path(app.srcdir) / "api").glob("*.md"))
+    listed = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", pages, re.MULTILINE)
     if missing := sorted(set(weightdecay.__all__) - set(listed)):
-        raise ExtensionError(f"api.md does not list {', '.join(missing)}")
+        raise ExtensionError(f"no page of docs/api lists {', '.join(missing)}")
 
 
 def commands_listed(app):
@@ -123,11 +132,6 @@ def links_lead_somewhere(app, exception):
 def every_page(_app, env, _added, _changed, _removed):
     """Read every page at every build: a notebook is also out of date when the package has changed."""
     return env.found_docs
-
-
-def page_language(_app, pagename, _template, context, _doctree):
-    """Say which language a page is in: browsers choose Chinese glyphs by it."""
-    context["language"] = "zh-Hans" if pagename.endswith(".zh") else "en"
 
 
 def math_renderer(as_block):
@@ -160,4 +164,4 @@ def setup(app):
     app.connect("source-read", findings_listed)
     app.connect("build-finished", links_lead_somewhere)
     app.connect("env-get-outdated", every_page)
-    app.connect("html-page-context", page_language)
+    app.connect("html-page-context", languages.page_language, priority=900)  # after the theme

@@ -133,8 +133,17 @@ def test_options_are_these():
                     f"--{name}"
                     for name in (
                         *("target", "drop", "cv", "lambda", "unit", "choose", "shared", "seed", "groups"),
-                        *("time", "weights", "unpenalized", "intercept", "out-of-core", "engine", "out"),
-                        *("id", "force", "quiet", "json", "category", "number", "dates", "missing"),
+                        *(
+                            "time",
+                            "weights",
+                            "unpenalized",
+                            "intercept",
+                            "out-of-core",
+                            "engine",
+                            "out",
+                            "task",
+                        ),
+                        *("id", "force", "quiet", "json", "category", "number", "dates", "missing", "judge"),
                         *("separator", "decimal-comma", "encoding"),
                     )
                 ),

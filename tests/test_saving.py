@@ -61,3 +61,8 @@ def test_output_folders(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"output folder cannot be written: .*file"):
             writable_folder(path)
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(InputError, match=r"^not a path: folder = 3; give the name of a folder$"):
+        writable_folder(3)

@@ -115,12 +115,13 @@ def read_json(path: Path) -> Any:
         raise InputError(_NO_JSON, str(path), error, _OWN) from error
 
 
-def writable_folder(path: Path) -> Path:
+def writable_folder(path: Any) -> Path:
     """Make the folder if need be and prove that a file can be written into it.
 
     Raises:
-        InputError: it is a file, or cannot be made or written.
+        InputError: it is no path, is a file, or cannot be made or written.
     """
+    path = arguments.path(path, "folder", "give the name of a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -226,7 +227,7 @@ def save(
     sums = {name: _sha256(content) for name, content in files.items()}
     about = {**kind.about, "sha256": sums, "environment": environment()}
     files[record] = _json({**about, **values}).encode()
-    folder = writable_folder(Path(folder))
+    folder = writable_folder(folder)
     with contextlib.ExitStack() as stack:
         for name in reversed(list(files)):  # what is entered last is renamed first
             stack.enter_context(replacing(folder / name)).write_bytes(files[name])

@@ -231,6 +231,7 @@ def test_groups_time_and_missing_cells(tmp_path):
     assert done.returncode == 0, done.stderr
     held = pl.read_parquet(tmp_path / "out/out_of_fold.parquet")
     assert held["row"].to_list() == [row for row in range(1, 91) if row not in (7, 9)]
+    assert "2 of 90 rows have a missing cell and are left out" in done.stderr
     table(tmp_path, species=pl.when(pl.int_range(90) != 6).then("species"))
     refused(
         fit(tmp_path, "species", out="x"), "a row without a class: row 7, column 'species' of t.csv = empty"

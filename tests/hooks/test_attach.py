@@ -526,3 +526,20 @@ def test_other_memory_layouts():
                     optimizer.step()
                 results.append(w.detach())
             assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("rule", [wd.Decoupled, wd.Cautious, wd.Huber, wd.PNorm, wd.L2])
+def test_tensors_of_one_number_are_numbers(rule):
+    """torch's optimizers take an lr of shape (1,); a strength may have it, too."""
+    ended = []
+    for lr, strength in ((0.5, 0.0625), (torch.tensor([0.5]), 0.0625), (0.5, torch.tensor([0.0625]))):
+        w = nn.Parameter(torch.tensor([[2.0, -1.0], [0.5, 0.0]]))
+        optimizer = torch.optim.SGD([w], lr=lr)
+        wd.attach(optimizer, rule(strength), on="all")
+        for _ in range(2):
+            w.grad = torch.full_like(w, 0.1)
+            optimizer.step()
+        ended.append(w.detach())
+    assert not torch.equal(ended[0], torch.tensor([[1.9, -1.1], [0.4, -0.1]]))
+    torch.testing.assert_close(ended[1], ended[0])
+    torch.testing.assert_close(ended[2], ended[0])

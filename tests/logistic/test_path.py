@@ -8,6 +8,7 @@ import scipy.sparse
 import torch
 
 import weightdecay as wd
+from weightdecay.logistic import record
 from weightdecay.logistic.path import LogisticOptions, fit_path
 
 pytest.importorskip("sklearn")
@@ -101,6 +102,7 @@ def test_the_judges_are_those_of_scikit_learn():
             squares += brier_score_loss(y[test], P[:, 1]) * len(test)
         np.testing.assert_allclose(1 - path.fold_scores[:, place], areas, rtol=1e-9)
         assert float(path.scores[place]) == pytest.approx(1 - np.mean(areas), rel=1e-9)
+        assert float(path.errors[place]) == pytest.approx(np.std(areas, ddof=1) / 3**0.5, rel=1e-7)
         assert float(path.curves["error"][place]) == pytest.approx(wrong / len(y))
         assert float(path.curves["brier"][place]) == pytest.approx(squares / len(y), rel=1e-6)
     for judge in ("error", "brier", "log_loss"):
@@ -174,6 +176,11 @@ def test_a_row_counts_as_often_as_a_pair_names_it():
     assert float(path.scores[0]) == pytest.approx(log_loss(y[test], P), rel=1e-8)
     assert bool(path.out_of_fold(1.0)[:60].isnan().all())
     assert path.confusion().drop("class").to_numpy().sum() == 30
+    both = wd.logistic_path(
+        X, y, [1.0], cv=[(train, test), (np.arange(50), [60, 61])], unit="sklearn.LogisticRegression"
+    )
+    other = fitted(X[:50], y[:50], 1.0).predict_proba(X[60:61])[0]
+    np.testing.assert_allclose(both.out_of_fold()[60], (2 * P[0] + other) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("given", ["balanced", {0: 3.0, 2: 0.5}])
@@ -267,11 +274,14 @@ def test_leave_one_out_by_a_splitter_really_leaves_each_out():
 def test_the_automatic_grid_surrounds_the_best_by_half_a_decade():
     X, y = load_breast_cancer(return_X_y=True)
     path = wd.logistic_path(X, y, standardize=True)
-    assert path.edge is None
-    assert path.best / float(path.lambdas[0]) > 10**0.45
-    assert float(path.lambdas[-1]) / path.best > 10**0.45
-    ratios = path.lambdas[1:] / path.lambdas[:-1]
-    torch.testing.assert_close(ratios, torch.full_like(ratios, 10 ** (1 / 6)))
+    widened = wd.logistic_path(*load_iris(return_X_y=True))
+    assert (len(path.lambdas), len(widened.lambdas)) == (31, 43)
+    for one in (path, widened):
+        assert one.edge is None
+        assert one.best / float(one.lambdas[0]) > 10**0.45
+        assert float(one.lambdas[-1]) / one.best > 10**0.45
+        ratios = one.lambdas[1:] / one.lambdas[:-1]
+        torch.testing.assert_close(ratios, torch.full_like(ratios, 10 ** (1 / 6)))
     at_top = path.predict_proba(X, float(path.lambdas[-1]))[:, 1]
     assert float((at_top - 357 / 569).abs().max()) < 0.15
     assert float(path.gradient.max()) <= 1e-8
@@ -475,6 +485,7 @@ BAD = {
     "drop": ((X0, Y0), {"drop": ["a"]}, "only for tables with named columns: drop = ('a',)"),
     "no such column": ((pl.DataFrame(X0), Y0), {"drop": ["a"]}, "drop"),
     "factors": ((X0, Y0), {"penalty_factors": [1.0]}, "penalty_factors"),
+    "a file": (("table.csv", "y"), {}, "a classifier's table has to be in memory: X = table.csv; read the"),
     "one axis": ((X0[:, 0], Y0), {}, "not a table: X = shape (90,)"),
     "no columns": ((X0[:, :0], Y0), {}, "no column is left as an input"),
 }
@@ -496,3 +507,33 @@ def test_a_class_with_one_row_left_is_a_doubt():
 def test_a_judge_is_checked():
     with pytest.raises(wd.InputError, match="no such judge: judge = 'f1'; use log_loss, error, brier, auc"):
         fit_path(X0, Y0, LogisticOptions(judge="f1"))
+
+
+def test_no_penalty_at_all_is_the_limit_of_little():
+    X, y = rows(2, n=200)
+    path = wd.logistic_path(X, y, [0.0, 0.1])
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(X, y)
+    np.testing.assert_allclose(path.coef(0.0), model.coef_[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(path.intercept(0.0), model.intercept_[0], rtol=1e-5)
+    assert path.best == 0
+    assert path.model().lam == 0
+    assert path.coef_frame().height == 7
+
+
+def test_a_fit_that_has_not_reached_its_minimum_is_told(monkeypatch):
+    X, y = rows(2)
+    monkeypatch.setattr(record, "REACHED", 1e-30)
+    with pytest.warns(
+        wd.WeightDecayWarning, match="at 3 λ from .* a fit has not reached its minimum: the grad"
+    ):
+        path = wd.logistic_path(X, y, CS)
+    assert not any("every fit is at its minimum" in note for note in path.notes)
+
+
+def test_columns_that_say_nothing_leave_the_class_shares():
+    y = np.arange(60) % 3 == 0
+    for cv in (5, "loo"):
+        path = wd.logistic_path(np.ones((60, 2)), y, [0.1, 1.0], cv=cv)
+        torch.testing.assert_close(path.coef(), torch.zeros(2).double(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(path.predict_proba(np.ones((1, 2)))[0], [2 / 3, 1 / 3], rtol=1e-8)
+        np.testing.assert_allclose(path.standard_errors(), 0)

@@ -264,7 +264,6 @@ def test_too_many_coefficients_have_no_standard_errors(monkeypatch, tmp_path):
     assert path.coef_frame()["standard_error"].null_count() == 18
     assert path.model().standard_errors is None
     assert path.dof_at() is None
-    assert bool(path.dof.isnan().all())
     assert "degrees of freedom" not in " ".join(path.notes)
     path.save(tmp_path)
     again = wd.load(tmp_path)

@@ -23,9 +23,11 @@ def test_the_page_runs(tmp_path, monkeypatch):
     for library in ("accelerate", "transformers", "lightning"):
         pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
-    assert len(blocks("training-loops.md")) == 5
-    assert blocks("training-loops.md") == blocks("training-loops.zh.md")
+    first, *others = blocks("training-loops.md")
+    assert len(others) == 5
+    assert [first, *others] == blocks("training-loops.zh.md")
+    assert first in others[0]  # the lines that most people need
     there = {}
-    for block in blocks("training-loops.md"):
+    for block in others:
         exec(compile(block, "training-loops", "exec"), there)
     assert there["callback"].decays[0].steps == 20

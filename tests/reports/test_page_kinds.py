@@ -147,11 +147,6 @@ def test_the_textbook_prints_on_two_pages(browser, written):
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) == 2
 
 
-def numbers(packed):
-    """A series as the page holds it."""
-    return np.frombuffer(base64.b64decode(packed)) if isinstance(packed, str) else np.array(packed)
-
-
 @browsing
 def test_the_page_of_classes_shows_what_the_path_holds(browser, written, classes):
     with opened(browser, written["logistic"]) as page:
@@ -165,14 +160,14 @@ def test_the_page_of_classes_shows_what_the_path_holds(browser, written, classes
         f"Coefficients times the columns' sd: {name}" for name in ("ant", "bee", "cat")
     ]
     figures = dict(zip(captions, shown, strict=True))
-    np.testing.assert_array_equal(numbers(figures["Score against λ"][1][0]), classes.scores)
+    np.testing.assert_array_equal(figures["Score against λ"][1][0], classes.scores)
     errors, always = figures["Rows predicted wrong, held out"][1]
-    np.testing.assert_array_equal(numbers(errors), classes.curves["error"])
-    np.testing.assert_array_equal(numbers(always), [classes.share_wrong] * 4)
+    np.testing.assert_array_equal(errors, classes.curves["error"])
+    np.testing.assert_array_equal(always, [classes.share_wrong] * 4)
     reliability = classes.calibration()
     x, (_, observed) = figures["Reliability of the predicted class's probability"]
-    np.testing.assert_array_equal(numbers(x), reliability.table["predicted"])
-    np.testing.assert_array_equal(numbers(observed), reliability.table["observed"])
+    np.testing.assert_array_equal(x, reliability.table["predicted"])
+    np.testing.assert_array_equal(observed, reliability.table["observed"])
     assert f"off by {100 * reliability.error:.2g} % on average" in said
 
 

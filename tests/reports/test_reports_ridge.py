@@ -223,7 +223,7 @@ def test_given_axes_are_drawn_into_and_files_have_the_same_bits(tmp_path):
     assert [file.name for file in files] == ["cv.svg", "cv.png"]
     bits = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in save_figure(path, tmp_path, "cv")] == bits
-    with pytest.raises(TypeError, match="a RidgePath or a Monitored, not dict"):
+    with pytest.raises(TypeError, match="a LogisticPath or a Monitored, not dict"):
         wd.plot({})
 
 

@@ -146,7 +146,7 @@ def test_any_grid_and_any_score_can_be_drawn(tmp_path, lambdas, scale):
 
 
 def test_what_is_no_result_is_refused():
-    with pytest.raises(TypeError, match="a Sweep, a RidgePath or a Monitored, not dict"):
+    with pytest.raises(TypeError, match="a Sweep, a RidgePath, a LogisticPath or a Monitored, not dict"):
         wd.plot({})
 
 

@@ -85,7 +85,8 @@ def test_plot_draws_into_given_axes_and_nothing_else(run):
     ax = Figure().subplots()
     assert wd.plot(run.curve, ax) is ax
     with pytest.raises(
-        TypeError, match="a Run or its curve, a Sweep, a RidgePath or a Monitored, not NoneType"
+        TypeError,
+        match="a Sweep, a RidgePath, a LogisticPath or a Monitored, not NoneType",
     ):
         wd.plot(None)
 

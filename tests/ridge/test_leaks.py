@@ -151,3 +151,20 @@ def test_correlations_of_sparse_inputs_and_a_leak_among_them():
         )
         assert leaks(path) == leaks(right)
         assert len(leaks(path)) == 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e7, 1e9])
+@pytest.mark.parametrize("shape", [(200, 30), (40, 90), (3000, 5)])
+def test_correlations_of_columns_far_from_zero(shape, offset, weighted):
+    """By NumPy's, in any route; rounding of a mean is 1e-16 of it, and is measured by the deviation."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=shape) + offset
+    y = X[:, :3].sum(1) + random.normal(size=len(X))
+    weights = random.uniform(0.5, 2, size=len(X)) if weighted else None
+    path = wd.ridge_path(X, y, cv=3, sample_weight=weights)
+    covariance = np.cov(np.column_stack([X, y]).T, aweights=weights, ddof=0)
+    expected = covariance[:-1, -1] / np.sqrt(np.diag(covariance)[:-1] * covariance[-1, -1])
+    got = path._solver.correlations()[:, 0].numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-8 + 1e-15 * offset, rtol=0)
+    assert leaks(path) == []

@@ -248,14 +248,23 @@ REFUSED = {
     "a row that is too short": (
         "a;b;y\n1;2;3\n4;5\n",
         None,
-        "too few cells: row 2 of t.csv = 2 of 3 cells: '4;5'",
+        "too few cells: row 2 of t.csv, line 3 = 2 of 3 cells: '4;5'",
     ),
     "a row that is too long": (
         "a;b;y\n1;2;3\n4;5;6;7\n",
         None,
-        "too many cells: row 2 of t.csv = 4 of 3 cells: '4;5;6;7'; quote a cell that has ';' in it",
+        "too many cells: row 2 of t.csv, line 3 = 4 of 3 cells: '4;5;6;7'; quote a cell that has ';' in it",
     ),
-    "a short row of quoted cells": ('a,y\n"1",3\n"4"\n', None, "too few cells: row 2 of t.csv = 1 of 2"),
+    "a short row after a cell of two lines": (
+        'a,b,y\n"1\n",2,3\n4,5\n',
+        None,
+        "too few cells: row 2 of t.csv, line 4 = 2 of 3 cells: '4,5'",
+    ),
+    "a short row of quoted cells": (
+        'a,y\n"1",3\n"4"\n',
+        None,
+        "too few cells: row 2 of t.csv, line 3 = 1 of 2",
+    ),
     "a cell in the empty column": (
         "a;y;\n1;2;\n" + "3;4;\n" * 600 + "5;6;7\n",
         None,

@@ -13,7 +13,7 @@ from tests.commands import here
 import weightdecay as wd
 from weightdecay.errors import InputError
 from weightdecay.tables.columns import ColumnOptions
-from weightdecay.tables.source import look_at, open_source, read_whole
+from weightdecay.tables.source import look_at, open_source, read_whole, target_kind
 
 pytestmark = pytest.mark.filterwarnings("ignore::weightdecay.WeightDecayWarning")
 ROWS = 30
@@ -158,6 +158,48 @@ def test_a_target_of_yes_and_no(tmp_path, kind):
     ):
         read_whole(path, ["won"])
     assert read_whole(path, ["won"], options=ColumnOptions(missing="drop")).kept.arg_min() == 4
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["oslo", "rome"], "text"),
+        (["2020-01-01", "2020-01-02"], "text"),
+        (["1", "x", "y"], "text"),
+        (["Yes", "no"], "yes/no"),
+        (["TRUE", "false"], "yes/no"),
+        (["t", None], "yes/no"),
+        (["1", "0"], "number"),
+        (["1.5", "2", "n/a", "three"], "number"),
+        (["$5", "$7"], "number"),
+        ([None, "NA"], "number"),
+    ],
+)
+def test_which_targets_are_classes(tmp_path, cells, kind):
+    frame = pl.DataFrame({"x": [*range(40)], "y": (cells * 40)[:40]})
+    frame.write_csv(tmp_path / "t.csv")
+    frame.write_parquet(tmp_path / "t.parquet")
+    assert [target_kind(tmp_path / f"t.{kind}", "y") for kind in ("csv", "parquet")] == [kind] * 2
+    pl.DataFrame({"y": [True, False]}).write_parquet(tmp_path / "b.parquet")
+    assert target_kind(tmp_path / "b.parquet", "y") == "yes/no"
+    with pytest.raises(InputError, match=r"no such column: target = 'z'"):
+        target_kind(tmp_path / "t.csv", "z")
+
+
+def test_labels_are_read_as_texts_and_are_no_input(tmp_path):
+    frame = table(label=[" 7", "8", "NA"] * 10, g=["a", "b"] * 15)
+    frame.write_csv(tmp_path / "t.csv")
+    said = ColumnOptions(missing="drop")
+    whole = read_whole(tmp_path / "t.csv", ["label"], groups="g", options=said, labelled=True)
+    assert whole.y["label"].to_list() == ["7", "8", None] * 10
+    assert whole.kept.to_list() == [True, True, False] * 10
+    assert "label" not in whole.coding.names
+    (column,) = [column for column in whole.columns if column.name == "label"]
+    assert (column.role, column.why) == ("class", "to be predicted: a class")
+    with pytest.raises(
+        InputError, match=r"a row without a class: row 3, column 'label'.*drop leaves these rows out$"
+    ):
+        read_whole(tmp_path / "t.csv", ["label"], groups="g", labelled=True)
 
 
 @pytest.mark.parametrize("missing", ["drop", "mean"])

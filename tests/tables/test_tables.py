@@ -239,19 +239,19 @@ REFUSED = {
     "empty in quotes": (PLAIN.replace("5", '""').encode(), "row 2, column 'b' of t.csv = empty"),
     "a short row": (
         PLAIN.replace("4,5,6", "4,5").encode(),
-        "row 2 of t.csv = 2 of 3 cells: '4,5'",
+        "row 2 of t.csv, line 3 = 2 of 3 cells: '4,5'",
     ),
     "a short first row": (
         PLAIN.replace("1,2,3", "1").encode(),
-        "row 1 of t.csv = 1 of 3 cells",
+        "row 1 of t.csv, line 2 = 1 of 3 cells",
     ),
     "a long row": (
         PLAIN.replace("4,5,6", "4,5,6,7").encode(),
-        "too many cells: row 2 of t.csv = 4 of 3 cells: '4,5,6,7'; quote a cell that has ',' in it",
+        "too many cells: row 2 of t.csv, line 3 = 4 of 3 cells: '4,5,6,7'; quote a cell that has ',' in it",
     ),
     "a decimal comma": (
         ("\n" + PLAIN).replace("4,5", "4,5,5").encode(),
-        "row 2 of t.csv = 4 of 3 cells: '4,5,5,6'; quote a cell",
+        "row 2 of t.csv, line 4 = 4 of 3 cells: '4,5,5,6'; quote a cell",
     ),
     "a decimal comma in quotes": (
         PLAIN.replace("5", '"5,5"').encode(),

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from weightdecay import arguments
 from weightdecay.errors import Finding, check
 from weightdecay.saving import AUDIT, Saved, write_json
 from weightdecay.text import Text, chinese, chinese_of, columns_of, local, padded
@@ -387,7 +388,7 @@ class Audit:
         Raises:
             InputError: it cannot be written.
         """
-        file = Path(path)
+        file = arguments.path(path, "path", "give the name of a file to write, such as audit.json")
         write_json(file, self.to_dict())
         return file
 

@@ -187,6 +187,8 @@ class Stepper:
                 if not live:
                     continue
                 strength, lr = plan.strength(r, i), group["lr"]
+                if isinstance(lr, Tensor):
+                    lr = lr.reshape(())  # torch takes one of shape (1,), too
                 at = strength.at(step) * factor
                 rate = strength.rate(at, lr)
                 steps: dict[float, Step] = {}

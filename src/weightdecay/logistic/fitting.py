@@ -5,21 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
-from weightdecay.logistic.leave_one_out import ENOUGH, LeftOut, invertible, laplace, leave_one_out
+from weightdecay.logistic.leave_one_out import invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import solve
-from weightdecay.ridge.linalg import on_cpu
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.scores import folds_curve
 
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
 KEPT = 20_000_000  # numbers of held-out logits that are kept meanwhile: 160 MB
-DRAWS = 8  # rows that are really left out
+UNDETERMINED = 1e-4  # of the mean log loss: what fits without a row, which stop early, leave open
+DRAWS = 8  # rows drawn by lot that are really left out, beside those that change the fit most
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +76,11 @@ class Fitter:
         problem: the data.
         judging: the folds, or the criterion.
         seed: of the rows that are really left out.
-        draws: how many.
     """
 
     problem: Classification
     judging: Judging
     seed: int = 0
-    draws: int = DRAWS
 
     @property
     def judges(self) -> tuple[Judge, ...]:
@@ -138,14 +136,13 @@ class Fitter:
 
     def _left_out(self, alphas: Float64[Tensor, " L"], keep: bool) -> Iterator[Step]:
         problem, criterion = self.problem, self.judging.criterion
-        w, draws = problem.weights, self.draws if criterion == "loo" else 0
+        w, draws = problem.weights, DRAWS if criterion == "loo" else 0
         total = w.sum()
         found = leave_one_out(
             problem.X, problem.codes, problem.classes, w, self.penalty[-1], alphas,
             intercept=problem.intercept, tolerance=TOLERANCE, draws=draws, seed=self.seed,
         )  # fmt: skip
-        precision = self._precision(found) if draws else [0.0] * len(found)
-        for left, precise in zip(found, precision, strict=True):
+        for left in found:
             fit = left.fit
             bare = Step(
                 fit.alpha, fit.coef[0], fit.intercept[0], float(fit.gradient.max()),
@@ -154,40 +151,17 @@ class Fitter:
             if criterion == "evidence":
                 yield bare
                 continue
-            losses = row_losses(left.logits, problem.codes)
-            away = losses - (losses @ w / total)[:, None]
-            n = len(w)
-            spread = ((away**2) @ w**2).sqrt() / total * math.sqrt(n / (n - 1))
+            spread = self._error_of_mean(row_losses(left.logits, problem.codes))
             sums, auc = self._judged([left.logits])
             held = left.logits if keep else None
-            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precise)
+            precision = max(left.precision, UNDETERMINED)
+            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precision)
 
-    def _precision(self, found: Sequence[LeftOut]) -> list[float]:
-        """How far the mean log loss by one Newton step may be off, relative to it, from the rows drawn.
-
-        Of the rows that one step changes most the differences are known. For the others stands twice the less
-        of two: the largest difference of the rows drawn by lot, and squares of what one step changes, in the
-        largest ratio that the rows drawn have; and no less than what fits without a row leave undetermined.
-        Between two α with a draw it is interpolated, in logarithms.
-        """
-        w, codes, most = self.problem.weights, self.problem.codes, self.draws // 2
-        places, known = [], []
-        for at, left in enumerate(found):
-            if len(left.rows):
-                losses = row_losses(left.logits, codes)[0]
-                moved = (losses - row_losses(left.fit.logits(0), codes)[0]).abs()
-                sizes, rest = left.differences.abs(), w.clone()
-                rest[left.rows[:most]] = 0
-                ratio = (sizes / (moved[left.rows] ** 2).clamp_min(1e-300)).max()
-                largest = sizes[most:].max() if len(sizes) > most else sizes.new_zeros(())
-                others = torch.minimum(rest.sum() * largest, ratio * (rest @ moved**2))
-                off = float(sizes[:most] @ w[left.rows[:most]] + 2 * others + ENOUGH * w @ moved)
-                places.append(at)
-                known.append(math.log(max(off / float(w @ losses), 1e-16)))
-        logs = [math.log(left.fit.alpha) for left in found]
-        there = np.array([logs[at] for at in places])
-        between = np.interp(np.negative(logs), -there, known)  # ascending
-        return np.exp(between).tolist()
+    def _error_of_mean(self, losses: Float64[Tensor, "*k n"]) -> Float64[Tensor, "*k"]:
+        """Standard errors of weighted means over the rows: sd/√n where weights are 1."""
+        w = self.problem.weights
+        away = losses - (losses @ w / w.sum())[..., None]
+        return (away**2 @ w**2).sqrt() / w.sum() * math.sqrt(len(w) / (len(w) - 1))
 
     def curves(self, steps: Sequence[Step]) -> Curves:
         """Put the steps' scores together, in their order."""
@@ -236,7 +210,7 @@ class Fitter:
         """Fit all rows at one α."""
         problem = self.problem
         alphas = torch.tensor([alpha], dtype=torch.float64)
-        with on_cpu():
+        with on_cpu(), one_pool():
             (fit,) = solve(
                 problem.X, problem.codes, problem.classes, problem.weights[None], self.penalty[-1:], alphas,
                 intercept=problem.intercept, tolerance=TOLERANCE,
@@ -249,9 +223,10 @@ class Fitter:
         The Hessian is inverted at some α; between them its diagonal blocks are interpolated.
         """
         problem = self.problem
-        if not invertible(*problem.X.shape, problem.classes):
+        n, p = problem.X.shape
+        if not invertible(n, p, problem.classes):
             return {}
-        with on_cpu():
+        with on_cpu(), one_pool():
             fits = list(
                 solve(
                     problem.X,

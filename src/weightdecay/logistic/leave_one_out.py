@@ -8,25 +8,32 @@ row by
 
 x_i with its one for the intercept (Rad and Maleki, 2020). Degrees of freedom are Σ_i tr S_i B_i; the evidence
 is Laplace's. The matrices B_i need the inverse of H. They are smooth in log α: of a fine grid it is inverted
-at some α, the pivots. A few rows are really left out, to see how far the step is off.
+at some α, the pivots.
+
+One step is short for the few rows that change the fit most. Those are really left out, and so are a few that
+are drawn by lot, which tell how far the steps of the others are off.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from weightdecay.logistic.solve import Factor, Fit, Shared, System, newton, solve
+from weightdecay.ridge.linalg import matmul, one_pool
 
 LARGEST = 8192  # coordinates times classes, of which a Hessian is still inverted
 DOUBLE = 1536  # up to which it is in double precision
 APART = 0.4  # decades between pivots, at least
+CHECKS = 0.24  # between α at which rows are really left out
+MOST = 64  # rows that are really left out because one step is short for them, at most
+SHORT = 0.5  # times the square of a change of log loss: about what one step misses
+WANTED = 2e-3  # of the mean log loss, that all other rows may miss by that
 NEAR = 4  # pivots that others are interpolated from
-ENOUGH = 1e-3  # of what a row changes, to which it is really left out
+ENOUGH = 1e-3  # of the gradient that a row leaves, to which it is really left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +42,9 @@ class LeftOut:
 
     Args:
         fit: of all rows, K = 1.
-        logits: of each row by the model without it (n, c), by one Newton step; rows of weight 0 as predicted.
-        precision: of the mean log loss: the largest difference of a row's log loss from that of the model
-            really fitted without it, over the mean; of the rows that were drawn, here or at the α beside it
-            where some were; 0 if none were.
+        logits: of each row by the model without it (n, c); rows of weight 0 as predicted.
+        precision: of the mean log loss, relative: estimated from the rows that were really left out, here or
+            at the α beside it where some were; 0 if none were.
         dof: effective degrees of freedom of the fit, with those that are not penalised.
         evidence: −2 log of the Laplace approximation to the evidence, over Σ w.
         rows: that were really left out here (m,).
@@ -59,6 +65,7 @@ def invertible(rows: int, columns: int, classes: int) -> bool:
     return (min(rows, columns) + 1) * (1 if classes == 2 else classes) <= LARGEST
 
 
+@one_pool()
 def leave_one_out(
     X: Float[Tensor, "n p"],
     labels: Int64[Tensor, " n"],
@@ -83,34 +90,43 @@ def leave_one_out(
         alphas: (L,).
         intercept: whether there is one; it moves where a row is left out.
         tolerance: of the fits.
-        draws: how many rows are really left out at a time: one half drawn by lot, the other those whose log
-            loss one step changes most; 0 for none.
+        draws: how many rows, drawn by lot, are really left out at a time beside those that change the fit
+            most; 0 for none of both.
         seed: of the lot.
     """
     w, f = weights[None], penalty[None]
     fits = list(solve(X, labels, classes, w, f, alphas, intercept=intercept, tolerance=tolerance))
     inverses = Inverses(fits)
-    system = fits[0].parts[0][0]
-    norm = system.size(system.evaluate(system.start(), system.all, 0.0)[1])
     generator = torch.Generator().manual_seed(seed)
-    results, checked = [], inverses.between() if draws else []
+    none, no_rows = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+    checks = pivots([fit.alpha for fit in fits], CHECKS) if draws else []
+    results, corrections = [], {}
     for at, fit in enumerate(fits):
         step = _Step(fit, inverses.forms(at))
-        rows, differences = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64)
-        if at in checked:
-            rows = step.draw(draws, generator)
-            differences = step.differences(rows, inverses.factor(at), norm)
-        largest = float(differences.abs().max()) / step.mean if len(rows) else 0.0
+        rows, differences, precision = no_rows, none, 0.0
+        if at in checks:
+            most = step.most()
+            rows = torch.cat([most, step.lot(most, draws, generator)])
+            exact = step.really(rows, inverses.factor(at))
+            differences = step.losses[rows] - log_loss(exact, labels[rows])
+            precision = step.precision(rows, differences)
+            corrections[at] = torch.zeros_like(step.logits)
+            corrections[at][rows] = exact - step.logits[rows]
         evidence = _evidence(fit, inverses.log_det(at))
-        results.append(LeftOut(fit, step.logits, largest, step.dof, evidence, rows, differences))
+        results.append(LeftOut(fit, step.logits, precision, step.dof, evidence, rows, differences))
     found = [result.precision for result in results]
     for at, result in enumerate(results):
-        beside = [*[j for j in checked if j <= at][-1:], *[j for j in checked if j >= at][:1]]
+        beside = [*[j for j in checks if j <= at][-1:], *[j for j in checks if j >= at][:1]]
         if beside:
-            results[at] = replace(result, precision=max(found[j] for j in beside))
+            a, b = beside[0], beside[-1]
+            logs = [math.log(fits[j].alpha) for j in (a, at, b)]
+            share = 0.0 if a == b else (logs[0] - logs[1]) / (logs[0] - logs[2])
+            logits = result.logits + torch.lerp(corrections[a], corrections[b], share)
+            results[at] = replace(result, logits=logits, precision=max(found[a], found[b]))
     return results
 
 
+@one_pool()
 def laplace(fits: Sequence[Fit], k: int = -1) -> tuple[Float64[Tensor, " L"], Float64[Tensor, " L"]]:
     """Degrees of freedom and evidence, as `LeftOut` has them, of problem k (L,); fits strong to weak."""
     inverses = Inverses(fits, k)
@@ -134,10 +150,6 @@ class Inverses:
         made = [_pivot(fits[at], k) for at in self.places]
         self._forms, self._log_dets = torch.stack([each[0] for each in made]), [each[1] for each in made]
         self._factors = [each[2] for each in made]
-
-    def between(self) -> list[int]:
-        """Places half way between pivots; of pivots beside one another the first, and the last."""
-        return [*[(a + b) // 2 for a, b in pairwise(self.places)], self.places[-1]]
 
     def factor(self, at: int) -> Factor:
         """The factor of the nearest pivot."""
@@ -192,7 +204,7 @@ def _pivot(fit: Fit, k: int) -> tuple[Tensor, float, Factor]:
     for a in range(c):
         right = inverse[a, :, a:].reshape(R, -1)
         rows = max(256, (1 << 22) // right.shape[1])
-        parts = [((t @ right).view(len(t), c - a, R) * t[:, None]).sum(2) for t in T.split(rows)]
+        parts = [(matmul(t, right).view(len(t), c - a, R) * t[:, None]).sum(2) for t in T.split(rows)]
         forms.append(torch.cat(parts))
     return torch.cat(forms, 1) * fit.alpha**0.5, log_det, factor
 
@@ -214,7 +226,7 @@ class _Step:
         Z = self.system.T @ self.U[0].mT
         y = torch.nn.functional.one_hot(labels, max(2, c)).double()[:, -c:]
         P = Z.sigmoid() if c == 1 else Z.softmax(1)
-        g = self.weights[:, None] * (P - y)
+        self.g = g = self.weights[:, None] * (P - y)
         S = (self.weights[:, None] * P)[:, :, None] * (
             (1 - P)[:, :, None] if c == 1 else torch.eye(c) - P[:, None]
         )
@@ -225,22 +237,26 @@ class _Step:
         else:
             self.v = torch.linalg.solve(torch.eye(c, dtype=torch.float64) - SB, g)
         self.logits = Z + (B @ self.v[:, :, None])[:, :, 0]
-        before, self.losses = log_loss(Z, labels), log_loss(self.logits, labels)
-        self.changes = (self.losses - before) * self.weights
+        self.before, self.losses = log_loss(Z, labels), log_loss(self.logits, labels)
+        self.changes = (self.losses - self.before) * self.weights
         self.mean = float(self.weights @ self.losses / self.weights.sum())
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Rows to leave out really: those that change most, and as many by lot."""
-        there = int((self.weights > 0).sum())
-        most = self.changes.abs().topk(min(count // 2, there)).indices
+    def most(self) -> Tensor:
+        """Rows for which one step is short, those that change most first."""
+        order = self.changes.abs().argsort(descending=True)
+        squares = SHORT * (self.changes[order] ** 2).flip(0).cumsum(0).flip(0)
+        count = int((squares > WANTED * self.mean * float(self.weights.sum())).sum())
+        return order[: min(count, MOST)]
+
+    def lot(self, most: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Some of the other rows."""
         others = self.weights.clone()
         others[most] = 0
-        lot = (others > 0).nonzero()[:, 0]
-        lot = lot[torch.randperm(len(lot), generator=generator)[: count - len(most)]]
-        return torch.cat([most, lot])
+        rows = (others > 0).nonzero()[:, 0]
+        return rows[torch.randperm(len(rows), generator=generator)[:count]]
 
-    def differences(self, rows: Tensor, factor: Factor, norm: Tensor) -> Tensor:
-        """Log loss of rows by one step, less that of the model fitted without each (m,)."""
+    def really(self, rows: Tensor, factor: Factor) -> Tensor:
+        """Logits of rows by the model fitted without each (m, c)."""
         full, m, alpha = self.system, len(rows), self.fit.alpha
         weights = self.weights.repeat(m, 1)
         weights[torch.arange(m), rows] = 0
@@ -249,10 +265,25 @@ class _Step:
         start = self.U + factor.solve(self.v[rows][:, :, None] * full.T[rows][:, None])
         shared = Shared(system)
         shared.use(factor.solve)
-        tolerance = ENOUGH / len(full.labels)
-        U = newton(system, start, [], alpha, norm.expand(m), tolerance, shared)[0]
-        logits = (U @ full.T[rows][:, :, None])[:, :, 0]
-        return self.losses[rows] - log_loss(logits, full.labels[rows])
+        pulls = system.size(self.g[rows][:, :, None] * full.T[rows][:, None])
+        U = newton(system, start, [], alpha, pulls.clamp_min(1e-300), ENOUGH, shared)[0]
+        return (U @ full.T[rows][:, :, None])[:, :, 0]
+
+    def precision(self, rows: Tensor, differences: Tensor) -> float:
+        """By how much the mean log loss may be off, relative: what the steps of other rows may have missed.
+
+        They are taken to miss as large a part of their changes as the rows that were really left out: of all
+        those, or of the half that changes least, the larger; twice that is reported.
+        """
+        changes = (self.losses - self.before).abs()
+        found, missed = changes[rows], differences.abs()
+        least = found <= found.median()
+        part = max(
+            float(missed[some].sum() / found[some].sum().clamp_min(1e-300)) for some in (least, found >= 0)
+        )
+        others = self.weights * changes
+        others[rows] = 0
+        return 2 * part * float(others.sum()) / float(self.weights @ self.losses)
 
 
 def log_loss(logits: Float64[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -272,14 +303,14 @@ def _evidence(fit: Fit, log_det: float, k: int = -1) -> float:
     return (2 * float(fit.objective[k]) - prior + log_det - flat) / float(system.weights[k].sum())
 
 
-def pivots(alphas: Sequence[float]) -> list[int]:
-    """Places, in a descending list of α, at which the Hessian is inverted; the first and the last among them.
+def pivots(alphas: Sequence[float], apart: float = APART) -> list[int]:
+    """Places in a descending list of α that are so many decades apart, with the first and the last.
 
     >>> pivots([1.0, 0.1, 0.01]), pivots([1.0, 0.9, 0.8, 0.7])
     ([0, 1, 2], [0, 3])
     """
     places = [0]
     for at, alpha in enumerate(alphas):
-        if alphas[places[-1]] / alpha >= 10**APART or (at == len(alphas) - 1 and at > places[-1]):
+        if alphas[places[-1]] / alpha >= 10**apart or (at == len(alphas) - 1 and at > places[-1]):
             places.append(at)
     return places

@@ -7,6 +7,7 @@ strongest to the weakest and judges it on the way, widens it, chooses, and write
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from weightdecay.logistic.leave_one_out import invertible
 from weightdecay.logistic.record import Fitted, LogisticPath, doubts
 from weightdecay.ridge import lambdas as grids
 from weightdecay.ridge.lambdas import Scale, Strength
-from weightdecay.ridge.linalg import on_cpu
+from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.path import rows_left_out
 from weightdecay.ridge.problem import Intercept, collected, names_of
 from weightdecay.select import choose, least
 from weightdecay.tables.cells import no_such_column
 from weightdecay.tables.columns import NOTHING_SAID, ColumnOptions
+from weightdecay.tables.source import Source
 from weightdecay.text import Text
 
 PER_DECADE = 6  # λ of the automatic grid: a fit each, from a curve that is smooth in log λ
@@ -210,7 +212,10 @@ def fit_path(X: Any, labels: Any, options: LogisticOptions, table: Prepared | No
     Raises:
         InputError: as `logistic_path`.
     """
-    with on_cpu():
+    if isinstance(X, str | Path | Source):
+        remedy = "read the table, for instance with polars.read_csv, and give its columns"
+        raise InputError("a classifier's table has to be in memory", "X", str(X)[:60], remedy)
+    with on_cpu(), one_pool():
         X, labels = collected(X, "X"), collected(labels, "labels")
         X = _without(X, options.drop)
         table = prepared(X, labels, options, options.class_weight) if table is None else table
@@ -362,7 +367,7 @@ def _chosen(plan: Plan) -> LogisticPath:
         fold_scores=None if curves.folds is None else curves.folds[plan.judge].cpu(),
         curves={name: values.cpu() for name, values in curves.mean.items()},
         judge=plan.judge,
-        gradient=torch.tensor([step.gradient for step in steps], dtype=torch.float64),
+        gradient=torch.tensor([step.gradient for step in steps], dtype=torch.float64).nan_to_num(),
         precision=torch.tensor(precision, dtype=torch.float64) if precision else None,
         best=float(lambdas[chosen.best]),
         one_se=float(lambdas[chosen.one_se]),

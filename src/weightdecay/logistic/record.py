@@ -41,7 +41,7 @@ SAME = 1e-9  # relative difference of two α that are one: a λ may have been ty
 SIDE = 2000  # coefficients, intercepts among them, beyond which there are no standard errors: 32 MB a matrix
 EVERY_SIDE = 150  # beyond which degrees of freedom are not taken exactly at every λ of the grid
 REACHED = 1e-8  # of a gradient's norm at W = 0: within it a fit is the minimum
-IMPRECISE = 0.05  # of leave-one-out, relative to the mean log loss, from which on it is a doubt
+IMPRECISE = 0.1  # of leave-one-out, relative to the mean log loss, from which on it is a doubt
 AGAIN = "fit it again with `logistic_path`"
 WORDS = {
     "log_loss": Text("log loss", "对数损失"),
@@ -635,8 +635,7 @@ class LogisticPath:
             raise InputError("one λ is needed", "lam", f"{len(alphas)} values", "give one")
         alpha = self._fitted.near(float(alphas[0]))
         if alpha == 0:
-            given = lam is not None and float(lam) in self.lambdas.tolist()
-            if not given:
+            if float(self.best if lam is None else lam) not in self.lambdas.tolist():
                 raise InputError("no penalty at all", "lam", 0, "give a λ above 0")
             return float(self.alphas[0])
         return alpha

@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from weightdecay.ridge.linalg import EPS, eigh, gram
+from weightdecay.ridge.linalg import EPS, eigh, gram, matmul, one_pool
 
 BLOCK = 1 << 19  # logits that are made together
+LARGE = 1e7  # multiplications of a product, from which on several threads help
 COPY = 1 << 24  # numbers of X that are copied together
 EXACT = 1e8  # multiplications of the problems' own Hessians, up to which each problem has its own
 BLOCKS = 80  # coordinates to a problem up to which a Hessian for each class pays for itself
@@ -73,8 +74,8 @@ class Fit:
         """b; zero where there is none."""
         return self._original[1]
 
-    def part(self, k: int) -> tuple["System", Float64[Tensor, "1 c R"]]:
-        """The system of problem k and its coefficients in it."""
+    def part(self, k: int) -> tuple["System", Tensor]:
+        """The system of problem k and its coefficients in it (1, c, R)."""
         k %= len(self.objective)
         system, U = self.parts[0] if len(self.parts) == 1 else self.parts[k]
         return system, U[k : k + 1] if len(self.parts) == 1 else U
@@ -105,7 +106,7 @@ class Coordinates:
         mean: of the columns before they were centred, in the same coordinates (R,).
         beyond: squared norm of the mean that lies outside of them.
         original: U (K, c, R) as W (K, c, p) and b (K, c).
-        axes: principal axes of the penalised columns of T where these are not (r, r).
+        axes: principal axes of T where its columns are not (r, r).
     """
 
     T: Float64[Tensor, "n R"]
@@ -244,7 +245,7 @@ class System:
             b = slice(first, min(n, first + rows))
             T, y = self.T[b], self.labels[b]
             w = weights[:, None, b]
-            Z = (flat @ T.mT).view(k, c, -1)
+            Z = times(flat, T.mT).view(k, c, -1)
             if c == 1:
                 label = y.double()
                 probability = Z.sigmoid()
@@ -268,7 +269,7 @@ class System:
                     Z *= w
                     weighted[..., b] = Z
                 Z.scatter_add_(1, place, -w)
-            G += Z.view(k * c, -1) @ T
+            G += times(Z.view(k * c, -1), T)
         pull = alpha * self.D[ks][:, None] * U
         objective += (pull * U).sum((1, 2)) / 2
         return objective, G.view_as(U) + pull, (P, weighted)
@@ -292,11 +293,11 @@ class System:
         rows = max(256, BLOCK // (k * c))
         for first in range(0, self.n, rows):
             b = slice(first, min(self.n, first + rows))
-            Z = (flat @ T[b].mT).view(k, c, -1)
+            Z = times(flat, T[b].mT).view(k, c, -1)
             Z *= weighted[..., b]
             if c > 1:
                 Z.addcmul_(P[..., b], Z.sum(1, keepdim=True), value=-1)
-            total.addmm_(Z.view(k * c, -1), T[b])
+            total += times(Z.view(k * c, -1), T[b])
         return out
 
     def hessian(self, curvature: tuple[Tensor, Tensor], k: int, pull: Tensor) -> Tensor:
@@ -364,19 +365,22 @@ def solve(
     if X.shape[1] > len(X) and not bool((penalty == penalty[-1]).all()):
         yield from _one_by_one(X, labels, c, weights, penalty, alphas, intercept, tolerance)
         return
-    system = System(coordinates(X, penalty, intercept), labels, c, weights, intercept)
+    with one_pool():
+        system = System(coordinates(X, penalty, intercept), labels, c, weights, intercept)
     yield from descend(system, alphas, tolerance)
 
 
 def descend(system: System, alphas: Tensor, tolerance: float) -> Iterator[Fit]:
     """Yield the fits of a system from the strongest α to the weakest."""
-    start = system.start()
-    norms = system.size(system.evaluate(start, system.all, 0.0)[1])
+    with one_pool():
+        start = system.start()
+        norms = system.size(system.evaluate(start, system.all, 0.0)[1])
     past: list[Past] = []
     shared = Shared(system)
     for place in alphas.argsort(descending=True).tolist():
         alpha = float(alphas[place])
-        U, objective, gradient = newton(system, start, past, alpha, norms, tolerance, shared)
+        with one_pool():
+            U, objective, gradient = newton(system, start, past, alpha, norms, tolerance, shared)
         if not past or alpha < past[-1][0]:
             past = [*past[1 - HISTORY :], (alpha, U, objective)]
         yield Fit(alpha, place, objective, gradient, ((system, U),))
@@ -606,6 +610,11 @@ def conjugate(
         d = z + torch.where(rz > 0, new / rz, 0)[:, None, None] * d
         rz = new
     return x
+
+
+def times(A: Tensor, B: Tensor) -> Tensor:
+    """A B, in NumPy's threads where they help."""
+    return matmul(A, B) if len(A) * A.shape[1] * B.shape[1] > LARGE else A @ B
 
 
 def centred(z: Tensor) -> Tensor:

@@ -339,12 +339,13 @@ def _labels(cells: pl.Series, request: Request) -> Labels:
             whole = bool((values == values.round()).all())
             cells = values.cast(pl.Int64) if whole else values
     try:
-        return labels_of(cells)
+        labels = labels_of(cells)
     except InputError as error:
         if "ridge_path" not in error.remedy:
             raise
         remedy = "is it a regression? then leave out --task"
         raise InputError(error.what, error.where, error.value, remedy) from error
+    return replace(labels, codes=labels.codes.nan_to_num(0.0))  # rows without a label have weight 0
 
 
 def _fold_of_row(path: LogisticPath) -> pl.Series | None:

@@ -331,7 +331,7 @@ def tensorboard(folder: str | Path) -> Callable[[list[Row]], None]:
         ) from error
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(writable_folder(Path(folder))))
+    writer = SummaryWriter(str(writable_folder(folder)))
 
     def write(rows: list[Row]) -> None:
         for row in rows:

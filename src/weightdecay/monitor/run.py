@@ -372,13 +372,16 @@ class Burst:
             return []
         w = torch.stack(self._weights).double()
         kept = 1 - torch.tensor(self._rates, dtype=torch.float64, device=w.device)
-        u = w[1:] - kept[:, None] * w[:-1]
-        gram = u @ u.T
+        # A difference of numbers that are nearly equal takes all digits, its products do not.
+        u = torch.addcmul(w[1:], kept[:, None], w[:-1], value=-1)
+        size = u.abs().amax().clamp_min(1e-300)
+        gram = u.div_(size).float()
+        gram = (gram @ gram.T).double() * size**2
         return [float(gram.diagonal(k).mean()) for k in range(1 + len(u) // 2)]
 
     def _sampled(self, parameter: nn.Parameter) -> Tensor:
         flat = parameter.detach().reshape(-1)
-        return flat.clone() if self._index is None else flat[self._index]
+        return flat.clone() if self._index is None else flat.index_select(0, self._index)
 
 
 # Copies of weights, gradients and state are made for so many elements at a time.

@@ -46,6 +46,7 @@ BLOCK = 1 << 18  # numbers of X that are looked at together: small enough to sta
 # Of its mean: a standard deviation under it is rounding in float64, or less than the last digit of float32.
 CONSTANT = {torch.float64: 16 * EPS, torch.float32: torch.finfo(torch.float32).eps}
 NARROWEST = 64  # columns in a block at least
+FEW_DIGITS = 1e-6  # of a mean square, from which on a variance is no difference of it and the mean's square
 TOO_SMALL, TOO_SMALL_SINGLE = 1e-150, 1e-18  # differences of a column under it underflow when squared
 TOO_LARGE_SINGLE = 1e15  # beyond, sums of squares overflow in float32
 
@@ -154,17 +155,31 @@ def means_and_sds(problem: Problem) -> tuple[Float64[Tensor, " p"], Float64[Tens
 def correlations(problem: Problem) -> Float64[Tensor, "p t"]:
     """Weighted correlations of the columns with the targets; NaN where one of them does not vary."""
     n, p = problem.X.shape
-    share = problem.y.new_ones(n) if problem.weights is None else problem.weights
-    share = share / share.sum()
+    weights = problem.y.new_ones(n) if problem.weights is None else problem.weights
+    share = weights / weights.sum()
     y = problem.y - share @ problem.y
-    size = means_and_sds(problem)[1][:, None] * (share @ y**2).sqrt()
-    y, products = y * share[:, None], problem.y.new_empty(p, y.shape[1])
+    y = y - share @ y  # or what is left of a large mean meets that of a column
+    against = torch.cat([share[None], (y * share[:, None]).mT])
+    sums, square = problem.y.new_empty(len(against), p), problem.y.new_empty(p)
+    buffer = None  # one for all blocks, as in `_penalized_blocks`
     for J, block in problem.blocks():
-        products[J] = block.double().mT @ y
+        block = block.double()
+        if buffer is None or buffer.shape != block.shape:
+            buffer = torch.empty_like(block)
+        sums[:, J] = matmul(against, block)
+        square[J] = matmul(share[None], torch.mul(block, block, out=buffer))[0]
     if problem.thin is not None:
         J, thin = problem.thin
-        products[J] = thin.transposed_times(y)
-    return products / torch.where(size > 0, size, torch.nan)
+        sums[:, J] = thin.transposed_times(against.mT).mT
+        square[J] = replace(thin, values=thin.values**2).transposed_times(share)
+    variance = square - sums[0] ** 2
+    for some in (variance < FEW_DIGITS * square).nonzero()[:, 0].split(max(NARROWEST, BLOCK // n)):
+        X = problem.X
+        block = X.of_columns(some).dense() if isinstance(X, SparseInputs) else X[:, some]
+        mean, sd = mean_and_sd(block.double(), weights)
+        variance[some] = torch.where(is_constant(mean, sd, X.dtype), 0, sd**2)
+    size = variance.clamp_min(0).sqrt()[:, None] * (share @ y**2).sqrt()
+    return sums[1:].mT / torch.where(size > 0, size, torch.nan)
 
 
 def is_constant(

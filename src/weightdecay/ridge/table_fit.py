@@ -524,7 +524,7 @@ def save_tables(
     Raises:
         InputError: they cannot be written.
     """
-    folder = writable_folder(Path(folder))
+    folder = writable_folder(folder)
     rows, frames = folder / NAME, dict(frames)
     if out_of_fold is not None:
         with replacing(rows) as temporary:

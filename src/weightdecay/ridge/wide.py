@@ -73,7 +73,7 @@ from weightdecay.ridge.scores import (
     side_by_side,
 )
 
-SMALL = 2e7  # multiplications below which every λ is its own pivot
+SMALL = 3e4  # held-out errors below which every λ is its own pivot
 ERRORS = 20_000_000  # held-out errors that are in memory together: 160 MB
 LEAST_SHARE = 1e-12  # of an unpenalised direction that a split's training rows must have of it
 REFITS = 1e8  # multiplications of the decompositions that rows of large leverage may take
@@ -121,7 +121,7 @@ class ByRows(Route):
         """Return the score at every α, of so many targets at a time that their errors have room."""
         n, t = self.rows.y.shape
         # Pivots where they save more than they cost: always where each takes a matrix for every fold.
-        heavy = n * n * t * len(alphas) > SMALL or len(alphas) > LONG
+        heavy = n * t * len(alphas) > SMALL or len(alphas) > LONG
         pivots = heavy or not isinstance(self.scheme, str)
         grid = axis(self.rows.s, alphas) if pivots else whole(alphas)
         score, joint = ByRows._evidence if self.scheme == "evidence" else ByRows._folds, None

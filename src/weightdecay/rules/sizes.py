@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from weightdecay.arguments import number
@@ -46,7 +47,10 @@ class Huber(Rule):
     def decay_(self, w: Tensor, step: Step) -> None:
         """Do the same in place."""
         pull = w.clamp(-self.delta, self.delta)
-        w.sub_(pull.mul_(step.rate))
+        if isinstance(step.rate, Tensor):
+            w.sub_(pull.mul_(step.rate))
+        else:
+            w.sub_(pull, alpha=step.rate)  # one pass less
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,20 @@ class PNorm(Rule):
         return self._decayed_copy(w, step)
 
     def decay_(self, w: Tensor, step: Step) -> None:
-        """Do the same in place; for p < 2 without the power that is infinite at 0."""
+        """Do the same in place."""
         assert step.before is not None
         size = step.before.abs()
+        size = size.to(torch.promote_types(size.dtype, torch.float32))  # a small rate is nothing in 16 bits
+        rate = step.rate
+        if not isinstance(rate, Tensor):  # a number divided by a tensor would be two passes
+            rate = torch.scalar_tensor(rate, dtype=size.dtype, device="cpu")
         if self.p >= 2:
-            w.div_(size.pow_(self.p - 2).mul_(step.rate).add_(1))
+            w.div_(size.pow_(self.p - 2).mul_(rate).add_(1))
             return
-        size = size if self.p == 1 else size.pow_(2 - self.p)
-        share = size.div_(size + step.rate)
-        w.mul_(share.nan_to_num_(nan=1.0))  # 0/0, a weight of 0 under no decay, stays
+        ratio = torch.div(rate, size if self.p == 1 else size.pow_(2 - self.p), out=size)
+        if isinstance(step.rate, Tensor) or step.rate == 0:
+            ratio.nan_to_num_(nan=0.0, posinf=torch.inf)  # 0/0, a weight of 0 under no decay, stays
+        w.div_(ratio.add_(1))
 
 
 @dataclass(frozen=True)

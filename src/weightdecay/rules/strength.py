@@ -122,7 +122,7 @@ def group_strength(
         if value.numel() != 1:
             raise InputError("a strength is one number", name, tuple(value.shape), "give a 0-dim tensor")
         number(value.item(), name, least=0)
-        return GroupStrength(rule.law, lr_max, lambda _: value)
+        return GroupStrength(rule.law, lr_max, lambda _: value.reshape(()))
     if callable(value):
         return GroupStrength(rule.law, lr_max, lambda step: _called(value, step, name))
     if isinstance(value, Sequence):

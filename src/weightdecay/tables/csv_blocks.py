@@ -245,7 +245,8 @@ def _unreadable(
                 count = f"{len(cells)} of {width} cells: {shown}"
                 remedy = "give every column a cell" if few else f"quote a cell that has {separator!r} in it"
                 what = f"a row has too {'few' if few else 'many'} cells"
-                return InputError(what, f"row {row + 1} of {shard.path}", count, remedy)
+                place = f"row {row + 1} of {shard.path}, line {_line(shard, int(row))}"
+                return InputError(what, place, count, remedy)
     except csv.Error as other:
         error = other
     if b'"' in lines:
@@ -254,6 +255,21 @@ def _unreadable(
         return InputError('a quotation mark is inside a cell, as in 5" pipe', between, None, remedy)
     reason = f"{str(error).splitlines()[0]}, near row {rows[0] + 1}"
     return unreadable(shard.path, reason, "check the file")
+
+
+def _line(shard: Shard, row: int) -> int:
+    """The line of the file on which a row begins; a cell with line breaks takes several."""
+    rows, inside = 0, 0
+    for text in _stretches(shard):
+        for i, part in enumerate(text.split(b'"')):
+            breaks = part.count(b"\n")
+            if i % 2:
+                inside += breaks
+            elif rows + breaks >= row:
+                return _dialect(shard).skip + 1 + inside + row + 1
+            else:
+                rows += breaks
+    raise AssertionError(row)
 
 
 def blocks(
