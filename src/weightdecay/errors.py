@@ -51,7 +51,7 @@ class InputError(WeightDecayError, ValueError):
     def zh(self) -> str:
         """The message in Chinese; parts that have none stay English."""
         end = f"；{chinese(self.remedy)}" if self.remedy else ""
-        value = "" if self.value is None else f" = {_SYSTEM.get(str(self.value), chinese(self.value))}"
+        value = "" if self.value is None else f" = {in_chinese(self.value)}"
         place = chinese(self.where)
         for pattern, words in _PLACES:
             place = re.sub(pattern, words, place)
@@ -60,6 +60,11 @@ class InputError(WeightDecayError, ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""
         return type(self), (self.what, self.where, self.value, self.remedy), self.__dict__
+
+
+def in_chinese(reason: Any) -> Any:
+    """Return a value of an error in Chinese, the system's commonest reasons among them."""
+    return _SYSTEM.get(str(reason), chinese(reason))
 
 
 def _on_one_line(message: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from weightdecay.errors import InputError
+from weightdecay.errors import InputError, in_chinese
 from weightdecay.text import Text
 
 NEEDED = {
@@ -87,7 +87,9 @@ def _content(file: Path, where: str, target: str = "") -> bytes:
         return file.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        value = f"{target!r} ({reason})" if target else reason
+        value: Any = reason
+        if target:
+            value = Text(f"{target!r} ({reason})", f"{target!r}（{in_chinese(reason)}）")
         remedy = Text("give a Python file", "请给一个 Python 文件")
         raise InputError(Text("the file cannot be read", "文件无法读取"), where, value, remedy) from error
 

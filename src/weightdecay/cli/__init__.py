@@ -99,6 +99,16 @@ _OPTIONS = {
 }
 
 
+def _shows_chinese() -> bool:
+    """Whether the encoding of both streams has Chinese characters."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中文".encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _choose_language(words: list[str]) -> None:
     """Print in the language of --lang, else in that of the locale: zh is Chinese, everything else English.
 
@@ -111,8 +121,7 @@ def _choose_language(words: list[str]) -> None:
 
     settings = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     locale = next(filter(None, settings), "")  # the first that is set counts, as for gettext
-    language = "zh" if re.match(r"zh\b|zh_|chinese", locale, re.IGNORECASE) else "en"
-    use(language)
+    use("zh" if re.match(r"zh\b|zh_|chinese", locale, re.IGNORECASE) and _shows_chinese() else "en")
     for word, following in itertools.pairwise([*words, ""]):
         if word == "--":
             break

@@ -150,7 +150,7 @@ def _setup(text: str, option: str) -> "Setup":
                     Text("a set-up is not whole", "设置不完整"),
                     Text(f"add {word}=", f"请加上 {word}="),
                 )
-                raise InputError(what, word, "nothing", remedy)
+                raise InputError(what, word, NOTHING, remedy)
         setup = Setup(**values)
         setup.lrs()  # here, where it is known which of the two it is about
     except InputError as error:

@@ -197,12 +197,13 @@ def refuse_cell(
         elif other:
             remedy = "a decimal comma? --decimal-comma reads it, if all numbers are so"
         raise InputError("a cell is not a number", where, shown, remedy)
-    shown = value if value is not None else repr(text) if text else "empty"
+    limit = f"{largest:.0e}".replace("e+", "e")
+    shown = value if value is not None else repr(text) if text else Text("empty", "空")
     raise InputError(
-        f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e"),
+        Text(f"a cell is empty, not finite or beyond {limit}", f"有单元格为空、不是有限的数或超出 {limit}"),
         where,
         shown,
-        "fill it, or leave the row out",
+        Text("fill it, or leave the row out", "请填上它，或去掉该行"),
     )
 
 
@@ -215,7 +216,7 @@ def no_name_twice(names: Sequence[str] | None, where: str) -> None:
         seen.add(name)
 
 
-_THERE = {"the inputs are": "输入有", "X has": "X 有", "the classes are": "类别有"}
+_THERE = {"the inputs are": "输入有", "the classes are": "类别有"}
 
 
 def no_such_column(name: str, columns: Sequence[str], where: str, there: str) -> InputError:
@@ -232,13 +233,8 @@ def no_such_column(name: str, columns: Sequence[str], where: str, there: str) ->
         if meant != meant.strip() or "," in meant:
             quoted = f"""'"{meant}"'"""
             hint = Text(f"{hint}(on the command line: {quoted}); ", f"{hint.zh}（命令行里写作 {quoted}）；")
-    there_zh = _THERE.get(there, there)
-    every, holder = listed(columns), there.removesuffix(" has")
-    have = (
-        Text(f"{there} {every}", f"{there_zh}：{every}")
-        if holder == there
-        else Text(f"{holder} has {every}", f"{holder} 有 {every}")
-    )
+    every, there_zh = listed(columns), _THERE.get(there) or f"{there.removesuffix(' has')} 有"
+    have = Text(f"{there} {every}", f"{there_zh} {every}")
     more = Text("", "")
     if len(columns) == 1:
         more = Text("; what stands between its columns? (--separator)", "；列之间用什么分隔？（--separator）")
