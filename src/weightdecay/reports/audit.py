@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from weightdecay.auditing.checks import CODES
 from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline, reason
 from weightdecay.reports.page import Node, Page, PageTable, number
-from weightdecay.text import Text
+from weightdecay.text import Text, chinese
 
 _SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
 
@@ -15,10 +15,8 @@ def page(audit: Audit) -> Page:
     rows: list[list[str]] = []
     for finding in audit.findings:
         message, known = finding.message, CODES.get(finding.code)  # another version may have further codes
-        if isinstance(message, Text):  # it was made here; a file has the English alone
-            known = None
         names = ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else "")
-        what = message if known is None else Text(message, f"{known.title.zh}（{message}）")
+        what = message if known is None else Text(message, f"{known.title.zh}（{chinese(message)}）")
         rows.append([finding.code, SEVERITIES[finding.severity], what, names, finding.fix])
     head: list[str] = [
         Text("code", "代码"),
