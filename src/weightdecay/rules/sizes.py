@@ -102,12 +102,13 @@ class PNorm(Rule):
         size = step.before.abs()
         size = size.to(torch.promote_types(size.dtype, torch.float32))  # a small rate is nothing in 16 bits
         rate = step.rate
-        if not isinstance(rate, Tensor):  # a number divided by a tensor would be two passes
+        if size.device.type == "cpu" and not isinstance(rate, Tensor):  # one pass instead of two
             rate = torch.scalar_tensor(rate, dtype=size.dtype, device="cpu")
         if self.p >= 2:
             w.div_(size.pow_(self.p - 2).mul_(rate).add_(1))
             return
-        ratio = torch.div(rate, size if self.p == 1 else size.pow_(2 - self.p), out=size)
+        size = size if self.p == 1 else size.pow_(2 - self.p)
+        ratio = torch.div(rate, size, out=size) if isinstance(rate, Tensor) else size.reciprocal_().mul_(rate)
         if isinstance(step.rate, Tensor) or step.rate == 0:
             ratio.nan_to_num_(nan=0.0, posinf=torch.inf)  # 0/0, a weight of 0 under no decay, stays
         w.div_(ratio.add_(1))
