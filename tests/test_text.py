@@ -35,6 +35,7 @@ def words(node):
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     written = " ".join(part.value for part in parts if isinstance(part, ast.Constant))
     filled = [ast.unparse(part).replace(".zh", "") for part in parts if isinstance(part, ast.FormattedValue)]
+    filled = [re.sub(r"_zh\b", "", re.sub(r"\b(?:_in_)?chinese\((.*)\)", r"\1", name)) for name in filled]
     # A part that was made in both languages before, and a word that is looked up.
     filled = [re.sub(r"\b_CHINESE\[(.*)\]", r"\1", re.sub(r"\ben\b", "zh", name)) for name in filled]
     return written, Counter(name for name in filled if name.strip("f'{}\"") not in ENGLISH_ONLY)

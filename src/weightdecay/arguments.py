@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weightdecay.errors import InputError
+from weightdecay.text import Text, chinese_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +51,9 @@ def number(
     remedy = remedy or _range(least, above, below)
     plain = _float(value, where)
     if math.isnan(plain) or (math.isinf(plain) and not infinite):
-        raise InputError("not a finite number", where, value, remedy)
+        raise InputError(Text("not a finite number", "不是有限的数"), where, value, remedy)
     if plain < least or plain <= above or (plain >= below and not math.isinf(plain)):
-        raise InputError("out of range", where, value, remedy)
+        raise InputError(Text("out of range", "超出范围"), where, value, remedy)
     return plain
 
 
@@ -65,18 +66,29 @@ def _float(value: Any, where: str) -> float:
         raise no_number(repr(value)[:60], where) from error
 
 
-def no_number(shown: str, where: str, remedy: str = "give a number") -> InputError:
+_GIVE_A_NUMBER = Text("give a number", "请给一个数")
+
+
+def no_number(shown: str, where: str, remedy: str = _GIVE_A_NUMBER) -> InputError:
     """Say that something is not a number."""
-    return InputError("not a number", where, shown, remedy)
+    return InputError(Text("not a number", "不是数"), where, shown, remedy)
 
 
-def _range(least: float, above: float, below: float) -> str:
-    parts = [
-        *([f"{least:g} or more"] if math.isfinite(least) else []),
-        *([f"more than {above:g}"] if math.isfinite(above) else []),
-        *([f"less than {below:g}"] if math.isfinite(below) else []),
-    ]
-    return f"give a number{': ' * bool(parts)}{' and '.join(parts)}"
+def _range(least: float, above: float, below: float) -> Text:
+    parts: list[Text] = []
+    if math.isfinite(least):
+        parts.append(Text(f"{least:g} or more", f"不小于 {least:g}"))
+    if math.isfinite(above):
+        parts.append(Text(f"more than {above:g}", f"大于 {above:g}"))
+    if math.isfinite(below):
+        parts.append(Text(f"less than {below:g}", f"小于 {below:g}"))
+    if not parts:
+        return _GIVE_A_NUMBER
+    limits = Text(" and ".join(parts), "、".join(chinese_of(parts)))
+    return Text(f"{_GIVE_A_NUMBER}: {limits}", f"{_GIVE_A_NUMBER.zh}：{limits.zh}")
+
+
+_NOT_WHOLE = Text("not a whole number", "不是整数")
 
 
 def count(value: Any, where: str, least: int = 1, most: int | None = None) -> int:
@@ -90,9 +102,16 @@ def count(value: Any, where: str, least: int = 1, most: int | None = None) -> in
     """
     plain = number(value, where, least=least)
     if plain != int(plain):
-        raise InputError("not a whole number", where, value, f"give {least} or more")
+        raise InputError(
+            _NOT_WHOLE, where, value, Text(f"give {least} or more", f"请给不小于 {least} 的整数")
+        )
     if most is not None and plain > most:
-        raise InputError("too large", where, value, f"give {most:,} or less")
+        raise InputError(
+            Text("too large", "太大"),
+            where,
+            value,
+            Text(f"give {most:,} or less", f"请给不大于 {most:,} 的数"),
+        )
     return int(plain)
 
 
@@ -103,7 +122,8 @@ def whole(value: Any, where: str) -> int:
         InputError: anything else.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError("not a whole number of at least 1", where, value, "give 1 or more")
+        what = Text("not a whole number of at least 1", "不是不小于 1 的整数")
+        raise InputError(what, where, value, Text("give 1 or more", "请给 1 或更大的整数"))
     return value
 
 
@@ -125,11 +145,15 @@ def probability(value: float, where: str) -> float:
         InputError: it is none.
     """
     if not 0 < number(value, where) < 1:
-        raise InputError("not a probability", where, value, "give one between 0 and 1, such as 0.9")
+        remedy = Text("give one between 0 and 1, such as 0.9", "请给 0 与 1 之间的数，如 0.9")
+        raise InputError(Text("not a probability", "不是概率"), where, value, remedy)
     return value
 
 
-def choice(value: T, where: str, names: Iterable[T], what: str = "no such choice") -> T:
+_NO_CHOICE = Text("no such choice", "没有这个选择")
+
+
+def choice(value: T, where: str, names: Iterable[T], what: str = _NO_CHOICE) -> T:
     """Return a value that is one of several.
 
     Raises:
@@ -140,7 +164,8 @@ def choice(value: T, where: str, names: Iterable[T], what: str = "no such choice
     """
     names = tuple(names)
     if value not in names:
-        raise InputError(what, where, repr(value), f"use {', '.join(map(str, names))}")
+        every = ", ".join(map(str, names))
+        raise InputError(what, where, repr(value), Text(f"use {every}", f"可用 {every}"))
     return value
 
 
@@ -259,8 +284,11 @@ def _part(part: str, where: str) -> list[float]:
             return log_spaced(low, high, count)
     except (ValueError, IndexError):
         pass
-    remedy = "write 0,3 or first:last:count with 0 < first < last"
-    raise InputError("neither a number nor a range", where, repr(part), remedy)
+    remedy = Text(
+        "write 0,3 or first:last:count with 0 < first < last",
+        "写成 0,3 或 起点:终点:个数，且 0 < 起点 < 终点",
+    )
+    raise InputError(Text("neither a number nor a range", "既不是数，也不是范围"), where, repr(part), remedy)
 
 
 def log_spaced(low: float, high: float, count: int) -> list[float]:

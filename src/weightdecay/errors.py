@@ -5,6 +5,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from weightdecay.text import Text, chinese
+
+# How places in a table are called, in Chinese.
+_PLACES = (
+    (r"^row (\d+), column (['\"].*['\"]) (?:of|in) (.+)$", r"\3 第 \1 行，列 \2"),
+    (r"^column (['\"].*['\"]) (?:of|in) (.+)$", r"\2 的列 \1"),
+)
+_SYSTEM = {
+    "No such file or directory": "没有这个文件或目录",
+    "Permission denied": "权限不足",
+    "Is a directory": "是一个目录",
+    "Not a directory": "不是目录",
+    "No space left on device": "磁盘空间不足",
+}
+NOTHING = Text("nothing", "无")  # the value of what was not given
+
 
 class WeightDecayError(Exception):
     """Any error this package raises on purpose."""
@@ -29,11 +45,30 @@ class InputError(WeightDecayError, ValueError):
         self.what, self.where, self.value, self.remedy = what, where, value, remedy
         shown = where if value is None else f"{where} = {value}"
         message = f"{what}: {shown}{'; ' if remedy else ''}{remedy}"
-        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", message).strip())  # spaces in a name are kept
+        super().__init__(_on_one_line(message))
+
+    @property
+    def zh(self) -> str:
+        """The message in Chinese; parts that have none stay English."""
+        end = f"；{chinese(self.remedy)}" if self.remedy else ""
+        value = "" if self.value is None else f" = {in_chinese(self.value)}"
+        place = chinese(self.where)
+        for pattern, words in _PLACES:
+            place = re.sub(pattern, words, place)
+        return _on_one_line(f"{chinese(self.what)}：{place}{value}{end}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuilt from its parts where it is unpickled: workers send errors back."""
         return type(self), (self.what, self.where, self.value, self.remedy), self.__dict__
+
+
+def in_chinese(reason: Any) -> Any:
+    """Return a value of an error in Chinese, the system's commonest reasons among them."""
+    return _SYSTEM.get(str(reason), chinese(reason))
+
+
+def _on_one_line(message: str) -> str:
+    return re.sub(r"\s*[\r\n]\s*", " ", message).strip()  # spaces in a name are kept
 
 
 class WeightDecayWarning(UserWarning):

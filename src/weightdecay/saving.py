@@ -20,27 +20,35 @@ from typing import TYPE_CHECKING, Any
 
 from weightdecay import arguments
 from weightdecay.errors import InputError
+from weightdecay.text import Text
 
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
 
-def unreadable(file: Path, reason: Any, remedy: str = "check the path") -> InputError:
+_CHECK = Text("check the path", "请检查路径")
+_NO_JSON = Text("a file is not JSON", "文件不是 JSON")
+_OWN = Text("give a file this program wrote", "请给本程序写出的文件")
+_CHOOSE = Text("choose another folder", "请另选文件夹")
+
+
+def unreadable(file: Path, reason: Any, remedy: str = _CHECK) -> InputError:
     """Say why a file cannot be read; of an error the system's words, else its first line."""
-    return InputError("a file cannot be read", str(file), _words(reason), remedy)
+    return InputError(Text("a file cannot be read", "文件无法读取"), str(file), _words(reason), remedy)
 
 
-def unwritable(file: Path, reason: Any, remedy: str = "choose another folder") -> InputError:
+def unwritable(file: Path, reason: Any, remedy: str = _CHOOSE) -> InputError:
     """Say why a file cannot be written, likewise."""
-    return InputError("a file cannot be written", str(file), _words(reason), remedy)
+    return InputError(Text("a file cannot be written", "文件无法写入"), str(file), _words(reason), remedy)
 
 
 def unwritable_folder(folder: Path, reason: Any) -> InputError:
     """Say why a folder cannot be written, likewise."""
     shown = repr(str(folder))[1:-1]  # a name may have a null in it
-    what = "the output folder cannot be written"
-    return InputError(what, shown, _words(reason), "choose another with --out")
+    what = Text("the output folder cannot be written", "输出文件夹无法写入")
+    remedy = Text("choose another with --out", "请用 --out 另选")
+    return InputError(what, shown, _words(reason), remedy)
 
 
 def _words(reason: Any) -> str:
@@ -104,7 +112,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise InputError("a file is not JSON", str(path), error, "give a file this program wrote") from error
+        raise InputError(_NO_JSON, str(path), error, _OWN) from error
 
 
 def writable_folder(path: Any) -> Path:
@@ -314,8 +322,11 @@ def _record(path: Path) -> Path:
     for name in KINDS:
         if os.path.exists(path / name):  # noqa: PTH110
             return path / name
-    remedy = "give a folder that textbook, fit or sweep wrote, or the file of an audit"
-    raise InputError("no record of a run", str(path), None, remedy)
+    remedy = Text(
+        "give a folder that textbook, fit or sweep wrote, or the file of an audit",
+        "请给出 textbook、fit 或 sweep 写出的文件夹，或审计的文件",
+    )
+    raise InputError(Text("no record of a run", "没有运行的记录"), str(path), None, remedy)
 
 
 def _kind_of(values: Mapping[str, Any]) -> tuple[Any, Any]:

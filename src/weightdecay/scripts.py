@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from weightdecay.errors import InputError
+from weightdecay.errors import InputError, in_chinese
+from weightdecay.text import Text
 
 NEEDED = {
     "make_model": "a function that returns a new model",
@@ -86,8 +87,11 @@ def _content(file: Path, where: str, target: str = "") -> bytes:
         return file.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        value = f"{target!r} ({reason})" if target else reason
-        raise InputError("the file cannot be read", where, value, "give a Python file") from error
+        value: Any = reason
+        if target:
+            value = Text(f"{target!r} ({reason})", f"{target!r}（{in_chinese(reason)}）")
+        remedy = Text("give a Python file", "请给一个 Python 文件")
+        raise InputError(Text("the file cannot be read", "文件无法读取"), where, value, remedy) from error
 
 
 def _imported(file: Path, content: bytes) -> ModuleType:
@@ -119,7 +123,8 @@ def _executed(file: Path, content: bytes, prefix: str) -> ModuleType:
 def _check_names(module: ModuleType, file: Path) -> None:
     missing = [name for name in NEEDED if not hasattr(module, name)]
     if missing:
-        what = f"the file lacks {' and '.join(missing)}"
+        names = Text(" and ".join(missing), "、".join(missing))
+        what = Text(f"the file lacks {names}", f"文件缺少 {names.zh}")
         remedy = "; ".join(f"{name} is {NEEDED[name]}" for name in missing)
         raise InputError(what, str(file), None, remedy)
     for name in ("make_model", "loss", "optimizer"):
@@ -241,9 +246,10 @@ def build(target: str) -> Built:
     """
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "build")
     if not place or not name:
-        raise InputError(
-            "not a builder", "target", repr(target), "give mypackage.train:build or file.py:build"
+        remedy = Text(
+            "give mypackage.train:build or file.py:build", "写成 mypackage.train:build 或 file.py:build"
         )
+        raise InputError(Text("not a builder", "不是构造函数"), "target", repr(target), remedy)
     module = _file(Path(place), target) if place.endswith(".py") else _module(place, target)
     function = module
     file = Path(str(getattr(module, "__file__", "") or place))
@@ -257,8 +263,13 @@ def build(target: str) -> Built:
         own = [
             key for key in callables if getattr(getattr(module, key), "__module__", None) == module.__name__
         ]
-        remedy = f"it has {', '.join(own)}" if own else "define a function that returns model and optimizer"
-        raise InputError(f"no function {name}", "target", repr(target), remedy)
+        has = ", ".join(own)
+        remedy = Text(
+            "define a function that returns model and optimizer", "请定义一个返回模型和优化器的函数"
+        )
+        if own:
+            remedy = Text(f"it has {has}", f"其中有 {has}")
+        raise InputError(Text(f"no function {name}", f"没有函数 {name}"), "target", repr(target), remedy)
     with _blamed("the builder fails", target, file, builder=True):
         result = function()
     return _read(result, target)
@@ -277,8 +288,11 @@ def _module(name: str, target: str) -> ModuleType:
     except ScriptError as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and cause.name in parents:
-            remedy = "run it where the package is found, or give file.py:build"
-            raise InputError("no such module", "target", repr(target), remedy) from None
+            remedy = Text(
+                "run it where the package is found, or give file.py:build",
+                "请在能找到该包的地方运行，或写成 file.py:build",
+            )
+            raise InputError(Text("no such module", "没有这个模块"), "target", repr(target), remedy) from None
         raise
 
 

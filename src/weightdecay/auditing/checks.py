@@ -18,7 +18,7 @@ from weightdecay.auditing.state import LOST, Held, Pace, Place, State, as_number
 from weightdecay.errors import Finding, Severity
 from weightdecay.groups.assignment import PRESETS
 from weightdecay.groups.before_norm import replica
-from weightdecay.text import Text
+from weightdecay.text import Text, chinese, chinese_of
 from weightdecay.units.halflife import FLOORS, OFF, oscillates_from
 
 
@@ -37,29 +37,33 @@ class Draft:
     """
 
     names: tuple[str, ...]
-    message: str
-    fix: str
+    message: Text
+    fix: Text
     severity: Severity | None = None
     apart: bool = False
 
 
 _WEIGHTS = ("matrix", "convolution", "head")
-_GROUPS = "wd.param_groups(model, weight_decay=...) makes groups by role"
-_BY_ROLE = f"{_GROUPS}; or say groups='all'"
+_GROUPS = Text(
+    "wd.param_groups(model, weight_decay=...) makes groups by role",
+    "wd.param_groups(model, weight_decay=...) 按角色分组",
+)
+_BY_ROLE = Text(f"{_GROUPS}; or say groups='all'", f"{_GROUPS.zh}；若有意如此，用 groups='all'")
 
 
 def normalization(state: State) -> Iterator[Draft]:
     """WD101."""
     for held in state.decaying:
         if held.role == "normalization" and held.wanted == 0:
-            yield Draft((held.name,), "{n} parameter{|s} of normalisations decay{s|}", _BY_ROLE)
+            message = Text("{n} parameter{|s} of normalisations decay{s|}", "{n} 个归一化层的参数在衰减")
+            yield Draft((held.name,), message, _BY_ROLE)
 
 
 def bias(state: State) -> Iterator[Draft]:
     """WD102."""
     for held in state.decaying:
         if held.role == "bias" and held.wanted == 0:
-            yield Draft((held.name,), "{n} bias{|es} decay{s|}", _BY_ROLE)
+            yield Draft((held.name,), Text("{n} bias{|es} decay{s|}", "{n} 个偏置在衰减"), _BY_ROLE)
 
 
 def undecayed_weight(state: State) -> Iterator[Draft]:
@@ -68,16 +72,23 @@ def undecayed_weight(state: State) -> Iterator[Draft]:
         return  # no decay at all is a choice
     for role in _WEIGHTS:
         left: list[str] = []
-        others = "parameters of other roles do"
+        others = Text("parameters of other roles do", "其他角色的参数却在衰减")
         for held in state.trained:
             if held.role == role and (held.wanted or 0) > 0:
                 if held.pulls:
-                    others = "others of this role do"
+                    others = Text("others of this role do", "同一角色的其他参数却在衰减")
                 else:
                     left.append(held.name)
         if left:
-            message = f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, and {others}"
-            yield Draft(tuple(left), message, f"{_GROUPS}; or ignore what is left out on purpose")
+            message = Text(
+                f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, and {others}",
+                f"{{n}} 个 {role} 参数不衰减，{others.zh}",
+            )
+            fix = Text(
+                f"{_GROUPS}; or ignore what is left out on purpose",
+                f"{_GROUPS.zh}；若有意不衰减，用 ignore 忽略",
+            )
+            yield Draft(tuple(left), message, fix)
 
 
 def split_role(state: State) -> Iterator[Draft]:
@@ -90,9 +101,15 @@ def split_role(state: State) -> Iterator[Draft]:
             (decaying if held.pulls else left).append(held.name)
     for (o, role), (decaying, left) in parts.items():
         if decaying and left:
-            others = f"the other {len(decaying)} of {state.titles[o]}"
-            message = f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, unlike {others}"
-            fix = "decide by role, not by words in names; write an exception as a group of its own"
+            others, title = len(decaying), state.titles[o]
+            message = Text(
+                f"{{n}} {role} parameter{{|s}} do{{es|}} not decay, unlike the other {others} of {title}",
+                f"{{n}} 个 {role} 参数不衰减，而 {title.zh} 的其余 {others} 个在衰减",
+            )
+            fix = Text(
+                "decide by role, not by words in names; write an exception as a group of its own",
+                "按角色而不是按名字里的词来决定；例外单独成一组",
+            )
             yield Draft(tuple(left), message, fix)
 
 
@@ -119,9 +136,19 @@ def embedding(state: State) -> Iterator[Draft]:
             if without is not None:
                 untouched, rows = untouched + without, rows + held.parameter.shape[0]
     if names:
-        seen = f" (now {untouched:,} of {rows:,} rows)" if rows else ""
-        message = f"{{n}} embedding{{|s}} decay{{s|}}, rows without gradient{seen} as well"
-        yield Draft(tuple(names), message, "leave embeddings out, or accept it for rare tokens")
+        seen = Text("", "")
+        if rows:
+            seen = Text(
+                f" (now {untouched:,} of {rows:,} rows)", f"（目前 {rows:,} 行中的 {untouched:,} 行）"
+            )
+        message = Text(
+            f"{{n}} embedding{{|s}} decay{{s|}}, rows without gradient{seen} as well",
+            f"{{n}} 个嵌入在衰减，没有梯度的行{seen.zh}也在衰减",
+        )
+        fix = Text(
+            "leave embeddings out, or accept it for rare tokens", "不让嵌入衰减；或接受罕见词元因此衰减"
+        )
+        yield Draft(tuple(names), message, fix)
 
 
 @torch.no_grad()
@@ -142,15 +169,26 @@ def adapter(state: State) -> Iterator[Draft]:
         if tried is None:
             tried = _tried_layers(state.model)
         if tried.get(id(held.parameter), bool(_MULTIPLIER.search(held.name))):
-            message = (
+            message = Text(
                 "{n} parameter{|s} of adapters decay{s|} away from the base model: at 0 {it leaves|they "
-                "leave} nothing of a layer's output"
+                "leave} nothing of a layer's output",
+                "{n} 个适配器参数的衰减使模型偏离基础模型：参数为 0 时，该层的输出完全消失",
             )
-            fix = "give strength 0; or wd.attach wd.Toward, which pulls to where they started"
+            fix = Text(
+                "give strength 0; or wd.attach wd.Toward, which pulls to where they started",
+                "把强度设为 0；或用 wd.attach 挂上 wd.Toward，它把参数拉回起点",
+            )
             yield Draft((held.name,), message, fix, "warning")
         else:
-            message = "{n} parameter{|s} of adapters decay{s|}: that pulls to the base model, not to zero"
-            yield Draft((held.name,), message, "keep it if that is meant; else give adapters strength 0")
+            message = Text(
+                "{n} parameter{|s} of adapters decay{s|}: that pulls to the base model, not to zero",
+                "{n} 个适配器参数在衰减：这是拉向基础模型，而不是拉向零",
+            )
+            fix = Text(
+                "keep it if that is meant; else give adapters strength 0",
+                "若有意如此则保留；否则把适配器的强度设为 0",
+            )
+            yield Draft((held.name,), message, fix)
 
 
 _ADAPTER = re.compile(
@@ -231,8 +269,16 @@ def exempt(state: State) -> Iterator[Draft]:
         if decided is not None and "although the model exempts it" in decided.reason:
             continue
         why = reason.removeprefix("the model exempts it: ")
-        message = f"{{n}} parameter{{|s}} decay{{s|}} although the model exempts {{it|them}} ({why})"
-        fix = "wd.param_groups heeds the model; to overrule it, Group(force=True)"
+        if isinstance(reason, Text):
+            why = Text(why, reason.zh.removeprefix("模型要求豁免："))
+        message = Text(
+            f"{{n}} parameter{{|s}} decay{{s|}} although the model exempts {{it|them}} ({why})",
+            f"{{n}} 个参数在衰减，尽管模型要求豁免（{chinese(why)}）",
+        )
+        fix = Text(
+            "wd.param_groups heeds the model; to overrule it, Group(force=True)",
+            "wd.param_groups 会遵从模型；若要强制衰减，用 Group(force=True)",
+        )
         yield Draft((held.name,), message, fix)
 
 
@@ -245,13 +291,20 @@ def unwanted(state: State) -> Iterator[Draft]:
         if held.candidate.exempt is not None or id(held.parameter) in adapters:
             continue
         if held.role == "other":
-            message = "{n} parameter{|s} that {is|are} no weight matri{x|ces} decay{s|}"
+            message = Text(
+                "{n} parameter{|s} that {is|are} no weight matri{x|ces} decay{s|}",
+                "{n} 个不是权重矩阵的参数在衰减",
+            )
             yield Draft((held.name,), message, _BY_ROLE)
         else:
-            message = (
-                f"{{n}} {held.role} parameter{{|s}} decay{{s|}} and should not, by the groups of the audit"
+            message = Text(
+                f"{{n}} {held.role} parameter{{|s}} decay{{s|}} and should not, by the groups of the audit",
+                f"{{n}} 个 {held.role} 参数在衰减，而按审计的分组不应衰减",
             )
-            fix = "give the optimizer these groups, or the audit those of the optimizer"
+            fix = Text(
+                "give the optimizer these groups, or the audit those of the optimizer",
+                "让优化器采用审计的分组，或让审计采用优化器的分组",
+            )
             yield Draft((held.name,), message, fix)
 
 
@@ -259,8 +312,15 @@ def in_no_optimizer(state: State) -> Iterator[Draft]:
     """WD201."""
     for held in state.held:
         if held.parameter.requires_grad and not held.places:
-            message = "{n} parameter{|s} require{s|} a gradient and no optimizer has {it|them}"
-            yield Draft((held.name,), message, "give them to an optimizer, or requires_grad_(False)")
+            message = Text(
+                "{n} parameter{|s} require{s|} a gradient and no optimizer has {it|them}",
+                "{n} 个参数需要梯度，却不在任何优化器里",
+            )
+            fix = Text(
+                "give them to an optimizer, or requires_grad_(False)",
+                "交给一个优化器，或 requires_grad_(False)",
+            )
+            yield Draft((held.name,), message, fix)
 
 
 def repeated(state: State) -> Iterator[Draft]:
@@ -269,10 +329,18 @@ def repeated(state: State) -> Iterator[Draft]:
         times = len(held.places)
         if times > 1:
             titles = list(dict.fromkeys([state.titles[place.optimizer] for place in held.places]))
-            where = " and ".join(titles)
-            how = f"{times} times in {where}" if len(titles) == 1 else f"in {where}"
-            message = f"{{n}} parameter{{|s}} {{is|are}} {how}: updated and decayed {times} times a step"
-            yield Draft((held.name,), message, "give each parameter once: wd.split(model, {...})")
+            where = Text(" and ".join(titles), " 和 ".join(chinese_of(titles)))
+            how = Text(f"in {where}", f"同时在 {where.zh} 里")
+            if len(titles) == 1:
+                how = Text(f"{times} times in {where}", f"在 {where.zh} 里出现 {times} 次")
+            message = Text(
+                f"{{n}} parameter{{|s}} {{is|are}} {how}: updated and decayed {times} times a step",
+                f"{{n}} 个参数{how.zh}：每步更新并衰减 {times} 次",
+            )
+            fix = Text(
+                "give each parameter once: wd.split(model, {...})", "每个参数只给一次：wd.split(model, {...})"
+            )
+            yield Draft((held.name,), message, fix)
 
 
 def strange(state: State) -> Iterator[Draft]:
@@ -281,8 +349,15 @@ def strange(state: State) -> Iterator[Draft]:
     for place, name in state.strange:
         by_optimizer.setdefault(place.optimizer, []).append(name)
     for o, names in sorted(by_optimizer.items()):
-        message = f"{{n}} parameter{{|s}} of {state.titles[o]} {{is|are}} not in the model"
-        fix = "make the optimizer last, from this model; of several models give an nn.ModuleList"
+        title = state.titles[o]
+        message = Text(
+            f"{{n}} parameter{{|s}} of {title} {{is|are}} not in the model",
+            f"{title.zh} 的 {{n}} 个参数不属于模型",
+        )
+        fix = Text(
+            "make the optimizer last, from this model; of several models give an nn.ModuleList",
+            "最后再用这个模型创建优化器；有多个模型时给一个 nn.ModuleList",
+        )
         yield Draft(tuple(names), message, fix)
 
 
@@ -290,24 +365,32 @@ def two_strengths(state: State) -> Iterator[Draft]:
     """WD204."""
     for held in state.held:
         if shown := _several_strengths([held]):
-            message = f"one parameter under the strengths {shown}"
-            yield Draft((held.name,), message, "one decision for a tied weight", apart=True)
+            message = Text(f"one parameter under the strengths {shown}", f"同一个参数有几种强度：{shown.zh}")
+            fix = Text("one decision for a tied weight", "共享的权重只能有一个决定")
+            yield Draft((held.name,), message, fix, apart=True)
     for several in _over_one_memory(state):
         if shown := _several_strengths(_updated(several)):
-            message = f"parameters over one memory under the strengths {shown}"
+            message = Text(
+                f"parameters over one memory under the strengths {shown}",
+                f"共用一块内存的参数有几种强度：{shown.zh}",
+            )
             yield Draft(tuple(held.name for held in several), message, _TIE, apart=True)
 
 
-_TIE = "tie them by assigning the parameter itself: head.weight = embedding.weight"
+_TIE = Text(
+    "tie them by assigning the parameter itself: head.weight = embedding.weight",
+    "通过赋值参数本身来共享：head.weight = embedding.weight",
+)
 
 
-def _several_strengths(several: Sequence[Held]) -> str:
-    """Return the strengths under which parameters are that are one, in words; empty if there is but one."""
+def _several_strengths(several: Sequence[Held]) -> Text | None:
+    """Return the strengths under which parameters are that are one, in words; None if there is but one."""
     strengths: set[float] = set()
     for held in several:
         for place in held.places:
             strengths.add(place.weight_decay)
-    return " and ".join(f"{value:g}" for value in sorted(strengths)) if len(strengths) > 1 else ""
+    values = [f"{value:g}" for value in sorted(strengths)]
+    return Text(" and ".join(values), " 和 ".join(values)) if len(values) > 1 else None
 
 
 def _updated(several: Sequence[Held]) -> list[Held]:
@@ -361,8 +444,14 @@ def flattened(state: State) -> Iterator[Draft]:
     """WD205."""
     for held in state.held:
         if is_flat(held.parameter):
-            message = "{n} parameter{ is|s are} several tensors laid into one: names and shapes are lost"
-            fix = "shard with torch.distributed.fsdp.fully_shard, or use_orig_params=True"
+            message = Text(
+                "{n} parameter{ is|s are} several tensors laid into one: names and shapes are lost",
+                "{n} 个参数由多个张量压平合并而成：名字和形状都丢失了",
+            )
+            fix = Text(
+                "shard with torch.distributed.fsdp.fully_shard, or use_orig_params=True",
+                "用 torch.distributed.fsdp.fully_shard 分片，或 use_orig_params=True",
+            )
             yield Draft((held.name,), message, fix)
 
 
@@ -370,7 +459,11 @@ def shared_memory(state: State) -> Iterator[Draft]:
     """WD206."""
     for several in _over_one_memory(state):
         if updated := _updated(several):
-            message = f"{len(updated)} parameters share their memory, and each is updated"
+            count = len(updated)
+            message = Text(
+                f"{count} parameters share their memory, and each is updated",
+                f"{count} 个参数共用一块内存，却各自更新",
+            )
             yield Draft(tuple(held.name for held in several), message, _TIE, apart=True)
 
 
@@ -381,17 +474,23 @@ def frozen(state: State) -> Iterator[Draft]:
         if held.parameter.requires_grad or gradient is None:
             continue
         places = [place for place in held.places if as_number(state.group(place).get("lr", 1.0)) != 0]
-        reasons = [
-            *(["decays"] if any(place.applied for place in places) else []),
-            *(["coasts on its momentum"] if any(_coasts(state, held, place) for place in places) else []),
-            *(["follows its last gradient"] if places and _any(gradient) else []),
-        ]
+        reasons: list[Text] = []
+        if any(place.applied for place in places):
+            reasons.append(Text("decays", "在衰减"))
+        if any(_coasts(state, held, place) for place in places):
+            reasons.append(Text("coasts on its momentum", "随动量滑行"))
+        if places and _any(gradient):
+            reasons.append(Text("follows its last gradient", "沿最后的梯度移动"))
         if reasons:
-            how = " and ".join(reasons)
-            message = (
-                f"{{n}} frozen parameter{{|s}} still move{{s|}}: {{it|each}} {how}, as .grad is not None"
+            how = Text(" and ".join(reasons), "，".join(chinese_of(reasons)))
+            message = Text(
+                f"{{n}} frozen parameter{{|s}} still move{{s|}}: {{it|each}} {how}, as .grad is not None",
+                f"{{n}} 个已冻结的参数仍在变动：{how.zh}，因为 .grad 不是 None",
             )
-            fix = "set .grad to None, as optimizer.zero_grad() does, or take it out of the optimizer"
+            fix = Text(
+                "set .grad to None, as optimizer.zero_grad() does, or take it out of the optimizer",
+                "把 .grad 设为 None（如 optimizer.zero_grad() 所做），或把它移出优化器",
+            )
             yield Draft((held.name,), message, fix)
 
 
@@ -417,12 +516,19 @@ def divided_by_the_gradient(state: State) -> Iterator[Draft]:
     """WD301."""
     for (pull, o), names in state.by_pull.items():
         if pull.form == "sign-normalised":
-            who = f"{pull.by} on {state.titles[o]}" if pull.attached else state.titles[o]
-            message = (
+            who = state.titles[o]
+            if pull.attached:
+                who = Text(f"{pull.by} on {who}", f"{who.zh} 上的 {pull.by}")
+            message = Text(
                 f"{who} decays {{n}} parameter{{|s}} through the gradient and divides by its size: "
-                f"weight_decay = {pull.weight_decay:g} has no rate"
+                f"weight_decay = {pull.weight_decay:g} has no rate",
+                f"{who.zh} 经由梯度使 {{n}} 个参数衰减，又除以梯度的大小："
+                f"weight_decay = {pull.weight_decay:g} 没有确定的衰减率",
             )
-            fix = "use a decoupled form: AdamW, decoupled_weight_decay=True, or wd.attach a rule"
+            fix = Text(
+                "use a decoupled form: AdamW, decoupled_weight_decay=True, or wd.attach a rule",
+                "改用解耦的形式：AdamW、decoupled_weight_decay=True，或用 wd.attach 挂上规则",
+            )
             yield Draft(tuple(names), message, fix, apart=True)
 
 
@@ -433,9 +539,17 @@ def twice(state: State) -> Iterator[Draft]:
             own, *others = place.pulls or (None,)
             if own is not None and not own.attached and others:
                 title, value = state.titles[place.optimizer], own.weight_decay
-                by = f"{title}'s own weight_decay = {value:g} and {others[0].by}"
-                message = f"{{n}} parameter{{|s}} decay{{s|}} twice: by {by}"
-                yield Draft((held.name,), message, "set the groups' weight_decay to 0, or detach the rule")
+                other = others[0].by
+                message = Text(
+                    f"{{n}} parameter{{|s}} decay{{s|}} twice: by {title}'s own weight_decay = {value:g} "
+                    f"and {other}",
+                    f"{{n}} 个参数衰减了两次：{title.zh} 自己的 weight_decay = {value:g} 和 {other}",
+                )
+                fix = Text(
+                    "set the groups' weight_decay to 0, or detach the rule",
+                    "把各组的 weight_decay 设为 0，或取下规则",
+                )
+                yield Draft((held.name,), message, fix)
 
 
 def by_default(state: State) -> Iterator[Draft]:
@@ -448,8 +562,14 @@ def by_default(state: State) -> Iterator[Draft]:
             chosen |= as_number(group.get("weight_decay")) != default or _has_its_own(optimizer, group)
         if not chosen:
             kind = type(optimizer).__name__
-            message = f"weight_decay = {default:g} is {kind}'s default, in every group: was it chosen?"
-            fix = "say the number: wd.param_groups(model, weight_decay=...)"
+            message = Text(
+                f"weight_decay = {default:g} is {kind}'s default, in every group: was it chosen?",
+                f"所有组的 weight_decay = {default:g} 都是 {kind} 的默认值：是有意选的吗？",
+            )
+            fix = Text(
+                "say the number: wd.param_groups(model, weight_decay=...)",
+                "写明这个数：wd.param_groups(model, weight_decay=...)",
+            )
             yield Draft(state.names_in(o), message, fix, apart=True)
 
 
@@ -479,13 +599,23 @@ def not_applied(state: State) -> Iterator[Draft]:
     """WD304."""
     for (pull, o), names in state.by_pull.items():
         if pull.form == "none":
-            title, because = state.titles[o], f" ({pull.why})" if pull.why else ""
-            message = (
+            title, because = state.titles[o], _because(pull.why)
+            message = Text(
                 f"{title} has weight_decay = {pull.weight_decay:g} for {{n}} parameter{{|s}}, and applies "
-                f"none{because}"
+                f"none{because}",
+                f"{title.zh} 对 {{n}} 个参数设了 weight_decay = {pull.weight_decay:g}，"
+                f"却没有任何衰减{because.zh}",
             )
-            fix = "use another implementation, or weight_decay=0 and wd.attach(optimizer, wd.Decoupled(...))"
+            fix = Text(
+                "use another implementation, or weight_decay=0 and wd.attach(optimizer, wd.Decoupled(...))",
+                "换一个实现，或用 weight_decay=0 加 wd.attach(optimizer, wd.Decoupled(...))",
+            )
             yield Draft(tuple(names), message, fix, apart=True)
+
+
+def _because(why: str) -> Text:
+    """What a probe saw, in brackets."""
+    return Text(f" ({why})", f"（{chinese(why)}）") if why else Text("", "")
 
 
 def unusual_form(state: State) -> Iterator[Draft]:
@@ -493,17 +623,25 @@ def unusual_form(state: State) -> Iterator[Draft]:
     for (pull, o), names in state.by_pull.items():
         title, strength = state.titles[o], f"weight_decay = {pull.weight_decay:g}"
         if pull.form == "unknown" and not pull.wrong:
-            message = f"it is not known how {title} applies {strength}" + (
-                f" ({pull.why})" if pull.why else ""
+            because = _because(pull.why)
+            message = Text(
+                f"it is not known how {title} applies {strength}{because}",
+                f"不清楚 {title.zh} 如何使用 {strength}{because.zh}",
             )
-            yield Draft(
-                tuple(names), message, "see wd.probe; or weight_decay=0 and wd.attach a rule", apart=True
+            fix = Text(
+                "see wd.probe; or weight_decay=0 and wd.attach a rule",
+                "参见 wd.probe；或用 weight_decay=0 并以 wd.attach 挂上规则",
             )
+            yield Draft(tuple(names), message, fix, apart=True)
         elif pull.form == "independent" and not pull.attached and _follows_a_schedule(state, o):
-            message = (
-                f"the decay of {title} does not follow lr: {strength} goes on as lr falls by its schedule"
+            message = Text(
+                f"the decay of {title} does not follow lr: {strength} goes on as lr falls by its schedule",
+                f"{title.zh} 的衰减不随 lr 变化：lr 按调度下降时 {strength} 依旧",
             )
-            fix = "schedule the strength too, or use a decay that follows lr"
+            fix = Text(
+                "schedule the strength too, or use a decay that follows lr",
+                "给强度也加上调度，或改用随 lr 变化的衰减",
+            )
             yield Draft(tuple(names), message, fix, apart=True)
     yield from _probed(state, "WD305")
 
@@ -531,7 +669,10 @@ def _probed(state: State, code: str) -> Iterator[Draft]:
                 about = state.names_in(o) if code == "WD307" else alike
                 names.setdefault((o, finding), {}).update(dict.fromkeys(about))
     for (_, finding), about in names.items():
-        yield Draft(tuple(about), finding.message, finding.fix, finding.severity, apart=True)
+        message, fix = (
+            text if isinstance(text, Text) else Text(text, text) for text in (finding.message, finding.fix)
+        )
+        yield Draft(tuple(about), message, fix, finding.severity, apart=True)
 
 
 def overshoot(state: State) -> Iterator[Draft]:
@@ -539,33 +680,56 @@ def overshoot(state: State) -> Iterator[Draft]:
     for pace in state.paces:
         if pace.overshoots:
             limit = pace.pull.limit
-            message = f"{_at(pace)} takes {pace.removed:.3g} of a weight in a step; {limit:.3g} is too much"
-            fix = f"give less than {pace.pull.weight_decay * limit / pace.removed:.3g}"
+            at, most = _at(pace), f"{pace.pull.weight_decay * limit / pace.removed:.3g}"
+            message = Text(
+                f"{at} takes {pace.removed:.3g} of a weight in a step; {limit:.3g} is too much",
+                f"{at.zh}，一步去掉权重的 {pace.removed:.3g}；达到 {limit:.3g} 就过头了",
+            )
+            fix = Text(f"give less than {most}", f"请取小于 {most} 的值")
             yield Draft(pace.names, message, fix)
 
 
-def _at(pace: Pace) -> str:
-    return f"weight_decay = {pace.pull.weight_decay:g} at lr = {pace.lr:g}"
+def _at(pace: Pace) -> Text:
+    strength = f"weight_decay = {pace.pull.weight_decay:g}"
+    return Text(f"{strength} at lr = {pace.lr:g}", f"lr = {pace.lr:g} 时 {strength}")
 
 
 def below_precision(state: State) -> Iterator[Draft]:
     """WD402."""
-    wider = 'keep the weights in a wider type, or wd.attach(..., rounding="stochastic")'
+    wider = Text(
+        'keep the weights in a wider type, or wd.attach(..., rounding="stochastic")',
+        '用更宽的类型保存权重，或 wd.attach(..., rounding="stochastic")',
+    )
     for pace in state.paces:
         off = abs(pace.rounded - 1)
         if pace.lost > LOST:
-            steps = f" in {pace.lost_steps:.0%} of the steps, with {pace.lost:.0%} of the decay"
-            message = (
-                f"{_at(pace)} is lost in {pace.dtype}{steps if pace.lost_steps < 1 else ''}: a step takes "
-                f"{pace.removed:.3g} at most, and up to a rate of {FLOORS[pace.dtype]:.3g} p·(1 - rate) is p "
-                "again"
+            at, dtype, removed, floor = (
+                _at(pace),
+                pace.dtype,
+                f"{pace.removed:.3g}",
+                f"{FLOORS[pace.dtype]:.3g}",
+            )
+            steps = Text("", "全部")
+            if pace.lost_steps < 1:
+                share, decay = f"{pace.lost_steps:.0%}", f"{pace.lost:.0%}"
+                steps = Text(
+                    f" in {share} of the steps, with {decay} of the decay",
+                    f"在 {share} 的步里（占衰减的 {decay}）",
+                )
+            message = Text(
+                f"{at} is lost in {dtype}{steps}: a step takes {removed} at most, and up to a rate of "
+                f"{floor} p·(1 - rate) is p again",
+                f"{at.zh}，衰减在 {dtype} 里{steps.zh}因舍入丢失：一步至多去掉 {removed}，"
+                f"而衰减率不超过 {floor} 时 p·(1 - rate) 仍等于 p",
             )
             yield Draft(pace.names, message, wider)
         elif off > OFF:
-            message = (
-                f"{_at(pace)} is quantised in {pace.dtype}: about {pace.rounded:.2f} times the decay "
-                "happens, since p·(1 - rate) is rounded to the nearest number and a step takes "
-                f"{pace.removed:.3g} at most"
+            at, dtype, removed, times = _at(pace), pace.dtype, f"{pace.removed:.3g}", f"{pace.rounded:.2f}"
+            message = Text(
+                f"{at} is quantised in {dtype}: about {times} times the decay happens, since p·(1 - rate) is "
+                f"rounded to the nearest number and a step takes {removed} at most",
+                f"{at.zh}，衰减在 {dtype} 里被量化：实际衰减约为应有的 {times} 倍，因为 p·(1 - rate) "
+                f"舍入到最近的数，而一步至多去掉 {removed}",
             )
             yield Draft(pace.names, message, wider, "warning" if off > 0.2 else "info")
 
@@ -574,11 +738,15 @@ def next_to_nothing(state: State) -> Iterator[Draft]:
     """WD403."""
     for pace in state.paces:
         if pace.kept is not None and pace.kept > 0.9:
-            message = (
-                f"{_at(pace)} leaves {pace.kept:.3g} of the initial weights after {state.rates.steps:,} "
-                "steps: next to nothing"
+            at, kept, steps = _at(pace), f"{pace.kept:.3g}", f"{state.rates.steps:,}"
+            message = Text(
+                f"{at} leaves {kept} of the initial weights after {steps} steps: next to nothing",
+                f"{at.zh}，{steps} 步之后初始权重还剩 {kept}：几乎没有衰减",
             )
-            yield Draft(pace.names, message, "give wd.HalfLives(...) per run, or more")
+            fix = Text(
+                "give wd.HalfLives(...) per run, or more", "改用每次训练 wd.HalfLives(...)，或取更大的值"
+            )
+            yield Draft(pace.names, message, fix)
 
 
 def faster_than_an_epoch(state: State) -> Iterator[Draft]:
@@ -587,9 +755,16 @@ def faster_than_an_epoch(state: State) -> Iterator[Draft]:
     for pace in state.paces:
         tau = pace.timescale
         if tau is not None and (tau < 10 or (epoch is not None and tau < epoch)):
-            than = "10 steps" if tau < 10 else f"an epoch of {epoch:g}"
-            message = f"{_at(pace)} has a timescale 1/rate of {tau:.4g} steps, less than {than}"
-            yield Draft(pace.names, message, "give less, or a half-life in epochs")
+            at, scale = _at(pace), f"{tau:.4g}"
+            than = Text("10 steps", " 10 步")
+            if tau >= 10:
+                than = Text(f"an epoch of {epoch:g}", f"一轮的 {epoch:g} 步")
+            message = Text(
+                f"{at} has a timescale 1/rate of {scale} steps, less than {than}",
+                f"{at.zh}，时间尺度 1/rate 为 {scale} 步，短于{than.zh}",
+            )
+            fix = Text("give less, or a half-life in epochs", "取更小的值，或以轮为单位给半衰期")
+            yield Draft(pace.names, message, fix)
 
 
 def slower_than_the_run(state: State) -> Iterator[Draft]:
@@ -599,10 +774,13 @@ def slower_than_the_run(state: State) -> Iterator[Draft]:
         if pace.timescale is None or pace.kept is None or steps is None:
             continue
         if pace.kept <= 0.9 and pace.timescale > steps:
-            message = (
-                f"{_at(pace)} has a timescale of {pace.timescale:.4g} steps, more than the run of {steps:,}"
+            at, scale, run = _at(pace), f"{pace.timescale:.4g}", f"{steps:,}"
+            message = Text(
+                f"{at} has a timescale of {scale} steps, more than the run of {run}",
+                f"{at.zh}，时间尺度为 {scale} 步，长于整个训练的 {run} 步",
             )
-            yield Draft(pace.names, message, "keep it if that is meant; else give more")
+            fix = Text("keep it if that is meant; else give more", "若有意如此则保留；否则取更大的值")
+            yield Draft(pace.names, message, fix)
 
 
 def oscillation(state: State) -> Iterator[Draft]:
@@ -613,12 +791,18 @@ def oscillation(state: State) -> Iterator[Draft]:
             continue
         limit = oscillates_from(momentum[0], momentum[2])
         if pace.removed > limit:
-            message = (
-                f"{_at(pace)} oscillates: lr·wd·(1 - dampening) = {pace.removed:.3g}, and at most "
-                f"{limit:.3g} does not at momentum = {momentum[0]:g}"
-            )
+            at, removed, most = _at(pace), f"{pace.removed:.3g}", f"{limit:.3g}"
             least = f"{pace.pull.weight_decay * limit / pace.removed:.3g}"
-            yield Draft(pace.names, message, f"give less than {least}, or decoupled decay")
+            message = Text(
+                f"{at} oscillates: lr·wd·(1 - dampening) = {removed}, and at most {most} does not at "
+                f"momentum = {momentum[0]:g}",
+                f"{at.zh}，衰减在振荡：lr·wd·(1 - dampening) = {removed}，"
+                f"而 momentum = {momentum[0]:g} 时不超过 {most} 才不振荡",
+            )
+            fix = Text(
+                f"give less than {least}, or decoupled decay", f"请取小于 {least} 的值，或用解耦的衰减"
+            )
+            yield Draft(pace.names, message, fix)
 
 
 def sparse_gradient(state: State) -> Iterator[Draft]:
@@ -629,10 +813,14 @@ def sparse_gradient(state: State) -> Iterator[Draft]:
         for owner in held.candidate.owners:
             sparse |= isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) and owner.sparse
         if sparse and not all(pull.sparse for pull in held.pulls):
-            message = (
-                "{n} decaying parameter{ has a sparse gradient|s have sparse gradients}: the step will raise"
+            message = Text(
+                "{n} decaying parameter{ has a sparse gradient|s have sparse gradients}: the step will raise",
+                "{n} 个在衰减的参数有稀疏梯度：step 会报错",
             )
-            fix = "leave them out of the decay, attach wd.Decoupled instead, or build with sparse=False"
+            fix = Text(
+                "leave them out of the decay, attach wd.Decoupled instead, or build with sparse=False",
+                "不让它们衰减，改为挂上 wd.Decoupled，或用 sparse=False 构造",
+            )
             yield Draft((held.name,), message, fix)
 
 
@@ -641,25 +829,38 @@ def gradient_scaler(state: State) -> Iterator[Draft]:
     if state.scaler is None:
         return
     if not state.scaler.is_enabled():
-        message = "the gradient scaler is switched off: nothing is scaled and no step skipped"
-        yield Draft((), message, "leave it out, or GradScaler(enabled=True)", "info")
+        message = Text(
+            "the gradient scaler is switched off: nothing is scaled and no step skipped",
+            "梯度缩放器已关闭：既不缩放，也不跳过任何一步",
+        )
+        fix = Text("leave it out, or GradScaler(enabled=True)", "去掉它，或 GradScaler(enabled=True)")
+        yield Draft((), message, fix, "info")
         return
     trained = [held for held in state.held if held.parameter.requires_grad and held.places]
     for held in trained:
         if held.parameter.dtype == torch.float16:
-            message = "{n} parameter{ is|s are} float16: the scaler refuses to unscale float16 gradients"
-            yield Draft((held.name,), message, "keep float32 weights and use autocast")
+            message = Text(
+                "{n} parameter{ is|s are} float16: the scaler refuses to unscale float16 gradients",
+                "{n} 个参数是 float16：缩放器拒绝对 float16 梯度反缩放",
+            )
+            fix = Text("keep float32 weights and use autocast", "权重保持 float32，并使用 autocast")
+            yield Draft((held.name,), message, fix)
     for held in trained:
         if held.parameter.dtype == torch.bfloat16:
-            message = (
+            message = Text(
                 "{n} parameter{ is|s are} bfloat16, whose gradients need no scaler; "
-                "skipped steps do not decay"
+                "skipped steps do not decay",
+                "{n} 个参数是 bfloat16，其梯度不需要缩放器；被跳过的步不衰减",
             )
-            yield Draft((held.name,), message, "leave the scaler out", "info")
+            yield Draft((held.name,), message, Text("leave the scaler out", "去掉缩放器"), "info")
     for o, optimizer in enumerate(state.optimizers):
         if isinstance(optimizer, optim.LBFGS):
-            message = f"{state.titles[o]} needs a closure, and a scaler's step takes none"
-            yield Draft((), message, "train without a scaler")
+            title = state.titles[o]
+            message = Text(
+                f"{title} needs a closure, and a scaler's step takes none",
+                f"{title.zh} 需要闭包，而缩放器的 step 不接受闭包",
+            )
+            yield Draft((), message, Text("train without a scaler", "不用缩放器训练"))
 
 
 # Options that say in which form an optimizer decays, and that its state dict brings along.
@@ -679,11 +880,17 @@ def changed_flag(state: State) -> Iterator[Draft]:
                 if decays and bool(group.get(flag, built)) != built:
                     names += state.names_in(o, {g})
             if names:
-                message = (
-                    f"{state.titles[o]} was built with {flag} = {built}, and for {{n}} parameter{{|s}} the "
-                    f"group says {not built}: a state dict of another class brought its own"
+                title, now = state.titles[o], not built
+                message = Text(
+                    f"{title} was built with {flag} = {built}, and for {{n}} parameter{{|s}} the "
+                    f"group says {now}: a state dict of another class brought its own",
+                    f"{title.zh} 构造时 {flag} = {built}，而 {{n}} 个参数所在的组为 {now}："
+                    "载入了另一个类的 state dict",
                 )
-                fix = f"build the class that made the checkpoint, or set the groups' {flag} after loading"
+                fix = Text(
+                    f"build the class that made the checkpoint, or set the groups' {flag} after loading",
+                    f"构造写出该检查点的类，或在载入之后设置各组的 {flag}",
+                )
                 yield Draft(tuple(names), message, fix)
 
 
@@ -694,10 +901,12 @@ def not_a_number(state: State) -> Iterator[Draft]:
         total = sum(counts.values())
         shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:3])
         more = ", ..." if len(counts) > 3 else ""
-        message = (
-            f"{{n}} parameter{{|s}} {{has|have}} {total:,} elements that are NaN or infinite ({shown}{more})"
+        message = Text(
+            f"{{n}} parameter{{|s}} {{has|have}} {total:,} elements that are NaN or infinite ({shown}{more})",
+            f"{{n}} 个参数里有 {total:,} 个元素是 NaN 或无穷大（{shown}{more}）",
         )
-        yield Draft(tuple(counts), message, "go back to a checkpoint that is finite")
+        fix = Text("go back to a checkpoint that is finite", "回到数值有限的检查点")
+        yield Draft(tuple(counts), message, fix)
 
 
 @torch.no_grad()
@@ -745,22 +954,31 @@ def resumed_strength(state: State) -> Iterator[Draft]:
             continue
         names = state.names_in(o, {g for g, value in strengths.items() if value})
         values = ", ".join(f"{value:g}" for value in above)
-        message = f"{state.titles[o]} was built with weight_decay = {built:g}, and its groups have {values}"
-        yield Draft(names, message, "set the groups' weight_decay after loading a checkpoint")
+        title = state.titles[o]
+        message = Text(
+            f"{title} was built with weight_decay = {built:g}, and its groups have {values}",
+            f"{title.zh} 构造时 weight_decay = {built:g}，而各组现为 {values}",
+        )
+        fix = Text(
+            "set the groups' weight_decay after loading a checkpoint",
+            "载入检查点之后重新设置各组的 weight_decay",
+        )
+        yield Draft(names, message, fix)
 
 
-def counted(message: str, n: int) -> str:
-    """Return a message for so many: "{n}" is the number, "{one|many}" the word for it.
+def counted(message: str, n: int) -> Text:
+    """Return a message for so many: "{n}" is the number, "{one|many}" the English word for it.
 
     >>> counted("{n} bias{|es} decay{s|}", 1), counted("{n} bias{|es} decay{s|}", 3)
     ('1 bias decays', '3 biases decay')
     """
+    in_chinese = chinese(message).replace("{n}", f"{n:,}")
     shown, *parts = message.replace("{n}", f"{n:,}").split("{")
     for part in parts:
         words, _, rest = part.partition("}")
         one, _, many = words.partition("|")
         shown += (one if n == 1 else many) + rest
-    return shown
+    return Text(shown, in_chinese)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What an audit returns: frozen records that can be saved and printed."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from weightdecay import arguments
 from weightdecay.errors import Finding, check
 from weightdecay.saving import AUDIT, Saved, write_json
-from weightdecay.text import Text, chinese_of
+from weightdecay.text import Text, chinese, chinese_of, columns_of, local, padded
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,13 +29,19 @@ _WITHOUT_STRENGTH = ("constrained", "fixednorm")
 
 def shown(audit: "Audit") -> str:
     """The whole audit."""
-    lines: list[str] = [headline(audit)]
-    if audit.settings.get("interval"):
-        lines.append(f"  schedule: {audit.settings['interval']}")
+    lines: list[str] = [local(headline(audit))]
+    if interval := audit.settings.get("interval"):
+        lines.append(f"  {local(schedule_line(interval))}")
     lines += [f"  {line}" for line in finding_lines(audit.findings)]
     for quiet in audit.ignored:
-        lines.append(f"  ignored {quiet.finding.code}{': ' * bool(quiet.reason)}{quiet.reason}")
+        code, reason = quiet.finding.code, ": " * bool(quiet.reason) + quiet.reason
+        lines.append(f"  {local(Text(f'ignored {code}{reason}', f'已忽略 {code}{reason}'))}")
     return "\n".join([*lines, "", *aligned(rows(audit)), "", *group_lines(audit.groups)])
+
+
+def schedule_line(interval: str) -> Text:
+    """Say how often the schedule goes on."""
+    return Text(f"schedule: {interval}", f"学习率调度：{interval}")
 
 
 def headline(audit: "Audit") -> Text:
@@ -61,54 +68,79 @@ def group_lines(groups: Sequence["GroupTotal"]) -> list[str]:
     """Each parameter group in a line, the first ones of many."""
     lines = []
     for total in groups[:MOST_GROUPS]:
-        title = f"{total.optimizer} {total.group}" if total.optimizer else "in no optimizer"
+        title = _group_of(total.optimizer, total.group)
         label = f" {total.label!r}" if total.label else ""
         values = ", ".join(f"{value:g}" for value in total.weight_decay[:3])
-        decays = f"{total.decaying:,} decay at {values}" if total.decaying else "no decay"
-        lr = "" if total.lr is None else f", lr = {total.lr:g}"
-        counts = f"{total.parameters:,} parameter{'s' * (total.parameters != 1)}, {total.elements:,} elements"
-        lines.append(f"{title}{label}: {counts}, {decays}{lr}")
-    if len(groups) > MOST_GROUPS:
-        lines.append(f"and {len(groups) - MOST_GROUPS} more groups")
+        count, elements, decaying = (f"{n:,}" for n in (total.parameters, total.elements, total.decaying))
+        decays = Text("no decay", "不衰减")
+        if total.decaying:
+            decays = Text(f"{decaying} decay at {values}", f"其中 {decaying} 个以 {values} 衰减")
+        lr = Text("", "")
+        if total.lr is not None:
+            lr = Text(f", lr = {total.lr:g}", f"，学习率 {total.lr:g}")
+        plural = "s" * (total.parameters != 1)
+        line = Text(
+            f"{title}{label}: {count} parameter{plural}, {elements} elements, {decays}{lr}",
+            f"{title.zh}{label}：{count} 个参数，{elements} 个元素，{decays.zh}{lr.zh}",
+        )
+        lines.append(local(line))
+    if (more := len(groups) - MOST_GROUPS) > 0:
+        lines.append(local(Text(f"and {more} more groups", f"还有 {more} 组")))
     return lines
+
+
+def _group_of(optimizer: str | None, group: int | None) -> Text:
+    """Name a parameter group by its optimizer and its place."""
+    if optimizer is None:
+        return Text("in no optimizer", "不在任何优化器里")
+    return Text(f"{optimizer} {group}", f"{chinese(optimizer)} {group}")
 
 
 def finding_lines(findings: Iterable[Finding]) -> list[str]:
     """Each finding in two or three lines."""
     lines: list[str] = []
     for finding in findings:
-        lines.append(f"{finding.code} {finding.severity}: {finding.message}")
+        lines.append(finding_head(finding))
         if finding.parameters:
-            lines.append(f"      {some(finding.parameters)}")
-        lines.append(f"      fix: {finding.fix}")
+            lines.append(f"      {local(some(finding.parameters))}")
+        fix = Text(f"fix: {finding.fix}", f"修正：{chinese(finding.fix)}")
+        lines.append(f"      {local(fix)}")
     return lines
 
 
-def some(names: Sequence[str]) -> str:
+def finding_head(finding: Finding) -> str:
+    """Code, severity and message of a finding."""
+    code, severity, message = finding.code, SEVERITIES[finding.severity], finding.message
+    return local(Text(f"{code} {severity}: {message}", f"{code} {severity.zh}：{chinese(message)}"))
+
+
+def some(names: Sequence[str]) -> Text:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return ", ".join(names[:_NAMES]) + more
+    shown, more = ", ".join(names[:_NAMES]), len(names) - _NAMES
+    return Text(f"{shown} and {more} more", f"{shown} 和另外 {more} 个") if more > 0 else Text(shown, shown)
 
 
 def rows(audit: "Audit") -> list[tuple[str, ...]]:
     """The table's rows: each parameter, or what has optimizer, group, role and strength in common."""
     if len(audit.parameters) <= MOST:
-        table: list[tuple[str, ...]] = [("parameter", "shape", "role", "group", "decays", "half-life", "why")]
+        table = [_head("parameter", "shape", "role", "group", "decays", "half-life", "why")]
         for p in audit.parameters:
-            shape = "×".join(map(str, p.shape)) or "scalar"
-            why = p.why.partition("; ")[0]  # the rest is in the other columns
-            group = "-" if p.optimizer is None else f"{p.optimizer} {p.group}"
-            table.append((p.name, shape, p.role, group, strength(p), half_life(p), why))
+            shape = "×".join(map(str, p.shape)) or local(Text("scalar", "标量"))
+            why = reason(p.why.partition("; ")[0])  # the rest is in the other columns
+            group = "-" if p.optimizer is None else local(_group_of(p.optimizer, p.group))
+            table.append((p.name, shape, p.role, group, strength(p), half_life(p), local(why)))
         return table
     alike: dict[tuple, list[Parameter]] = {}
     for p in audit.parameters:
         key = p.optimizer, p.group, p.role, p.weight_decay, p.rule, p.half_life, p.frozen
         alike.setdefault(key, []).append(p)
-    table = [("optimizer", "group", "role", "parameters", "elements", "decays", "half-life", "for example")]
+    table = [
+        _head("optimizer", "group", "role", "parameters", "elements", "decays", "half-life", "for example")
+    ]
     for several in alike.values():
         p, group = several[0], "-" if several[0].group is None else str(several[0].group)
         elements = sum(other.numel for other in several)
-        place = p.optimizer or "-", group, p.role, f"{len(several):,}", f"{elements:,}"
+        place = local(p.optimizer or "-"), group, p.role, f"{len(several):,}", f"{elements:,}"
         table.append((*place, strength(p), half_life(p), p.name))
     return table
 
@@ -116,7 +148,9 @@ def rows(audit: "Audit") -> list[tuple[str, ...]]:
 def strength(p: "Parameter") -> str:
     """λ and form in few words."""
     if p.optimizer is None or not p.weight_decay:
-        return "frozen" if p.frozen else "in no optimizer" if p.optimizer is None else "no"
+        if p.frozen:
+            return local(Text("frozen", "已冻结"))
+        return local(_group_of(None, None) if p.optimizer is None else Text("no", "否"))
     return p.form if p.form in _WITHOUT_STRENGTH else f"{p.weight_decay:g} {p.form}"
 
 
@@ -125,17 +159,86 @@ def half_life(p: "Parameter") -> str:
     if p.half_life is None:
         return "-"
     steps = f"{p.half_life:,.0f}" if p.half_life >= 100 else f"{p.half_life:.3g}"
-    share = "" if p.share_of_run is None else f" ({p.share_of_run:.2g} of the run)"
-    return f"{steps} steps{share}"
+    life = Text(f"{steps} steps", f"{steps} 步")
+    if p.share_of_run is not None:
+        share = f"{p.share_of_run:.2g}"
+        life = Text(f"{life} ({share} of the run)", f"{life.zh}（训练的 {share} 倍）")
+    return local(life)
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines, columns under one another."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*table, strict=True)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+_HEADS = {
+    "parameter": "参数",
+    "shape": "形状",
+    "role": "角色",
+    "group": "组",
+    "decays": "衰减",
+    "half-life": "半衰期",
+    "why": "原因",
+    "optimizer": "优化器",
+    "parameters": "参数数",
+    "elements": "元素数",
+    "for example": "例如",
+}
+# Why a parameter has its role, as `weightdecay.groups.inventory` puts it, in Chinese.
+_REASONS = (
+    (r"(\S+) of (\S+)", r"\2 的 \1"),
+    (r"(\S+) of the parametrised (\S+) of (\S+)", r"参数化的 \3.\2 的 \1"),
+    (r"the gain of weight_norm on (\S+) of (\S+)", r"\2 的 \1 上 weight_norm 的增益"),
+    (r"(\S+) of (\S+), a normalisation by the name of its class", r"\2 的 \1，按类名是归一化层"),
+    (r"weight of (\S+), an embedding by the name of its class", r"\1 的 weight，按类名是嵌入"),
+    (r"(\S+) of (\S+), several tensors laid into one", r"\2 的 \1，由多个张量压平而成"),
+    (r"(\S+), a weight matrix by its name and shape,(?: of (\S+))?", r"\2 的 \1，按名字和形状是权重矩阵"),
+    (r"(\S+), taken for a weight matrix by its shape,(?: of (\S+))?", r"\2 的 \1，按形状当作权重矩阵"),
+    (r"(\S+), a token embedding by its name,(?: of (\S+))?", r"\2 的 \1，按名字是词元嵌入"),
+    (r"(\S+), no weight matrix by its name (\(\w+\)),(?: of (\S+))?", r"\3 的 \1，按名字 \2 不是权重矩阵"),
+    (r"(\S+), a vector with further axes of size 1,(?: of (\S+))?", r"\2 的 \1，其余各轴长为 1 的向量"),
+    (r"(\S+), broadcast along its first axis,(?: of (\S+))?", r"\2 的 \1，沿第一个轴广播"),
+    (r"(\S+), a vector(?: of (\S+))?", r"\2 的 \1，向量"),
+    (r"(\S+), a scalar(?: of (\S+))?", r"\2 的 \1，标量"),
+    (
+        r"(\S+), the gain of a normalisation by its use in forward of (\S+)",
+        r"\2 的 \1，按在 forward 中的用法是归一化的增益",
+    ),
+    (r"(\S+), added by the forward of (\S+)", r"\2 的 \1，在 forward 中相加"),
+    (r"(\S+), a linear map by its use in forward of (\S+)", r"\2 的 \1，按在 forward 中的用法是线性映射"),
+    (r"(\S+), a kernel by its use in forward of (\S+)", r"\2 的 \1，按在 forward 中的用法是卷积核"),
+    (r"(\S+), looked up by the forward of (\S+)", r"\2 的 \1，在 forward 中查表"),
+    (
+        r"(\S+), embedding and output head by its use in forward of (\S+)",
+        r"\2 的 \1，按在 forward 中的用法既是嵌入又是输出头",
+    ),
+    (
+        r"(\S+), no weight matrix by its use in forward of (\S+)",
+        r"\2 的 \1，按在 forward 中的用法不是权重矩阵",
+    ),
+    (
+        r"tied: (.+) and (\S+) are one parameter, embedding and output head",
+        r"共享：\1 与 \2 是同一个参数，既是嵌入又是输出头",
+    ),
+)
+
+
+def _head(*names: str) -> tuple[str, ...]:
+    return tuple(local(Text(name, _HEADS[name])) for name in names)
+
+
+def reason(english: str) -> Text:
+    """Return why a parameter has its role; records and files have it in English."""
+    for pattern, words in _REASONS:
+        if match := re.fullmatch(pattern, english):
+            return Text(english, match.expand(words).removeprefix(" 的 "))
+    if english.endswith(suffix := ", returned by get_output_embeddings()"):
+        return Text(english, f"{reason(english.removesuffix(suffix)).zh}，由 get_output_embeddings() 返回")
+    return Text(english, english)
 
 
 @dataclass(frozen=True)
@@ -356,9 +459,9 @@ def page(audit: "Audit") -> str:
         (finding.code, finding.severity, finding.message, some(finding.parameters), finding.fix)
         for finding in audit.findings
     ]
-    parts = [f"<p>{escape(headline(audit))}</p>"]
-    if audit.settings.get("interval"):
-        parts.append(f"<p>schedule: {escape(audit.settings['interval'])}</p>")
+    parts = [f"<p>{escape(local(headline(audit)))}</p>"]
+    if interval := audit.settings.get("interval"):
+        parts.append(f"<p>{escape(local(schedule_line(interval)))}</p>")
     if findings:
         parts.append(_table(("code", "severity", "what", "parameters", "fix"), findings))
     if audit.ignored:

@@ -16,12 +16,22 @@ from torch import Tensor
 
 from weightdecay.arguments import class_name, closest
 from weightdecay.auditing.checks import CHECKS, CODES, Draft
-from weightdecay.auditing.record import SEVERITIES, Audit, GroupTotal, Ignored, Parameter, aligned, some
+from weightdecay.auditing.record import (
+    SEVERITIES,
+    Audit,
+    GroupTotal,
+    Ignored,
+    Parameter,
+    aligned,
+    finding_head,
+    some,
+)
 from weightdecay.auditing.state import Held, Place, State, as_number, defaults, read
 from weightdecay.errors import Finding, InputError
 from weightdecay.errors import check as check_findings
 from weightdecay.saving import load, read_json
 from weightdecay.schedule.learning_rates import Interval
+from weightdecay.text import Text, local
 from weightdecay.units.halflife import half_life
 
 _REMEDY = 'give codes, such as ["WD105", "WD103:head.*"], or a mapping from these to reasons'
@@ -286,6 +296,7 @@ def _group_totals(state: State) -> tuple[GroupTotal, ...]:
     return tuple(totals)
 
 
+SAME = Text("the plan is the same", "与计划一致")
 # What decides about the decay of a parameter; sizes and positions of groups may change.
 _DECIDING = ("weight_decay", "form", "frozen", "role", "aliases")
 
@@ -322,9 +333,9 @@ class AuditDiff:
 
     def __str__(self) -> str:
         if not self.changes:
-            return "the plan is the same"
+            return local(SAME)
         rows = [(c.parameter, c.field, _shown(c.old), "->", _shown(c.new)) for c in self.changes]
-        findings = [f"{finding.code} {finding.severity}: {finding.message}" for finding in self.findings]
+        findings = [finding_head(finding) for finding in self.findings]
         return "\n".join([*findings, *aligned(rows)])
 
 
@@ -349,18 +360,25 @@ def audit_diff(old: Any, new: Any) -> AuditDiff:
             alike = field == "weight_decay" and abs(then - now) <= 1e-9 * max(then, now)
             if then != now and not alike:
                 changes.append(Change(name, field, then, now))
-    kinds: dict[str, list[Change]] = {}
+    kinds: dict[Text, list[Change]] = {}
     for change in changes:
-        what = f"{{differs|differ}} in {change.field}"
+        what = Text(f"{{differs|differ}} in {change.field}", f"的 {change.field} 不同")
         if change.field == "parameter":
-            what = f"{{is|are}} {'new' if change.old is None else 'gone'}"
+            what = Text("{is|are} gone", "已不存在") if change.new is None else Text("{is|are} new", "是新的")
         kinds.setdefault(what, []).append(change)
     findings = []
     for what, alike in kinds.items():
         names, first = tuple(dict.fromkeys([change.parameter for change in alike])), alike[0]
         values = "" if first.field == "parameter" else f", {_shown(first.old)} -> {_shown(first.new)}"
-        message = f"{{n}} parameter{{|s}} {what} against the plan ({some(names)}{values})"
-        fix = "if it is meant, save the plan again and commit it; else see what was renamed or regrouped"
+        which = some(names)
+        message = Text(
+            f"{{n}} parameter{{|s}} {what} against the plan ({which}{values})",
+            f"与计划相比，{{n}} 个参数{what.zh}（{which.zh}{values}）",
+        )
+        fix = Text(
+            "if it is meant, save the plan again and commit it; else see what was renamed or regrouped",
+            "若有意如此，重新保存计划并提交；否则检查哪些参数改了名字或换了组",
+        )
         findings.append(CODES["WD601"].finding(Draft(names, message, fix)))
     return AuditDiff(tuple(changes), tuple(findings))
 

@@ -22,6 +22,7 @@ from weightdecay.hooks.optimizers import bare_optimizer, form_of, is_adaptive, m
 from weightdecay.probing.run import probe_optimizer
 from weightdecay.rules import Cautious, Corrected, Decoupled, Independent, Rule
 from weightdecay.schedule.learning_rates import Interval, bare_scheduler, described_lrs, is_scheduler
+from weightdecay.text import Text, chinese
 from weightdecay.units.halflife import (
     FLOORS,
     Law,
@@ -176,7 +177,7 @@ class LearningRates:
 
     rows: Mapping[tuple[int, int], np.ndarray]
     steps: int | None
-    mismatches: tuple[tuple[str, str], ...] = ()
+    mismatches: tuple[tuple[Text, Text], ...] = ()
     described: tuple[str, ...] = ()
 
 
@@ -301,7 +302,7 @@ class State:
 
     model: nn.Module
     optimizers: Optimizers
-    titles: tuple[str, ...]
+    titles: tuple[Text, ...]
     decays: tuple[OptimizerDecay, ...]
     held: tuple[Held, ...]
     trained: tuple[Held, ...]
@@ -515,13 +516,16 @@ def check_scaler(scaler: Any) -> None:
     raise InputError("not a gradient scaler", "scaler", kind.__name__, "give a torch.amp.GradScaler()")
 
 
-def _titles(optimizers: Optimizers) -> tuple[str, ...]:
+def _titles(optimizers: Optimizers) -> tuple[Text, ...]:
     """Return a name for each: its class, with its position where another has the same class."""
     kinds = [type(optimizer).__name__ for optimizer in optimizers]
-    titles = list(kinds)
+    titles: list[Text] = []
     for i, kind in enumerate(kinds):
+        title = Text(kind, kind)
         if kinds.count(kind) > 1:
-            titles[i] = f"{kind} ({i + 1} of {len(kinds)})"
+            place, count = i + 1, len(kinds)
+            title = Text(f"{kind} ({place} of {count})", f"{kind}（{count} 之 {place}）")
+        titles.append(title)
     return tuple(titles)
 
 
@@ -635,13 +639,26 @@ def learning_rates(
         o = next((o for o, one in enumerate(optimizers) if one is optimizer or one is inner), None)
         if o is None:
             other = type(optimizer).__name__
-            message = f"{kind} belongs to another {other} than the one given: it never changes lr here"
-            mismatches.append((message, "make the scheduler last, from the optimizer that steps"))
+            message = Text(
+                f"{kind} belongs to another {other} than the one given: it never changes lr here",
+                f"{kind} 属于另一个 {other}，不是给出的这个：它不会改变这里的 lr",
+            )
+            fix = Text(
+                "make the scheduler last, from the optimizer that steps", "最后再用实际更新的优化器创建调度器"
+            )
+            mismatches.append((message, fix))
             continue
         groups, known = len(optimizers[o].param_groups), len(getattr(scheduler, "base_lrs", ()))
         if known and known != groups:
-            message = f"{kind} knows {known} parameter groups and its optimizer has {groups}"
-            mismatches.append((message, "make the scheduler again after the last add_param_group"))
+            message = Text(
+                f"{kind} knows {known} parameter groups and its optimizer has {groups}",
+                f"{kind} 只知道 {known} 个参数组，而它的优化器有 {groups} 个",
+            )
+            fix = Text(
+                "make the scheduler again after the last add_param_group",
+                "在最后一次 add_param_group 之后重新创建调度器",
+            )
+            mismatches.append((message, fix))
             continue
         lrs, interval_shown = described_lrs(wrapped, total, **every)
         for g, row in enumerate(lrs):
@@ -724,11 +741,15 @@ def _probed(optimizer: optim.Optimizer, group: int) -> Form:
     if probe.form == "independent" and probe.rate and strength:
         factor = probe.rate / float(strength)  # of λ: lr is no part of it
     if probe.form in ("unknown", "none") and not probe.moved:
-        return Form("unknown", why=f"the probe did not see it move: {_line(probe.why)}")
+        line = _line(probe.why)
+        return Form(
+            "unknown",
+            why=Text(f"the probe did not see it move: {line}", f"探测时没有看到它移动：{chinese(line)}"),
+        )
     codes = ("WD306", "WD307", *(["WD305"] if probe.idle else []))  # the others are the audit's own
     wrong = tuple(finding for finding in probe.findings if finding.code in codes)
     return Form(probe.form, factor, _line(probe.why), wrong)
 
 
-def _line(text: str) -> str:
-    return "; ".join(text.splitlines())
+def _line(text: str) -> Text:
+    return Text("; ".join(text.splitlines()), "；".join(chinese(text).splitlines()))

@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+from weightdecay.text import LANGUAGES, Text, local, use, used
+
 if TYPE_CHECKING:
     import typer
 
@@ -29,9 +31,12 @@ def main() -> None:
     run()
 
 
+_INTERRUPTED = Text("error: interrupted", "错误：已中断")
+
+
 def _leave(*_: object) -> None:
     """Ctrl-C while libraries load: some of them swallow the exception, and nothing is there to be kept."""
-    os.write(2, b"error: interrupted\n")
+    os.write(2, f"{local(_INTERRUPTED)}\n".encode())
     os._exit(130)
 
 
@@ -48,7 +53,7 @@ def _app() -> "typer.Typer":
 
     from weightdecay import __version__
     from weightdecay.cli.audit import audit
-    from weightdecay.cli.options import Command
+    from weightdecay.cli.options import LANG, Command, Group
     from weightdecay.cli.report import report
     from weightdecay.cli.ridge import fit, predict
     from weightdecay.cli.sweep import sweep
@@ -57,6 +62,7 @@ def _app() -> "typer.Typer":
 
     app = typer.Typer(
         name="weightdecay",
+        cls=Group,
         help="Weight decay (L2 regularisation) for people who train models with PyTorch.",
         add_completion=False,
         rich_markup_mode=None,
@@ -65,7 +71,10 @@ def _app() -> "typer.Typer":
     is_version = typer.Option("--version", help="Print the version and exit.", is_eager=True)
 
     @app.callback(invoke_without_command=True)
-    def root(version: Annotated[bool, is_version] = False) -> None:
+    def root(
+        version: Annotated[bool, is_version] = False,
+        lang: Annotated[str | None, LANG] = None,  # noqa: ARG001 (read before: it is that of the help, too)
+    ) -> None:
         if version:
             print(f"weightdecay {__version__}")
             raise typer.Exit
@@ -90,6 +99,43 @@ _OPTIONS = {
 }
 
 
+def _shows_chinese() -> bool:
+    """Whether the encoding of both streams has Chinese characters."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中文".encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _choose_language(words: list[str]) -> None:
+    """Print in the language of --lang, else in that of the locale: zh is Chinese, everything else English.
+
+    It is read before anything is parsed, as help and errors of the parser are in this language, too.
+
+    Raises:
+        InputError: there is no such language.
+    """
+    from weightdecay.errors import InputError
+
+    settings = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    locale = next(filter(None, settings), "")  # the first that is set counts, as for gettext
+    use("zh" if re.match(r"zh\b|zh_|chinese", locale, re.IGNORECASE) and _shows_chinese() else "en")
+    for word, following in itertools.pairwise([*words, ""]):
+        if word == "--":
+            break
+        name, is_one_word, value = word.partition("=")
+        if name != "--lang":
+            continue
+        asked = value if is_one_word else following
+        if asked not in LANGUAGES:
+            what = Text("no such language", "没有这种语言")
+            remedy = Text("use en (English) or zh (Chinese)", "可用 en（英文）或 zh（中文）")
+            raise InputError(what, "--lang", repr(asked), remedy)
+        use(asked)
+
+
 def run() -> NoReturn:
     """Run the command line and exit."""
     import typer
@@ -100,15 +146,16 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a λ where the encoding has none
     try:
+        _choose_language(sys.argv[1:])
         code = _app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
         if sys.stdout:
             sys.stdout.flush()
         if code == 130:
-            print("error: interrupted", file=sys.stderr)
+            print(local(_INTERRUPTED), file=sys.stderr)
     except InputError as error:
         code = _bad_input(_in_options(error))
     except typer.TyperException as error:
-        code = _bad_input(f"{error.format_message()}{_as_given(error)} (see --help)")
+        code = _bad_input(_usage(error))
     except KeyboardInterrupt:
         code = 130
     except (BrokenPipeError, SystemExit):  # typer exits by itself when the reader of a pipe has gone
@@ -116,10 +163,15 @@ def run() -> NoReturn:
         code = 141
     except OSError as error:
         if error.filename is not None:  # a name that is too long, a folder that may not be read
-            code = _bad_input(f"a file cannot be used: {error.filename} = {error.strerror}; check the path")
-            sys.exit(code)
+            what, remedy = (
+                Text("a file cannot be used", "文件无法使用"),
+                Text("check the path", "请检查路径"),
+            )
+            sys.exit(_bad_input(_message(InputError(what, str(error.filename), error.strerror, remedy))))
         _drop_output()
-        code = _bad_input(f"the output cannot be written: {error.strerror or error}; free some space")
+        what = Text("the output cannot be written", "无法写出结果")
+        remedy = Text("free some space", "请腾出一些空间")
+        code = _bad_input(_message(InputError(what, str(error.strerror or error), None, remedy)))
     sys.exit(code)
 
 
@@ -130,8 +182,22 @@ def _drop_output() -> None:
 
 
 def _bad_input(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(local(Text(f"error: {message}", f"错误：{message}")), file=sys.stderr)
     return 2
+
+
+def _message(error: "InputError") -> str:
+    return error.zh if used() == "zh" else str(error)
+
+
+def _usage(error: "typer.TyperException") -> str:
+    """What is wrong with the words of the command line."""
+    given = _as_given(error)
+    if used() == "zh":
+        from weightdecay.cli.chinese import usage
+
+        return f"{usage(error)}{given}（见 --help）"
+    return f"{error.format_message()}{given} (see --help)"
 
 
 def _as_given(error: "typer.TyperException") -> str:
@@ -146,8 +212,8 @@ def _as_given(error: "typer.TyperException") -> str:
 
 def _in_options(error: "InputError") -> str:
     """The message with settings spelled as options: n_train -> --n-train."""
-    message = str(error)
+    message, colon = _message(error), "：" if used() == "zh" else ": "
     name, place = re.fullmatch(r"(\w*)(.*)", error.where, re.DOTALL).groups()  # pyright: ignore
     if name in _OPTIONS and (not place or place.startswith("[")):
-        message = message.replace(f": {error.where}", f": {_OPTIONS[name]}", 1)
+        message = message.replace(f"{colon}{error.where}", f"{colon}{_OPTIONS[name]}", 1)
     return re.sub(r"\b[a-z]+_[a-z]+\b(?= = )", lambda word: _OPTIONS.get(word[0], word[0]), message)

@@ -11,6 +11,7 @@ import typer
 from weightdecay.arguments import choice
 from weightdecay.cli.options import AuditOptions, command, given
 from weightdecay.errors import InputError
+from weightdecay.text import Text, chinese, local
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ def audit(options: AuditOptions) -> None:
 
     Exit code: 0 no error, 1 findings of severity error, 2 bad input.
     """
-    choice(options.output, "format", _FORMATS, "no such format")
+    choice(options.output, "format", _FORMATS, Text("no such format", "没有这种格式"))
     settings = given(options, "target", "output", "ignore", "save", "against")
     if options.interval and options.interval.isdigit():
         settings["interval"] = float(options.interval)
@@ -66,7 +67,8 @@ def _check_free(file: Path) -> None:
         pass
     except OSError:  # a name that is no name is for the writer to refuse
         return
-    what, remedy = "the file is not a saved audit", "it would be replaced: choose another name"
+    what = Text("the file is not a saved audit", "该文件不是保存的审计")
+    remedy = Text("it would be replaced: choose another name", "它会被替换：请另选名字")
     raise InputError(what, "save", file, remedy)
 
 
@@ -108,13 +110,16 @@ def _print(output: str, result: "Audit", difference: "AuditDiff | None", target:
             plain["against"] = asdict(difference)
         print(json.dumps(plain, allow_nan=False))
         return
+    from weightdecay.auditing.run import SAME
+
     changed = difference.findings if difference is not None else ()
     if output == "github":
         for line in _annotations([*result.findings, *changed], target):
             print(line)
     print(result)
     if difference is not None:
-        print(f"\nagainst the plan: {difference}" if changed else "\nthe plan is the same")
+        against = Text(f"against the plan: {difference}", f"与计划相比：{difference}") if changed else SAME
+        print(f"\n{local(against)}")
 
 
 def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
@@ -124,7 +129,9 @@ def _annotations(findings: "Iterable[Finding]", target: str) -> list[str]:
     lines = []
     for finding in findings:
         names = f" ({', '.join(finding.parameters[:20])})" if finding.parameters else ""
-        text = _escaped(f"{finding.message}{names}; {finding.fix}")
+        message, fix = finding.message, finding.fix
+        shown = Text(f"{message}{names}; {fix}", f"{chinese(message)}{names}；{chinese(fix)}")
+        text = _escaped(local(shown))
         lines.append(f"::{_LEVELS[finding.severity]} {file}title={finding.code}::{text}")
     return lines
 

@@ -5,19 +5,25 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from weightdecay.errors import InputError
 from weightdecay.saving import KINDS, read_json, unwritable_folder, writable_folder
+from weightdecay.text import Text, chinese, local
 
 try:
     import fcntl
 except ImportError:  # Windows has none: files are whole all the same
     fcntl = None
 
-_NOUNS = {"textbook": "a textbook run", "fit": "a fit", "sweep": "a sweep"}
+_NOUNS = {
+    "textbook": Text("a textbook run", "教材实验"),
+    "fit": Text("a fit", "拟合"),
+    "sweep": Text("a sweep", "扫描"),
+}
+_ANOTHER = Text("choose another folder with --out", "请用 --out 另选文件夹")
 # By these files it is known which command wrote a folder.
 _WRITERS = {"sweep.sqlite": "sweep", **{record: kind.writer for record, kind in KINDS.items()}}
 
@@ -42,16 +48,24 @@ def check_folder(
     """
     record = next((name for name in _WRITERS if os.path.exists(out / name)), None)  # noqa: PTH110 (raises nothing)
     if record is not None and _WRITERS[record] != command:
-        remedy = f"{_WRITERS[record]} wrote {record} there: choose another folder with --out"
-        raise InputError("the folder has the files of another command", "out", out, remedy)
+        command = _WRITERS[record]
+        remedy = Text(
+            f"{command} wrote {record} there: {_ANOTHER}", f"{command} 在那里写了 {record}：{_ANOTHER.zh}"
+        )
+        what = Text("the folder has the files of another command", "文件夹里是另一个命令的文件")
+        raise InputError(what, "out", out, remedy)
     if force:
         return
     check_own(out)
     if record is None:
         name = next((name for name in names if os.path.lexists(out / name)), None)
         if name is not None:
-            remedy = "choose another folder with --out" + ("" if force is None else ", or add --force")
-            raise InputError("a file would be replaced", "out", out / name, remedy)
+            remedy = (
+                _ANOTHER
+                if force is None
+                else Text(f"{_ANOTHER}, or add --force", f"{_ANOTHER.zh}，或加上 --force")
+            )
+            raise InputError(Text("a file would be replaced", "有文件会被替换"), "out", out / name, remedy)
         return
     try:
         # A sweep's store is no JSON; the sweep itself compares the settings in it.
@@ -59,8 +73,13 @@ def check_folder(
     except (InputError, KeyError, TypeError, AttributeError):
         as_asked = False
     if not as_asked:
-        what = f"there is {_NOUNS[command]} with other settings in the folder"
-        raise InputError(what, "out", out, "choose another with --out, or replace it with --force")
+        noun = _NOUNS[command]
+        what = Text(f"there is {noun} with other settings in the folder", f"文件夹里已有设置不同的{noun.zh}")
+        remedy = Text(
+            "choose another with --out, or replace it with --force",
+            "请用 --out 另选文件夹，或用 --force 替换",
+        )
+        raise InputError(what, "out", out, remedy)
 
 
 def check_own(folder: Path) -> None:
@@ -73,7 +92,8 @@ def check_own(folder: Path) -> None:
     if there:
         from weightdecay.reports.report import check_free
 
-        check_free(page, False, "it would be replaced: choose another folder with --out")
+        remedy = Text(f"it would be replaced: {_ANOTHER}", f"它会被替换：{_ANOTHER.zh}")
+        check_free(page, False, remedy)
 
 
 @contextlib.contextmanager
@@ -97,6 +117,17 @@ def new_files(out: Path, names: tuple[str, ...]) -> Iterator[Path]:
                     _replace(folder, out, names)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def noted(note: str) -> str:
+    """Return the line of a note or a doubt."""
+    return local(Text(f"note: {note}", f"注意：{chinese(note)}"))
+
+
+def written_into(out: Path, paths: Iterable[Path]) -> str:
+    """Return the line that lists what was written."""
+    names = ", ".join(path.name for path in paths)
+    return local(Text(f"written into {out}: {names}", f"已写入 {out}：{names}"))
 
 
 def _replace(folder: Path, out: Path, names: tuple[str, ...]) -> None:
@@ -130,8 +161,9 @@ def _alone(out: Path, folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            remedy = "wait until it is done, or choose another folder with --out"
-            raise InputError("another command is writing into the folder", "out", out, remedy) from None
+            what = Text("another command is writing into the folder", "另一个命令正在写入该文件夹")
+            remedy = Text(f"wait until it is done, or {_ANOTHER}", f"请等它完成，或{_ANOTHER.zh}")
+            raise InputError(what, "out", out, remedy) from None
         except OSError:  # a file system without locks
             yield
             return

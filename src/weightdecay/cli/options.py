@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from weightdecay.errors import InputError
+from weightdecay.text import Text, used
 
 EPOCHS = 20  # of a sweep, where neither the file nor the command says
+LANG = typer.Option("--lang", help="Language of the output: en or zh. [that of LC_ALL, LC_MESSAGES, LANG]")
 _JSON = typer.Option("--json", help="Print one JSON object instead of text.")
 _QUIET = typer.Option("--quiet", help="Print nothing but errors.")
 _SEPARATOR = typer.Option(help="What stands between two columns: ';', tab. [found in the first lines]")
@@ -21,16 +23,17 @@ _DECIMAL_COMMA = typer.Option(
 )
 _ENCODING = typer.Option(help="Of the text: utf-8, windows-1252, utf-16. [found]")
 _LAW = typer.Option(help="The rule's rate goes with: lr, lr_relative, lr_squared or constant.")
-SETUP = "batch=256,lr=3e-4,steps=10000; and schedule=, warmup=, floor=, decay=, interval=, examples=, width="
+_SETUP = "schedule=, warmup=, floor=, decay=, interval=, examples=, width="
+SETUP = Text(f"batch=256,lr=3e-4,steps=10000; and {_SETUP}", f"batch=256,lr=3e-4,steps=10000；以及 {_SETUP}")
 
 
 def command(function: Callable[[Any], None]) -> Callable[..., None]:
-    """Make a command of a function of options: a parameter for each field of their record."""
+    """Make a command of a function of options: a parameter for each field of their record, and --lang."""
     record = get_type_hints(function)["options"]
-    hints = get_type_hints(record, include_extras=True)
+    hints = {**get_type_hints(record, include_extras=True), "lang": Annotated[str | None, LANG]}
 
     @functools.wraps(function)
-    def run(**values: Any) -> None:
+    def run(lang: str | None = None, **values: Any) -> None:  # noqa: ARG001 (read before, see cli.run)
         function(record(**values))
 
     run.__annotations__ = hints
@@ -44,8 +47,26 @@ def command(function: Callable[[Any], None]) -> Callable[..., None]:
             )
             for field in fields(record)
         ]
+        + [inspect.Parameter("lang", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints["lang"])]
     )
     return run
+
+
+def _help(command: Any, ctx: Any, english: Callable[[Any], str]) -> str:
+    """The help of a command in the language that is printed in."""
+    if used() == "en":
+        return english(ctx)
+    from weightdecay.cli.chinese import help_of
+
+    return help_of(command, ctx)
+
+
+class Group(TyperGroup):
+    """The program, with its help in both languages."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Return what --help prints."""
+        return _help(self, ctx, super().get_help)
 
 
 class Command(TyperCommand):
@@ -56,10 +77,16 @@ class Command(TyperCommand):
         order = self.make_parser(ctx).parse_args(args=[*args])[2]
         for option in order:
             if isinstance(option, TyperOption) and not option.multiple and order.count(option) > 1:
-                several = ", several by commas" if "by commas" in (option.help or "") else ""
-                what = "an option is given more than once"
-                raise InputError(what, option.opts[0], None, f"give it once{several}")
+                remedy = Text("give it once", "只写一次")
+                if "by commas" in (option.help or ""):
+                    remedy = Text(f"{remedy}, several by commas", f"{remedy.zh}，多个值以逗号分隔")
+                what = Text("an option is given more than once", "选项写了不止一次")
+                raise InputError(what, option.opts[0], None, remedy)
         return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        """Return what --help prints."""
+        return _help(self, ctx, super().get_help)
 
 
 def given(options: Any, *without: str) -> dict[str, Any]:

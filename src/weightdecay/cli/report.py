@@ -7,6 +7,7 @@ from typing import Any
 
 from weightdecay.cli.options import ReportOptions, command
 from weightdecay.errors import InputError
+from weightdecay.text import Text, local
 
 
 @command
@@ -31,8 +32,10 @@ def report(options: ReportOptions) -> None:
             raise
         raise InputError(error.what, "FOLDER", folder, error.remedy) from error
     if isinstance(result, RidgeModel | LogisticModel):
-        remedy = "give a folder that has its path, too, as fit writes it"
-        raise InputError("a model alone has no page", str(folder), None, remedy)
+        remedy = Text(
+            "give a folder that has its path, too, as fit writes it", "请给出 fit 写的、连同路径在内的文件夹"
+        )
+        raise InputError(Text("a model alone has no page", "单独的模型没有网页"), str(folder), None, remedy)
     held_out = _held_out(result, folder)
     try:
         path = write_page(
@@ -43,7 +46,7 @@ def report(options: ReportOptions) -> None:
             raise
         raise InputError(error.what, str(folder), error.value, error.remedy) from error
     if not options.quiet:
-        print(f"written: {path}")
+        print(local(Text(f"written: {path}", f"已写入：{path}")))
     if options.show:
         open_page(path, options.quiet)
 
@@ -65,4 +68,5 @@ def _held_out(result: Any, folder: Path) -> Any:
 def open_page(path: Path, quiet: bool) -> None:
     """Show a file in the browser, or say where it is."""
     if not webbrowser.open(path.resolve().as_uri()) and not quiet:
-        print(f"no browser was found; the page is {path}", file=sys.stderr)
+        line = Text(f"no browser was found; the page is {path}", f"没有找到浏览器；网页在 {path}")
+        print(local(line), file=sys.stderr)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import choice, grid, probability
-from weightdecay.cli.folders import check_folder, fresh, new_files
+from weightdecay.cli.folders import check_folder, fresh, new_files, noted, written_into
 from weightdecay.cli.options import FitOptions, PredictOptions, command
 from weightdecay.errors import InputError
+from weightdecay.text import Text, chinese, columns_of, local, padded
 
 if TYPE_CHECKING:
     from weightdecay.logistic.table_fit import ClassFit
@@ -67,14 +68,13 @@ def fit(options: FitOptions) -> None:
             show = None if options.quiet or options.as_json else _show_columns
             found = _fitted(request, folder, advance, show)
         paths = _written(found, folder)
-    names = ", ".join(path.name for path in paths)
     if options.as_json:
         print(json.dumps({**found.to_dict(), "files": [str(out / path.name) for path in paths]}))
     elif not options.quiet:
-        print(*found.lines, f"written into {out}: {names}", sep="\n")
+        print(*map(local, found.lines), written_into(out, paths), sep="\n")
     if not options.quiet:
         for doubt in found.doubts:
-            print(f"note: {doubt}", file=sys.stderr)
+            print(noted(doubt), file=sys.stderr)
 
 
 @command
@@ -96,7 +96,8 @@ def predict(options: PredictOptions) -> None:
     silent = options.quiet or options.as_json
     reading = _reading(options)
     with fresh(out.parent), _in_arguments(), _bar(options.data, reading, silent) as advance:
-        each = None if advance is None else lambda rows: advance("predicting", rows, None)
+        stage = Text("predicting", "预测")
+        each = None if advance is None else lambda rows: advance(stage, rows, None)
         ids = names(options.ids) or None
         done = predict_file(
             model, options.data, out, interval, each, ids, options.force, reading, options.unseen
@@ -106,10 +107,15 @@ def predict(options: PredictOptions) -> None:
         written = {"rows": done.rows, "columns": done.columns, "file": str(done.path), **outside}
         print(json.dumps(written))
     elif not options.quiet:
-        print(f"{done.rows:,} rows predicted; written into {out}: {', '.join(done.columns)}")
+        columns = ", ".join(done.columns)
+        line = Text(
+            f"{done.rows:,} rows predicted; written into {out}: {columns}",
+            f"已预测 {done.rows:,} 行；已写入 {out}：{columns}",
+        )
+        print(local(line))
     if not options.quiet:
         for note in done.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(noted(note), file=sys.stderr)
 
 
 def _request(options: FitOptions) -> "Request":
@@ -119,14 +125,16 @@ def _request(options: FitOptions) -> "Request":
     target = names(options.target)
     if not any(target):
         raise InputError(
-            "which column is to be predicted?", "target", "nothing", "name a column of the table"
+            Text("which column is to be predicted?", "要预测哪一列？"),
+            "target",
+            "nothing",
+            Text("name a column of the table", "请写出表中的一列"),
         )
     cv: str | int | None = options.cv
     if cv is not None and cv not in _CV:
         if not cv.isdecimal() or int(cv) < 2:
-            raise InputError(
-                "no such way to judge", "cv", repr(cv), "use loo, gcv, evidence or a number of folds"
-            )
+            remedy = Text("use loo, gcv, evidence or a number of folds", "可用 loo, gcv, evidence 或折数")
+            raise InputError(Text("no such way to judge", "没有这种评判方式"), "cv", repr(cv), remedy)
         cv = int(cv)
     choice(options.choose, "choose", ("best", "one-se"))
     if options.task is not None:
@@ -180,6 +188,21 @@ def _fitted(
 
 
 _FOUND = ("category", "yes/no", "date", "index", "identifier", "constant")
+_ROLES = {
+    "number": Text("number", "数值"),
+    "category": Text("category", "类别"),
+    "yes/no": Text("yes/no", "是/否"),
+    "date": Text("date", "日期"),
+    "index": Text("index", "行号"),
+    "identifier": Text("identifier", "标识符"),
+    "constant": Text("constant", "常数"),
+    "target": Text("target", "目标"),
+    "class": Text("class", "目标类别"),
+    "weights": Text("weights", "权重"),
+    "groups": Text("groups", "分组"),
+    "dropped": Text("dropped", "略去"),
+    "id": Text("id", "行名"),
+}
 SHOWN = 40  # columns in a listing; of more, numbers that follow each other share a line
 
 
@@ -196,8 +219,11 @@ def _shown(name: str) -> str:
 
 def _besides(column: "Column", missing: bool) -> str:
     """Values, and how many cells are missing."""
-    values = f" ({column.values})" if column.values else ""
-    return values + (f", {column.missing:,} missing" if missing and column.missing else "")
+    values = local(Text(f" ({column.values})", f"（{chinese(column.values)}）")) if column.values else ""
+    count = f"{column.missing:,}"
+    return values + (
+        local(Text(f", {count} missing", f"，缺失 {count} 个")) if missing and column.missing else ""
+    )
 
 
 def _print_columns(columns: "tuple[Column, ...]", file: Any, missing: bool = False) -> None:
@@ -209,12 +235,20 @@ def _print_columns(columns: "tuple[Column, ...]", file: Any, missing: bool = Fal
         if run and len(some) > 3:
             name = f"{_shown(some[0].name)} … {_shown(some[-1].name)}"
             besides = _besides(some[0]._replace(missing=sum(column.missing for column in some)), missing)
-            lines.append((name, "number", f"numbers, {len(some):,} columns", besides))
+            count = f"{len(some):,}"
+            why = Text(f"numbers, {count} columns", f"数值，{count} 列")
+            lines.append((name, local(_ROLES["number"]), local(why), besides))
         else:
             lines += [
-                (_shown(column.name), column.role, column.why, _besides(column, missing)) for column in some
+                (
+                    _shown(column.name),
+                    local(_ROLES[column.role]),
+                    local(column.why),
+                    _besides(column, missing),
+                )
+                for column in some
             ]
-    widths = [min(40, max(len(line[k]) for line in lines)) for k in range(3)]
+    widths = [min(40, max(columns_of(line[k]) for line in lines)) for k in range(3)]
     for line in lines:
         cells = [
             cell if len(cell) <= width else f"{cell[: width - 1]}…"
@@ -222,7 +256,7 @@ def _print_columns(columns: "tuple[Column, ...]", file: Any, missing: bool = Fal
         ]
         print(
             "  ".join(
-                [f"{cell:{width}}" for cell, width in zip(cells[:2], widths, strict=False)]
+                [padded(cell, width) for cell, width in zip(cells[:2], widths, strict=False)]
                 + [line[2] + line[3]]
             ).rstrip(),
             file=file,
@@ -253,10 +287,11 @@ def _list_columns(options: FitOptions) -> None:
         return
     _print_columns(learned.columns, sys.stdout, missing=True)
     for note in learned.notes:
-        print(f"note: {note}")
+        print(noted(note))
     for refusal in learned.refusals:
-        print(f"to be decided: {refusal}")
-    print(f"next, with the column to predict: weightdecay fit {typed(options.data)} --target COLUMN")
+        print(local(Text(f"to be decided: {refusal}", f"尚待决定：{refusal.zh}")))
+    line = f"weightdecay fit {typed(options.data)} --target COLUMN"
+    print(local(Text(f"next, with the column to predict: {line}", f"下一步，给出要预测的列：{line}")))
 
 
 @contextlib.contextmanager
@@ -289,14 +324,19 @@ def _bar(data: str, reading: "Reading | None", silent: bool) -> "Iterator[Progre
     from weightdecay.tables.source import count_rows
 
     console = Console(stderr=True)
-    rows = "{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s"
-    columns = fitting(console, (TextColumn("{task.description}"), TextColumn(rows)))
+    rows = Text(
+        "{task.completed:,} of {task.total:,} rows, {task.fields[rate]} rows/s",
+        "{task.completed:,} / {task.total:,} 行，每秒 {task.fields[rate]} 行",
+    )
+    columns = fitting(console, (TextColumn("{task.description}"), TextColumn(local(rows))))
     stages: dict[str, TaskID] = {}
     with Progress(*columns, console=console) as progress:
 
         def advance(stage: str, rows: int, total: int | None) -> None:
             if stage not in stages:
-                stages[stage] = progress.add_task(stage, total=total or count_rows(data, reading), rate="–")
+                stages[stage] = progress.add_task(
+                    local(stage), total=total or count_rows(data, reading), rate="–"
+                )
             speed = next(task.speed for task in progress.tasks if task.id == stages[stage])
             progress.update(stages[stage], completed=rows, rate="–" if speed is None else f"{speed:,.0f}")
 

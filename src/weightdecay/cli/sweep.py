@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import choice, grid
-from weightdecay.cli.folders import check_folder
+from weightdecay.cli.folders import check_folder, noted, written_into
 from weightdecay.cli.options import EPOCHS, SweepOptions, command, given
 from weightdecay.errors import InputError
+from weightdecay.text import Text, chinese, local
 
 if TYPE_CHECKING:
     from weightdecay.scripts import Script
@@ -61,7 +62,6 @@ def sweep(options: SweepOptions) -> None:
 
         result = _swept(script, arguments, out, options.resume, on_progress)
         paths = _figures(result, out)
-    names = ", ".join(path.name for path in paths)
     if options.as_json:
         print(json.dumps({"event": "result", **result.to_dict(), "files": [str(path) for path in paths]}))
     elif not options.quiet:
@@ -69,21 +69,26 @@ def sweep(options: SweepOptions) -> None:
         from weightdecay.reports.terminal import output
 
         print_sweep(result, output())
-        print(*result.lines, f"written into {out}: {names}", sep="\n")
+        print(*map(local, result.lines), written_into(out, paths), sep="\n")
     if not options.quiet:
-        for how in filter(None, (result.method, result.place)):
-            print(f"trained {how}", file=sys.stderr)
+        print(local(Text(f"trained {result.method}", f"训练方式：{result.method.zh}")), file=sys.stderr)
+        if result.place is not None:
+            print(local(Text(f"trained {result.place}", f"训练地点：{result.place.zh}")), file=sys.stderr)
         for doubt in result.doubts:
-            print(f"note: {doubt}", file=sys.stderr)
+            print(noted(doubt), file=sys.stderr)
 
 
 def _chosen(options: SweepOptions) -> dict[str, Any]:
     """The arguments of `sweep` that the command line gives."""
     from weightdecay.sweeps.grid import read_strengths
 
-    unit = _UNITS[choice(options.unit, "unit", _UNITS, "no such unit")]
+    unit = _UNITS[choice(options.unit, "unit", _UNITS, Text("no such unit", "没有这个单位"))]
     if options.minimize is not None and options.maximize is not None:
-        raise InputError("choose by one score", "maximize", options.maximize, "leave out --minimize")
+        what, remedy = (
+            Text("choose by one score", "只能按一个指标选择"),
+            Text("leave out --minimize", "请去掉 --minimize"),
+        )
+        raise InputError(what, "maximize", options.maximize, remedy)
     chosen = given(options, "file", "unit", "out", "resume", "curves", "quiet", "as_json")
     chosen["strengths"], chosen["seeds"] = read_strengths(options.strengths, unit), _seeds(options.seeds)
     if options.rule is not None:
@@ -97,7 +102,8 @@ def _seeds(text: str) -> int | list[int]:
     try:
         parts = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError("not seeds", "seeds", repr(text), "give how many, or which, by commas") from None
+        remedy = Text("give how many, or which, by commas", "请给出个数，或以逗号分隔的各个种子")
+        raise InputError(Text("not seeds", "不是种子"), "seeds", repr(text), remedy) from None
     return parts[0] if "," not in text else parts
 
 
@@ -108,7 +114,9 @@ def _rules(text: str) -> list[Any]:
     names = [name.strip().lower() for name in text.split(",")]
     for name in names:
         if name not in known:
-            raise InputError("no such rule", "rule", repr(name), f"use {', '.join(known)}")
+            every = ", ".join(known)
+            remedy = Text(f"use {every}", f"可用 {every}")
+            raise InputError(Text("no such rule", "没有这个规则"), "rule", repr(name), remedy)
     return [known[name] for name in names]
 
 
@@ -133,8 +141,12 @@ def _swept(script: "Script", arguments: dict[str, Any], out: Path, resume: bool,
                 **arguments, out=out, resume=resume, on_progress=reported, about={"script": script.sha256}
             )
     except KeyboardInterrupt as interrupt:
-        kept = getattr(interrupt, "kept", "") or "what was stored until then"  # a library may have lost it
-        print(f"kept in {out}: {kept}; --resume goes on", file=sys.stderr)
+        # A library may have lost what is kept.
+        kept = getattr(interrupt, "kept", "") or Text("what was stored until then", "此前已存盘的结果")
+        line = Text(
+            f"kept in {out}: {kept}; --resume goes on", f"保存在 {out}：{chinese(kept)}；用 --resume 继续"
+        )
+        print(local(line), file=sys.stderr)
         raise
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import grid
-from weightdecay.cli.folders import check_folder, new_files
+from weightdecay.cli.folders import check_folder, new_files, written_into
 from weightdecay.cli.options import TextbookOptions, command, given
 from weightdecay.cli.report import open_page
 from weightdecay.cli.ridge import names as columns
 from weightdecay.errors import InputError, Interrupted
 from weightdecay.saving import read_json
+from weightdecay.text import Text, local
 
 if TYPE_CHECKING:
     from weightdecay.textbook.record import Run
@@ -47,10 +48,11 @@ def textbook(options: TextbookOptions) -> None:
 
         print_run(run, output())
         if paths:
-            print(f"written into {out}: {', '.join(path.name for path in paths)}")
+            print(written_into(out, paths))
     if not run.complete:
         if not paths:
-            print(f"the complete run in {out} is kept as it was", file=sys.stderr)
+            kept = Text(f"the complete run in {out} is kept as it was", f"{out} 中完整的运行保持原样")
+            print(local(kept), file=sys.stderr)
         raise KeyboardInterrupt
     if options.show:
         page = out / "report.html"

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from weightdecay.arguments import choice, count, grid, no_number
+from weightdecay.cli.folders import noted
 from weightdecay.cli.options import SETUP, ConvertOptions, HalfLifeOptions, TransferOptions, command, given
-from weightdecay.errors import InputError
+from weightdecay.errors import NOTHING, InputError
+from weightdecay.text import Text
 
 if TYPE_CHECKING:
     from weightdecay.schedule.lifetimes import Lifetime
@@ -64,7 +66,9 @@ def convert(options: ConvertOptions) -> None:
     with _spelled(source="--from", target="--to", value="VALUE", convert="--from --to"):
         if value is None or source is None or target is None:
             missing = "VALUE" if value is None else "--from" if source is None else "--to"
-            raise InputError("nothing to convert", missing, "nothing", "give it, or see the names by --list")
+            what = Text("nothing to convert", "没有可换算的内容")
+            remedy = Text("give it, or see the names by --list", "请给出它，或用 --list 查看各名称")
+            raise InputError(what, missing, NOTHING, remedy)
         numbers = grid(value, "value")
         if options.sd_x is not None:
             context["sd_x"] = list(grid(options.sd_x, "sd_x"))
@@ -77,7 +81,7 @@ def convert(options: ConvertOptions) -> None:
     numbers = (result,) if isinstance(result, float | int) else result
     print(*(f"{number:.12g}" for number in numbers), sep=",")
     for note in notes:
-        print(f"note: {note}")
+        print(noted(note))
 
 
 @command
@@ -130,9 +134,9 @@ def _setup(text: str, option: str) -> "Setup":
     for part in text.split(","):
         word, _, value = (piece.strip() for piece in part.partition("="))
         if word not in _WORDS or not value or _WORDS[word] in values:
-            raise InputError(
-                "not a setting, or one that is there twice", option, repr(part.strip()), f"write {SETUP}"
-            )
+            what = Text("not a setting, or one that is there twice", "不是设置，或写了两次")
+            remedy = Text(f"write {SETUP}", f"写法：{SETUP.zh}")
+            raise InputError(what, option, repr(part.strip()), remedy)
         where = f"{option} {word}"
         if word == "interval":
             values[word] = _interval(value)
@@ -142,7 +146,11 @@ def _setup(text: str, option: str) -> "Setup":
     try:
         for word in ("batch", "lr", "steps"):
             if _WORDS[word] not in values:
-                raise InputError("a set-up is not whole", word, "nothing", f"add {word}=")
+                what, remedy = (
+                    Text("a set-up is not whole", "设置不完整"),
+                    Text(f"add {word}=", f"请加上 {word}="),
+                )
+                raise InputError(what, word, NOTHING, remedy)
         setup = Setup(**values)
         setup.lrs()  # here, where it is known which of the two it is about
     except InputError as error:
@@ -156,7 +164,9 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise no_number(repr(text), where, "write it as 0.1 or 3e-4") from None
+        raise no_number(
+            repr(text), where, Text("write it as 0.1 or 3e-4", "写成 0.1 或 3e-4 的形式")
+        ) from None
 
 
 def _interval(text: str | None) -> Any:

@@ -19,10 +19,14 @@ from weightdecay.arguments import class_name
 from weightdecay.errors import InputError
 from weightdecay.groups.before_norm import NORMS, WRAPPED, is_norm, wrapped_attribute
 from weightdecay.groups.usage import Traced, one_axis, role_by_use
+from weightdecay.text import Text
 
 # What wrappers put into names: torch.compile, FSDP1, activation checkpointing.
 INSERTED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_MARKED = "the model exempts it: _no_weight_decay is set on the parameter"
+_MARKED = Text(
+    "the model exempts it: _no_weight_decay is set on the parameter",
+    "模型要求豁免：参数上设了 _no_weight_decay",
+)
 _NAMELESS = re.compile(r"(group \d+, )?position \d+")
 
 
@@ -191,9 +195,12 @@ def _exempted(
             whole = f"{path}.{relative}" if path else relative
             for key, held in uses.items():
                 if any(_is_or_inside(use.name, whole) for use in held):
-                    reasons.setdefault(
-                        key, f"the model exempts it: no_weight_decay() of {class_name(module)}"
+                    kind = class_name(module)
+                    said = Text(
+                        f"the model exempts it: no_weight_decay() of {kind}",
+                        f"模型要求豁免：{kind} 的 no_weight_decay()",
                     )
+                    reasons.setdefault(key, said)
     return reasons
 
 

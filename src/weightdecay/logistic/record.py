@@ -158,7 +158,7 @@ def doubts(path: "LogisticPath", chosen: Choice, given: bool) -> tuple[Text, ...
         said.append(
             Text(
                 "columns without a penalty separate the classes of the training rows: their coefficients "
-                "have no minimum at any λ, and are as large as rounding lets them grow; penalise these columns",
+                "have no minimum at any λ, and are as large as rounding lets them grow; penalise them",
                 "不受惩罚的列就能把训练行的各类别分开：它们的系数在任何 λ 处都没有最小值，"
                 "只受舍入限制；请对这些列加惩罚",
             )

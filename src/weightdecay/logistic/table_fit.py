@@ -30,7 +30,9 @@ from weightdecay.ridge.table_fit import (
     Request,
     folds_of,
     matters_most,
+    messages,
     save_tables,
+    scaling,
     short_number,
 )
 from weightdecay.saving import plain, unreadable
@@ -60,7 +62,7 @@ def task_of(request: Request) -> Text | None:
         elif kind == "yes/no":
             said = Text(
                 "a target of yes and no: classification (--task regression predicts it as 1 and 0)",
-                "目标是是与否：分类（--task regression 则按 1 和 0 预测）",
+                "目标是“是/否”：分类（用 --task regression 则按 1 和 0 预测）",
             )
         if kind != "number":
             return said
@@ -307,7 +309,7 @@ def fit_classes(
         importance=view,
         columns=table.columns,
         lines=(*lines, *matters_most(view), *wrong_most(worst)),
-        doubts=(*table.notes, *(copies or ()), *left_out, *(str(warning.message) for warning in caught)),
+        doubts=(*table.notes, *(copies or ()), *left_out, *messages(caught)),
     )
 
 
@@ -427,19 +429,28 @@ def _lines(
     confusion: pl.DataFrame | None,
 ) -> tuple[str, ...]:
     """Why a classification, the data, how λ was judged, what was chosen, and how well that predicts."""
-    scaled = "standardised" if request.standardize else "as they are"
-    unpenalized = f", {len(request.unpenalized)} of them not penalised" if request.unpenalized else ""
-    name = Path(request.data).name
+    scaled, unpenalized = scaling(request)
+    name, target, p, shown = Path(request.data).name, path.target, f"{path.p:,}", f"{lam:.3g}"
     one_se = request.choose == "one-se"
-    which = "the strongest within one standard error of the least" if one_se else "of the least"
-    option = (
-        "" if path.best == path.one_se else f" (--choose {'best' if one_se else 'one-se'} takes the other)"
-    )
+    which = Text("of the least", "得分最小")
+    if one_se:
+        which = Text(
+            "the strongest within one standard error of the least", "得分在最小值一倍标准误之内的最强者"
+        )
+    option = Text("", "")
+    if path.best != path.one_se:
+        other = "best" if one_se else "one-se"
+        option = Text(f" (--choose {other} takes the other)", f"（--choose {other} 取另一个）")
     lines = [
-        f"{said}",
-        f"{path.target} of {name} from {path.p:,} columns, {scaled}{unpenalized}",
+        said,
+        Text(
+            f"{target} of {name} from {p} columns, {scaled}{unpenalized}",
+            f"用 {p} 列{scaled.zh}预测 {name} 的 {target}{unpenalized.zh}",
+        ),
         *facts(path),
-        f"the model has λ = {lam:.3g}, {which} score{option}",
+        Text(
+            f"the model has λ = {shown}, {which} score{option}", f"模型取 λ = {shown}，{which.zh}{option.zh}"
+        ),
     ]
     if calibration is not None:
         lines.append(off_by(calibration))
@@ -472,7 +483,10 @@ def _confusion_lines(confusion: pl.DataFrame, path: LogisticPath) -> list[str]:
         for name, row in zip(names, cells, strict=True)
     ]
     return [
-        "held out, a row for each class, a column for each prediction:",
+        Text(
+            "held out, a row for each class, a column for each prediction:",
+            "留出的行，每行一个类别，每列一个预测：",
+        ),
         f"  {'':{first}}  {heads}",
         *body,
     ]

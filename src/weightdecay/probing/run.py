@@ -1,5 +1,6 @@
 """Probe an optimizer: which decay does it really apply?"""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from weightdecay.probing.driving import (
     shadow,
     workable,
 )
+from weightdecay.text import Text, chinese
 
 MATRIX, VECTOR = (32, 16), (16,)
 PAIR = [(8, 32), (16, 8)]  # low-rank factors, for optimizers that take only those
@@ -334,6 +336,91 @@ def usable(lr: float, weight_decay: float) -> tuple[float, float]:
     return lr, weight_decay if lr * weight_decay > 1e-10 else STAND_IN
 
 
+# What `weightdecay.probing.deciding` observes, in Chinese.
+_SEEN = (
+    (
+        r"takes (\S+) of a matrix's weights with random gradients, not the same of each weight",
+        r"随机梯度下去掉矩阵权重的 \1，各权重不一",
+    ),
+    (r"takes (\S+) of a matrix's weights with random gradients", r"随机梯度下去掉矩阵权重的 \1"),
+    (
+        r"strength changes nothing: not with random gradients, nor with none",
+        r"强度不改变任何东西：有随机梯度或没有梯度时都一样",
+    ),
+    (r"acts every (\S+) steps", r"每 \1 步作用一次"),
+    (
+        r"takes nothing of some weights, and not by the direction of the update",
+        r"有些权重不受影响，且与更新的方向无关",
+    ),
+    (r"takes nothing where the update points away from 0", r"更新背离 0 的地方不衰减"),
+    (
+        r"nor of weights that the update does not move, as without gradient",
+        r"更新不移动的权重（如没有梯度时）也不衰减",
+    ),
+    (
+        r"without momentum the two forms are the same step: (.+)",
+        r"没有动量时两种形式是同一步：\1",
+    ),
+    (
+        r"(\S+) of the weights differ from the gradient's in the last bit",
+        r"\1 的权重与经由梯度的结果在最后一位不同",
+    ),
+    (r"to the last bit it is the one that the gradient (.+) gives", r"直到最后一位都与梯度 \1 给出的相同"),
+    (r"the step is the one that the gradient (.+) gives", r"这一步与梯度 \1 给出的相同"),
+    (r"and its step size depends on the gradients", r"且它的步长取决于梯度"),
+    (r"gradients (\S+) times as large leave (\S+) of it", r"梯度放大 \1 倍时，它剩下 \2"),
+    (r"the share does not depend on the gradients", r"去掉的比例与梯度无关"),
+    (r"and it is neither even nor of the gradients' size", r"且既不均匀，也不随梯度的大小变化"),
+    (
+        r"twice the strength takes twice as much, whatever the gradients' size",
+        r"强度加倍则去掉的加倍，与梯度的大小无关",
+    ),
+    (
+        r"the next step, without decay, still shows (\S+) of it: it is in the momentum",
+        r"下一步不加衰减时仍有它的 \1：它在动量里",
+    ),
+    (r"and it does not pull the weights toward 0", r"且它不把权重拉向 0"),
+    (r"(?:and )?twice the step size takes (\S+) times as much", r"步长加倍时去掉的是 \1 倍"),
+    (r"larger gradients leave less of it", r"梯度越大，它剩得越少"),
+    (
+        r"beside the gradient, divided by the gradients' size, weight by weight",
+        r"独立于梯度，逐个权重除以梯度的大小",
+    ),
+    (r"beside the gradient, and not the same share of each weight", r"独立于梯度，各权重去掉的比例不一"),
+    (r"beside the gradient: the next step shows nothing of it", r"独立于梯度：下一步看不到它"),
+    (
+        r"not the gradient's: the next step shows it since the weights are a blend of sequences",
+        r"不经由梯度：下一步能看到它，是因为权重由几个序列混合而成",
+    ),
+    (
+        r"how much depends on the gradients or on the size of the weights",
+        r"去掉多少取决于梯度或权重的大小",
+    ),
+    (r"twice the strength takes (\S+) times as much", r"强度加倍时去掉的是 \1 倍"),
+    (
+        r"(\S+) of the step size that it was built with, whatever lr is now",
+        r"按构造时的步长 \1，与现在的 lr 无关",
+    ),
+    (r"the strength is not in the parameter groups", r"强度不在参数组里"),
+    (r"the factor is (\S+)", r"系数是 \1"),
+    (r"and the update is of (\S+)", r"且更新的大小为 \1"),
+    (r"strengths in the proportion (.+) decay as (.+)", r"强度之比为 \1，衰减之比却是 \2"),
+)
+
+
+def _in_chinese(line: str) -> str:
+    """An observation in Chinese; English where it is not known."""
+    if isinstance(line, Text):
+        return line.zh
+    for pattern, words in _SEEN:
+        if match := re.fullmatch(pattern, line):
+            return match.expand(words)
+    return line
+
+
+_SOURCE = Text("read its source", "阅读它的源码")
+
+
 def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe:
     """The record, with findings."""
     seen, decision = measured.seen, measured.decision
@@ -341,27 +428,39 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
     moved = seen.gradient_moved > 0 or seen.plain.largest > 0
     findings: list[Finding] = []
     if not moved:
-        message = f"{name} did not move the weights at all"
-        findings.append(Finding("WD304", "error", (), message, "check how it is called; nothing is trained"))
-        form, why = "unknown", ["no step changed a weight"]
+        message = Text(f"{name} did not move the weights at all", f"{name} 完全没有移动权重")
+        fix = Text("check how it is called; nothing is trained", "检查调用方式；什么都没有训练")
+        findings.append(Finding("WD304", "error", (), message, fix))
+        form, why = "unknown", [Text("no step changed a weight", "没有一步改变了权重")]
     elif form == "none" and strength:
-        message = f"weight_decay = {strength:g} has no effect in {name}"
-        fix = "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer"
+        message = Text(
+            f"weight_decay = {strength:g} has no effect in {name}",
+            f"weight_decay = {strength:g} 在 {name} 里不起作用",
+        )
+        fix = Text(
+            "use wd.attach(optimizer, wd.Decoupled(...)) or another optimizer",
+            "用 wd.attach(optimizer, wd.Decoupled(...)) 或换一个优化器",
+        )
         findings.append(Finding("WD304", "error", (), message, fix))
     elif strength and form != "none":
         findings += _not_as_meant(name, measured)
     if form == "sign-normalised" and strength:
-        message = f"{name} divides the decay by the gradient's size: weight_decay = {strength:g} sets no rate"
-        findings.append(Finding("WD301", "warning", (), message, "use decoupled decay (AdamW, wd.Decoupled)"))
+        message = Text(
+            f"{name} divides the decay by the gradient's size: weight_decay = {strength:g} sets no rate",
+            f"{name} 把衰减除以梯度的大小：weight_decay = {strength:g} 不决定衰减率",
+        )
+        fix = Text("use decoupled decay (AdamW, wd.Decoupled)", "用解耦的衰减（AdamW, wd.Decoupled）")
+        findings.append(Finding("WD301", "warning", (), message, fix))
     elif form == "unknown" and not findings:
-        findings.append(Finding("WD305", "info", (), f"{name} decays in no known form", "read its source"))
+        message = Text(f"{name} decays in no known form", f"{name} 的衰减不是已知的形式")
+        findings.append(Finding("WD305", "info", (), message, _SOURCE))
     idle = form in ("cautious", "decoupled", "independent", "scaled") and seen.rate == 0
     if idle and form != "cautious" and strength:
-        message = f"{name} decays no weight whose gradient is 0"
-        fix = "nothing, if that is meant: rows without gradient"
+        message = Text(f"{name} decays no weight whose gradient is 0", f"{name} 不衰减梯度为 0 的权重")
+        fix = Text("nothing, if that is meant: rows without gradient", "若有意如此则不必改：没有梯度的行")
         findings.append(Finding("WD305", "info", (), message, fix))
     if seen.vector and seen.vector.largest == 0 and seen.plain.largest > 0:
-        why = [*why, "vectors do not decay"]
+        why = [*why, Text("vectors do not decay", "向量不衰减")]
     return Probe(
         optimizer=name,
         form=form,
@@ -369,7 +468,7 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
         expected=lr * strength,
         moved=moved,
         gradient_moved=seen.gradient_moved > 0,
-        why="\n".join(why),
+        why=Text("\n".join(why), "\n".join(map(_in_chinese, why))),
         findings=tuple(findings),
         factor=decision.factor,
         idle=idle,
@@ -381,30 +480,61 @@ def conclude(name: str, measured: Measured, lr: float, strength: float) -> Probe
 def _not_as_meant(name: str, measured: Measured) -> Iterator[Finding]:
     """Where the decay is not what its strength means: its sign, its size, its groups."""
     seen, decision = measured.seen, measured.decision
-    about, factor, plain = f"weight_decay in {name}", decision.factor, seen.plain
+    about = Text(f"weight_decay in {name}", f"{name} 的 weight_decay ")
+    factor, plain = decision.factor, seen.plain
     aside = abs(plain.pull) < ASIDE and not plain.uniform and not plain.halves
     doubled = seen.stronger.typical / plain.typical if plain.typical and plain.uniform else 2.0
     if (factor or plain.pull) < 0 and not (factor is None and aside):
-        size = "" if factor is None else f": it takes {factor:.3g} times what it should"
-        message = f"{about} has the wrong sign, and makes the weights grow{size}"
-        yield Finding("WD306", "error", (), message, "subtract it: w - lr·λ·w, or add λ·w to the gradient")
+        size = Text("", "")
+        if factor is not None:
+            size = Text(
+                f": it takes {factor:.3g} times what it should", f"：它去掉的是应有的 {factor:.3g} 倍"
+            )
+        message = Text(
+            f"{about} has the wrong sign, and makes the weights grow{size}",
+            f"{about.zh}符号错了，使权重增大{size.zh}",
+        )
+        fix = Text(
+            "subtract it: w - lr·λ·w, or add λ·w to the gradient", "应当减去：w - lr·λ·w，或把 λ·w 加到梯度上"
+        )
+        yield Finding("WD306", "error", (), message, fix)
     elif factor is None and aside and seen.rate == 0:
-        message = f"{about} changes the step, and pulls no weight toward 0"
-        yield Finding("WD306", "error", (), message, "let it act on the weights")
+        message = Text(
+            f"{about} changes the step, and pulls no weight toward 0",
+            f"{about.zh}改变了步长，却没有把任何权重拉向 0",
+        )
+        yield Finding("WD306", "error", (), message, Text("let it act on the weights", "让它作用于权重"))
     elif not 1.2 < doubled < 3:
-        message = f"{about} is not in proportion: twice the strength takes {doubled:.3g} times as much"
-        yield Finding("WD306", "warning", (), message, "multiply by the strength once")
+        message = Text(
+            f"{about} is not in proportion: twice the strength takes {doubled:.3g} times as much",
+            f"{about.zh}不成比例：强度加倍，去掉的是 {doubled:.3g} 倍",
+        )
+        yield Finding("WD306", "warning", (), message, Text("multiply by the strength once", "只乘一次强度"))
     elif factor is not None and abs(factor - 1) > 0.02:
         if decision.form in ("coupled", "sign-normalised"):
-            does = f"adds {factor:.3g}·λw to the gradient, and L2 adds λw"
+            message = Text(
+                f"{about} adds {factor:.3g}·λw to the gradient, and L2 adds λw",
+                f"{about.zh}把 {factor:.3g}·λw 加到梯度上，而 L2 加的是 λw",
+            )
         else:
             unit = "λ" if abs(seen.faster.taken / plain.taken - 1) < 0.02 else "lr·λ"
-            does = f"takes {factor:.3g}·{unit} of a weight, and the documented forms take {unit}"
-        fix = "mend it, or choose strengths for this optimizer alone"
-        yield Finding("WD306", "warning", (), f"{about} {does}", fix)
-    if measured.groups:
-        fix = "read each group's own weight_decay in step, or give all groups the same"
-        yield Finding("WD307", "error", (), f"{name} mixes its parameter groups up: {measured.groups}", fix)
+            message = Text(
+                f"{about} takes {factor:.3g}·{unit} of a weight, and the documented forms take {unit}",
+                f"{about.zh}去掉权重的 {factor:.3g}·{unit}，而文档中的形式去掉 {unit}",
+            )
+        fix = Text(
+            "mend it, or choose strengths for this optimizer alone", "修正它，或专为这个优化器选择强度"
+        )
+        yield Finding("WD306", "warning", (), message, fix)
+    if groups := measured.groups:
+        message = Text(
+            f"{name} mixes its parameter groups up: {groups}", f"{name} 弄混了参数组：{_in_chinese(groups)}"
+        )
+        fix = Text(
+            "read each group's own weight_decay in step, or give all groups the same",
+            "在 step 里读取每组自己的 weight_decay，或让所有组相同",
+        )
+        yield Finding("WD307", "error", (), message, fix)
 
 
 def _rate(seen: Observations, form: Form, idle: bool, lr: float, strength: float) -> float | None:
@@ -417,5 +547,6 @@ def _rate(seen: Observations, form: Form, idle: bool, lr: float, strength: float
 
 def unknown(name: str, why: str, expected: float | None) -> Probe:
     """The record of an optimizer that could not be measured."""
-    finding = Finding("WD305", "info", (), f"{name} could not be probed: {why}", "read its source")
+    message = Text(f"{name} could not be probed: {why}", f"{name} 无法探测：{chinese(why)}")
+    finding = Finding("WD305", "info", (), message, _SOURCE)
     return Probe(name, "unknown", None, expected, False, False, why, (finding,))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from weightdecay.auditing.checks import CODES
-from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline
+from weightdecay.auditing.record import SEVERITIES, Audit, Parameter, headline, reason
 from weightdecay.reports.page import Node, Page, PageTable, number
-from weightdecay.text import Text
+from weightdecay.text import Text, chinese
 
 _SHADES = {"error": 1.0, "warning": 0.4, "info": 0.1}
 
@@ -16,7 +16,7 @@ def page(audit: Audit) -> Page:
     for finding in audit.findings:
         message, known = finding.message, CODES.get(finding.code)  # another version may have further codes
         names = ", ".join(finding.parameters[:20]) + (", …" if len(finding.parameters) > 20 else "")
-        what = message if known is None else Text(message, f"{known.title.zh}（{message}）")
+        what = message if known is None else Text(message, f"{known.title.zh}（{chinese(message)}）")
         rows.append([finding.code, SEVERITIES[finding.severity], what, names, finding.fix])
     head: list[str] = [
         Text("code", "代码"),
@@ -76,9 +76,9 @@ def _leaf(name: str, parameter: Parameter, largest: float) -> Node:
     else:
         decay = Text("no decay", "不衰减")
     where = "" if parameter.group is None else f", {parameter.optimizer} {parameter.group}"
-    # The reason is a sentence of the record's own.
+    why = Text(parameter.why, reason(parameter.why.partition("; ")[0]).zh)
     text = Text(
-        f"{shape}, {parameter.role}{where}: {decay}; {parameter.why}",
-        f"{shape}，{parameter.role}{where}：{decay.zh}；{parameter.why}",
+        f"{shape}, {parameter.role}{where}: {decay}; {why}",
+        f"{shape}，{parameter.role}{where}：{decay.zh}；{why.zh}",
     )
     return Node(name, text, parameter.weight_decay / largest if parameter.decays else 0.0)

@@ -471,7 +471,7 @@ def curve_chart(path: RidgePath | LogisticPath, log: bool, unit: Text) -> Chart:
     caption = Text("Score against λ", "得分与 λ")
     label = _score_of(path)
     if isinstance(path, RidgePath) and path.cv not in _SCORES:
-        label = Text("squared error, held out", "留出行的均方误差")
+        label = Text("squared error, held out", "留出行的平方误差")
     dof = array(path.dof)
     top = Top(Text("degrees of freedom", "自由度"), dof) if np.isfinite(dof).any() else None
     return Chart(caption, lambdas, curves, unit, label, log, wide, top=top)

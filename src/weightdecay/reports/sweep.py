@@ -40,7 +40,7 @@ from weightdecay.sweeps.record import Sweep
 from weightdecay.sweeps.run import Progress
 from weightdecay.sweeps.selection import Selection, setting_name, strength
 from weightdecay.sweeps.task import Trained
-from weightdecay.text import Text
+from weightdecay.text import Text, columns_of, local, local_list, padded
 
 _MOST_CURVES = len(CYCLE) - 2  # black is for no decay, orange for the choices
 _MOST_CELLS = 100  # with more, the numbers in them are too small to read
@@ -553,7 +553,7 @@ class SweepBar:
 
     def _render(self) -> Any:
         if self._last is None:
-            return Styled("looking at the model")
+            return Styled(local(Text("looking at the model", "正在检查模型")))
         bar = ProgressBar(total=1.0, completed=self._last.share, width=max(10, self._console.width // 4))
         row = Table.grid(padding=(0, 1))
         row.add_row(bar, Styled(self._words(self._last)))
@@ -566,19 +566,25 @@ class SweepBar:
 
     def _words(self, last: Progress) -> str:
         assert self._first is not None
-        words = [f"{last.done:,} of {last.total:,} trainings"]
+        done, total, running = (f"{number:,}" for number in (last.done, last.total, last.running))
+        words: list[str] = [Text(f"{done} of {total} trainings", f"已完成 {done} / {total} 次训练")]
         if last.running:
-            words.append(f"{last.running:,} at epoch {last.epoch:,} of {last.epochs:,}")
+            epoch, epochs = f"{last.epoch:,}", f"{last.epochs:,}"
+            words.append(
+                Text(f"{running} at epoch {epoch} of {epochs}", f"{running} 次在第 {epoch} / {epochs} 轮")
+            )
         seconds = last.seconds - self._first.seconds
         gained = last.share * last.total - self._first.share * self._first.total
         if gained > 0 and seconds > 0:
             rate = gained / seconds
             waited = time.monotonic() - self._since - seconds  # since the last report
             left = max(0.0, (1 - last.share) * last.total / rate - max(0.0, waited))
-            words += [f"{rate:.3g}/s", f"{_clock(left)} left"]
+            clock = _clock(left)
+            words += [f"{rate:.3g}/s", Text(f"{clock} left", f"剩余 {clock}")]
         if last.best is not None:
-            words.append(f"best so far {strength(last.best[0], self._unit)}: {last.best[1]:.4g}")
-        return ", ".join(words)
+            at, score = strength(last.best[0], self._unit), f"{last.best[1]:.4g}"
+            words.append(Text(f"best so far {at}: {score}", f"目前最好 {at.zh}：{score}"))
+        return local_list(words)
 
 
 def _clock(seconds: float) -> str:
@@ -604,50 +610,54 @@ def _panel(trained: Trained, width: int, console: Console) -> Panel:
         _Point(look.epoch, look.train_loss, look.test_loss, trained.looks[-1].epoch) for look in trained.looks
     ]
     values = [value for point in points for value in (point.train_loss, point.test_loss)]
-    below = legend(console, f", epoch {points[-1].epoch}")
-    name = f"{strength(trained.copy.strength, trained.copy.unit)}, seed {trained.copy.seed}"
+    epoch, seed = points[-1].epoch, trained.copy.seed
+    below = legend(console, local(Text(f", epoch {epoch}", f"，第 {epoch} 轮")))
+    at = strength(trained.copy.strength, trained.copy.unit)
+    name = local(Text(f"{at}, seed {seed}", f"{at.zh}，种子 {seed}"))
     curves = chart(points, values, width - 4, 8, without_colour(console))
     return Panel(curves, title=name, subtitle=below, width=width)
+
+
+_BEST, _NO_DECAY = Text("best", "最好"), Text("no decay", "无衰减")
 
 
 def print_sweep(sweep: Sweep, console: Console) -> None:
     """Print the table of strengths; where there is a second axis, the best of each setting before it."""
     if len(sweep.selections) > 1:
-        _print(console, _settings_rows(sweep), "the best strength of each setting", left=1)
-    seeds = len(sweep.seeds)
-    over = f"mean ± standard error over {seeds} seeds" if seeds > 1 else "one seed"
-    _print(
-        console, _table_rows(sweep), f"{setting_name(sweep.selection)}, {sweep.goal.title}: {over}", left=0
-    )
+        caption = Text("the best strength of each setting", "每种设置的最佳强度")
+        _print(console, _settings_rows(sweep), caption, left=1)
+    seeds, setting, goal = len(sweep.seeds), setting_name(sweep.selection), sweep.goal.title
+    over = Text("one seed", "一个种子")
+    if seeds > 1:
+        over = Text(f"mean ± standard error over {seeds} seeds", f"{seeds} 个种子的平均 ± 标准误")
+    caption = Text(f"{setting}, {goal}: {over}", f"{setting}，{goal.zh}：{over.zh}")
+    _print(console, _table_rows(sweep), caption, left=0)
 
 
 def _table_rows(sweep: Sweep) -> list[list[str]]:
     """A head, and a row for each strength."""
     selection, summary = sweep.selection, sweep.summary()
     several, as_number = len(sweep.seeds) > 1, sweep.unit == "weight_decay"
-    head = [title(sweep.unit), *([] if as_number else ["λ"]), sweep.goal.title, "worse than the best by", ""]
+    worse_by = Text("worse than the best by", "比最好的差")
+    head = [title(sweep.unit), *([] if as_number else ["λ"]), sweep.goal.title, worse_by, ""]
     rows = [head]
     for row in summary.iter_rows(named=True):
         worse = f"{row['difference']:.3g}" + (f" ± {row['difference_error']:.2g}" if several else "")
         lam = "–" if row["weight_decay"] is None else f"{row['weight_decay']:.3g}"
         score = f"{row['score']:.4g}" + (f" ± {row['error']:.2g}" if several else "")
         diverged = row["diverged"]
-        marks = [
-            *(["best"] if row["strength"] == selection.best else []),
-            *(
-                ["one standard error"]
-                if several and row["strength"] == selection.one_se != selection.best
-                else []
-            ),
-            *([f"{diverged} diverged"] if diverged else []),
-        ]
+        marks: list[str] = [_BEST] if row["strength"] == selection.best else []
+        if several and row["strength"] == selection.one_se != selection.best:
+            marks.append(Text("one standard error", "一倍标准误"))
+        if diverged:
+            marks.append(Text(f"{diverged} diverged", f"{diverged} 次发散"))
         rows.append(
             [
-                "no decay" if row["strength"] == 0 else f"{row['strength']:.3g}",
+                _NO_DECAY if row["strength"] == 0 else f"{row['strength']:.3g}",
                 *([] if as_number else [lam]),
                 "–" if diverged else score,
                 "–" if diverged or row["strength"] == selection.best else worse,
-                ", ".join(marks),
+                local_list(marks),
             ]
         )
     return rows
@@ -655,23 +665,26 @@ def _table_rows(sweep: Sweep) -> list[list[str]]:
 
 def _settings_rows(sweep: Sweep) -> list[list[str]]:
     """A head, and a row for each rule and learning rate."""
-    rows = [["setting", f"best {title(sweep.unit)}", sweep.goal.title, "no decay", ""]]
+    unit = title(sweep.unit)
+    best_of = Text(f"best {unit}", f"最好的 {unit.zh}")
+    rows: list[list[str]] = [[Text("setting", "设置"), best_of, sweep.goal.title, _NO_DECAY, ""]]
     for place, selection in enumerate(sweep.selections):
         none = selection.mean(0.0) if selection.strengths[0] == 0 else math.nan
-        best = "no decay" if selection.best == 0 else f"{selection.best:.3g}"
+        best = _NO_DECAY if selection.best == 0 else f"{selection.best:.3g}"
         shown = f"{none:.4g}" if math.isfinite(none) else "–"
         row = [setting_name(selection), best, f"{selection.mean(selection.best):.4g}", shown]
-        rows.append([*row, "best" if place == sweep.chosen else ""])
+        rows.append([*row, _BEST if place == sweep.chosen else ""])
     return rows
 
 
 def _print(console: Console, rows: list[list[str]], caption: str, left: int) -> None:
     """A table, aligned by spaces: the first `left` columns and the last to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    console.print(caption, markup=False, highlight=False, soft_wrap=True)
+    rows = [[local(cell) for cell in row] for row in rows]
+    widths = [max(columns_of(row[i]) for row in rows) for i in range(len(rows[0]))]
+    console.print(local(caption), markup=False, highlight=False, soft_wrap=True)
     for row in rows:
         cells = [
-            cell.ljust(width) if i < left or i == len(row) - 1 else cell.rjust(width)
+            padded(cell, width, right=left <= i < len(row) - 1)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         console.print("  ".join(cells).rstrip(), markup=False, highlight=False, soft_wrap=True)

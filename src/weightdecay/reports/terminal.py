@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from weightdecay.reports import style
+from weightdecay.text import Text, local, local_list
 from weightdecay.textbook.record import Evaluation, Outcome, Run
 
 TRAIN_STYLE, TEST_STYLE = style.of("train").terminal, style.of("test").terminal
@@ -59,15 +60,18 @@ class PlainLines(Watcher):
     def on_evaluation(self, seen: Evaluation) -> None:
         """Print the last look at a training."""
         if seen.epoch == seen.epochs:
-            self._line(
+            line = Text(
                 f"{seen.version}, λ = {seen.lam:.3g}, seed {seen.seed}: epoch {seen.epoch}, train loss "
-                f"{seen.train_loss:.4g}, test loss {seen.test_loss:.4g}, ||w|| {seen.w_norm:.4g}"
+                f"{seen.train_loss:.4g}, test loss {seen.test_loss:.4g}, ||w|| {seen.w_norm:.4g}",
+                f"{seen.version}，λ = {seen.lam:.3g}，种子 {seen.seed}：第 {seen.epoch} 轮，训练损失 "
+                f"{seen.train_loss:.4g}，测试损失 {seen.test_loss:.4g}，||w|| {seen.w_norm:.4g}",
             )
+            self._line(local(line))
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Print that a stage is done."""
         if done == total:
-            self._line(stage)
+            self._line(local(stage))
 
     def _line(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -85,7 +89,9 @@ class GrowingCurves(Watcher):
         self._live = Live(console=console, refresh_per_second=12, get_renderable=self._render)
 
     def __enter__(self) -> Watcher:
-        self._watching = self._progress.add_task("trainings to watch", total=self._trainings)
+        self._watching = self._progress.add_task(
+            local(Text("trainings to watch", "显示的训练")), total=self._trainings
+        )
         self._live.start()
         return self
 
@@ -101,7 +107,7 @@ class GrowingCurves(Watcher):
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Move a stage's bar."""
         if stage not in self._stages:
-            self._stages[stage] = self._progress.add_task(stage, total=total)
+            self._stages[stage] = self._progress.add_task(local(stage), total=total)
         self._progress.update(self._stages[stage], completed=done)
 
     def _render(self) -> Group:
@@ -131,7 +137,9 @@ def fitting(console: Console, words: Sequence[ProgressColumn]) -> list[ProgressC
 
 def _epoch(seen: Evaluation, width: int) -> str:
     """How far a training is."""
-    return f", epoch {seen.epoch} of {seen.epochs}" if width >= 40 else f" {seen.epoch}/{seen.epochs}"
+    if width < 40:
+        return f" {seen.epoch}/{seen.epochs}"
+    return local(Text(f", epoch {seen.epoch} of {seen.epochs}", f"，第 {seen.epoch} / {seen.epochs} 轮"))
 
 
 def without_colour(console: Console) -> bool:
@@ -142,7 +150,8 @@ def without_colour(console: Console) -> bool:
 def legend(console: Console, rest: str) -> Styled:
     """Which curve is which; by their marks where there is no colour."""
     marks = (" ─ ", f" {TEST_MARK}") if without_colour(console) else (" ", "")
-    return Styled.assemble((f"train{marks[0]}", TRAIN_STYLE), (f"test{marks[1]}", TEST_STYLE), rest)
+    train, test = local(Text("train", "训练")), local(Text("test", "测试"))
+    return Styled.assemble((f"{train}{marks[0]}", TRAIN_STYLE), (f"{test}{marks[1]}", TEST_STYLE), rest)
 
 
 def chart(
@@ -197,16 +206,31 @@ def chart(
 
 def print_run(run: Run, console: Console) -> None:
     """Print the outcomes, as a table or, where that does not fit, a line each; and the notes under them."""
-    title = f"½ mean squared error after {run.experiment.epochs} epochs, " + (
-        f"medians over {run.experiment.seeds} seeds [quartiles]"
-        if run.experiment.seeds > 1
-        else f"seed {run.experiment.seed}"
+    seeds, epochs, seed = run.experiment.seeds, run.experiment.epochs, run.experiment.seed
+    over = (
+        Text(f"medians over {seeds} seeds [quartiles]", f"{seeds} 个种子的中位数 [四分位数]")
+        if seeds > 1
+        else Text(f"seed {seed}", f"种子 {seed}")
     )
-    heads = ("version", "λ", "train loss", "test loss", "||w||", "theory", "ridge")
+    title = local(
+        Text(
+            f"½ mean squared error after {epochs} epochs, {over}",
+            f"{epochs} 轮后的 ½ 均方误差，{over.zh}",
+        )
+    )
+    heads = (
+        local(Text("version", "写法")),
+        "λ",
+        local(Text("train loss", "训练损失")),
+        local(Text("test loss", "测试损失")),
+        "||w||",
+        local(Text("theory", "理论")),
+        local(Text("ridge", "岭回归")),
+    )
     rows = [_cells(run, outcome) for outcome in run.outcomes]
     table = Table(title=title)
     for head in heads:
-        table.add_column(head, justify="left" if head == "version" else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head is heads[0] else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Styled, row))
     if (
@@ -218,21 +242,24 @@ def print_run(run: Run, console: Console) -> None:
         console.print(title, markup=False, highlight=False)
         for row in rows:
             named = [f"{head} {cell}" for head, cell in zip(heads[2:], row[2:], strict=True)]
-            console.print(f"{row[0]}, λ = {row[1]}: {', '.join(named)}", markup=False, highlight=False)
+            colon = local(Text(": ", "："))
+            line = f"{local_list([row[0], f'λ = {row[1]}'])}{colon}{local_list(named)}"
+            console.print(line, markup=False, highlight=False)
     if rows:
-        explained = (
-            "theory: test loss of the weights expected after as many steps; ridge: of the exact minimiser."
+        explained = Text(
+            "theory: test loss of the weights expected after as many steps; ridge: of the exact minimiser.",
+            "理论：同样步数后期望权重的测试损失；岭回归：精确最小值点的测试损失。",
         )
         console.print(
-            explained, markup=False, highlight=False, style="dim", soft_wrap=not console.is_terminal
+            local(explained), markup=False, highlight=False, style="dim", soft_wrap=not console.is_terminal
         )
     for note in run.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(local(note), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _cells(run: Run, outcome: Outcome) -> list[str]:
     without = [other for other in run.outcomes if other.version == outcome.version and other.lam == 0]
-    worse = " worse" if any(map(outcome.is_worse_than, without)) else ""
+    worse = local(Text(" worse", " 更差")) if any(map(outcome.is_worse_than, without)) else ""
     band = f" [{outcome.test_low:.3g}, {outcome.test_high:.3g}]" if run.experiment.seeds > 1 else ""
     return [
         outcome.version,

@@ -22,7 +22,7 @@ from weightdecay.ridge.leaks import repeated
 from weightdecay.ridge.model import LEAST_LEFT, RidgeModel
 from weightdecay.ridge.path import fit_path
 from weightdecay.ridge.problem import Inputs, Intercept, RidgeOptions, tensor_of
-from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates
+from weightdecay.ridge.record import RidgePath, constant_columns_said, interpolates, phrase
 from weightdecay.ridge.tall import Tall
 from weightdecay.saving import plain, replacing, unreadable, unwritable, writable_folder
 from weightdecay.select import student_t
@@ -45,7 +45,11 @@ NAME = "out_of_fold.parquet"
 SPREADSHEET = 1_048_575  # rows, beside the header, that a spreadsheet opens
 SHOWN = 5000  # rows of the figure of held-out predictions
 WORST = 5  # rows of largest error that are named
-HOW = {"loo": "leave-one-out", "gcv": "generalised cross-validation", "evidence": "the evidence"}
+HOW = {
+    "loo": Text("leave-one-out", "留一法"),
+    "gcv": Text("generalised cross-validation", "广义交叉验证"),
+    "evidence": Text("the evidence", "证据"),
+}
 EFFECT = Text("change of the prediction by one sd of the column", "该列变化一个标准差时预测的变化")
 
 # Figures of a path.
@@ -570,7 +574,7 @@ def fit_table(
     model = path.model(lam)
     model = replace(model, settings={**model.settings, **request.settings()}, ranges=ranges)
     view = importance(path, lam)
-    doubts = [str(warning.message) for warning in caught]
+    doubts = messages(caught)
     if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
         best, chosen = interpolates(path, path.best), interpolates(path, lam)
         path, doubts = (
@@ -589,6 +593,11 @@ def fit_table(
         lines=(*_lines(request, path, model, seen), *matters_most(view), *wrong_most(seen)),
         doubts=(*notes, *left_out, *constant_columns_said(path), *doubts),
     )
+
+
+def messages(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Return what was warned of, in both languages where it is known in both."""
+    return [warning.message.args[0] for warning in caught if isinstance(warning.message, Warning)]
 
 
 def _without(doubts: Sequence[Any], one: str | None, another: str | None) -> tuple[Any, ...]:
@@ -668,12 +677,12 @@ def _streamed(
         drop=request.drop,
         sample_weight=request.weights,
         engine=request.engine,
-        on_progress=stage("reading"),
+        on_progress=stage(Text("reading", "读取")),
     )
     target = request.target[0] if len(request.target) == 1 else request.target
     path = fit_path(table, target, options)
     lam = path.best if request.choose == "best" else path.one_se
-    seen, ranges = write_held_out(path, lam, table, folder / NAME, stage("predicting"))
+    seen, ranges = write_held_out(path, lam, table, folder / NAME, stage(Text("predicting", "预测")))
     return path, seen, lam, ranges, None, table.notes
 
 
@@ -740,32 +749,60 @@ def _long(rows: pl.Series, ids: dict[str, pl.Series], seen: HeldOut, fold: pl.Se
 def _lines(request: Request, path: RidgePath, model: RidgeModel, seen: HeldOut) -> tuple[str, ...]:
     """The data, how λ was judged, what was chosen, what else could have been if it is another, the errors."""
     targets = ", ".join(request.target[:3]) + (", …" if len(request.target) > 3 else "")
-    scaled = "standardised" if request.standardize else "as they are"
-    unpenalized = f", {len(request.unpenalized)} of them not penalised" if request.unpenalized else ""
-    first, last = float(path.lambdas[0]), float(path.lambdas[-1])
-    grid = (
-        f"{len(path.lambdas)} λ from {first:.3g} to {last:.3g}"
-        if len(path.lambdas) > 1
-        else f"λ = {first:.3g}"
-    )
+    scaled, unpenalized = scaling(request)
+    first, last = f"{float(path.lambdas[0]):.3g}", f"{float(path.lambdas[-1]):.3g}"
+    count, unit = len(path.lambdas), request.unit
+    grid = Text(f"λ = {first}", f"λ = {first} ")
+    if count > 1:
+        grid = Text(f"{count} λ from {first} to {last}", f"{first} 到 {last} 的 {count} 个 λ ")
     one_se = request.choose == "one-se"
-    one_by_one = " one by one" if path.cv in ("gcv", "evidence") else ""
-    name = Path(request.data).name
-    judged = HOW.get(path.cv, path.cv)
-    besides = (
-        f"besides: {_choice(path, path.best if one_se else path.one_se)}, "
-        + ("the least score (--choose best)" if one_se else "within one standard error (--choose one-se)"),
+    one_by_one = Text(" one by one", "（逐一留出）") if path.cv in ("gcv", "evidence") else Text("", "")
+    name, p, n = Path(request.data).name, f"{path.p:,}", f"{path.n:,}"
+    route = phrase(path.route)
+    judged = HOW.get(path.cv, phrase(path.cv))
+    chosen, other = (
+        _choice(path, lam) for lam in ((path.one_se, path.best) if one_se else (path.best, path.one_se))
     )
-    if torch.equal(torch.as_tensor(path.best), torch.as_tensor(path.one_se)):
-        besides = ()
+    why = Text("the least score", "得分最小")
+    besides = Text(
+        f"besides: {other}, within one standard error (--choose one-se)",
+        f"另外：{other.zh}，在一倍标准误之内（--choose one-se）",
+    )
+    if one_se:
+        why = Text(
+            "the strongest λ within one standard error of the least score",
+            "得分在最小值一倍标准误之内的最强 λ",
+        )
+        besides = Text(
+            f"besides: {other}, the least score (--choose best)",
+            f"另外：{other.zh}，得分最小（--choose best）",
+        )
+    same = torch.equal(torch.as_tensor(path.best), torch.as_tensor(path.one_se))
+    off, noise = off_by(seen), _noise(model)
     return (
-        f"{targets} from {path.p:,} columns, {scaled}{unpenalized}; {path.n:,} rows of {name}",
-        f"judged by {judged} at {grid} ({request.unit}); decomposed once: {path.route}",
-        f"chosen: {_choice(path, path.one_se if one_se else path.best)}, "
-        + ("the strongest λ within one standard error of the least score" if one_se else "the least score"),
-        *besides,
-        f"held out{one_by_one}: {off_by(seen)}; " + _noise(model),
+        Text(
+            f"{targets} from {p} columns, {scaled}{unpenalized}; {n} rows of {name}",
+            f"用 {p} 列{scaled.zh}预测 {targets}{unpenalized.zh}；{name} 的 {n} 行",
+        ),
+        Text(
+            f"judged by {judged} at {grid} ({unit}); decomposed once: {route}",
+            f"用{judged.zh}在 {grid.zh}上评判（{unit}）；只分解一次：{route.zh}",
+        ),
+        Text(f"chosen: {chosen}, {why}", f"选定：{chosen.zh}，{why.zh}"),
+        *([] if same else [besides]),
+        Text(f"held out{one_by_one}: {off}; {noise}", f"留出{one_by_one.zh}：{off.zh}；{noise.zh}"),
     )
+
+
+def scaling(request: Request) -> tuple[Text, Text]:
+    """Say whether columns are standardised, and how many are not penalised."""
+    scaled = Text("as they are", "（保持原样）")
+    if request.standardize:
+        scaled = Text("standardised", "（已标准化）")
+    count = len(request.unpenalized)
+    if not count:
+        return scaled, Text("", "")
+    return scaled, Text(f", {count} of them not penalised", f"，其中 {count} 列不受惩罚")
 
 
 def off_by(seen: HeldOut) -> Text:
@@ -834,25 +871,27 @@ def wrong_most(seen: HeldOut) -> tuple[Text, ...]:
     return tuple(said)
 
 
-def _noise(model: RidgeModel) -> str:
+def _noise(model: RidgeModel) -> Text:
     """The noise, where degrees of freedom are left to tell it from."""
     left = model.n - torch.as_tensor(model.dof, dtype=torch.float64)
     if bool((left < LEAST_LEFT).all()):
-        return "no noise sd: no degrees of freedom are left"
-    return f"noise sd {_several(torch.where(left >= LEAST_LEFT, model.noise_sd, torch.nan))}".replace(
-        "nan", "none"
-    )
+        return Text("no noise sd: no degrees of freedom are left", "没有噪声标准差：没有剩余的自由度")
+    sd = _several(torch.where(left >= LEAST_LEFT, model.noise_sd, torch.nan))
+    return Text(f"noise sd {sd}".replace("nan", "none"), f"噪声标准差 {sd}".replace("nan", "无"))
 
 
-def _choice(path: RidgePath, lam: float | Tensor) -> str:
+def _choice(path: RidgePath, lam: float | Tensor) -> Text:
     """λ, its degrees of freedom and its score."""
     values = torch.as_tensor(lam, dtype=torch.float64).reshape(-1)
     places = [int((path.lambdas - value).abs().argmin()) for value in values]
     scores = path.scores.reshape(len(path.lambdas), -1)
-    chosen = scores[places[0]] if len(places) == 1 else scores[places].diagonal()
-    what = "score" if path.cv in ("gcv", "evidence") else "mean squared error"
-    dof = _several(path.dof[places])
-    return f"λ = {_several(values)} with {dof} degrees of freedom and {what} {_several(chosen)}"
+    chosen = _several(scores[places[0]] if len(places) == 1 else scores[places].diagonal())
+    what = Text("score", "得分") if path.cv in ("gcv", "evidence") else Text("mean squared error", "均方误差")
+    dof, shown = _several(path.dof[places]), _several(values)
+    return Text(
+        f"λ = {shown} with {dof} degrees of freedom and {what} {chosen}",
+        f"λ = {shown}，自由度 {dof}，{what.zh} {chosen}",
+    )
 
 
 def _several(values: float | Tensor, most: int = 3) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from weightdecay.arguments import number
 from weightdecay.errors import InputError
 from weightdecay.schedule.learning_rates import Interval, lrs
+from weightdecay.text import Text, local
 from weightdecay.units.halflife import (
     LN2,
     Law,
@@ -20,7 +21,7 @@ from weightdecay.units.halflife import (
     shape,
     strength_for,
 )
-from weightdecay.units.limits import advice, check
+from weightdecay.units.limits import advice, check, warning_lines
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,43 @@ class Lifetime:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        life, scale = f"{self.half_life:.6g}", f"{self.timescale:.6g}"
         lines = [
-            f"weight_decay  {self.weight_decay:.6g}",
-            f"half-life     {self.half_life:.6g} steps at the peak step size",
-            f"timescale     {self.timescale:.6g} steps (1/rate)",
+            Text(f"weight_decay  {self.weight_decay:.6g}", f"weight_decay  {self.weight_decay:.6g}"),
+            Text(
+                f"half-life     {life} steps at the peak step size",
+                f"半衰期        {life} 步，按峰值学习率",
+            ),
+            Text(f"timescale     {scale} steps (1/rate)", f"时间尺度      {scale} 步（1/rate）"),
         ]
         if self.steps is not None:
+            share, steps, averaged = (
+                f"{self.share_of_run:.4g}",
+                f"{self.steps:,}",
+                f"{self.half_life_in_run:.6g}",
+            )
+            lives, kept = f"{self.half_lives:.4g}", f"{self.retention:.4g}"
             lines += [
-                f"of the run    {self.share_of_run:.4g} times its {self.steps:,} steps is that half-life",
-                f"averaged      {self.half_life_in_run:.6g} steps is the half-life over the whole run",
-                f"half-lives    {self.half_lives:.4g} in the run",
-                f"left of start {self.retention:.4g}",
+                Text(
+                    f"of the run    {share} times its {steps} steps is that half-life",
+                    f"相对训练长度  该半衰期是 {steps} 步的 {share} 倍",
+                ),
+                Text(
+                    f"averaged      {averaged} steps is the half-life over the whole run",
+                    f"平均半衰期    {averaged} 步，按整个训练计",
+                ),
+                Text(f"half-lives    {lives} in the run", f"半衰期个数    {lives}，在整个训练中"),
+                Text(f"left of start {kept}", f"初值剩余      {kept}"),
             ]
         if self.mean_age is not None:
-            lines.append(f"mean age      {self.mean_age:.6g} steps, of the updates in the final weights")
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+            age = f"{self.mean_age:.6g}"
+            lines.append(
+                Text(
+                    f"mean age      {age} steps, of the updates in the final weights",
+                    f"平均年龄      {age} 步，指最终权重里的各次更新",
+                )
+            )
+        return "\n".join(map(local, [*lines, *warning_lines(self.warnings)]))
 
 
 def lifetime(
@@ -123,12 +146,12 @@ def lifetime(
     """
     given = [v for v in (weight_decay, half_life_steps, half_lives) if v is not None]
     if len(given) != 1:
-        raise InputError(
-            "a strength is said in one way",
-            "weight_decay",
-            f"{len(given)} ways",
+        remedy = Text(
             "give exactly one of weight_decay, half_life, half_lives",
+            "weight_decay, half_life, half_lives 中请恰好给出一个",
         )
+        what = Text("a strength is said in one way", "强度只能以一种方式给出")
+        raise InputError(what, "weight_decay", Text(f"{len(given)} ways", f"{len(given)} 种"), remedy)
     peak = number(lr, "lr", above=0)
     sgd = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
     _only_for_coupled(coupled, law, sgd)

@@ -11,8 +11,9 @@ import numpy as np
 from weightdecay.arguments import count, number
 from weightdecay.errors import InputError
 from weightdecay.schedule.learning_rates import Interval, lrs
+from weightdecay.text import Text, chinese, local
 from weightdecay.units.halflife import LN2, Law, log_retention, shape, strength_for
-from weightdecay.units.limits import advice, check
+from weightdecay.units.limits import advice, check, warning_lines
 
 _NUMBER = re.compile(r"\d[\d.,e+-]*")
 Keep = Literal["run", "epoch"]
@@ -127,17 +128,22 @@ class Transfer:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(
-            (
-                f"weight_decay  {self.weight_decay:.6g}",
-                f"half-lives    {self.half_lives_old:.4g} in the old run, "
-                f"{self.half_lives_new:.4g} in the new",
-                f"left of start {self.retention_old:.4g} after the old run, "
-                f"{self.retention_new:.4g} after the new",
-                *(f"note: {note}" for note in self.notes),
-                *(f"warning: {warning}" for warning in self.warnings),
-            )
+        lives = f"{self.half_lives_old:.4g}", f"{self.half_lives_new:.4g}"
+        kept = f"{self.retention_old:.4g}", f"{self.retention_new:.4g}"
+        lines = (
+            Text(f"weight_decay  {self.weight_decay:.6g}", f"weight_decay  {self.weight_decay:.6g}"),
+            Text(
+                f"half-lives    {lives[0]} in the old run, {lives[1]} in the new",
+                f"半衰期个数    旧的训练 {lives[0]}，新的训练 {lives[1]}",
+            ),
+            Text(
+                f"left of start {kept[0]} after the old run, {kept[1]} after the new",
+                f"初值剩余      旧的训练之后 {kept[0]}，新的训练之后 {kept[1]}",
+            ),
+            *(Text(f"note: {note}", f"注意：{chinese(note)}") for note in self.notes),
+            *warning_lines(self.warnings),
         )
+        return "\n".join(map(local, lines))
 
 
 def transfer(
@@ -241,22 +247,44 @@ def _reach(half_lives: float, shapes: np.ndarray) -> float | None:
         return None
 
 
-def _kept(keep: Keep, half_lives: float, ratio: float, other: float | None, by_width: bool) -> str:
-    name, another = ("per epoch", "per run") if keep == "epoch" else ("per run", "per epoch")
-    start = f"kept: half-lives {name} ({half_lives:.4g} over the old run{', but for the width' * by_width})"
+def _kept(keep: Keep, half_lives: float, ratio: float, other: float | None, by_width: bool) -> Text:
+    names = Text("per run", "每次训练"), Text("per epoch", "每轮")
+    name, another = reversed(names) if keep == "epoch" else names
+    but = Text(", but for the width", "，宽度另计") if by_width else Text("", "")
+    start = Text(
+        f"kept: half-lives {name} ({half_lives:.4g} over the old run{but})",
+        f"保持{name.zh}的半衰期个数（旧的训练共 {half_lives:.4g}{but.zh}）",
+    )
     if math.isclose(ratio, 1, rel_tol=1e-9):
-        return f"{start}; the numbers of epochs are equal, so half-lives {another} are kept, too"
-    instead = "is out of reach" if other is None else f"would give {other:.4g}"
-    return f"{start}; the new run has {ratio:.4g} times the epochs: keeping half-lives {another} {instead}"
+        return Text(
+            f"{start}; the numbers of epochs are equal, so half-lives {another} are kept, too",
+            f"{start.zh}；轮数相同，所以{another.zh}的半衰期个数也保持不变",
+        )
+    instead = Text("is out of reach", "无法做到")
+    if other is not None:
+        instead = Text(f"would give {other:.4g}", f"则得到 {other:.4g}")
+    return Text(
+        f"{start}; the new run has {ratio:.4g} times the epochs: keeping half-lives {another} {instead}",
+        f"{start.zh}；新的训练轮数是原来的 {ratio:.4g} 倍：若保持{another.zh}的半衰期个数，{instead.zh}",
+    )
 
 
 def _about_data(old: Setup, new: Setup) -> Sequence[str]:
     if old.examples and new.examples and old.examples != new.examples:
+        before, after = f"{old.examples:,}", f"{new.examples:,}"
         return (
-            f"the data differ in size ({old.examples:,} and {new.examples:,}): epochs are counted in each",
+            Text(
+                f"the data differ in size ({before} and {after}): epochs are counted in each",
+                f"数据量不同（{before} 和 {after}）：轮数各按自己的数据计",
+            ),
         )
     if bool(old.examples) != bool(new.examples):
-        return ("examples were given for one set-up only: both are taken to have the same data",)
+        return (
+            Text(
+                "examples were given for one set-up only: both are taken to have the same data",
+                "只有一个设置给出了 examples：视两者的数据相同",
+            ),
+        )
     return ()
 
 
@@ -272,19 +300,36 @@ def _about_width(
     old: Setup, new: Setup, rule: str | None, wanted: float, shapes: np.ndarray
 ) -> Sequence[str]:
     if bool(old.width) != bool(new.width):
-        return ("a width was given for one set-up only: nothing was done about it",)
+        return (
+            Text(
+                "a width was given for one set-up only: nothing was done about it",
+                "只有一个设置给出了 width：未作处理",
+            ),
+        )
     if not (old.width and new.width) or old.width == new.width:
         return ()
     if rule is not None:
         other = next(name for name in _WIDTH_POWERS if name != rule)
+        source, against = _WIDTH_SOURCES[rule], _WIDTH_SOURCES[other]
         return (
-            f"width {old.width} to {new.width} by the rule {rule} ({_WIDTH_SOURCES[rule]}); it takes lr as "
-            f"1/width; {_WIDTH_SOURCES[other]} disagrees",
+            Text(
+                f"width {old.width} to {new.width} by the rule {rule} ({source}); it takes lr as 1/width; "
+                f"{against} disagrees",
+                f"宽度 {old.width} 到 {new.width}，按规则 {rule}（{source}）；它设 lr 与 1/width 成正比；"
+                f"{against} 的结论不同",
+            ),
         )
     lower = _reach(wanted * math.sqrt(old.width / new.width), shapes)
-    shown = "is out of reach" if lower is None else f"would be {lower:.4g}"
+    shown = Text("is out of reach", "无法做到")
+    if lower is not None:
+        shown = Text(f"would be {lower:.4g}", f"为 {lower:.4g}")
     return (
-        f"width {old.width} to {new.width}: nothing was done about it, the literature disagrees. With lr as "
-        "1/width (muP), arXiv 2510.19093 keeps lr·wd, which is this answer; arXiv 2510.15262 lets "
-        f"wd grow as sqrt(width), which {shown}. Choose with width_rule",
+        Text(
+            f"width {old.width} to {new.width}: nothing was done about it, the literature disagrees. With "
+            "lr as 1/width (muP), arXiv 2510.19093 keeps lr·wd, which is this answer; arXiv 2510.15262 lets "
+            f"wd grow as sqrt(width), which {shown}. Choose with width_rule",
+            f"宽度 {old.width} 到 {new.width}：未作处理，文献结论不一。lr 与 1/width 成正比时 (muP)，"
+            "arXiv 2510.19093 保持 lr·wd 不变，即这里的结果；arXiv 2510.15262 让 wd 随 sqrt(width) 增大，"
+            f"结果{shown.zh}。用 width_rule 选择",
+        ),
     )

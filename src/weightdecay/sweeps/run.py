@@ -451,12 +451,13 @@ class Search:
             return self._record(self._trained())
         return None
 
-    def _kept(self) -> str:
+    def _kept(self) -> Text:
         """What a later call with `resume` goes on from, in words; empty without a folder."""
         if self.folder is None:
-            return ""
+            return Text("", "")
         stored = [trained.copy for trained in self.store.trained()]
-        finished = f"{len(self.done.intersection(stored))} of {self.total} trainings are finished"
+        done, total, whole = len(self.done.intersection(stored)), self.total, self.task.epochs
+        finished = Text(f"{done} of {total} trainings are finished", f"{total} 次训练已完成 {done} 次")
         at = {
             chunk: self.checkpoints.epoch(chunk)
             for chunk in self.pending
@@ -464,10 +465,21 @@ class Search:
         }
         epochs = [epoch for epoch in at.values() if epoch is not None]
         if not epochs:
-            return f"{finished}, and no checkpoint of the others was written yet"
+            return Text(
+                f"{finished}, and no checkpoint of the others was written yet",
+                f"{finished.zh}，其余的还没有写过检查点",
+            )
         copies = sum(len(chunk.copies) for chunk, epoch in at.items() if epoch is not None)
-        span = str(epochs[0]) if len({*epochs}) == 1 else f"{min(epochs)} to {max(epochs)}"
-        return f"{finished}, and {copies} more are kept up to epoch {span} of {self.task.epochs}"
+        first, last = min(epochs), max(epochs)
+        span = (
+            Text(f"{first}", f"{first}")
+            if first == last
+            else Text(f"{first} to {last}", f"{first} 至 {last}")
+        )
+        return Text(
+            f"{finished}, and {copies} more are kept up to epoch {span} of {whole}",
+            f"{finished.zh}，另有 {copies} 次保存到第 {span.zh} / {whole} 轮",
+        )
 
     def _best_weights(self, record: Sweep) -> dict[str, Tensor]:
         """The best strength's, seed by seed; trained again where its files are gone."""

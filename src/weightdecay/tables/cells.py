@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from weightdecay.errors import InputError
+from weightdecay.text import Text
 
 TOO_LARGE = 1e150  # beyond, squares overflow in float64
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-", "?", ".")
@@ -15,11 +16,14 @@ MARKS_OF_THOUSANDS = {",": ",", ".": ".", "'": "'’", " ": " \u00a0\u2009\u202f
 INDEX = "__index_level_0__"  # what pandas calls an index without a name in a Parquet file
 
 
-def unreadable(path: str, reason: Any, remedy: str = "check the path and the file") -> InputError:
+_CHECK = Text("check the path and the file", "请检查路径和文件")
+
+
+def unreadable(path: str, reason: Any, remedy: str = _CHECK) -> InputError:
     """Say why a table cannot be read; of an exception its first line, or its kind."""
     if isinstance(reason, Exception):
         reason = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
-    return InputError("the table cannot be read", path, reason, remedy)
+    return InputError(Text("the table cannot be read", "无法读取表格"), path, reason, remedy)
 
 
 def no_rows(path: Any) -> InputError:
@@ -107,7 +111,7 @@ def count_missing(blocks: Iterable[pl.DataFrame], counts: dict[str, int]) -> tup
     return incomplete, rows
 
 
-def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str | None) -> str:
+def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str | None) -> Text:
     """Say how many cells each column misses, and what to do about that.
 
     Args:
@@ -118,9 +122,16 @@ def missing_cells(blocks: Iterable[pl.DataFrame], drop: str, mean: str | None) -
     counts: dict[str, int] = {}
     incomplete, rows = count_missing(blocks, counts)
     each = [f"{name!r} {count:,}" for name, count in counts.items() if count]
-    listed = ", ".join(each[:8]) + (f" and {len(each) - 8:,} columns more" if len(each) > 8 else "")
-    other = "" if mean is None else f", {mean} puts in the means of the training rows"
-    return f"missing cells: {listed}, in {incomplete:,} of {rows:,} rows; {drop} leaves these rows out{other}"
+    first, left = ", ".join(each[:8]), f"{len(each) - 8:,}"
+    more = Text(f" and {left} columns more", f" 和另外 {left} 列") if len(each) > 8 else Text("", "")
+    other = Text("", "")
+    if mean is not None:
+        other = Text(f", {mean} puts in the means of the training rows", f"，{mean} 用训练行的平均值填补")
+    return Text(
+        f"missing cells: {first}{more}, in {incomplete:,} of {rows:,} rows; {drop} leaves these rows "
+        f"out{other}",
+        f"缺失的单元格：{first}{more.zh}，{rows:,} 行中有 {incomplete:,} 行；{drop} 去掉这些行{other.zh}",
+    )
 
 
 def typed(text: str) -> str:
@@ -186,12 +197,13 @@ def refuse_cell(
         elif other:
             remedy = "a decimal comma? --decimal-comma reads it, if all numbers are so"
         raise InputError("a cell is not a number", where, shown, remedy)
-    shown = value if value is not None else repr(text) if text else "empty"
+    limit = f"{largest:.0e}".replace("e+", "e")
+    shown = value if value is not None else repr(text) if text else Text("empty", "空")
     raise InputError(
-        f"a cell is empty, not finite or beyond {largest:.0e}".replace("e+", "e"),
+        Text(f"a cell is empty, not finite or beyond {limit}", f"有单元格为空、不是有限的数或超出 {limit}"),
         where,
         shown,
-        "fill it, or leave the row out",
+        Text("fill it, or leave the row out", "请填上它，或去掉该行"),
     )
 
 
@@ -204,6 +216,9 @@ def no_name_twice(names: Sequence[str] | None, where: str) -> None:
         seen.add(name)
 
 
+_THERE = {"the inputs are": "输入有", "the classes are": "类别有"}
+
+
 def no_such_column(name: str, columns: Sequence[str], where: str, there: str) -> InputError:
     """Say which columns there are (`there` begins that sentence), and which name is the closest."""
     by_form = {column.strip().casefold(): column for column in reversed(columns)}
@@ -211,16 +226,20 @@ def no_such_column(name: str, columns: Sequence[str], where: str, there: str) ->
     # A name with a comma that was not quoted is asked for by its parts.
     parts = [form for form in by_form if wanted in map(str.strip, form.split(","))]
     close = difflib.get_close_matches(wanted, by_form, n=1) or parts
-    hint = ""
+    hint = Text("", "")
     if close:
         meant = by_form[close[0]]
-        hint = f"is {meant!r} meant? "
+        hint = Text(f"is {meant!r} meant? ", f"是否指 {meant!r}？")
         if meant != meant.strip() or "," in meant:
-            hint = f"""is {meant!r} meant? (on the command line: '"{meant}"'); """
-    hint += f"{there} {listed(columns)}"
+            quoted = f"""'"{meant}"'"""
+            hint = Text(f"{hint}(on the command line: {quoted}); ", f"{hint.zh}（命令行里写作 {quoted}）；")
+    every, there_zh = listed(columns), _THERE.get(there) or f"{there.removesuffix(' has')} 有"
+    have = Text(f"{there} {every}", f"{there_zh} {every}")
+    more = Text("", "")
     if len(columns) == 1:
-        hint += "; what stands between its columns? (--separator)"
-    return InputError("no such column", where, repr(name), hint)
+        more = Text("; what stands between its columns? (--separator)", "；列之间用什么分隔？（--separator）")
+    what = Text("no such column", "没有这一列")
+    return InputError(what, where, repr(name), Text(f"{hint}{have}{more}", f"{hint.zh}{have.zh}{more.zh}"))
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

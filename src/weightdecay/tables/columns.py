@@ -349,7 +349,7 @@ def not_an_input(kind: str, where: str, drop: str) -> InputError:
 
 def empty_cell(where: str, remedy: str = "fill it, or leave the row out") -> InputError:
     """Refuse an empty cell in a column of texts."""
-    return InputError("a cell is empty", where, "empty", remedy)
+    return InputError(Text("a cell is empty", "有单元格为空"), where, Text("empty", "空"), remedy)
 
 
 def _levels_into(
@@ -952,9 +952,11 @@ def _judged(
         if forms:
             days = _days(levels, forms[0])
             first, last = (str(levels[int(place or 0)]) for place in (days.arg_min(), days.arg_max()))
-            values = first if first == last else f"{first} to {last}"
-            remedy = (
-                f"{cells.option('dates', 'days')} takes the days since the first one, {drop} leaves it out"
+            values = first if first == last else Text(f"{first} to {last}", f"{first} 至 {last}")
+            as_days = cells.option("dates", "days")
+            remedy = Text(
+                f"{as_days} takes the days since the first one, {drop} leaves it out",
+                f"{as_days} 换成距第一个日期的天数，{drop} 略去该列",
             )
             if len(forms) > 1:
                 what = "dates of which the day and the month cannot be told apart"
@@ -971,7 +973,7 @@ def _judged(
                 return refused(
                     "date",
                     Text("dates are no numbers", "日期不是数字"),
-                    "a column of dates",
+                    Text("a column of dates", "日期列"),
                     repr(first),
                     remedy,
                     values,

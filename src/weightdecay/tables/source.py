@@ -56,7 +56,11 @@ READERS = {
     **{f"{ending}{packed}": csv_blocks for ending in TEXT for packed in ("", ".gz", ".zst")},
     **dict.fromkeys((".parquet", ".feather", ".arrow"), parquet_blocks),
 }
-KINDS = "a .csv, .tsv, .txt, .parquet, .feather or .arrow file"
+KINDS = Text(
+    "a .csv, .tsv, .txt, .parquet, .feather or .arrow file",
+    " .csv, .tsv, .txt, .parquet, .feather 或 .arrow 文件",
+)
+_GIVE = Text(f"give {KINDS}", f"请给{KINDS.zh}")
 ROWS = 8192  # rows to a block; fewer where there are many columns
 NUMBERS = 1 << 21
 
@@ -252,7 +256,7 @@ class Source:
             return error.remedy  # infinite, or too large
         return self.missing_cells()
 
-    def missing_cells(self) -> str:
+    def missing_cells(self) -> Text:
         """How many cells each column misses, and what to do about that."""
         mean = None if self.classes is not None else "--missing mean"
         return missing_cells(self.raw(), "--missing drop", mean)
@@ -371,7 +375,7 @@ def look_at(
     count_missing(source.raw(names), counts)
     if options.missing == "refuse" and any(counts[name] for name in source.used):
         ways = source.missing_cells()
-        refusals.append(InputError("cells are missing", shards[0].path, None, ways))
+        refusals.append(InputError(Text("cells are missing", "有缺失的单元格"), shards[0].path, None, ways))
     columns = tuple(column._replace(missing=counts[column.name]) for column in learned.columns)
     return replace(learned, columns=columns, refusals=tuple(refusals), notes=_notes(shards))
 
@@ -474,11 +478,15 @@ def files_of(path: str | Path, reading: Reading | None = None) -> list[Shard]:
         # Beside tables of another kind, a .txt file is a note.
         files = [file for file in files if ".txt" not in file.suffixes] or files
         if not files:
-            raise InputError("no table in the folder", str(path), None, f"give {KINDS}")
+            raise InputError(Text("no table in the folder", "文件夹里没有表格"), str(path), None, _GIVE)
     elif _ending(path) not in READERS:
-        raise InputError("not a table this program reads", "data", str(path), f"give {KINDS}")
+        raise InputError(
+            Text("not a table this program reads", "不是本程序能读的表格"), "data", str(path), _GIVE
+        )
     elif not path.is_file():
-        raise unreadable(str(path), "no such file", "check the path")
+        raise unreadable(
+            str(path), Text("no such file", "没有这个文件"), Text("check the path", "请检查路径")
+        )
     else:
         files = [path]
     text = {file for file in files if READERS[_ending(file)] is csv_blocks}
@@ -661,7 +669,10 @@ def read_whole(
     used = table.filter(kept)
     if all(used[name].n_unique() == 1 for name in targets):
         raise InputError(
-            "the target is constant", f"column {targets[0]!r} in {path}", used[0, 0], "choose another"
+            Text("the target is constant", "目标列是常数"),
+            f"column {targets[0]!r} in {path}",
+            used[0, 0],
+            Text("choose another", "请另选一列"),
         )
     return WholeTable(
         pl.DataFrame(X, schema=list(source.inputs), orient="row"),

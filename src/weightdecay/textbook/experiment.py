@@ -301,7 +301,8 @@ def _measure(
 ) -> Measured:
     """Train every seed at every λ as one batched program; losses that were watched replace their twins."""
     lambdas = [*(experiment.lambdas or ())]
-    stage = f"{version.name}: {len(draws) * len(lambdas)} trainings at once"
+    count = len(draws) * len(lambdas)
+    stage = Text(f"{version.name}: {count} trainings at once", f"{version.name}：同时训练 {count} 次")
     on_epoch = functools.partial(progress, stage) if progress else None
     strengths = torch.tensor(lambdas, dtype=torch.float64)
     sweep = train_batched(version, draws, experiment, strengths, on_epoch)
@@ -398,7 +399,10 @@ def lambda_curve(
     if not possible:
         return None
     lambdas = torch.tensor(possible, dtype=torch.float64)
-    stage = f"{version.name}: the curve, {len(draws) * len(possible)} trainings at once"
+    count = len(draws) * len(possible)
+    stage = Text(
+        f"{version.name}: the curve, {count} trainings at once", f"{version.name}：曲线，同时训练 {count} 次"
+    )
     on_epoch = functools.partial(progress, stage) if progress else None
     sweep = train_batched(version, draws, experiment, lambdas, on_epoch, every=experiment.epochs)
     expected = predicted(version, experiment, draws, possible)

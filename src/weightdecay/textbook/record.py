@@ -378,7 +378,7 @@ def _best(experiment: Experiment, curve: LambdaCurve | None) -> Iterator[Text]:
         yield Text(
             "Trained until nothing changes, as in the ridge column, the best λ for this design is "
             f"noise²/(n w*²), in this version λ = {curve.best_lam_theory:.3g}.",
-            "训练到不再变化时（如 ridge 一列），这种设计的最佳 λ 是 noise²/(n w*²)，"
+            "训练到不再变化时（如岭回归一列），这种设计的最佳 λ 是 noise²/(n w*²)，"
             f"在这个版本中 λ = {curve.best_lam_theory:.3g}。",
         )
 

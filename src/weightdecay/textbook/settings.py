@@ -16,6 +16,7 @@ from weightdecay.arguments import finite, whole
 from weightdecay.errors import InputError
 from weightdecay.tables import Table, read_table
 from weightdecay.tables.cells import unreadable
+from weightdecay.text import Text
 from weightdecay.textbook.scratch import init_params, synthetic_data
 
 VERSION_NAMES = ("scratch", "concise", "concise-matched", "two-optimizers")
@@ -223,7 +224,8 @@ class Experiment:
             )
         for name in ("lr", "bias_lr"):
             if finite(getattr(self, name), name) <= 0:
-                raise InputError("not a step size", name, getattr(self, name), "give a finite number above 0")
+                remedy = Text("give a finite number above 0", "请给大于 0 的有限的数")
+                raise InputError(Text("not a step size", "不是学习率"), name, getattr(self, name), remedy)
         _one_of("init", [self.init], INITS)
         _one_of("dtype", [self.dtype], tuple(DTYPES))
         _one_of("version", self.versions, VERSION_NAMES)

@@ -61,7 +61,10 @@ function near(values) { // close around what is there
 
 // ---- language: in the address alone
 
-const language = () => (/lang=zh/.test(location.hash) ? "zh" : "en");
+const language = () => {
+  const asked = /lang=(en|zh)/.exec(location.hash);
+  return asked ? asked[1] : /^zh/.test(navigator.language) ? "zh" : "en";
+};
 function mark(lang) {
   document.documentElement.lang = lang;
   for (const button of document.querySelectorAll("[data-lang]")) button.setAttribute("aria-pressed", String(button.dataset.lang === lang));
