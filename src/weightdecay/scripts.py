@@ -86,10 +86,9 @@ def _content(file: Path, where: str, target: str = "") -> bytes:
     try:
         return file.read_bytes()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        value: Any = reason
-        if target:
-            value = Text(f"{target!r} ({reason})", f"{target!r}（{in_chinese(reason)}）")
+        text = str(error.strerror if isinstance(error, OSError) else error)
+        reason = Text(text, in_chinese(text))
+        value = Text(f"{target!r} ({reason})", f"{target!r}（{reason.zh}）") if target else reason
         remedy = Text("give a Python file", "请给一个 Python 文件")
         raise InputError(Text("the file cannot be read", "文件无法读取"), where, value, remedy) from error
 
