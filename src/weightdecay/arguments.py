@@ -48,13 +48,14 @@ def number(
     >>> number(3, "lr", above=0)
     3.0
     """
-    remedy = remedy or _range(least, above, below)
     plain = _float(value, where)
     if math.isnan(plain) or (math.isinf(plain) and not infinite):
-        raise InputError(Text("not a finite number", "不是有限的数"), where, value, remedy)
-    if plain < least or plain <= above or (plain >= below and not math.isinf(plain)):
-        raise InputError(Text("out of range", "超出范围"), where, value, remedy)
-    return plain
+        what = Text("not a finite number", "不是有限的数")
+    elif plain < least or plain <= above or (plain >= below and not math.isinf(plain)):
+        what = Text("out of range", "超出范围")
+    else:
+        return plain
+    raise InputError(what, where, value, remedy or _range(least, above, below))
 
 
 def _float(value: Any, where: str) -> float:

@@ -19,7 +19,13 @@ def numbers(result):
     rows = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
     values = [result.coef() if callable(result.coef) else result.coef, result.predict_proba(rows)]
     if isinstance(result, wd.LogisticPath):
-        values += [result.lambdas, result.scores, result.errors, result.dof, result.confusion()["predicted a"]]
+        values += [
+            result.lambdas,
+            result.scores,
+            result.errors,
+            result.dof,
+            result.confusion()["predicted a"],
+        ]
         values += [torch.tensor([result.best, result.one_se, result.share_wrong])]
     return [value.to_list() if hasattr(value, "to_list") else value.tolist() for value in values]
 
