@@ -10,7 +10,7 @@ from pathlib import Path
 from table import HEADING
 
 PROGRAMS = (
-    *("textbook", "attach", "sparse", "ridge", "ridge_sparse"),
+    *("textbook", "attach", "sparse", "ridge", "ridge_sparse", "logistic"),
     *("table_fit", "sweep", "probe", "monitor", "page"),
 )
 

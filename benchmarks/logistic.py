@@ -111,6 +111,8 @@ def torch_sweep(X: np.ndarray, y: np.ndarray, fold: np.ndarray) -> list[tuple[np
     found = []
     W = b = torch.empty(0)
     for lam in grid(20):
+        # Half of one logit's weights on either side of two are ‖w‖²/2: twice the penalty is the same model.
+        penalty = lam if classes == 2 else lam / 2
         for k in [*range(FOLDS), -1]:
             rows = torch.tensor(np.flatnonzero(fold != k))
             W = torch.zeros(classes, A.shape[1], dtype=A.dtype, requires_grad=True)
@@ -118,14 +120,17 @@ def torch_sweep(X: np.ndarray, y: np.ndarray, fold: np.ndarray) -> list[tuple[np
             optimizer = torch.optim.LBFGS([W, b], max_iter=100, line_search_fn="strong_wolfe")
             inputs, targets = A[rows], labels[rows]
 
-            def closure(W=W, b=b, inputs=inputs, targets=targets, optimizer=optimizer, lam=lam):
+            def closure(W=W, b=b, inputs=inputs, targets=targets, optimizer=optimizer, penalty=penalty):
                 optimizer.zero_grad()
-                loss = torch.nn.functional.cross_entropy(inputs @ W.T + b, targets) + lam / 2 * (W**2).sum()
+                loss = torch.nn.functional.cross_entropy(inputs @ W.T + b, targets) + penalty * (W**2).sum()
                 loss.backward()
                 return loss
 
             optimizer.step(closure)
-        found.append((W.detach().numpy(), b.detach().numpy()))
+        W, b = W.detach(), b.detach()
+        found.append(
+            (W.numpy(), b.numpy()) if classes > 2 else ((W[1:] - W[:1]).numpy(), (b[1:] - b[:1]).numpy())
+        )
     return found
 
 
