@@ -1,7 +1,7 @@
 """Fits along λ: of all rows and of every fold, judged on the way."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
 from weightdecay.logistic.leave_one_out import invertible, laplace, leave_one_out
-from weightdecay.logistic.solve import solve
+from weightdecay.logistic.solve import Fit, solve
 from weightdecay.ridge.linalg import on_cpu, one_pool
 from weightdecay.ridge.scores import folds_curve
 
@@ -113,11 +113,8 @@ class Fitter:
             yield from self._by_folds(alphas, keep) if self.judging.folds else self._left_out(alphas, keep)
 
     def _by_folds(self, alphas: Float64[Tensor, " L"], keep: bool) -> Iterator[Step]:
-        problem, folds = self.problem, self.judging.folds
-        for fit in solve(
-            problem.X, problem.codes, problem.classes, self.train, self.penalty, alphas,
-            intercept=problem.intercept, tolerance=TOLERANCE,
-        ):  # fmt: skip
+        folds = self.judging.folds
+        for fit in self._fits(alphas, self.train, self.penalty):
             logits = [fit.logits(k, fold.rows) for k, fold in enumerate(folds)]
             sums, auc = self._judged(logits)
             yield Step(
@@ -125,13 +122,23 @@ class Fitter:
                 torch.cat(logits) if keep else None,
             )  # fmt: skip
 
+    def _fits(
+        self, alphas: Float64[Tensor, " L"], weights: Float64[Tensor, "k n"], penalty: Float64[Tensor, "k p"]
+    ) -> Iterator[Fit]:
+        """Fits of all problems with these weights of the rows, from the strongest α to the weakest."""
+        problem = self.problem
+        return solve(
+            problem.X, problem.codes, problem.classes, weights, penalty, alphas,
+            intercept=problem.intercept, tolerance=TOLERANCE,
+        )  # fmt: skip
+
     def _judged(self, logits: Sequence[Float64[Tensor, "m c"]]) -> tuple[Tensor, Tensor | None]:
         """Each fold's sums of losses, and areas."""
         codes, sums, areas = self.problem.codes, [], []
         rows = [fold.rows for fold in self.judging.folds] or [torch.arange(len(codes), device=codes.device)]
         for Z, some, w in zip(logits, rows, self.weights, strict=True):
             sums.append(row_losses(Z, codes[some]) @ w)
-            if self.problem.classes == 2:
+            if "auc" in self.judges:
                 areas.append(auc_parts(Z[:, 0], codes[some], w))
         return torch.stack(sums), torch.tensor(areas, dtype=torch.float64) if areas else None
 
@@ -153,10 +160,10 @@ class Fitter:
                 yield bare
                 continue
             spread = self._error_of_mean(row_losses(left.logits, problem.codes))
-            sums, auc = self._judged([left.logits])
+            sums, _ = self._judged([left.logits])
             held = left.logits if keep else None
             precision = max(left.precision, UNDETERMINED)
-            yield replace(bare, sums=sums, spread=spread, auc=auc, held=held, precision=precision)
+            yield replace(bare, sums=sums, spread=spread, held=held, precision=precision)
 
     def _error_of_mean(self, losses: Float64[Tensor, "*k n"]) -> Float64[Tensor, "*k"]:
         """Standard errors of weighted means over the rows: sd/√n where weights are 1."""
@@ -209,13 +216,9 @@ class Fitter:
 
     def fit(self, alpha: float) -> tuple[Float64[Tensor, "c p"], Float64[Tensor, " c"]]:
         """Fit all rows at one α."""
-        problem = self.problem
         alphas = torch.tensor([alpha], dtype=torch.float64)
         with on_cpu(), one_pool():
-            (fit,) = solve(
-                problem.X, problem.codes, problem.classes, problem.weights[None], self.penalty[-1:], alphas,
-                intercept=problem.intercept, tolerance=TOLERANCE,
-            )  # fmt: skip
+            (fit,) = self._fits(alphas, self.problem.weights[None], self.penalty[-1:])
         return fit.coef[0], fit.intercept[0]
 
     def degrees(self, alphas: Float64[Tensor, " L"]) -> dict[float, float]:
@@ -228,18 +231,7 @@ class Fitter:
         if not invertible(n, p, problem.classes):
             return {}
         with on_cpu(), one_pool():
-            fits = list(
-                solve(
-                    problem.X,
-                    problem.codes,
-                    problem.classes,
-                    problem.weights[None],
-                    self.penalty[-1:],
-                    alphas,
-                    intercept=problem.intercept,
-                    tolerance=TOLERANCE,
-                )
-            )
+            fits = list(self._fits(alphas, problem.weights[None], self.penalty[-1:]))
             dof = laplace(fits)[0]
         return {fit.alpha: found for fit, found in zip(fits, dof.tolist(), strict=True)}
 
@@ -248,6 +240,3 @@ class Fitter:
         (step,) = self.steps(torch.tensor([alpha], dtype=torch.float64))
         assert step.held is not None
         return self.probabilities(step.held)
-
-
-Progress = Callable[[int, int | None], None]

@@ -17,13 +17,15 @@ from weightdecay.logistic.labels import labels_of
 from weightdecay.logistic.path import LogisticOptions, fit_path
 from weightdecay.logistic.record import LogisticPath
 from weightdecay.ridge.lambdas import Strength
-from weightdecay.ridge.problem import Inputs, coded_inputs, matched
-from weightdecay.tables.columns import Coding, ColumnOptions
+from weightdecay.ridge.problem import Inputs, coded_inputs
+from weightdecay.tables.columns import ColumnOptions
 
 try:
-    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.base import ClassifierMixin
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+    from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+
+    from weightdecay.ridge.sklearn import PathEstimator
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'weightdecay.logistic.sklearn needs scikit-learn: pip install "weightdecay[sklearn]"', name=error.name
@@ -32,7 +34,7 @@ except ModuleNotFoundError as error:
 UNIT = "sklearn.LogisticRegression"
 
 
-class LogisticPathCV(ClassifierMixin, BaseEstimator):
+class LogisticPathCV(ClassifierMixin, PathEstimator):
     """Logistic or multinomial regression with the C that held-out rows choose.
 
         min over (W, b) of  C Σ_i w_i logloss_i + ½ Σ_j f_j ‖W_j‖²
@@ -85,8 +87,6 @@ class LogisticPathCV(ClassifierMixin, BaseEstimator):
     intercept_: np.ndarray
     best_score_: float
     path_: LogisticPath
-    features_: "tuple[str, ...] | None"
-    coding_: "Coding | None"
 
     def __init__(
         self,
@@ -175,10 +175,7 @@ class LogisticPathCV(ClassifierMixin, BaseEstimator):
         if self.Cs is not None:
             options = replace(options, lambdas=Strength.numbers(self.Cs, "Cs") * total)
         self.path_ = path = fit_path(inputs, labels, options, table)
-        self.coding_, self.features_ = path.coding, path.features
-        names = getattr(self, "feature_names_in_", None)
-        if self.features_ is None and self.coding_ is None and names is not None:
-            self.features_ = tuple(map(str, names))
+        self._name_inputs(path.coding, path.features)
         lam = path.best if self.choose == "best" else path.one_se
         p = path.p
         self.classes_ = np.array(path.classes)
@@ -212,24 +209,5 @@ class LogisticPathCV(ClassifierMixin, BaseEstimator):
         places = (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(1)
         return self.classes_[places]
 
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that sparse inputs are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the path, which holds the data."""
-        state: Any = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "path_"}
-
     def _logits(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        if self.coding_ is not None:
-            validate_data(self, X, skip_check_array=True, reset=False)
-            p = len(self.coding_.features)
-            found: Any = matched(X, self.features_, p, coding=self.coding_, unseen=self.unseen)
-            rows = found.numpy()
-        else:
-            rows = validate_data(self, X, accept_sparse=True, dtype=(np.float64, np.float32), reset=False)
-        return np.asarray(rows @ self.coef_.T + self.intercept_, dtype=np.float64)
+        return np.asarray(self._rows(X) @ self.coef_.T + self.intercept_, dtype=np.float64)

@@ -212,7 +212,7 @@ class ClassFit:
         record = self.model.to_dict()
         for name in ("features", "coding", "means", "scales", "environment"):
             record.pop(name)
-        path, view, place = self.path, self.importance, self.path._place(self.model.lam)
+        path, place = self.path, self.path._place(self.model.lam)
         at_lambda = path.frame().row(place, named=True)
         scores = ("log_loss", "error_rate", "brier", "auc")
         return {
@@ -224,15 +224,7 @@ class ClassFit:
             "calibration_error": None if self.calibration is None else self.calibration.error,
             "confusion": None if self.confusion is None else self.confusion.to_dicts(),
             "worst": None if self.worst is None else json.loads(self.worst.write_json()),
-            "importance": {
-                target: [
-                    {"column": name, "per_sd": value, "half": plain(half)}
-                    for name, value, half in zip(names, coef.tolist(), halves, strict=True)
-                ]
-                for target, names, coef, halves in zip(
-                    view.targets, view.names, view.coef, view.half, strict=True
-                )
-            },
+            "importance": self.importance.plain(),
             "notes": [*path.notes],
             "columns": [column.plain() for column in self.columns],
         }
@@ -253,7 +245,7 @@ def fit_classes(
     """
     _in_memory_alone(request)
     early = {"unit": request.unit, "intercept": request.intercept, "columns": request.columns}
-    LogisticOptions(**early)  # what is wrong with these is said before the table is read
+    LogisticOptions(**early)  # refuses what is wrong with these before the table is read
     cv = folds_of(request, 5)
     table = read_whole(
         request.data, request.target, request.drop, request.groups, request.weights, request.reading,

@@ -25,7 +25,49 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class PathEstimator(BaseEstimator):
+    """What the estimators of a path share: frames by name, sparse inputs, pickles without the data.
+
+    Attributes:
+        path_: the whole path, which holds the data; pickles and copies leave it out.
+        features_: the inputs' names, or None where the columns have none.
+        coding_: how columns became inputs, or None where they are numbers as they stand.
+    """
+
+    features_: "tuple[str, ...] | None"
+    coding_: "Coding | None"
+    unseen: str
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that sparse inputs are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the path, which holds the data."""
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "path_"}
+
+    def _name_inputs(self, coding: Coding | None, features: tuple[str, ...] | None) -> None:
+        """Keep the inputs' coding and names, by default scikit-learn's names of the columns."""
+        self.coding_, self.features_ = coding, features
+        names = getattr(self, "feature_names_in_", None)
+        if features is None and coding is None and names is not None:
+            self.features_ = tuple(map(str, names))
+
+    def _rows(self, X: Any) -> Any:
+        """New rows as the inputs of the fit (m, p): an array, or sparse."""
+        check_is_fitted(self)
+        if self.coding_ is None:
+            return validate_data(self, X, accept_sparse=True, dtype=(np.float64, np.float32), reset=False)
+        validate_data(self, X, skip_check_array=True, reset=False)
+        p = len(self.coding_.features)
+        rows: Any = matched(X, self.features_, p, coding=self.coding_, unseen=self.unseen)
+        return rows.numpy()
+
+
+class RidgePathCV(MultiOutputMixin, RegressorMixin, PathEstimator):
     """Ridge regression with the α that cross-validation chooses, from one factorisation.
 
         min over (b, b0) of  Σ_i w_i (y_i − b0 − x_i·b)² + α Σ_j f_j b_j²
@@ -82,8 +124,6 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
     intercept_: "float | np.ndarray"
     best_score_: "float | np.ndarray"
     path_: RidgePath
-    features_: "tuple[str, ...] | None"
-    coding_: "Coding | None"
 
     def __init__(
         self,
@@ -184,10 +224,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
             columns=said,
         )
         self.path_ = fit_path(X, y, options)
-        self.coding_, self.features_ = self.path_.coding, self.path_.features
-        names = getattr(self, "feature_names_in_", None)
-        if self.features_ is None and self.coding_ is None and names is not None:
-            self.features_ = tuple(map(str, names))
+        self._name_inputs(self.path_.coding, self.path_.features)
         lam = self.path_.best if self.choose == "best" else self.path_.one_se
         coef, intercept = self.path_.coef(lam).cpu().numpy(), self.path_.intercept(lam).cpu().numpy()
         self.coef_ = np.ascontiguousarray(coef.T)
@@ -198,25 +235,7 @@ class RidgePathCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (m,) or (m, t)."""
-        check_is_fitted(self)
-        if self.coding_ is not None:
-            validate_data(self, X, skip_check_array=True, reset=False)
-            p = len(self.coding_.features)
-            rows: Any = matched(X, self.features_, p, coding=self.coding_, unseen=self.unseen)
-            return rows.numpy() @ self.coef_.T + self.intercept_
-        X = validate_data(self, X, accept_sparse=True, dtype=(np.float64, np.float32), reset=False)
-        return X @ self.coef_.T + self.intercept_
-
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that sparse inputs are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the path, which holds the data."""
-        state: Any = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "path_"}
+        return self._rows(X) @ self.coef_.T + self.intercept_
 
     def _score(self, lam: float | torch.Tensor) -> float | np.ndarray:
         """Minus the score at the choice: one for each λ that was chosen."""

@@ -112,6 +112,18 @@ class Importance:
         low, high = short_number(value - half), short_number(value + half)
         return Text(f"{low} to {high}", f"{low} 到 {high}")
 
+    def plain(self) -> dict[str, Any]:
+        """By target, each column with its coefficient and half the width of its interval, for JSON."""
+        return {
+            target: [
+                {"column": name, "per_sd": value, "half": plain(half)}
+                for name, value, half in zip(names, coef.tolist(), halves, strict=True)
+            ]
+            for target, names, coef, halves in zip(
+                self.targets, self.names, self.coef, self.half, strict=True
+            )
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -493,19 +505,7 @@ class TableFit:
             "r2": self.held_out.r2.tolist(),
             "mean_rmse": self.held_out.mean_rmse.tolist(),
             "worst": json.loads(self.held_out.worst.write_json()),
-            "importance": {
-                target: [
-                    {"column": name, "per_sd": value, "half": plain(half)}
-                    for name, value, half in zip(names, coef.tolist(), halves, strict=True)
-                ]
-                for target, names, coef, halves in zip(
-                    self.importance.targets,
-                    self.importance.names,
-                    self.importance.coef,
-                    self.importance.half,
-                    strict=True,
-                )
-            },
+            "importance": self.importance.plain(),
             "notes": [*self.path.notes],
             "columns": [column.plain() for column in self.columns],
         }
@@ -575,7 +575,7 @@ def fit_table(
     model = replace(model, settings={**model.settings, **request.settings()}, ranges=ranges)
     view = importance(path, lam)
     doubts = messages(caught)
-    if request.choose == "one-se":  # what is said of the best is said of the λ that was chosen
+    if request.choose == "one-se":  # a doubt about the best λ becomes one about the λ that was chosen
         best, chosen = interpolates(path, path.best), interpolates(path, lam)
         path, doubts = (
             replace(path, doubts=_without(path.doubts, best, chosen)),
