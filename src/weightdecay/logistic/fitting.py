@@ -13,7 +13,7 @@ from weightdecay.logistic.classification import Classification, Judging
 from weightdecay.logistic.judging import ROW_BY_ROW, Judge, auc_parts, probabilities, row_losses
 from weightdecay.logistic.leave_one_out import invertible, laplace, leave_one_out
 from weightdecay.logistic.solve import Fit, solve
-from weightdecay.ridge.linalg import on_cpu, one_pool
+from weightdecay.ridge.linalg import on_cpu
 from weightdecay.ridge.scores import folds_curve
 
 TOLERANCE = 1e-8  # of a gradient's norm, in its norm at W = 0
@@ -217,7 +217,7 @@ class Fitter:
     def fit(self, alpha: float) -> tuple[Float64[Tensor, "c p"], Float64[Tensor, " c"]]:
         """Fit all rows at one α."""
         alphas = torch.tensor([alpha], dtype=torch.float64)
-        with on_cpu(), one_pool():
+        with on_cpu():
             (fit,) = self._fits(alphas, self.problem.weights[None], self.penalty[-1:])
         return fit.coef[0], fit.intercept[0]
 
@@ -230,7 +230,7 @@ class Fitter:
         n, p = problem.X.shape
         if not invertible(n, p, problem.classes):
             return {}
-        with on_cpu(), one_pool():
+        with on_cpu():
             fits = list(self._fits(alphas, problem.weights[None], self.penalty[-1:]))
             dof = laplace(fits)[0]
         return {fit.alpha: found for fit, found in zip(fits, dof.tolist(), strict=True)}

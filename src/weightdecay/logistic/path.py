@@ -217,7 +217,7 @@ def fit_path(X: Any, labels: Any, options: LogisticOptions, table: Prepared | No
     if isinstance(X, str | Path | Source):
         remedy = "read the table, for instance with polars.read_csv, and give its columns"
         raise InputError("a classifier's table has to be in memory", "X", str(X)[:60], remedy)
-    with on_cpu(), one_pool():
+    with on_cpu(), one_pool():  # between the fits, too, where held-out rows are judged
         X, labels = collected(X, "X"), collected(labels, "labels")
         X = _without(X, options.drop)
         table = prepared(X, labels, options, options.class_weight) if table is None else table
